@@ -1,0 +1,94 @@
+"""The reactor of the standard library's selectors: epoll, kqueue, poll or select, whichever is best here."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from ..reactor import Endpoint, PlainReactor, TransportOwner
+from .sockets import SocketTransport, resolve
+from .waker import Waker
+
+
+class SelectReactor(PlainReactor):
+    """Drives any number of connections in one thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begin()
+        _reactors.add(self)
+
+    def _begin(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._waker = Waker()
+        self._selector.register(self._waker.fileno(), selectors.EVENT_READ)
+        self._watched = 0
+
+    def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
+        resolve(self, endpoint, on_done)
+
+    def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
+        return SocketTransport(self, endpoint, address, owner)
+
+    def watch(self, fd: int, transport: SocketTransport, read: bool, write: bool) -> None:
+        events = read * selectors.EVENT_READ | write * selectors.EVENT_WRITE
+        try:
+            self._selector.modify(fd, events, transport)
+        except KeyError:
+            self._selector.register(fd, events, transport)
+            self._watched += 1
+
+    def unwatch(self, fd: int) -> None:
+        try:
+            self._selector.unregister(fd)
+        except KeyError:
+            return
+        self._watched -= 1
+
+    def unwatch_forked(self, fd: int) -> None:
+        pass  # `forked` makes a new selector; the old one is the parent's epoll
+
+    def _has_transports(self) -> bool:
+        return self._watched > 0
+
+    def _poll(self, timeout: float | None) -> None:
+        for key, events in self._selector.select(timeout):
+            transport = key.data
+            if transport is None:
+                self._waker.drain()
+                continue
+            if events & selectors.EVENT_READ:
+                self.call(transport.on_readable)
+            if events & selectors.EVENT_WRITE and transport.socket is not None:
+                self.call(transport.on_writable)
+
+    def _wake(self) -> None:
+        self._waker.wake()
+
+    def close(self) -> None:
+        """Gives back the selector and the waker. Connections should be closed before."""
+        self._selector.close()
+        self._waker.close()
+        _reactors.discard(self)
+
+    def forked(self) -> None:
+        """The child of a fork shares the parent's epoll: taking a socket out there would take it from the parent."""
+        self._selector.close()
+        self._waker.close()
+        self._begin()
+        self.forget()
+
+
+_reactors: weakref.WeakSet[SelectReactor] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for reactor in list(_reactors):
+        reactor.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

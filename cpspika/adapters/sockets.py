@@ -1,0 +1,311 @@
+"""A transport over a socket, TLS included, for every reactor that can say when a socket is readable or writable.
+
+The reactor is told what to watch for (`watch`) and calls `on_readable` and `on_writable`; the socket never blocks. What
+is written in a turn is gathered and sent with one system call at the turn's end, earlier only when much has gathered.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from ..reactor import Endpoint, Reactor, Timer, TransportOwner
+
+RECEIVE = 65536  # bytes a read asks for; larger buffers come from mmap, whose page faults cost more than the call
+EAGER = 256 * 1024  # bytes of backlog that are worth a system call amid a turn
+GATHER = 512  # chunks handed to one sendmsg; IOV_MAX is 1024
+LINGER = 5.0  # seconds for what is queued to go out after close
+SMALL = 16384  # bytes up to which joining chunks is cheaper than handing them over one by one
+
+_AGAIN = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError, InterruptedError)
+
+
+class Watcher(Reactor, Protocol):
+    """A reactor that watches sockets."""
+
+    def watch(self, fd: int, transport: SocketTransport, read: bool, write: bool) -> None:
+        """Calls transport.on_readable and on_writable when the socket is."""
+
+    def unwatch(self, fd: int) -> None: ...
+    def unwatch_forked(self, fd: int) -> None:
+        """Forgets a socket of the process that this one was forked from, without touching what both share."""
+
+    def hold(self) -> Callable[[], object]: ...
+
+
+def resolve(
+    reactor: Watcher, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]
+) -> None:
+    """getaddrinfo without blocking the reactor: a numeric address is known at once; a name is looked up in a thread of
+    its own, since nothing portable else keeps a dead name server from stopping everything."""
+    try:
+        found = _look_up(endpoint, socket.AI_NUMERICHOST)
+    except OSError:
+        release = reactor.hold()
+
+        def in_thread() -> None:
+            error, addresses = None, None
+            try:
+                addresses = _look_up(endpoint, 0)
+            except (OSError, UnicodeError) as failure:
+                error = failure
+            reactor.call_soon_threadsafe(lambda: (release(), on_done(error, addresses)))
+
+        threading.Thread(target=in_thread, name="cpspika name lookup", daemon=True).start()
+    except UnicodeError as failure:
+        error = failure
+        reactor.call_soon(lambda: on_done(error, None))
+    else:
+        reactor.call_soon(lambda: on_done(None, found))
+
+
+def _look_up(endpoint: Endpoint, flags: int) -> list[Any]:
+    found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=flags)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+class SocketTransport:
+    """A socket that is connecting, shaking hands, open or closing. Fulfils `reactor.Transport`."""
+
+    def __init__(self, reactor: Watcher, endpoint: Endpoint, address: tuple[int, Any], owner: TransportOwner):
+        self.queued = 0
+        self.written = 0
+        self.socket: Any = None
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self._owner: TransportOwner | None = owner
+        self._out: deque[bytes | memoryview] = deque()
+        self._step: Callable[[], None] | None = self._connected
+        self._flushing = False
+        self._told = 0  # the `written` that the owner knows
+        self._stuck = False  # the kernel took no more; it says when it will
+        self._closing = False
+        self._linger: Timer | None = None
+        family, where = address
+        try:
+            self._begin(family, where)
+        except OSError as error:
+            failure = error
+            reactor.call_soon(lambda: self._lost(failure))
+
+    def _begin(self, family: int, where: Any) -> None:
+        sock = self.socket = socket.socket(family, socket.SOCK_STREAM)
+        self._fd = sock.fileno()
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        code = sock.connect_ex(where)
+        if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+            raise OSError(code, os.strerror(code))
+        self._watch(read=False, write=True)
+
+    def _watch(self, read: bool, write: bool) -> None:
+        self._reactor.watch(self._fd, self, read, write)
+
+    # --- becoming ready -----------------------------------------------------------------------------------------------
+
+    def _connected(self) -> None:
+        code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        if self._endpoint.ssl is None:
+            self._ready()
+        else:
+            self.socket = self._endpoint.ssl.wrap_socket(
+                self.socket, server_hostname=self._endpoint.host, do_handshake_on_connect=False
+            )
+            self._step = self._shake_hands
+            self._shake_hands()
+
+    def _shake_hands(self) -> None:
+        try:
+            self.socket.do_handshake()
+        except ssl.SSLWantReadError:
+            self._watch(read=True, write=False)
+        except ssl.SSLWantWriteError:
+            self._watch(read=False, write=True)
+        else:
+            self._ready()
+
+    def _ready(self) -> None:
+        self._step = None
+        self._watch(read=True, write=False)
+        if self._owner is not None:
+            self._owner.transport_ready()
+
+    def _advance(self) -> bool:
+        """A step towards being ready, where it isn't."""
+        if self._step is None:
+            return False
+        try:
+            self._step()
+        except OSError as error:
+            self._lost(error)
+        return True
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def on_readable(self) -> None:
+        if self._advance() or self.socket is None:
+            return
+        try:
+            data = self._receive()
+        except _AGAIN:
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        if not data:
+            self._lost(None)
+        elif self._owner is not None:
+            self._owner.data_received(data)
+
+    def _receive(self) -> bytes:
+        data: bytes = self.socket.recv(RECEIVE)
+        if self._endpoint.ssl is None or not data:
+            return data
+        # TLS may hold more that it decrypted already, which a watch on the socket doesn't see.
+        parts = [data]
+        while self.socket.pending():
+            parts.append(self.socket.recv(RECEIVE))
+        return b"".join(parts)
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def write(self, chunks: Iterable[bytes | memoryview]) -> None:
+        if self._closing or self._owner is None:
+            return
+        size = 0
+        for chunk in chunks:
+            self._out.append(chunk)
+            size += len(chunk)
+        self.queued += size
+        if not self._flushing:
+            self._flushing = True
+            self._reactor.call_soon(self._flush)
+        elif self.queued - self.written >= EAGER and not self._stuck:
+            self._send()
+
+    def on_writable(self) -> None:
+        if not self._advance():
+            self._stuck = False
+            self._flush()
+            if not self._stuck and self.socket is not None:
+                self._watch(read=True, write=False)
+
+    def _flush(self) -> None:
+        """The end of a turn: sends what gathered, and tells the owner."""
+        self._flushing = False
+        if self.socket is None or self._step is not None:
+            return
+        if not self._stuck:
+            self._send()
+        if self._closing and not self._out:
+            self._finish()
+        elif self._owner is not None and self.written != self._told:
+            self._told = self.written
+            self._owner.bytes_written()
+
+    def _send(self) -> None:
+        out = self._out
+        try:
+            while out and not self._stuck:
+                self._sent(self._send_some())
+        except _AGAIN:
+            self._wait_for_room()
+        except OSError as error:
+            out.clear()
+            failure = error
+            # Told in the next turn: what the peer said before it hung up is still to be read, and explains more.
+            self._reactor.call_soon(lambda: self._lost_by_writing(failure))
+
+    def _send_some(self) -> int:
+        out = self._out
+        if len(out) > 1 and (self._endpoint.ssl is not None or len(out[0]) + len(out[1]) <= SMALL):
+            self._join()
+        if len(out) == 1 or self._endpoint.ssl is not None:
+            sent: int = self.socket.send(out[0])
+        else:
+            sent = self.socket.sendmsg([out[i] for i in range(min(len(out), GATHER))])
+        return sent
+
+    def _join(self) -> None:
+        """Makes one chunk of the small ones in front."""
+        out, size, parts = self._out, 0, []
+        while out and (not parts or size + len(out[0]) <= EAGER):
+            parts.append(out.popleft())
+            size += len(parts[-1])
+        out.appendleft(b"".join(parts))
+
+    def _sent(self, count: int) -> None:
+        out = self._out
+        self.written += count
+        while count:
+            first = out[0]
+            if count < len(first):
+                out[0] = memoryview(first)[count:]
+                return
+            count -= len(first)
+            out.popleft()
+
+    def _wait_for_room(self) -> None:
+        self._stuck = True
+        self._watch(read=True, write=True)
+
+    def _lost_by_writing(self, error: OSError) -> None:
+        while self.socket is not None and self._owner is not None:
+            try:
+                data = self._receive()
+            except OSError:
+                data = b""
+            if not data:
+                self._lost(error)
+            else:
+                self._owner.data_received(data)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Sends what is queued, then hangs up."""
+        if self._closing or self.socket is None:
+            return
+        self._closing = True
+        self._owner = None
+        if self._step is not None:
+            self._finish()
+        else:
+            self._reactor.call_soon(self._flush)
+            self._linger = self._reactor.call_later(LINGER, self._finish)
+
+    def abort(self) -> None:
+        self._owner = None
+        self._finish()
+
+    def detach(self) -> None:
+        self._owner = None
+        sock, self.socket = self.socket, None
+        self._out.clear()
+        if sock is not None:
+            self._reactor.unwatch_forked(self._fd)
+            sock.close()
+
+    def _finish(self) -> None:
+        sock, self.socket = self.socket, None
+        self._out.clear()
+        self._step = None
+        if self._linger is not None:
+            self._linger.cancel()
+        if sock is not None:
+            self._reactor.unwatch(self._fd)
+            sock.close()
+
+    def _lost(self, error: Exception | None) -> None:
+        owner, self._owner = self._owner, None
+        self._finish()
+        if owner is not None:
+            owner.transport_lost(error)

@@ -1,0 +1,130 @@
+"""Continuations: who is told how an operation ended, and where it was asked for.
+
+`on_done(err, result)` is called exactly once, and never inside the call that took it. Whoever holds a Continuation
+takes it out of its books first and settles it then, so that a callback that raises, or that calls back into the
+library, finds everything in order.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
+from typing import Any, TypeVar
+
+from .errors import AMQPError
+
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+OnDone = Callable[["AMQPError | None", "R | None"], object]
+"""Called with (None, result) or (err, None); what it returns is ignored."""
+
+Call = Callable[[], object]
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_order = itertools.count()
+
+
+def operation(method: F) -> F:
+    """Marks a method that takes `on_done`. The facades lift every one that is marked."""
+    method.__operation__ = True  # type: ignore[attr-defined]
+    return method
+
+
+def registration(method: F) -> F:
+    """Marks a method that takes a handler to be called later. The facades lift these too."""
+    method.__registration__ = True  # type: ignore[attr-defined]
+    return method
+
+
+Place = tuple[CodeType, int]
+
+
+def place() -> Place | None:
+    """Where the program called into the library. Kept as a code object and an offset, since the line is wanted only if
+    something goes wrong."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(_PACKAGE):
+            return frame.f_code, frame.f_lasti
+        frame = frame.f_back
+    return None
+
+
+def describe(where: Place | None) -> str | None:
+    """ "file.py:12 in main"."""
+    if where is None:
+        return None
+    code, offset = where
+    line = next((line for start, end, line in code.co_lines() if start <= offset < end), code.co_firstlineno)
+    return f"{code.co_filename}:{line} in {code.co_name}"
+
+
+class Continuation:
+    """An operation that was asked for and isn't settled."""
+
+    __slots__ = ("asked", "convert", "expected", "method", "on_done", "order")
+
+    def __init__(
+        self,
+        method: str,
+        on_done: OnDone[Any] | None,
+        expected: tuple[str, ...] = (),
+        convert: Callable[[Any], Any] | None = None,
+    ):
+        self.method = method
+        self.on_done = on_done
+        self.expected = expected  # names of the replies that settle it
+        self.convert = convert  # reply -> result
+        self.asked = place()
+        self.order = next(_order)
+
+    def done(self, result: Any = None) -> None:
+        if self.on_done is not None:
+            self.on_done(None, result)
+
+    def reply(self, reply: Any) -> None:
+        self.done(self.convert(reply) if self.convert is not None else None)
+
+    def fail(self, error: AMQPError) -> None:
+        if self.on_done is not None:
+            self.on_done(self.told(error), None)
+
+    def told(self, error: AMQPError) -> AMQPError:
+        """The error as this operation's own."""
+        return error.of(self.method, describe(self.asked))
+
+    def __lt__(self, other: Continuation) -> bool:
+        return self.order < other.order
+
+
+def refuse(on_done: OnDone[Any] | None, error: AMQPError, method: str, call_soon: Callable[[Call], object]) -> None:
+    """An operation that fails at the call: tells its on_done in the next turn, or raises where there is none."""
+    mine = error.of(method, describe(place()))
+    if on_done is None:
+        raise mine
+    tell = on_done
+    call_soon(lambda: tell(mine, None))
+
+
+class Calls:
+    """Calls that follow one another. When one raises, its exception goes up and the rest come in the next turn, before
+    anything that arrives later."""
+
+    __slots__ = ("_call_soon", "_calls")
+
+    def __init__(self, call_soon: Callable[[Call], object], calls: Iterator[Call]):
+        self._call_soon = call_soon
+        self._calls = calls
+
+    def __call__(self) -> None:
+        finished = False
+        try:
+            for call in self._calls:
+                call()
+            finished = True
+        finally:
+            if not finished:
+                self._call_soon(self)

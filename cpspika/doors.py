@@ -1,0 +1,99 @@
+"""The doors of the library: the functions and classes that pick a reactor for whoever doesn't."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .adapters import AsyncoreReactor, BlockingReactor, SelectReactor
+from .connection import Connection, OnClose
+from .connection import connect as connect_on
+from .continuations import OnDone
+from .errors import AMQPError
+from .parameters import ConnectionParameters, targets
+from .reactor import Reactor
+from .sync import SyncConnection
+
+Target = str | ConnectionParameters | Iterable[str | ConnectionParameters]
+OnSyncClose = Callable[[SyncConnection, AMQPError | None], object]
+
+_of_thread = threading.local()
+_shared: list[AsyncoreReactor] = []
+
+
+def thread_reactor() -> SelectReactor:
+    """The calling thread's own SelectReactor."""
+    reactor: SelectReactor | None = getattr(_of_thread, "reactor", None)
+    if reactor is None:
+        reactor = _of_thread.reactor = SelectReactor()
+    return reactor
+
+
+def asyncore_reactor() -> AsyncoreReactor:
+    """The one AsyncoreReactor on asyncore's own map."""
+    if not _shared:
+        _shared.append(AsyncoreReactor())
+    return _shared[0]
+
+
+def connect(
+    target: Target,
+    *,
+    on_done: OnDone[Connection] | None = None,
+    reactor: Reactor | None = None,
+    on_close: OnClose | None = None,
+    **options: Any,
+) -> Connection:
+    """Begins to connect to a broker; on_done(err, connection) tells how that ended. Run the reactor for it to happen.
+
+    target: a URL (amqp://user:password@host:port/vhost?heartbeat=30, or amqps:// for TLS), ConnectionParameters, or a
+    sequence of these, tried in order. reactor: by default the calling thread's own SelectReactor, which is at
+    `connection.reactor`. on_close(connection, err): the connection ended; err is None after a close of our own.
+    options: those of ConnectionParameters, set over the target's. A mistake in them raises at the call.
+    """
+    return connect_on(reactor or thread_reactor(), targets(target, options), on_done, on_close)
+
+
+class BlockingConnection(SyncConnection):
+    """The synchronous facade over a blocking socket of its own: for scripts. target and options: as of `connect`;
+    timeout: seconds that each call may take."""
+
+    def __init__(
+        self,
+        target: Target = "amqp://",
+        *,
+        timeout: float | None = None,
+        on_close: OnSyncClose | None = None,
+        **options: Any,
+    ):
+        super().__init__(BlockingReactor(), targets(target, options), timeout, on_close)
+
+
+class SelectConnection(SyncConnection):
+    """The synchronous facade over the calling thread's SelectReactor, or the one given."""
+
+    def __init__(
+        self,
+        target: Target = "amqp://",
+        *,
+        timeout: float | None = None,
+        on_close: OnSyncClose | None = None,
+        reactor: Reactor | None = None,
+        **options: Any,
+    ):
+        super().__init__(reactor or thread_reactor(), targets(target, options), timeout, on_close)
+
+
+class AsyncoreConnection(SyncConnection):
+    """The synchronous facade over asyncore: `asyncore.loop()` drives its consumers beside other dispatchers."""
+
+    def __init__(
+        self,
+        target: Target = "amqp://",
+        *,
+        timeout: float | None = None,
+        on_close: OnSyncClose | None = None,
+        **options: Any,
+    ):
+        super().__init__(asyncore_reactor(), targets(target, options), timeout, on_close)

@@ -1,0 +1,118 @@
+"""Opening a connection, told once for each role (0-9-1 §2.2.4).
+
+Either side is a generator: it yields the methods that it sends, is sent the method that came, and returns what was
+agreed. The link drives it and has checked by `states` that each method comes in its turn, so what is left here is the
+conversation itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
+
+from .codec import Method
+from .errors import LoginError
+from .parameters import ConnectionParameters
+
+# What we can do that a broker should know of (RabbitMQ's extensions): it then tells of a consumer's cancel, sends
+# close instead of dropping the link at a failed login, and tells when it blocks us.
+CAPABILITIES = {
+    "publisher_confirms": True,
+    "exchange_exchange_bindings": True,
+    "basic.nack": True,
+    "consumer_cancel_notify": True,
+    "connection.blocked": True,
+    "authentication_failure_close": True,
+}
+
+
+class Negotiated(NamedTuple):
+    """What both sides agreed on. frame_max in bytes, 0 for none; heartbeat in seconds, 0 for off; `user` is what the
+    server's authentication gave (a client has None); peer_properties are the other side's."""
+
+    frame_max: int
+    channel_max: int
+    heartbeat: int
+    virtual_host: str
+    peer_properties: dict[str, Any]
+    user: Any = None
+
+
+Handshake = Generator[tuple[Method, ...], Method, Negotiated]
+
+
+def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handshake:
+    """The client's side; `product` are the properties of its own, beside the user's client_properties."""
+    credentials = parameters.credentials
+    start = yield ()
+    offered = start.mechanisms.decode("utf-8", "replace").split()
+    if credentials.mechanism not in offered:
+        raise LoginError(
+            f"the broker takes {', '.join(offered) or 'no mechanism'}; the credentials are for {credentials.mechanism}"
+        )
+    answer = Method(
+        "connection.start-ok",
+        {
+            "client_properties": {"capabilities": CAPABILITIES, **product, **parameters.client_properties},
+            "mechanism": credentials.mechanism,
+            "response": credentials.start(),
+            "locale": parameters.locale,
+        },
+    )
+    method = yield (answer,)
+    while method.name == "connection.secure":
+        method = yield (Method("connection.secure-ok", {"response": credentials.respond(method.challenge)}),)
+    agreed = Negotiated(
+        frame_max=_lower(parameters.frame_max, method.frame_max),
+        channel_max=_lower(parameters.channel_max, method.channel_max) or 65535,
+        heartbeat=method.heartbeat if parameters.heartbeat is None else parameters.heartbeat,
+        virtual_host=parameters.virtual_host,
+        peer_properties=start.server_properties,
+    )
+    yield tune("tune-ok", agreed), Method("connection.open", {"virtual_host": parameters.virtual_host})
+    return agreed
+
+
+def _lower(ours: int, theirs: int) -> int:
+    """The lower of two limits, where 0 is no limit."""
+    return min(ours, theirs) if ours and theirs else ours or theirs
+
+
+def tune(name: str, limits: Negotiated) -> Method:
+    """connection.tune or tune-ok with these limits."""
+    shown = {key: getattr(limits, key) for key in ("channel_max", "frame_max", "heartbeat")}
+    return Method(f"connection.{name}", shown)
+
+
+class Host(NamedTuple):
+    """What a server needs to open connections. `authenticate(mechanism, response, answers)` returns a user, or the next
+    challenge as bytes, or raises; `answers` are the earlier responses. `enter(user, virtual_host)` raises where the
+    user may not."""
+
+    version: str
+    properties: dict[str, Any]
+    mechanisms: str
+    limits: Negotiated
+    authenticate: Callable[[str, list[bytes]], Any]
+    enter: Callable[[Any, str], None]
+
+
+def server(host: Host) -> Handshake:
+    """The server's side, after the protocol header."""
+    major, minor = (8, 0) if host.version == "0-8" else (0, 9)
+    start = {"version_major": major, "version_minor": minor, "server_properties": host.properties}
+    method = yield (Method("connection.start", {**start, "mechanisms": host.mechanisms, "locales": "en_US"}),)
+    mechanism, properties = method.mechanism, method.client_properties
+    answers = [method.response]
+    user = host.authenticate(mechanism, answers)
+    while isinstance(user, bytes):
+        method = yield (Method("connection.secure", {"challenge": user}),)
+        answers.append(method.response)
+        user = host.authenticate(mechanism, answers)
+    tuned = yield (tune("tune", host.limits),)
+    agreed = Negotiated(tuned.frame_max, tuned.channel_max, tuned.heartbeat, "", properties, user)
+    # tune-ok is not answered; the client sends open next.
+    opened = yield ()
+    host.enter(user, opened.virtual_host)
+    yield (Method("connection.open-ok", {}),)
+    return agreed._replace(virtual_host=opened.virtual_host)

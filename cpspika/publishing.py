@@ -1,0 +1,247 @@
+"""What becomes of a publish: sent or held, confirmed, refused, returned, or unknown.
+
+On a confirming channel each publish waits in a window under its number until the broker's ack or nack names it. A
+message that comes back (basic.return) carries no number, so it is paired by what it is: RabbitMQ returns in the order of
+publishing and before the ack, hence it belongs to the oldest waiting mandatory publish of the same exchange, routing
+key and body (and the same header bytes, where several agree in the rest). Two waiting publishes that agree in all of
+these cannot be told apart by anybody; the older one is taken. The user's properties aren't touched.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .continuations import Continuation, OnDone, refuse
+from .errors import (
+    AMQPError,
+    ContentTransmissionForbidden,
+    DeliveryUnknown,
+    InvalidArgument,
+    InvalidArgumentType,
+    MessageNacked,
+    MessageReturned,
+)
+from .message import PROPERTIES_AT, Message, encode_properties
+from .tags import Window
+
+if TYPE_CHECKING:
+    from .channel import Channel, Sender
+    from .message import Properties
+
+
+class _Content(NamedTuple):
+    """What goes out, ready to be sent now or later."""
+
+    arguments: dict[str, Any]
+    properties: bytes
+    body: bytes
+
+
+class _Publish(Continuation):
+    """A publish that waits: for the flow to resume, for its fate, or for the kernel. `content` is kept for a mandatory
+    one, to know it again when it returns."""
+
+    __slots__ = ("content", "returned", "undecided")
+
+    def __init__(self, on_done: OnDone[bool] | None, content: _Content | None):
+        super().__init__("basic.publish", on_done)
+        self.content = content
+        self.returned: Message | None = None
+        self.undecided = False  # sent, and the broker will decide
+
+
+def encode_body(body: Any) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    if isinstance(body, str):
+        try:
+            return body.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgument(
+                "the body has characters that UTF-8 cannot encode; encode it yourself, and pass bytes"
+            ) from None
+    if isinstance(body, (bytearray, memoryview)):
+        return bytes(body)  # a copy, since it goes out later and may change until then
+    raise InvalidArgumentType(f"body takes bytes or str, not {type(body).__name__}")
+
+
+class Publisher:
+    """The publishing half of one channel."""
+
+    __slots__ = ("_channel", "_held", "_mandatory", "_sender", "_window", "permitted")
+
+    def __init__(self, channel: Channel, sender: Sender):
+        self._channel = channel
+        self._sender = sender
+        self.permitted = True
+        self._window: Window[_Publish] | None = None
+        self._mandatory: dict[_Publish, None] = {}
+        self._held: deque[tuple[_Publish, _Content]] | None = None
+
+    def confirm(self) -> None:
+        """Publishes from here on are numbered."""
+        if self._window is None:
+            self._window = Window()
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: str | bytes,
+        properties: Properties | None,
+        mandatory: bool,
+        immediate: bool,
+        block_on_flow_control: bool,
+        on_done: OnDone[bool] | None,
+    ) -> bool:
+        arguments = {
+            "exchange": exchange,
+            "routing_key": routing_key,
+            "mandatory": mandatory,
+            "immediate": immediate,
+        }
+        content = _Content(arguments, encode_properties(properties), encode_body(body))
+        if not self._channel.is_open:
+            refuse(on_done, self._channel.closed_error(), "basic.publish", self._sender.call_soon)
+            return False
+        publish = _Publish(on_done, content if mandatory or immediate else None)
+        if self.permitted:
+            self._send(publish, content)
+        elif block_on_flow_control:
+            self._hold(publish, content)
+        else:
+            stopped = ContentTransmissionForbidden(
+                f"the broker stopped the flow of channel {self._channel.number}; wait for the flow change handler, "
+                "or publish with block_on_flow_control=True"
+            )
+            refuse(on_done, stopped, "basic.publish", self._sender.call_soon)
+        return self._channel.writable
+
+    def _send(self, publish: _Publish, content: _Content) -> None:
+        self._sender.send_content("basic.publish", *content)
+        if self._window is not None:
+            publish.undecided = True
+            self._window.add(publish)
+            if publish.content is not None:
+                self._mandatory[publish] = None
+        elif publish.on_done is not None:
+            publish.convert = _handed_over
+            self._sender.when_written(publish)
+
+    # --- flow ---------------------------------------------------------------------------------------------------------
+
+    def _hold(self, publish: _Publish, content: _Content) -> None:
+        # Encoding checks what it is given, and a mistake must raise at the call, not when the flow resumes.
+        self._sender.check("basic.publish", content.arguments)
+        if self._held is None:
+            self._held = deque()
+        self._held.append((publish, content))
+
+    def on_flow(self, active: bool) -> None:
+        changed, self.permitted = self.permitted != active, active
+        while active and self._held:
+            self._send(*self._held.popleft())
+        if changed:
+            channel = self._channel
+            calls: list[Callable[[], object]] = [lambda: channel.emit("flow", channel, active)]
+            if channel.writable:
+                calls.append(lambda: channel.emit("writable", channel))
+            channel.in_turn(iter(calls))
+
+    # --- the broker decides -------------------------------------------------------------------------------------------
+
+    def on_settled(self, acked: bool, tag: int, multiple: bool) -> None:
+        try:
+            publishes = self._window.take(tag, multiple) if self._window is not None else None
+        except KeyError:
+            publishes = None
+        if publishes is None:
+            self._channel.unexpected(
+                f"basic.{'ack' if acked else 'nack'} of publish {tag} on channel {self._channel.number}, which isn't waiting"
+            )
+            return
+        for publish in publishes:
+            self._mandatory.pop(publish, None)
+        if len(publishes) == 1:
+            self._decide(publishes[0], acked)
+        else:
+            self._channel.in_turn((lambda publish=publish: self._decide(publish, acked)) for publish in publishes)
+
+    def _decide(self, publish: _Publish, acked: bool) -> None:
+        error: AMQPError
+        if publish.returned is not None:
+            error = _returned(publish.returned)
+        elif acked:
+            publish.done(True)
+            return
+        else:
+            error = MessageNacked("the broker refused the message (basic.nack)")
+        if publish.on_done is not None:
+            publish.fail(error)
+        elif publish.returned is None or not self._channel.has_handlers("return"):
+            self._sender.report(publish.told(error))
+
+    def on_return(self, message: Message) -> None:
+        publish = self._returned_one(message)
+        if publish is not None:
+            publish.returned = message
+        if self._channel.has_handlers("return"):
+            self._channel.emit("return", message)
+        elif publish is None:
+            self._sender.report(_returned(message))
+
+    def _returned_one(self, message: Message) -> _Publish | None:
+        alike = [publish for publish in self._mandatory if publish.returned is None and _is_of(message, publish)]
+        exact = (p for p in alike if p.content is not None and p.content.properties == message.header[PROPERTIES_AT:])
+        return next(exact, alike[0] if alike else None)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def only(self) -> _Publish | None:
+        """The publish that waits, if it is the only one."""
+        if self._window is None or len(self._window) != 1:
+            return None
+        return next(iter(self._window))[1]
+
+    def take_all(self) -> list[Continuation]:
+        """Everything that waits for a fate, which will not come."""
+        waiting: list[Continuation] = [publish for _, publish in self._window or ()]
+        waiting += [publish for publish, _ in self._held or ()]
+        self._window = self._held = None
+        self._mandatory = {}
+        return waiting
+
+    def fate(self, continuation: Continuation, reason: AMQPError) -> AMQPError:
+        """What a continuation is told when the channel ended under it."""
+        if not isinstance(continuation, _Publish) or not continuation.undecided:
+            return reason
+        if continuation.returned is not None:
+            return _returned(continuation.returned)
+        unknown = DeliveryUnknown(f"the broker may have taken the message or not: {reason.text}")
+        unknown.__cause__ = reason
+        return unknown
+
+
+def _handed_over(reply: None) -> bool:
+    return True
+
+
+def _returned(message: Message) -> MessageReturned:
+    return MessageReturned(
+        f"{message.reply_code} {message.reply_text}: the message came back",
+        code=message.reply_code,
+        message=message,
+    )
+
+
+def _is_of(message: Message, publish: _Publish) -> bool:
+    if publish.content is None:
+        return False
+    arguments = publish.content.arguments
+    return (
+        arguments["routing_key"] == message.routing_key
+        and arguments["exchange"] == message.exchange
+        and publish.content.body == message.body
+    )

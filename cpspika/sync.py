@@ -1,0 +1,298 @@
+"""The synchronous facade: each call turns the reactor until its continuation fires.
+
+A call that waits runs input and output, and its own continuation, and nothing else of the user's: handlers and
+consumers that are due meanwhile are put by, and run when the program gives them room, in `drain_events`,
+`start_consuming`, the iterator `consume`, or when it lets the reactor run by itself. So no callback is entered while
+another, or the program itself, is amid a call.
+
+One thread at a time may be inside a connection. Threads that share one hold `connection.lock` around each use; a thread
+that comes in without it, while another is inside, gets ConcurrentUse.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import RLock
+from types import TracebackType
+from typing import Any, TypeVar
+
+from .channel import Channel
+from .connection import Connection, connect
+from .continuations import describe, place
+from .errors import AMQPError, ConcurrentUse, ConsumerCancelled, OperationTimeout
+from .message import Message
+from .parameters import ConnectionParameters
+from .reactor import Reactor
+from .sync_operations import ChannelOperations, ConnectionOperations
+
+MANY = 100  # exceptions in one wait; by then they come from the reactor itself, and it will not get better
+
+S = TypeVar("S", bound="_Scope")
+
+
+class _Spins:
+    """Of one reactor: how many calls are waiting, one inside another, and whose callbacks are put by meanwhile."""
+
+    __slots__ = ("__weakref__", "behind", "depth")
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.behind: dict[SyncConnection, None] = {}
+
+    @classmethod
+    def of(cls, reactor: Reactor) -> _Spins:
+        return _spins.setdefault(reactor, cls())
+
+
+_spins: weakref.WeakKeyDictionary[Reactor, _Spins] = weakref.WeakKeyDictionary()
+
+
+class _Scope:
+    """A context manager that closes what it is at the end."""
+
+    def __enter__(self: S) -> S:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()  # type: ignore[attr-defined]
+        except AMQPError:
+            if error is None:
+                raise  # else the error that is under way tells more
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "core":
+            raise AttributeError(name)
+        return getattr(self.core, name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.core!r}>"
+
+
+class SyncConnection(_Scope, ConnectionOperations):
+    """A connection whose calls return their results, or raise their errors.
+
+    `core`: the Connection below. `reactor`: what drives it. `lock`: to be held by threads that share it. `timeout`:
+    seconds that a call may take, None for no limit; past it comes OperationTimeout.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        targets: Sequence[ConnectionParameters],
+        timeout: float | None = None,
+        on_close: Callable[[SyncConnection, AMQPError | None], object] | None = None,
+    ):
+        self.reactor = reactor
+        self.timeout = timeout
+        self.lock = RLock()
+        self._spins = _Spins.of(reactor)
+        self._inbox: deque[Callable[[], object]] = deque()
+        self._channels: weakref.WeakKeyDictionary[Channel, SyncChannel] = weakref.WeakKeyDictionary()
+        closed = self._callback(on_close) if on_close is not None else None
+        self.core: Connection
+
+        def begin(on_done: Any) -> None:
+            self.core = connect(reactor, targets, on_done, closed)
+
+        self.wait("connect", begin)
+
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return self.wait(operation.__name__, lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done))
+
+    def wait(self, name: str, start: Callable[[Callable[[Any, Any], None]], object]) -> Any:
+        """Calls start(on_done) and turns the reactor until on_done is called; returns the result, or raises the error."""
+        outcome: list[tuple[AMQPError | None, Any]] = []
+        with _Inside(self):
+            start(lambda error, result: outcome.append((error, result)))
+            if not self.spin(lambda: bool(outcome), self.timeout):
+                late = OperationTimeout(f"no answer within {self.timeout:g} s")
+                raise late.of(name, describe(place()))
+        error, result = outcome[0]
+        if error is not None:
+            raise error
+        return self._outward(result)
+
+    def spin(self, done: Callable[[], bool], timeout: float | None) -> bool:
+        """Turns the reactor until `done`, putting by the user's callbacks; False if that took longer than `timeout`
+        seconds. An exception that comes out of the reactor meanwhile is raised when it is done, so that what was waited
+        for isn't lost half-way."""
+        deadline = None if timeout is None else self.reactor.time() + timeout
+        strays: list[Exception] = []
+        spins = self._spins
+        spins.depth += 1
+        try:
+            while not done():
+                left = None if deadline is None else deadline - self.reactor.time()
+                if left is not None and left < 0:
+                    break
+                try:
+                    self.reactor.run_once(left)
+                except ConcurrentUse:
+                    raise
+                except Exception as stray:
+                    strays.append(stray)
+                    if len(strays) == MANY:
+                        break
+        finally:
+            spins.depth -= 1
+            if spins.depth == 0:
+                behind, spins.behind = spins.behind, {}
+                for connection in behind:
+                    self.reactor.call_soon(connection._catch_up)
+        if strays:
+            raise strays[0]
+        return done()
+
+    # --- callbacks ----------------------------------------------------------------------------------------------------
+
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def called_by_the_core(*args: Any) -> None:
+            ours = [self._outward(arg) for arg in args]
+            if self._spins.depth or self._inbox:
+                self._inbox.append(lambda: function(*ours))
+                if self._spins.depth:
+                    self._spins.behind[self] = None
+            else:
+                function(*ours)
+
+        return called_by_the_core
+
+    def _outward(self, value: Any) -> Any:
+        """What the core hands out, in this facade's terms."""
+        if isinstance(value, Message):
+            if isinstance(value.channel, Channel):
+                value.channel = self._outward(value.channel)
+        elif isinstance(value, Channel):
+            facade = self._channels.get(value)
+            if facade is None:
+                facade = self._channels[value] = SyncChannel(self, value)
+            return facade
+        elif value is not None and value is getattr(self, "core", None):
+            return self
+        return value
+
+    def _catch_up(self) -> None:
+        """Runs the callbacks that were put by, when whoever runs the reactor gives them room."""
+        if self._spins.depth:
+            self._spins.behind[self] = None
+            return
+        try:
+            while self._inbox:
+                self._inbox.popleft()()
+        finally:
+            if self._inbox:
+                self.reactor.call_soon(self._catch_up)
+
+    def drain_events(self, timeout: float | None = None) -> bool:
+        """Runs the callbacks that are due, waiting for the first for `timeout` seconds at most (None: as long as it
+        takes); returns whether there were any. On a closed connection with none left it raises what closed it."""
+        with _Inside(self):
+            if not self._inbox:
+                self.spin(lambda: bool(self._inbox) or not self.core.is_open, timeout)
+            count = len(self._inbox)
+            if not count and not self.core.is_open:
+                raise self.core.close_reason or self.core.closed_error()
+            for _ in range(count):
+                if self._inbox:
+                    self._inbox.popleft()()
+        return count > 0
+
+
+class SyncChannel(_Scope, ChannelOperations):
+    """A channel whose calls return their results, or raise their errors. `core`: the Channel below; `connection`: the
+    SyncConnection that it belongs to."""
+
+    def __init__(self, connection: SyncConnection, core: Channel):
+        self.connection = connection
+        self.core = core
+        self._stopped = False
+
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return self.connection.wait(
+            operation.__name__, lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done)
+        )
+
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self.connection._callback(function)
+
+    def start_consuming(self) -> None:
+        """Runs the consumers' callbacks (and the other handlers') until `stop_consuming`, or until the channel has no
+        consumers any more. The channel's closing is raised."""
+        self._stopped = False
+        while not self._stopped and (self.core.has_consumers or self.connection._inbox):
+            self.connection.drain_events()
+        if not self._stopped and self.core.close_reason is not None:
+            raise self.core.close_reason
+
+    def stop_consuming(self) -> None:
+        """Ends `start_consuming` once the callback that calls this returns. The consumers stay."""
+        self._stopped = True
+
+    def consume(
+        self,
+        queue: str,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+        inactivity_timeout: float | None = None,
+    ) -> Iterator[Message]:
+        """Starts a consumer, and iterates over its messages. It ends when nothing came for `inactivity_timeout` seconds;
+        None: never. When the iterator is closed, or goes, the consumer is cancelled, and messages that came and weren't
+        handed out go back to the queue. Set basic_qos before, or the whole queue comes at once. If the broker cancels
+        the consumer, ConsumerCancelled is raised."""
+        waiting: deque[Message] = deque()
+        ended: list[str] = []
+        options = {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}
+
+        def start(on_done: Any) -> None:
+            self.core.basic_consume(queue, waiting.append, on_cancel=ended.append, on_done=on_done, **options)
+
+        tag = self.connection.wait("basic_consume", start)
+        return self._messages(tag, waiting, ended, inactivity_timeout, no_ack)
+
+    def _messages(
+        self, tag: str, waiting: deque[Message], ended: list[str], patience: float | None, no_ack: bool
+    ) -> Iterator[Message]:
+        connection = self.connection
+        try:
+            while True:
+                with _Inside(connection):
+                    connection.spin(lambda: bool(waiting or ended) or not self.core.is_open, patience)
+                if waiting:
+                    message: Message = connection._outward(waiting.popleft())
+                    yield message
+                elif ended:
+                    raise ConsumerCancelled(f"the broker cancelled consumer {tag!r}, as when its queue is deleted")
+                elif not self.core.is_open:
+                    raise self.core.close_reason or self.core.closed_error()
+                else:
+                    return
+        finally:
+            if self.core.is_open and not ended:
+                self.basic_cancel(tag)
+            if self.core.is_open and not no_ack:
+                for message in waiting:
+                    self.basic_reject(message.delivery_tag, requeue=True)
+
+
+class _Inside:
+    """A thread's stay inside a connection."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, connection: SyncConnection):
+        self._lock = connection.lock
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise ConcurrentUse(
+                "another thread is inside this connection: hold connection.lock around each use, or give each thread its own"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()

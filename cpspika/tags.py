@@ -1,0 +1,83 @@
+"""A numbered window with `multiple`: things in order under the tags 1, 2, 3..., settled one at a time or up to a tag.
+
+The client's unconfirmed publishes and the broker's unacknowledged deliveries are alike in this: tags only grow, most are
+settled in order, and `multiple` settles all up to one. So a list holds them, offset by the first tag; what is settled
+out of order leaves a hole, and the holes at the front are dropped by the block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_BLOCK = 512
+
+
+class Window(Generic[T]):
+    __slots__ = ("_first", "_head", "_items", "_open")
+
+    def __init__(self) -> None:
+        self._items: list[T | None] = []
+        self._first = 1  # the tag of _items[0]
+        self._head = 0  # all before it are holes
+        self._open = 0
+
+    def __len__(self) -> int:
+        """How many are unsettled."""
+        return self._open
+
+    def __iter__(self) -> Iterator[tuple[int, T]]:
+        """(tag, item) of the unsettled ones, in order."""
+        for index in range(self._head, len(self._items)):
+            item = self._items[index]
+            if item is not None:
+                yield self._first + index, item
+
+    @property
+    def next_tag(self) -> int:
+        """The tag that `add` gives next."""
+        return self._first + len(self._items)
+
+    def add(self, item: T) -> int:
+        """Puts an item (not None) at the end; returns its tag."""
+        self._items.append(item)
+        self._open += 1
+        return self._first + len(self._items) - 1
+
+    def take(self, tag: int, multiple: bool = False) -> list[T]:
+        """Settles one tag, or with `multiple` all up to it (tag 0: all there are); returns the items in order.
+        KeyError: the tag is not unsettled. `multiple` up to a tag already settled takes what is left before it."""
+        if multiple:
+            return self._take_through(self.next_tag - 1 if tag == 0 else tag)
+        index = tag - self._first
+        item = self._items[index] if self._head <= index < len(self._items) else None
+        if item is None:
+            raise KeyError(tag)
+        self._items[index] = None
+        self._open -= 1
+        if index == self._head:
+            self._skip_holes()
+        return [item]
+
+    def _take_through(self, tag: int) -> list[T]:
+        stop = tag - self._first + 1
+        if stop > len(self._items):
+            raise KeyError(tag)
+        taken = [item for item in self._items[self._head : stop] if item is not None]
+        if stop > self._head:
+            self._items[self._head : stop] = [None] * (stop - self._head)
+            self._open -= len(taken)
+            self._skip_holes()
+        return taken
+
+    def _skip_holes(self) -> None:
+        items, head = self._items, self._head
+        while head < len(items) and items[head] is None:
+            head += 1
+        if head >= _BLOCK and head * 2 >= len(items):
+            del items[:head]
+            self._first += head
+            head = 0
+        self._head = head
