@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .codec import Method
@@ -223,7 +224,7 @@ class Channel:
         *,
         on_done: OnDone[None] | None = None,
     ) -> None:
-        """Routes from exchange `source` to exchange `destination` (exchange.bind, a RabbitMQ extension of 0-9-1)."""
+        """Routes from exchange `source` to exchange `destination` (exchange.bind, RabbitMQ's own, 0-9-1)."""
         self._request(
             "exchange.bind",
             on_done,
@@ -243,7 +244,7 @@ class Channel:
         *,
         on_done: OnDone[None] | None = None,
     ) -> None:
-        """Takes away what exchange_bind with the same arguments made (exchange.unbind, a RabbitMQ extension of 0-9-1)."""
+        """Takes away what exchange_bind with the same arguments made (exchange.unbind, RabbitMQ's own, 0-9-1)."""
         self._request(
             "exchange.unbind",
             on_done,
@@ -358,7 +359,11 @@ class Channel:
     ) -> None:
         """Bounds how many messages may be unacknowledged at once, 0 for no bound (basic.qos). In RabbitMQ it holds for
         each consumer started after it, with global_ for the whole channel; prefetch_size, in bytes, must be 0 there."""
-        arguments = {"prefetch_count": prefetch_count, "prefetch_size": prefetch_size, "global": global_}
+        arguments: dict[str, Any] = {
+            "prefetch_count": prefetch_count,
+            "prefetch_size": prefetch_size,
+            "global": global_,
+        }
         self._request("basic.qos", on_done, **arguments)
 
     @operation
@@ -375,8 +380,8 @@ class Channel:
         *,
         on_done: OnDone[str] | None = None,
     ) -> None:
-        """Starts a consumer (basic.consume): on_message(message) is called for each delivery, from now until the cancel.
-        The result is its tag.
+        """Starts a consumer (basic.consume): on_message(message) is called for each delivery until the cancel. The
+        result is its tag.
 
         no_ack: messages count as acknowledged when they are sent. exclusive: AccessRefused (403) if there is another
         consumer. consumer_tag: "" lets the broker choose; one in use raises DuplicateConsumerTag. on_cancel(tag): the
@@ -389,7 +394,7 @@ class Channel:
         if consumer_tag and consumer_tag in self._consumers:
             raise DuplicateConsumerTag(f"channel {self.number} has a consumer {consumer_tag!r}")
         consumer = _Consumer(on_message, on_cancel)
-        extra = {"arguments": arguments} if arguments else {}
+        extra: dict[str, Any] = {"arguments": arguments} if arguments else {}
         asked = self._request(
             "basic.consume",
             on_done,
@@ -434,8 +439,8 @@ class Channel:
 
     @operation
     def basic_ack(self, delivery_tag: int, multiple: bool = False, *, on_done: OnDone[None] | None = None) -> None:
-        """Acknowledges a delivery, with `multiple` all up to it (basic.ack). It has no reply: on_done is called when its
-        bytes have gone to the kernel. PreconditionFailed (406), which closes the channel: the tag isn't unacknowledged."""
+        """Acknowledges a delivery, with `multiple` all up to it (basic.ack). It has no reply: on_done is called when
+        its bytes have gone to the kernel. A tag that isn't open closes the channel: PreconditionFailed (406)."""
         self._tell("basic.ack", on_done, delivery_tag=delivery_tag, multiple=multiple)
 
     @operation
@@ -447,8 +452,8 @@ class Channel:
         *,
         on_done: OnDone[None] | None = None,
     ) -> None:
-        """Refuses a delivery, with `multiple` all up to it (basic.nack, a RabbitMQ extension of 0-9-1). Without requeue it
-        is dropped or dead-lettered. On 0-8, which lacks it, a single one goes out as the same basic.reject."""
+        """Refuses a delivery, with `multiple` all up to it (basic.nack, RabbitMQ's own, 0-9-1). Without requeue it is
+        dropped or dead-lettered. On 0-8, which lacks it, a single one goes out as the same basic.reject."""
         if self._sender.version != "0-8":
             self._tell("basic.nack", on_done, delivery_tag=delivery_tag, multiple=multiple, requeue=requeue)
         elif multiple:
@@ -589,7 +594,11 @@ class Channel:
         """Calls every handler of a kind."""
         handlers = self._handlers.get(kind)
         if handlers:
-            self.in_turn((lambda handler=handler: handler(*details)) for handler in list(handlers))
+            self.in_turn(partial(handler, *details) for handler in list(handlers))
+
+    def tell_writable(self) -> None:
+        if self.writable:
+            self.emit("writable", self)
 
     def in_turn(self, calls: Iterator[Call]) -> None:
         Calls(self._sender.call_soon, calls)()
@@ -679,8 +688,8 @@ class Channel:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def end(self, reason: AMQPError | None, blamed: str | None = None) -> bool:
-        """The channel is over. `reason`: why, or None for a close of our own. `blamed`: the method that the broker closed
-        it for. Returns whether anybody was told the reason."""
+        """The channel is over. `reason`: why, or None for a close of our own. `blamed`: the method that the broker
+        closed it for. Returns whether anybody was told the reason."""
         if self._ended:
             return True
         self._ended = True
@@ -699,7 +708,7 @@ class Channel:
         self._consumers = {}
         told = self.has_handlers("state") or any(continuation.on_done is not None for continuation in unsettled)
         fates = [(c, reason if c is failed and reason else self._publisher.fate(c, others)) for c in unsettled]
-        calls: list[Call] = [(lambda c=c, fate=fate: c.fail(fate)) for c, fate in fates]
+        calls: list[Call] = [partial(continuation.fail, fate) for continuation, fate in fates]
         if self._ended:
             calls += [closer.done for closer in self._closers]
             self._closers = []

@@ -40,7 +40,7 @@ _WRITE: dict[str, fields.Writer] = {
 
 
 class Method:
-    """A method with its arguments by name: `ok.message_count`. Names are those of the specification, with underscores."""
+    """A method with its arguments by name: `ok.message_count`. The names are the specification's, with underscores."""
 
     __slots__ = ("__dict__", "name")
 
@@ -73,9 +73,9 @@ class Codec:
 
     def __init__(self, version: str):
         self.version = version
-        self.classes = {row.index: row for row in spec.load(version)}
+        self.classes = {row.class_index: row for row in spec.load(version)}
         self.by_name = {method.name: method for row in self.classes.values() for method in row.methods}
-        self.by_index = {(method.class_index, method.index): method for method in self.by_name.values()}
+        self.by_index = {(method.class_index, method.method_index): method for method in self.by_name.values()}
         self._encoders: dict[str, Callable[[dict[str, Any]], bytes]] = {}
         self._decoders: dict[str, Callable[[bytes], dict[str, Any]]] = {}
 
@@ -117,7 +117,7 @@ class Codec:
         return row
 
     def _encoder(self, row: spec.Method) -> Callable[[dict[str, Any]], bytes]:
-        head = _index.pack(row.class_index, row.index)
+        head = _index.pack(row.class_index, row.method_index)
         steps = _write_steps(row.arguments, self.version)
         known = {argument.name for argument in row.arguments}
 
@@ -234,6 +234,6 @@ def property_codec(class_index: int) -> PropertyCodec:
     """The properties' codec of a content class; they are the same in all versions that have the class."""
     for version in spec.VERSIONS:
         for row in spec.load(version):
-            if row.index == class_index:
+            if row.class_index == class_index:
                 return PropertyCodec(row.properties)
     raise UnknownMethodError(f"no class {class_index} has a content")

@@ -1,8 +1,8 @@
 """The client's connection: a transport, the link above it, channels, and the timer of the heartbeat.
 
-Out goes a straight line, channel -> sender -> link -> transport; in comes another, transport -> link -> channel. What is
-left for the connection is its own life: it opens (`dialing` finds the broker), may be blocked, closes, or is lost, and
-whatever ends it settles everything that waits, once.
+Out goes a straight line, channel -> sender -> link -> transport; in comes another, transport -> link -> channel. What
+is left for the connection is its own life: it opens (`dialing` finds the broker), may be blocked, closes, or is lost;
+and whatever ends it settles everything that waits, once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import platform
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from heapq import heappop, heappush
 from threading import get_ident
 from typing import Any
@@ -124,7 +125,7 @@ class Connection:
         self.is_open = False
         self.is_blocked = False
         self.close_reason: AMQPError | None = None
-        self._on_close = on_close
+        self._close_handler = on_close
         self._opening: Continuation | None = None
         self._dialer: Dialer | None = None
         self._transport: Transport | None = None
@@ -174,8 +175,9 @@ class Connection:
 
     @operation
     def close(self, reply_code: int = 200, reply_text: str = "", *, on_done: OnDone[None] | None = None) -> None:
-        """Closes the connection with all its channels (connection.close, §1.4.2.9). Operations asked for before still get
-        their replies; what then remains unanswered is settled with ChannelClosed. Closing a closed one is no error."""
+        """Closes the connection with all its channels (connection.close, §1.4.2.9). Operations asked for before still
+        get their replies; what then remains unanswered is settled with ChannelClosed. Closing a closed one
+        is no error."""
         closer = Continuation("connection.close", on_done)
         if self._ended:
             self.reactor.call_soon(closer.done)
@@ -238,7 +240,7 @@ class Connection:
         return lambda: handlers.remove(handler) if handler in handlers else None
 
     def _emit_calls(self, kind: str, *details: Any) -> list[Call]:
-        return [(lambda handler=handler: handler(*details)) for handler in self._handlers.get(kind, ())]
+        return [partial(handler, *details) for handler in self._handlers.get(kind, ())]
 
     def _in_turn(self, calls: list[Call]) -> None:
         Calls(self.reactor.call_soon, iter(calls))()
@@ -280,7 +282,7 @@ class Connection:
         if self.heartbeat:
             self._later("heartbeat", self.heartbeat / 2, self._tick)
         opening, self._opening = self._opening, None
-        calls = [lambda: opening.done(self)] if opening is not None else []
+        calls: list[Call] = [partial(opening.done, self)] if opening is not None else []
         self._in_turn([*calls, *self._emit_calls("state", self, True)])
 
     def _refused(self, error: AMQPError) -> None:
@@ -309,7 +311,7 @@ class Connection:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Hands on what has arrived, in order; a callback that turns the reactor again goes on with what follows its own.
+        """Hands on what has arrived, in order; a callback that turns the reactor again goes on with what follows it.
         When a callback raises, its exception goes up, and the rest is handed on in the next turn."""
         events = self._events
         finished = False
@@ -318,7 +320,7 @@ class Connection:
                 number, event = events.popleft()
                 if number:
                     channel = self._channels.get(number)
-                    if channel is not None:
+                    if channel is not None and not isinstance(event, Negotiated):
                         channel.handle(event)
                 else:
                     self._handle(event)
@@ -405,11 +407,12 @@ class Connection:
         return taken
 
     def bytes_written(self) -> None:
-        transport, calls = self._transport, []
+        transport = self._transport
+        calls: list[Call] = []
         if transport is None:
             return
         while self._unwritten and self._unwritten[0][0] <= transport.written:
-            calls.append(lambda continuation=self._unwritten.popleft()[2]: continuation.reply(None))
+            calls.append(partial(self._unwritten.popleft()[2].reply, None))
         if self._congested and transport.queued - transport.written <= LOW_WATER:
             self._congested = False
             calls += self._writable_calls()
@@ -419,10 +422,7 @@ class Connection:
     def _writable_calls(self) -> list[Call]:
         if not self.writable:
             return []
-        return [
-            (lambda channel=channel: channel.writable and channel.emit("writable", channel))
-            for channel in self._channels.values()
-        ]
+        return [channel.tell_writable for channel in self._channels.values()]
 
     def release(self, number: int) -> None:
         if self._channels.pop(number, None) is not None:
@@ -544,17 +544,17 @@ class Connection:
         tellers: list[bool] = []
         calls: list[Call] = []
         for channel in list(self._channels.values()):
-            calls.append(lambda channel=channel: tellers.append(channel.end(error)))
+            calls.append(partial(_end_channel, channel, error, tellers))
         for continuation in self._pending:
-            calls.append(lambda c=continuation: c.fail(error))
+            calls.append(partial(continuation.fail, error))
         self._pending.clear()
         if opening is not None:
             failed = reason or error
-            calls.append(lambda: opening.fail(failed))
+            calls.append(partial(opening.fail, failed))
         calls += self._closer_calls(reason)
         if was_open:
             calls += self._emit_calls("state", self, False)
-        on_close = self._on_close
+        on_close = self._close_handler
         if on_close is not None:
             calls.append(lambda: on_close(self, reason))
         told = (
@@ -567,7 +567,7 @@ class Connection:
     def _closer_calls(self, reason: AMQPError | None) -> list[Call]:
         closers, self._closers = self._closers, []
         if isinstance(reason, OperationTimeout):
-            return [(lambda closer=closer: closer.fail(reason)) for closer in closers]
+            return [partial(closer.fail, reason) for closer in closers]
         return [closer.done for closer in closers]
 
     def report(self, error: AMQPError) -> None:
@@ -592,6 +592,10 @@ class Connection:
         if self._transport is not None:
             self._transport.detach()
             self._transport = None
+
+
+def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:
+    told.append(channel.end(error))
 
 
 def endpoint(parameters: ConnectionParameters) -> Endpoint:

@@ -1,9 +1,9 @@
 """Finding a broker: targets in order, each with all its addresses, within one connection_timeout.
 
-An attempt is TCP, TLS and the whole handshake, so a host that accepts and then says nothing is passed over like one that
-refuses. The time that is left is shared out evenly among the attempts that are left: a dead address cannot use up what
-the living one behind it needs. A broker that answers "no" to the credentials or the virtual host has the last word; every
-other failure moves on to the next address.
+An attempt is TCP, TLS and the whole handshake, so a host that accepts and then says nothing is passed over like one
+that refuses. The time that is left is shared out evenly among the attempts that are left: a dead address cannot use up
+what the living one behind it needs. A broker that answers "no" to the credentials or the virtual host has the last
+word; every other failure moves on to the next address.
 """
 
 from __future__ import annotations

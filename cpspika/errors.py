@@ -12,7 +12,6 @@ file and line where that was asked for.
 from __future__ import annotations
 
 import copy
-from functools import cache
 from typing import Any, TypeVar
 
 from . import spec
@@ -158,7 +157,7 @@ class AMQPConnectionError(AMQPError):
 
 
 class ConnectError(AMQPConnectionError, RemoteError):
-    """No connection to a host: refused, unknown name, certificate not trusted... The text names host, port and cause."""
+    """No connection to a host: refused, unknown name, certificate not trusted... It names host, port and cause."""
 
 
 class ConnectTimeout(ConnectError, TimeoutError):
@@ -254,7 +253,7 @@ class DeliveryUnknown(PublishError):
 class ProtocolSyntaxError(AMQPError):
     """Bytes or methods that the protocol does not allow."""
 
-    code = 502
+    code: int | None = 502
 
 
 class UnexpectedFrameError(ProtocolSyntaxError):
@@ -345,8 +344,18 @@ InternalError: type[ReplyError] = _reply(541)
 _BY_CODE = {cls.code: cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, ReplyError)}
 
 
-@cache
 def _combined(reply: type[AMQPError], scope: type[AMQPError]) -> type[AMQPError]:
+    """The class of a code that ended a channel or connection: of both, made when it first happens."""
+    known = _combinations.get((reply, scope))
+    if known is None:
+        known = _combinations[reply, scope] = _combine(reply, scope)
+    return known
+
+
+_combinations: dict[tuple[type[AMQPError], type[AMQPError]], type[AMQPError]] = {}
+
+
+def _combine(reply: type[AMQPError], scope: type[AMQPError]) -> type[AMQPError]:
     return type(
         reply.__name__,
         (reply, scope),

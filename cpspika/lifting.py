@@ -6,7 +6,7 @@ the same arguments but on_done. What the style does with an operation it says on
 - `_perform(operation, args, kwargs)` runs one (a function of the core class; give it `on_done`),
 - `_callback(function)` makes a user's callback or handler into what the core may call.
 
-Type checkers cannot see such a class, so its stub is written by `python -m cpspika.lifting`, and a test holds it to the
+Type checkers cannot see such a class, so its stub is written by `python -m cpspika.stubs`, and a test holds it to the
 truth.
 """
 

@@ -342,8 +342,8 @@ class Link:
     def send_content(
         self, number: int, name: str, arguments: dict[str, Any], properties: bytes, body: bytes
     ) -> list[bytes | memoryview]:
-        """The frames of a content, as chunks to be written in order; errors as of `send`. `properties`: encoded flags and
-        values. The body isn't copied."""
+        """The frames of a content, as chunks to be written in order; errors as of `send`. `properties`: encoded flags
+        and values. The body isn't copied."""
         header = _content_header.pack(self.codec.by_name[name].class_index, 0, len(body)) + properties
         self._sized("the header of " + name, header)
         head = self.send(number, name, arguments) + frames.frame(frames.HEADER, number, header)
@@ -359,9 +359,9 @@ class Link:
     # --- liveness -----------------------------------------------------------------------------------------------------
 
     def tick(self, sent: int) -> bytes:
-        """To be called each half of a heartbeat interval, with the count of bytes sent so far: returns the heartbeat that
-        is due, or nothing. HeartbeatTimeout: nothing came for two intervals (0-9-1 §4.2.7). It counts its own calls
-        instead of seconds, so that a process that slept finds what came meanwhile before it despairs."""
+        """To be called each half of a heartbeat interval, with the count of bytes sent so far: returns the heartbeat
+        that is due, or nothing. HeartbeatTimeout: nothing came for two intervals (0-9-1 §4.2.7). It counts its own
+        calls instead of seconds, so that a process that slept finds what came meanwhile before it despairs."""
         self._silent = 0 if self._heard else self._silent + 1
         self._heard = False
         if self._silent >= SILENT_TICKS:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from .codec import Method, property_codec
-from .errors import InvalidArgument, LocalError, ProtocolSyntaxError
+from .errors import InvalidArgument, InvalidArgumentType, LocalError, ProtocolSyntaxError
 
 BASIC = 60
 PROPERTIES_AT = 12  # in a header's payload, after class (2), weight (2) and body size (8)
@@ -43,6 +43,8 @@ class BasicProperties:
         "type",
         "user_id",
     )
+
+    _encoded: bytes | None
 
     def __init__(
         self,
@@ -83,7 +85,7 @@ class BasicProperties:
     def encode(self) -> bytes:
         """Flags and values, as they stand in a content header. Kept until a property is set, unless there are headers:
         a dict may change unseen."""
-        encoded: bytes | None = self._encoded
+        encoded = self._encoded
         if encoded is None:
             encoded = property_codec(BASIC).encode(self._present())
             if self.headers is None:
@@ -111,11 +113,12 @@ def encode_properties(properties: BasicProperties | Mapping[str, Any] | None) ->
     if properties is None:
         return NO_PROPERTIES
     if isinstance(properties, Mapping):
-        try:
-            properties = BasicProperties(**properties)
-        except TypeError:
-            unknown = ", ".join(sorted(properties.keys() - set(property_codec(BASIC).names)))
-            raise InvalidArgument(f"basic has no property {unknown}") from None
+        unknown = properties.keys() - set(property_codec(BASIC).names)
+        if unknown:
+            raise InvalidArgument(f"basic has no property {', '.join(sorted(map(str, unknown)))}")
+        return BasicProperties(**properties).encode()
+    if not isinstance(properties, BasicProperties):
+        raise InvalidArgumentType(f"properties takes BasicProperties or a dict, not {type(properties).__name__}")
     return properties.encode()
 
 
@@ -202,15 +205,18 @@ class Message:
 
     @property
     def message_count(self) -> int | None:
-        return self._detail("message_count")
+        count: int | None = self._detail("message_count")
+        return count
 
     @property
     def reply_code(self) -> int | None:
-        return self._detail("reply_code")
+        code: int | None = self._detail("reply_code")
+        return code
 
     @property
     def reply_text(self) -> str | None:
-        return self._detail("reply_text")
+        text: str | None = self._detail("reply_text")
+        return text
 
     def _detail(self, name: str) -> Any:
         return self.details.get(name) if self.details else None
@@ -234,7 +240,8 @@ class Message:
 
     def __repr__(self) -> str:
         shown = f"{self.body[:32]!r}{'...' if len(self.body) > 32 else ''}"
-        return f"Message({shown}, exchange={self.exchange!r}, routing_key={self.routing_key!r}, delivery_tag={self.delivery_tag})"
+        route = f"exchange={self.exchange!r}, routing_key={self.routing_key!r}"
+        return f"Message({shown}, {route}, delivery_tag={self.delivery_tag})"
 
 
 if TYPE_CHECKING:

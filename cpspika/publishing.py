@@ -1,8 +1,8 @@
 """What becomes of a publish: sent or held, confirmed, refused, returned, or unknown.
 
 On a confirming channel each publish waits in a window under its number until the broker's ack or nack names it. A
-message that comes back (basic.return) carries no number, so it is paired by what it is: RabbitMQ returns in the order of
-publishing and before the ack, hence it belongs to the oldest waiting mandatory publish of the same exchange, routing
+message that comes back (basic.return) carries no number, so it is paired by what it is: RabbitMQ returns in the order
+of publishing and before the ack, hence it belongs to the oldest waiting mandatory publish of the same exchange, routing
 key and body (and the same header bytes, where several agree in the rest). Two waiting publishes that agree in all of
 these cannot be told apart by anybody; the older one is taken. The user's properties aren't touched.
 """
@@ -10,7 +10,7 @@ these cannot be told apart by anybody; the older one is taken. The user's proper
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .continuations import Continuation, OnDone, refuse
@@ -145,10 +145,7 @@ class Publisher:
             self._send(*self._held.popleft())
         if changed:
             channel = self._channel
-            calls: list[Callable[[], object]] = [lambda: channel.emit("flow", channel, active)]
-            if channel.writable:
-                calls.append(lambda: channel.emit("writable", channel))
-            channel.in_turn(iter(calls))
+            channel.in_turn(iter((lambda: channel.emit("flow", channel, active), channel.tell_writable)))
 
     # --- the broker decides -------------------------------------------------------------------------------------------
 
@@ -158,16 +155,15 @@ class Publisher:
         except KeyError:
             publishes = None
         if publishes is None:
-            self._channel.unexpected(
-                f"basic.{'ack' if acked else 'nack'} of publish {tag} on channel {self._channel.number}, which isn't waiting"
-            )
+            name = "basic.ack" if acked else "basic.nack"
+            self._channel.unexpected(f"{name} of publish {tag} on channel {self._channel.number}, which isn't waiting")
             return
         for publish in publishes:
             self._mandatory.pop(publish, None)
         if len(publishes) == 1:
             self._decide(publishes[0], acked)
         else:
-            self._channel.in_turn((lambda publish=publish: self._decide(publish, acked)) for publish in publishes)
+            self._channel.in_turn(partial(self._decide, publish, acked) for publish in publishes)
 
     def _decide(self, publish: _Publish, acked: bool) -> None:
         error: AMQPError

@@ -242,7 +242,7 @@ class PlainReactor(ABC):
         return until if timeout is None else min(until, timeout)
 
     def _run_ready(self) -> None:
-        # Those that are added meanwhile wait for the next round, or a call that repeats itself would keep the socket out.
+        # Those that are added meanwhile wait for the next round: one that repeats itself must not keep the socket out.
         ready = self._ready
         for _ in range(len(ready)):
             if ready:  # a nested turn may have taken them

@@ -226,7 +226,7 @@ class Method(NamedTuple):
 
     name: str
     class_index: int
-    index: int
+    method_index: int
     sender: str
     content: bool
     arguments: tuple[Argument, ...]
@@ -235,7 +235,7 @@ class Method(NamedTuple):
 
 class Class(NamedTuple):
     name: str
-    index: int
+    class_index: int
     properties: tuple[Argument, ...]
     methods: tuple[Method, ...]
 
@@ -269,7 +269,7 @@ def _method(class_name: str, class_index: int, row: list[str]) -> Method:
     return Method(
         name=f"{class_name}.{name}",
         class_index=class_index,
-        index=int(index),
+        method_index=int(index),
         sender=sender,
         content=content,
         arguments=_arguments(rest[content:arrow]),

@@ -59,7 +59,7 @@ class _Scope:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.close()  # type: ignore[attr-defined]
+            self.close()
         except AMQPError:
             if error is None:
                 raise  # else the error that is under way tells more
@@ -105,7 +105,7 @@ class SyncConnection(_Scope, ConnectionOperations):
         return self.wait(operation.__name__, lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done))
 
     def wait(self, name: str, start: Callable[[Callable[[Any, Any], None]], object]) -> Any:
-        """Calls start(on_done) and turns the reactor until on_done is called; returns the result, or raises the error."""
+        """Calls start(on_done) and turns the reactor until it is called; returns the result or raises the error."""
         outcome: list[tuple[AMQPError | None, Any]] = []
         with _Inside(self):
             start(lambda error, result: outcome.append((error, result)))
@@ -241,13 +241,13 @@ class SyncChannel(_Scope, ChannelOperations):
         arguments: Mapping[str, Any] | None = None,
         inactivity_timeout: float | None = None,
     ) -> Iterator[Message]:
-        """Starts a consumer, and iterates over its messages. It ends when nothing came for `inactivity_timeout` seconds;
-        None: never. When the iterator is closed, or goes, the consumer is cancelled, and messages that came and weren't
-        handed out go back to the queue. Set basic_qos before, or the whole queue comes at once. If the broker cancels
-        the consumer, ConsumerCancelled is raised."""
+        """Starts a consumer, and iterates over its messages. It ends when nothing came for `inactivity_timeout`
+        seconds; None: never. When the iterator is closed, or goes, the consumer is cancelled, and messages that
+        came and weren't handed out go back to the queue. Set basic_qos before, or the whole queue comes at once. If
+        the broker cancels the consumer, ConsumerCancelled is raised."""
         waiting: deque[Message] = deque()
         ended: list[str] = []
-        options = {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}
+        options: dict[str, Any] = {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}
 
         def start(on_done: Any) -> None:
             self.core.basic_consume(queue, waiting.append, on_cancel=ended.append, on_done=on_done, **options)
@@ -291,7 +291,8 @@ class _Inside:
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
             raise ConcurrentUse(
-                "another thread is inside this connection: hold connection.lock around each use, or give each thread its own"
+                "another thread is inside this connection: hold connection.lock around each use, "
+                "or give each thread its own"
             )
 
     def __exit__(self, *_: object) -> None:

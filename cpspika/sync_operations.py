@@ -1,5 +1,5 @@
 """The operations of Connection and Channel, lifted for the synchronous facade. What a type checker and an editor see of
-them stands in the stub beside this, which `python -m cpspika.lifting` writes."""
+them stands in the stub beside this, which `python -m cpspika.stubs` writes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A numbered window with `multiple`: things in order under the tags 1, 2, 3..., settled one at a time or up to a tag.
+"""A numbered window with `multiple`: things under the tags 1, 2, 3..., settled one at a time or all up to a tag.
 
-The client's unconfirmed publishes and the broker's unacknowledged deliveries are alike in this: tags only grow, most are
-settled in order, and `multiple` settles all up to one. So a list holds them, offset by the first tag; what is settled
-out of order leaves a hole, and the holes at the front are dropped by the block.
+The client's unconfirmed publishes and the broker's unacknowledged deliveries are alike in this: tags only grow, most
+are settled in order, and `multiple` settles all up to one. So a list holds them, offset by the first tag; what is
+settled out of order leaves a hole, and the holes at the front are dropped by the block.
 """
 
 from __future__ import annotations

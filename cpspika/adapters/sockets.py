@@ -236,7 +236,8 @@ class SocketTransport:
 
     def _join(self) -> None:
         """Makes one chunk of the small ones in front."""
-        out, size, parts = self._out, 0, []
+        out, size = self._out, 0
+        parts: list[bytes | memoryview] = []
         while out and (not parts or size + len(out[0]) <= EAGER):
             parts.append(out.popleft())
             size += len(parts[-1])
