@@ -11,12 +11,12 @@ The channel is handed a `Sender` and never sees the connection behind it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .codec import Method
-from .continuations import Call, Calls, Continuation, OnDone, operation, refuse, registration
+from .continuations import Call, Continuation, OnDone, check_callable, operation, refuse, registration
 from .errors import (
     AMQPError,
     ChannelClosed,
@@ -61,6 +61,7 @@ class Sender(Protocol):
     def when_written(self, continuation: Continuation) -> None: ...
     def take_unwritten(self) -> list[Continuation]: ...
     def call_soon(self, call: Call) -> object: ...
+    def in_turn(self, calls: Iterable[Call]) -> None: ...
     def method_name(self, class_index: int, method_index: int) -> str | None: ...
     def fault(self, error: ProtocolSyntaxError) -> None:
         """The peer broke the protocol: closes the connection."""
@@ -75,11 +76,6 @@ class Sender(Protocol):
 class _Consumer(NamedTuple):
     on_message: OnMessage
     on_cancel: Callable[[str], object] | None
-
-
-def _check_callable(name: str, value: Any) -> None:
-    if not callable(value):
-        raise InvalidArgumentType(f"{name} takes a callable, not {type(value).__name__}")
 
 
 class Channel:
@@ -388,9 +384,10 @@ class Channel:
         broker ended it, because the queue went; without it that is a ConsumerCancelled for the error handler.
         0-8 has no arguments.
         """
-        _check_callable("on_message", on_message)
-        if on_cancel is not None:
-            _check_callable("on_cancel", on_cancel)
+        if on_message is None:
+            raise InvalidArgumentType("on_message takes a callable; a consumer without one would lose its messages")
+        check_callable("on_message", on_message)
+        check_callable("on_cancel", on_cancel)
         if consumer_tag and consumer_tag in self._consumers:
             raise DuplicateConsumerTag(f"channel {self.number} has a consumer {consumer_tag!r}")
         consumer = _Consumer(on_message, on_cancel)
@@ -582,7 +579,7 @@ class Channel:
         handler(self, self.is_open)
 
     def _add(self, kind: str, handler: Callable[..., object]) -> Remove:
-        _check_callable("handler", handler)
+        _check_handler(handler)
         handlers = self._handlers.setdefault(kind, [])
         handlers.append(handler)
         return lambda: handlers.remove(handler) if handler in handlers else None
@@ -600,8 +597,9 @@ class Channel:
         if self.writable:
             self.emit("writable", self)
 
-    def in_turn(self, calls: Iterator[Call]) -> None:
-        Calls(self._sender.call_soon, calls)()
+    def in_turn(self, calls: Iterable[Call]) -> None:
+        """Makes calls one after another, before whatever arrived later is looked at."""
+        self._sender.in_turn(calls)
 
     # --- what arrives -------------------------------------------------------------------------------------------------
 
@@ -661,7 +659,10 @@ class Channel:
             self.unexpected(f"channel.open-ok on channel {self.number}, which is open")
             return
         opened = self._pending.popleft()
-        self.in_turn(iter((lambda: opened.reply(ok), lambda: self.emit("state", self, True))))
+        calls: list[Call] = [partial(opened.reply, ok)]
+        if self.is_open:
+            calls.append(lambda: self.emit("state", self, True))
+        self.in_turn(calls)
 
     def _on_close(self, close: Method) -> None:
         """The broker closes the channel; the link has answered."""
@@ -715,7 +716,7 @@ class Channel:
         if not self._announced:
             self._announced = True
             calls.append(lambda: self.emit("state", self, False))
-        self.in_turn(iter(calls))
+        self.in_turn(calls)
         return told
 
     def _blamed(self, reason: AMQPError | None, blamed: str | None) -> Continuation | None:
@@ -733,6 +734,11 @@ class Channel:
     def _on_return(self, message: Message) -> None:
         message.channel = self
         self._publisher.on_return(message)
+
+
+def _check_handler(handler: Any) -> None:
+    if not callable(handler):
+        raise InvalidArgumentType(f"handler takes a callable, not {type(handler).__name__}")
 
 
 def _message_count(ok: Method) -> int:

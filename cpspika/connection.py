@@ -11,7 +11,7 @@ import os
 import platform
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from threading import get_ident
@@ -20,7 +20,7 @@ from typing import Any
 from . import handshake
 from .channel import Channel, Remove
 from .codec import Method
-from .continuations import Call, Calls, Continuation, OnDone, operation, refuse, registration
+from .continuations import Agenda, Call, Continuation, OnDone, check_callable, operation, refuse, registration
 from .dialing import Dialer
 from .errors import (
     AMQPError,
@@ -94,6 +94,9 @@ class _Line:
     def call_soon(self, call: Call) -> object:
         return self._connection.reactor.call_soon(call)
 
+    def in_turn(self, calls: Iterable[Call]) -> None:
+        self._connection.in_turn(calls)
+
     def method_name(self, class_index: int, method_index: int) -> str | None:
         row = self._connection.link.codec.by_index.get((class_index, method_index))
         return row.name if row else None
@@ -125,11 +128,12 @@ class Connection:
         self.is_open = False
         self.is_blocked = False
         self.close_reason: AMQPError | None = None
+        check_callable("on_close", on_close)
         self._close_handler = on_close
         self._opening: Continuation | None = None
         self._dialer: Dialer | None = None
         self._transport: Transport | None = None
-        self._events: deque[tuple[int, Event]] = deque()
+        self._agenda = Agenda(reactor.call_soon, self._handle)
         self._channels: dict[int, Channel] = {}
         self._free: list[int] = []
         self._next_number = 1
@@ -147,7 +151,7 @@ class Connection:
         return f"<Connection{where} {'open' if self.is_open else 'closed' if self._ended else 'opening'}>"
 
     def _where(self) -> str:
-        return str(endpoint(self.parameters))
+        return str(endpoint(self.parameters)) if self.parameters.via is None else self.parameters.host
 
     @property
     def writable(self) -> bool:
@@ -182,15 +186,15 @@ class Connection:
         if self._ended:
             self.reactor.call_soon(closer.done)
             return
-        self._closers.append(closer)
-        if self._dialer is not None:
-            self._dialer.cancel()
-            self._dialer = self._transport = None
-            self.reactor.call_soon(lambda: self._end(ConnectionClosed("the connection was closed before it was open")))
-        elif self.is_open:
+        if self.is_open:
             self._write_method("connection.close", {"reply_code": reply_code, "reply_text": reply_text})
             self._stop_asking()
             self._later("close", self.parameters.connection_timeout, self._close_unanswered)
+        elif self._dialer is not None:
+            self._dialer.cancel()
+            self._dialer = self._transport = None
+            self.reactor.call_soon(lambda: self._end(ConnectionClosed("the connection was closed before it was open")))
+        self._closers.append(closer)
 
     @operation
     def update_secret(self, new_secret: str | bytes, reason: str = "", *, on_done: OnDone[None] | None = None) -> None:
@@ -242,8 +246,9 @@ class Connection:
     def _emit_calls(self, kind: str, *details: Any) -> list[Call]:
         return [partial(handler, *details) for handler in self._handlers.get(kind, ())]
 
-    def _in_turn(self, calls: list[Call]) -> None:
-        Calls(self.reactor.call_soon, iter(calls))()
+    def in_turn(self, calls: Iterable[Call]) -> None:
+        """Makes calls one after another, before whatever arrived later is looked at."""
+        self._agenda.first(calls)
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -283,7 +288,7 @@ class Connection:
             self._later("heartbeat", self.heartbeat / 2, self._tick)
         opening, self._opening = self._opening, None
         calls: list[Call] = [partial(opening.done, self)] if opening is not None else []
-        self._in_turn([*calls, *self._emit_calls("state", self, True)])
+        self.in_turn([*calls, *self._emit_calls("state", self, True)])
 
     def _refused(self, error: AMQPError) -> None:
         """The handshake failed: the dialer may have another address, or it was the broker's last word."""
@@ -306,30 +311,20 @@ class Connection:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._events.extend(self.link.receive(data))
+        agenda = self._agenda
+        agenda.extend(self.link.receive(data))
         self._write_answers()
-        self._dispatch()
+        agenda.run()
 
-    def _dispatch(self) -> None:
-        """Hands on what has arrived, in order; a callback that turns the reactor again goes on with what follows it.
-        When a callback raises, its exception goes up, and the rest is handed on in the next turn."""
-        events = self._events
-        finished = False
-        try:
-            while events:
-                number, event = events.popleft()
-                if number:
-                    channel = self._channels.get(number)
-                    if channel is not None and not isinstance(event, Negotiated):
-                        channel.handle(event)
-                else:
-                    self._handle(event)
-            finished = True
-        finally:
-            if not finished:
-                self.reactor.call_soon(self._dispatch)
+    def _handle(self, number: int, event: Event) -> None:
+        if not number:
+            self._handle_own(event)
+            return
+        channel = self._channels.get(number)
+        if channel is not None and not isinstance(event, Negotiated):
+            channel.handle(event)
 
-    def _handle(self, event: Event) -> None:
+    def _handle_own(self, event: Event) -> None:
         if isinstance(event, Method):
             handler = _HANDLERS.get(event.name)
             if handler is not None:
@@ -367,12 +362,12 @@ class Connection:
         if not self.is_blocked:
             self.is_blocked = True
             self._later("blocked", self.parameters.blocked_connection_timeout, self._blocked_too_long)
-        self._in_turn(self._emit_calls("blocked", self, True, blocked.reason))
+        self.in_turn(self._emit_calls("blocked", self, True, blocked.reason))
 
     def _on_unblocked(self, unblocked: Method) -> None:
         self.is_blocked = False
         self._cancel("blocked")
-        self._in_turn([*self._emit_calls("blocked", self, False, ""), *self._writable_calls()])
+        self.in_turn([*self._emit_calls("blocked", self, False, ""), *self._writable_calls()])
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -417,7 +412,8 @@ class Connection:
             self._congested = False
             calls += self._writable_calls()
         if calls:
-            self._in_turn(calls)
+            self.in_turn(calls)
+            self._agenda.run()
 
     def _writable_calls(self) -> list[Call]:
         if not self.writable:
@@ -489,6 +485,11 @@ class Connection:
         self._end(error)
 
     def transport_lost(self, error: Exception | None) -> None:
+        # Behind what arrived before and, since a callback raised, isn't handed on yet.
+        self._agenda.extend([partial(self._lost, error)])
+        self._agenda.run()
+
+    def _lost(self, error: Exception | None) -> None:
         self._transport = None
         self._cancel("farewell")
         if self._dialer is not None:
@@ -562,7 +563,7 @@ class Connection:
         )
         if reason is not None and not told:
             calls.append(lambda: None if any(tellers) else self.report(reason))
-        self._in_turn(calls)
+        self.in_turn(calls)
 
     def _closer_calls(self, reason: AMQPError | None) -> list[Call]:
         closers, self._closers = self._closers, []
@@ -599,7 +600,7 @@ def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:
 
 
 def endpoint(parameters: ConnectionParameters) -> Endpoint:
-    return Endpoint(parameters.host, parameters.port, parameters.ssl)
+    return Endpoint(parameters.host, parameters.port, parameters.ssl, parameters.via)
 
 
 def _at(error: AMQPError, where: str) -> AMQPError:

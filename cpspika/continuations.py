@@ -10,11 +10,12 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-from .errors import AMQPError
+from .errors import AMQPError, InvalidArgumentType
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,6 +63,11 @@ def describe(where: Place | None) -> str | None:
     return f"{code.co_filename}:{line} in {code.co_name}"
 
 
+def check_callable(name: str, value: Any) -> None:
+    if value is not None and not callable(value):
+        raise InvalidArgumentType(f"{name} takes a callable, not {type(value).__name__}")
+
+
 class Continuation:
     """An operation that was asked for and isn't settled."""
 
@@ -74,6 +80,7 @@ class Continuation:
         expected: tuple[str, ...] = (),
         convert: Callable[[Any], Any] | None = None,
     ):
+        check_callable("on_done", on_done)
         self.method = method
         self.on_done = on_done
         self.expected = expected  # names of the replies that settle it
@@ -102,6 +109,7 @@ class Continuation:
 
 def refuse(on_done: OnDone[Any] | None, error: AMQPError, method: str, call_soon: Callable[[Call], object]) -> None:
     """An operation that fails at the call: tells its on_done in the next turn, or raises where there is none."""
+    check_callable("on_done", on_done)
     mine = error.of(method, describe(place()))
     if on_done is None:
         raise mine
@@ -109,22 +117,48 @@ def refuse(on_done: OnDone[Any] | None, error: AMQPError, method: str, call_soon
     call_soon(lambda: tell(mine, None))
 
 
-class Calls:
-    """Calls that follow one another. When one raises, its exception goes up and the rest come in the next turn, before
-    anything that arrives later."""
+class Agenda:
+    """What has arrived and what is to be called for it, in one order.
 
-    __slots__ = ("_call_soon", "_calls")
+    A call may give rise to others (the reply that ends a channel settles all that waits on it): these go to the front,
+    before whatever arrived later. Each is taken off before it is made, and whenever more are left, the rest is promised
+    to the reactor first. So one that raises, or that turns the reactor itself and waits there for the next, holds
+    nothing up.
+    """
 
-    def __init__(self, call_soon: Callable[[Call], object], calls: Iterator[Call]):
+    __slots__ = ("_call_soon", "_handle", "_items", "_promised")
+
+    def __init__(self, call_soon: Callable[[Call], object], handle: Callable[..., object]):
         self._call_soon = call_soon
-        self._calls = calls
+        self._handle = handle  # takes what an item holds that is a tuple, and no call
+        self._items: deque[Any] = deque()
+        self._promised = False
 
-    def __call__(self) -> None:
-        finished = False
-        try:
-            for call in self._calls:
-                call()
-            finished = True
-        finally:
-            if not finished:
-                self._call_soon(self)
+    def extend(self, items: Iterable[Any]) -> None:
+        """Adds calls, or tuples for `handle`, behind everything else."""
+        self._items.extend(items)
+
+    def first(self, calls: Iterable[Call]) -> None:
+        """Puts calls before everything else: they are made when the present one returns, or in the next turn."""
+        self._items.extendleft(reversed(list(calls)))
+        self._promise()
+
+    def _promise(self) -> None:
+        if not self._promised:
+            self._promised = True
+            self._call_soon(self._resume)
+
+    def _resume(self) -> None:
+        self._promised = False
+        self.run()
+
+    def run(self) -> None:
+        items = self._items
+        while items:
+            item = items.popleft()
+            if items:
+                self._promise()
+            if type(item) is tuple:
+                self._handle(*item)
+            else:
+                item()

@@ -88,12 +88,20 @@ class Dialer:
                 self._addresses = list(addresses or ())
                 self._next_address()
 
-        self._reactor.resolve(self._endpoint, resolved)
+        if self._endpoint.via is None:
+            self._reactor.resolve(self._endpoint, resolved)
+        else:
+            self._addresses = [None]
+            self._next_address()
 
     def _next_address(self) -> None:
         address = self._addresses.pop(0)
         self._begin_attempt()
-        self._transport = self._reactor.open(self._endpoint, address, self._owner)
+        via = self._endpoint.via
+        if via is None:
+            self._transport = self._reactor.open(self._endpoint, address, self._owner)
+        else:
+            self._transport = via(self._reactor, self._owner)
         self._owner.attempt(self._target, self._transport)
 
     def _begin_attempt(self) -> int:

@@ -12,7 +12,7 @@ from .connection import connect as connect_on
 from .continuations import OnDone
 from .errors import AMQPError
 from .parameters import ConnectionParameters, targets
-from .reactor import Reactor
+from .reactor import Reactor, Transport, TransportOwner
 from .sync import SyncConnection
 
 Target = str | ConnectionParameters | Iterable[str | ConnectionParameters]
@@ -20,6 +20,17 @@ OnSyncClose = Callable[[SyncConnection, AMQPError | None], object]
 
 _of_thread = threading.local()
 _shared: list[AsyncoreReactor] = []
+
+
+def _targets(target: Target, options: dict[str, Any]) -> list[ConnectionParameters]:
+    return targets(target, options, _connect_embedded)
+
+
+def _connect_embedded(reactor: Reactor, owner: TransportOwner) -> Transport:
+    # A program that never asks for the broker doesn't pay for its import.
+    from .broker import connect_embedded
+
+    return connect_embedded(reactor, owner)
 
 
 def thread_reactor() -> SelectReactor:
@@ -47,12 +58,13 @@ def connect(
 ) -> Connection:
     """Begins to connect to a broker; on_done(err, connection) tells how that ended. Run the reactor for it to happen.
 
-    target: a URL (amqp://user:password@host:port/vhost?heartbeat=30, or amqps:// for TLS), ConnectionParameters, or a
-    sequence of these, tried in order. reactor: by default the calling thread's own SelectReactor, which is at
-    `connection.reactor`. on_close(connection, err): the connection ended; err is None after a close of our own.
+    target: a URL (amqp://user:password@host:port/vhost?heartbeat=30, amqps:// for TLS, or embedded:// for the process's
+    own broker in memory), ConnectionParameters, or a sequence of these, tried in order. reactor: by default the calling
+    thread's own SelectReactor, which is at `connection.reactor`. on_close(connection, err): the connection ended; err
+    is None after a close of our own.
     options: those of ConnectionParameters, set over the target's. A mistake in them raises at the call.
     """
-    return connect_on(reactor or thread_reactor(), targets(target, options), on_done, on_close)
+    return connect_on(reactor or thread_reactor(), _targets(target, options), on_done, on_close)
 
 
 class BlockingConnection(SyncConnection):
@@ -67,7 +79,7 @@ class BlockingConnection(SyncConnection):
         on_close: OnSyncClose | None = None,
         **options: Any,
     ):
-        super().__init__(BlockingReactor(), targets(target, options), timeout, on_close)
+        super().__init__(BlockingReactor(), _targets(target, options), timeout, on_close)
 
 
 class SelectConnection(SyncConnection):
@@ -82,7 +94,7 @@ class SelectConnection(SyncConnection):
         reactor: Reactor | None = None,
         **options: Any,
     ):
-        super().__init__(reactor or thread_reactor(), targets(target, options), timeout, on_close)
+        super().__init__(reactor or thread_reactor(), _targets(target, options), timeout, on_close)
 
 
 class AsyncoreConnection(SyncConnection):
@@ -96,4 +108,4 @@ class AsyncoreConnection(SyncConnection):
         on_close: OnSyncClose | None = None,
         **options: Any,
     ):
-        super().__init__(asyncore_reactor(), targets(target, options), timeout, on_close)
+        super().__init__(asyncore_reactor(), _targets(target, options), timeout, on_close)

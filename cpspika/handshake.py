@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 from .codec import Method
-from .errors import LoginError
+from .errors import LoginError, NotAllowed
 from .parameters import ConnectionParameters
 
 # What we can do that a broker should know of (RabbitMQ's extensions): it then tells of a consumer's cancel, sends
@@ -53,7 +53,7 @@ def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handsha
     answer = Method(
         "connection.start-ok",
         {
-            "client_properties": {"capabilities": CAPABILITIES, **product, **parameters.client_properties},
+            "client_properties": {"capabilities": _capabilities(parameters), **product, **parameters.client_properties},
             "mechanism": credentials.mechanism,
             "response": credentials.start(),
             "locale": parameters.locale,
@@ -71,6 +71,17 @@ def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handsha
     )
     yield tune("tune-ok", agreed), Method("connection.open", {"virtual_host": parameters.virtual_host})
     return agreed
+
+
+def _capabilities(parameters: ConnectionParameters) -> dict[str, bool]:
+    """What we tell the broker that we can do. RabbitMQ cuts an 0-8 client off when it blocks one that says it could
+    hear of it, since that version has no such method."""
+    if parameters.protocol == "0-8":
+        return {name: able for name, able in CAPABILITIES.items() if name in _CAPABILITIES_OF_0_8}
+    return CAPABILITIES
+
+
+_CAPABILITIES_OF_0_8 = ("consumer_cancel_notify", "authentication_failure_close")
 
 
 def _lower(ours: int, theirs: int) -> int:
@@ -111,6 +122,10 @@ def server(host: Host) -> Handshake:
         user = host.authenticate(mechanism, answers)
     tuned = yield (tune("tune", host.limits),)
     agreed = Negotiated(tuned.frame_max, tuned.channel_max, tuned.heartbeat, "", properties, user)
+    for name in ("frame_max", "channel_max"):
+        # 0 is no limit, which is more than we offered (0-9-1 §1.4.2.6).
+        if not 0 < getattr(agreed, name) <= getattr(host.limits, name):
+            raise NotAllowed(f"NOT_ALLOWED - {name} of {getattr(agreed, name)} was not offered")
     # tune-ok is not answered; the client sends open next.
     opened = yield ()
     host.enter(user, opened.virtual_host)

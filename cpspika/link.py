@@ -308,6 +308,8 @@ class Link:
         if name.startswith("connection."):
             raise self._out_of_order(number, "not channel 0", direction, name)
         after = follow(CHANNEL, channel.state, direction, name)
+        if after is None and direction + name == "<channel.open":
+            raise UnopenedChannelError(f"second 'channel.open' seen for channel {number}")
         if after is None:
             raise self._out_of_order(number, channel.state, direction, name)
         channel.state = after

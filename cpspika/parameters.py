@@ -16,6 +16,7 @@ from .fields import write_longstr, write_shortstr
 from .frames import MIN_SIZE, PROTOCOL_HEADERS
 
 DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
+EMBEDDED = "embedded"
 
 
 class Credentials(Protocol):
@@ -150,6 +151,12 @@ def _credentials(name: str, value: Any) -> Credentials:
     return checked
 
 
+def _via(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise InvalidArgumentType(f"{name} takes a callable, not {type(value).__name__}")
+    return value
+
+
 # name: (default, check). A check also reads the text of a URL's query.
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "host": ("localhost", _text),
@@ -168,8 +175,9 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "ssl": (None, _ssl),
     "client_properties": (None, _table),
     "locale": ("en_US", _text),
+    "via": (None, _via),
 }
-_NOT_IN_URL_QUERY = {"host", "port", "credentials", "ssl", "client_properties"}
+_NOT_IN_URL_QUERY = {"host", "port", "credentials", "ssl", "client_properties", "via"}
 
 
 class ConnectionParameters:
@@ -180,6 +188,7 @@ class ConnectionParameters:
     connection_timeout: seconds for TCP, TLS and handshake together; None waits without end.
     blocked_connection_timeout: seconds that the broker may keep the connection blocked; None: as long as it likes.
     protocol: "0-9-1" or "0-8". ssl: an SSLContext, or None for no TLS. port: by default 5672, with ssl 5671.
+    via: makes the transport in a way of its own, via(reactor, owner); `embedded://` is made of it.
 
     A mistake is an InvalidArgument (a ValueError) or InvalidArgumentType (a TypeError) that names the option.
     """
@@ -197,6 +206,7 @@ class ConnectionParameters:
     ssl: tls.SSLContext | None
     client_properties: dict[str, Any]
     locale: str
+    via: Any
 
     def __init__(
         self,
@@ -220,7 +230,8 @@ class ConnectionParameters:
     @classmethod
     def from_url(cls, url: str, **options: Any) -> ConnectionParameters:
         """Reads amqp://user:password@host:port/virtual%20host?heartbeat=30 (or amqps://, with TLS). No path, or "/"
-        alone, is the virtual host "/". `options` go before the URL's own."""
+        alone, is the virtual host "/". `options` go before the URL's own. An embedded:// one is for `cpspika.connect`,
+        which says by `via` how to get there."""
         parts = _split(url)
         given: dict[str, Any] = {"host": parts.hostname or "localhost"}
         if parts.port:
@@ -236,6 +247,8 @@ class ConnectionParameters:
             given[name] = text
         if parts.scheme == "amqps" and "ssl" not in options:
             given["ssl"] = tls.create_default_context()
+        if parts.scheme == EMBEDDED:
+            given["host"] = EMBEDDED
         return cls(**{**given, **options})
 
     def replace(self, **options: Any) -> ConnectionParameters:
@@ -263,24 +276,24 @@ def _split(url: str) -> Any:
         parts.port  # noqa: B018 (reading it checks it)
     except ValueError:
         raise InvalidArgument("the URL cannot be read; it looks like amqp://user:password@host:port/vhost") from None
-    if parts.scheme not in DEFAULT_PORTS:
-        raise InvalidArgument(
-            f"a URL begins with {' or '.join(f'{scheme}://' for scheme in DEFAULT_PORTS)}, not {parts.scheme!r}"
-        )
+    if parts.scheme not in (*DEFAULT_PORTS, EMBEDDED):
+        raise InvalidArgument(f"a URL begins with amqp://, amqps:// or embedded://, not {parts.scheme!r}")
     return parts
 
 
 Target = "str | ConnectionParameters | Iterable[str | ConnectionParameters]"
 
 
-def targets(target: Any, options: Mapping[str, Any]) -> list[ConnectionParameters]:
-    """Every broker that a target names (a URL, parameters, or a sequence of these), with `options` set over each."""
+def targets(target: Any, options: Mapping[str, Any], embedded: Any = None) -> list[ConnectionParameters]:
+    """Every broker that a target names (a URL, parameters, or a sequence of these), with `options` set over each.
+    `embedded`: the `via` of an embedded:// one."""
     if isinstance(target, str):
-        return [ConnectionParameters.from_url(target, **options)]
+        via = {"via": embedded} if target.startswith(EMBEDDED + ":") else {}
+        return [ConnectionParameters.from_url(target, **via, **options)]
     if isinstance(target, ConnectionParameters):
         return [target.replace(**options) if options else target]
     if isinstance(target, Iterable) and not isinstance(target, (bytes, Mapping)):
-        found = [parameters for item in target for parameters in targets(item, options)]
+        found = [parameters for item in target for parameters in targets(item, options, embedded)]
         if found:
             return found
         raise InvalidArgument("a sequence of targets without any")

@@ -70,7 +70,7 @@ def encode_body(body: Any) -> bytes:
 class Publisher:
     """The publishing half of one channel."""
 
-    __slots__ = ("_channel", "_held", "_mandatory", "_sender", "_window", "permitted")
+    __slots__ = ("_channel", "_held", "_last_returned", "_mandatory", "_sender", "_window", "permitted")
 
     def __init__(self, channel: Channel, sender: Sender):
         self._channel = channel
@@ -78,6 +78,7 @@ class Publisher:
         self.permitted = True
         self._window: Window[_Publish] | None = None
         self._mandatory: dict[_Publish, None] = {}
+        self._last_returned = -1
         self._held: deque[tuple[_Publish, _Content]] | None = None
 
     def confirm(self) -> None:
@@ -145,7 +146,7 @@ class Publisher:
             self._send(*self._held.popleft())
         if changed:
             channel = self._channel
-            channel.in_turn(iter((lambda: channel.emit("flow", channel, active), channel.tell_writable)))
+            channel.in_turn((lambda: channel.emit("flow", channel, active), channel.tell_writable))
 
     # --- the broker decides -------------------------------------------------------------------------------------------
 
@@ -183,13 +184,16 @@ class Publisher:
         publish = self._returned_one(message)
         if publish is not None:
             publish.returned = message
+            self._last_returned = publish.order
         if self._channel.has_handlers("return"):
             self._channel.emit("return", message)
         elif publish is None:
             self._sender.report(_returned(message))
 
     def _returned_one(self, message: Message) -> _Publish | None:
-        alike = [publish for publish in self._mandatory if publish.returned is None and _is_of(message, publish)]
+        # Those before the last that came back were routed.
+        waiting = [publish for publish in self._mandatory if publish.order > self._last_returned]
+        alike = [publish for publish in waiting if _is_of(message, publish)]
         exact = (p for p in alike if p.content is not None and p.content.properties == message.header[PROPERTIES_AT:])
         return next(exact, alike[0] if alike else None)
 

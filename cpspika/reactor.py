@@ -26,11 +26,13 @@ Call = Callable[[], object]
 
 
 class Endpoint(NamedTuple):
-    """Where to connect. `ssl`: an ssl.SSLContext, or None."""
+    """Where to connect. `ssl`: an ssl.SSLContext, or None. `via`: makes the transport in a way of its own, without name
+    or address: via(reactor, owner)."""
 
     host: str
     port: int
     ssl: Any = None
+    via: Callable[[Any, Any], Any] | None = None
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -49,6 +51,9 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Sends what is queued, then hangs up; the owner hears transport_lost(None)."""
+
+    def pause_reading(self, paused: bool) -> None:
+        """Reads nothing more, so that the peer is held back by its own buffers; or goes on."""
 
     def abort(self) -> None:
         """Hangs up now; the owner hears nothing more."""
@@ -72,6 +77,18 @@ class Timer(Protocol):
     def cancel(self) -> None: ...
 
 
+class Listener(Protocol):
+    """What listens; `port` is where."""
+
+    port: int
+
+    def close(self) -> None: ...
+
+
+Acceptor = Callable[[Transport], TransportOwner]
+"""Called with the transport of whoever connected; returns its owner."""
+
+
 class Reactor(Protocol):
     """The contract of every adapter."""
 
@@ -83,12 +100,15 @@ class Reactor(Protocol):
 
     def stop(self) -> None: ...
     def run_once(self, timeout: float | None = None) -> None:
-        """One turn; waits for `timeout` seconds at most, None for as long as nothing is to be done."""
+        """One turn; where it has nothing to do it waits, for `timeout` seconds at most (None: as long as it takes)."""
 
     def time(self) -> float: ...
     def call_soon(self, call: Call) -> object: ...
     def call_later(self, seconds: float, call: Call) -> Timer: ...
     def call_soon_threadsafe(self, call: Call) -> object: ...
+    def hold(self) -> Call:
+        """Keeps `run` from ending for want of work, until the function that is returned is called."""
+
     def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
         """Finds the addresses of an endpoint; on_done(err, addresses), never inside the call."""
 
@@ -213,7 +233,8 @@ class PlainReactor(ABC):
     def run_once(self, timeout: float | None = None) -> None:
         outer, self.thread = self._enter()
         try:
-            self._run_ready()
+            # A turn that had calls to make doesn't wait: they may have done what the caller turns the reactor for.
+            timeout = 0 if self._run_ready() else timeout
             self._poll(self._patience(timeout))
             now = self.time()
             while (call := self._timers.due(now)) is not None:
@@ -241,12 +262,14 @@ class PlainReactor(ABC):
         until = max(0.0, due - self.time())
         return until if timeout is None else min(until, timeout)
 
-    def _run_ready(self) -> None:
+    def _run_ready(self) -> int:
         # Those that are added meanwhile wait for the next round: one that repeats itself must not keep the socket out.
         ready = self._ready
-        for _ in range(len(ready)):
+        count = len(ready)
+        for _ in range(count):
             if ready:  # a nested turn may have taken them
                 self.call(ready.popleft())
+        return count
 
     def forget(self) -> None:
         """In the child of a fork: what waits belongs to the parent."""

@@ -45,6 +45,7 @@ CHANNEL: Table = {
     "opening": {"channel.open-ok": "open", "*": "opening"},
     "open": {"*": "open"},
     "closing": {
+        "<channel.open-ok": "closing",
         "<channel.close-ok": "closed",
         "<channel.close": "closing",
         ">channel.close-ok": "closing",

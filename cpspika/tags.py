@@ -46,6 +46,16 @@ class Window(Generic[T]):
         self._open += 1
         return self._first + len(self._items) - 1
 
+    def skip(self) -> int:
+        """Uses up a tag for something that needs no settling; returns it."""
+        if self._head == len(self._items):
+            self._first += len(self._items) + 1
+            self._items.clear()
+            self._head = 0
+            return self._first - 1
+        self._items.append(None)
+        return self.next_tag - 1
+
     def take(self, tag: int, multiple: bool = False) -> list[T]:
         """Settles one tag, or with `multiple` all up to it (tag 0: all there are); returns the items in order.
         KeyError: the tag is not unsettled. `multiple` up to a tag already settled takes what is left before it."""

@@ -15,8 +15,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..reactor import Call, Endpoint, PlainReactor, Timer, TransportOwner
-from .sockets import SocketTransport, resolve
+from ..reactor import Acceptor, Call, Endpoint, PlainReactor, Timer, TransportOwner
+from .sockets import SocketListener, SocketTransport, Watched, resolve
 from .waker import Waker
 
 
@@ -37,7 +37,7 @@ class _Entry:
 
     accepting = False
 
-    def __init__(self, reactor: AsyncoreReactor, fd: int, transport: SocketTransport):
+    def __init__(self, reactor: AsyncoreReactor, fd: int, transport: Watched):
         self._fd = fd
         self._transport = transport
         self._reactor = reactor
@@ -110,12 +110,16 @@ class AsyncoreReactor(PlainReactor):
         resolve(self, endpoint, on_done)
 
     def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
-        return SocketTransport(self, endpoint, address, owner)
+        return SocketTransport.connect(self, endpoint, address, owner)
 
-    def watch(self, fd: int, transport: SocketTransport, read: bool, write: bool) -> None:
+    def listen(self, host: str, port: int, acceptor: Acceptor) -> SocketListener:
+        """Accepts connections at host and port (0: a free one)."""
+        return SocketListener(self, host, port, acceptor)
+
+    def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
         entry = self._entries.get(fd)
         if entry is None:
-            entry = self._map[fd] = self._entries[fd] = _Entry(self, fd, transport)
+            entry = self._map[fd] = self._entries[fd] = _Entry(self, fd, watched)
         entry.read, entry.write = read, write
         self._stand_by()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import LocalError
 from ..reactor import Endpoint, PlainReactor, TransportOwner
-from .sockets import SocketTransport, resolve
+from .sockets import SocketTransport, Watched, resolve
 from .waker import Waker
 
 
@@ -17,7 +17,7 @@ class BlockingReactor(PlainReactor):
 
     def __init__(self) -> None:
         super().__init__()
-        self._transport: SocketTransport | None = None
+        self._transport: Watched | None = None
         self._fd = -1
         self._read = self._write = False
         self._waker = Waker()
@@ -28,10 +28,10 @@ class BlockingReactor(PlainReactor):
     def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
         if self._transport is not None:
             raise LocalError("a BlockingReactor drives one connection; give each its own, or use a SelectReactor")
-        return SocketTransport(self, endpoint, address, owner)
+        return SocketTransport.connect(self, endpoint, address, owner)
 
-    def watch(self, fd: int, transport: SocketTransport, read: bool, write: bool) -> None:
-        self._fd, self._transport, self._read, self._write = fd, transport, read, write
+    def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
+        self._fd, self._transport, self._read, self._write = fd, watched, read, write
 
     def unwatch(self, fd: int) -> None:
         if fd == self._fd:

@@ -6,21 +6,17 @@ only when nothing else can happen, and then it jumps to the next timer; `advance
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import LocalError
-from ..reactor import Endpoint, PlainReactor, Reactor, TransportOwner
-
-
-class Acceptor(Protocol):
-    """The peer's side of a link in memory, before it is one: given its transport, it returns the owner."""
-
-    def __call__(self, transport: MemoryTransport) -> TransportOwner: ...
+from ..reactor import Acceptor, Endpoint, PlainReactor, Reactor, TransportOwner
 
 
 class MemoryTransport:
-    """One end of a link in memory. It works over any reactor that has `call_soon`."""
+    """One end of a link in memory. The ends may live on different reactors, in different threads: what one writes is
+    handed to the other's reactor, and counts as written when that has taken it."""
 
     def __init__(self, reactor: Reactor):
         self.queued = 0
@@ -31,20 +27,35 @@ class MemoryTransport:
         self._out: list[bytes | memoryview] = []
         self._flushing = False
         self._closing = False
+        self._paused = False
+        self._waiting: deque[bytes] = deque()
+        self._release = reactor.hold()
 
     @classmethod
-    def connect(cls, reactor: Reactor, owner: TransportOwner, acceptor: Acceptor) -> MemoryTransport:
-        """A link between an owner and the one that the acceptor makes."""
-        ours, theirs = cls(reactor), cls(reactor)
-        ours.owner, ours.peer, theirs.peer = owner, theirs, ours
+    def connect(
+        cls, reactor: Reactor, owner: TransportOwner, acceptor: Acceptor, peers_reactor: Reactor | None = None
+    ) -> MemoryTransport:
+        """A link between an owner and the one that the acceptor makes, which lives on `peers_reactor` (the same, if
+        none is given)."""
+        ours = cls(reactor)
+        there = peers_reactor or reactor
+        ours.owner = owner
 
-        def ready() -> None:
-            if ours.owner is not None:
-                theirs.owner = acceptor(theirs)
-                ours.owner.transport_ready()
+        def accept() -> None:
+            theirs = cls(there)
+            theirs.peer = ours
+            theirs.owner = acceptor(theirs)
+            reactor.call_soon_threadsafe(lambda: ours._ready(theirs))
 
-        reactor.call_soon(ready)
+        there.call_soon_threadsafe(accept)
         return ours
+
+    def _ready(self, peer: MemoryTransport) -> None:
+        self.peer = peer
+        if self.owner is not None:
+            self.owner.transport_ready()
+        else:
+            self._hang_up()
 
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
         if self._closing or self.owner is None:
@@ -63,13 +74,35 @@ class MemoryTransport:
         self._flushing = False
         data, peer = b"".join(self._out), self.peer
         self._out.clear()
-        self.written += len(data)
         if data and peer is not None:
-            self._reactor.call_soon(lambda: peer.owner.data_received(data) if peer.owner is not None else None)
+            there = peer
+            peer._reactor.call_soon_threadsafe(lambda: there._arrived(data))
         if self._closing:
             self._hang_up()
-        elif self.owner is not None:
+
+    def _arrived(self, data: bytes) -> None:
+        """In this end's reactor: the peer's bytes."""
+        self._waiting.append(data)
+        self._take()
+
+    def _take(self) -> None:
+        while self._waiting and not self._paused:
+            data, peer = self._waiting.popleft(), self.peer
+            if peer is not None:
+                there, size = peer, len(data)
+                peer._reactor.call_soon_threadsafe(lambda there=there, size=size: there._taken(size))  # type: ignore[misc]
+            if self.owner is not None:
+                self.owner.data_received(data)
+
+    def _taken(self, size: int) -> None:
+        self.written += size
+        if self.owner is not None:
             self.owner.bytes_written()
+
+    def pause_reading(self, paused: bool) -> None:
+        self._paused = paused
+        if not paused:
+            self._reactor.call_soon(self._take)
 
     def close(self) -> None:
         if not self._closing:
@@ -86,16 +119,28 @@ class MemoryTransport:
     detach = abort
 
     def _hang_up(self) -> None:
+        self._release()
         peer, self.peer = self.peer, None
         if peer is not None:
-            self._reactor.call_soon(lambda: peer.lost(None))
+            there = peer
+            peer._reactor.call_soon_threadsafe(lambda: there.lost(None))
 
     def lost(self, error: Exception | None) -> None:
         """The link is cut: by the peer, or by a test."""
+        self._release()
         owner, self.owner, self.peer = self.owner, None, None
         self._closing = True
         if owner is not None:
             owner.transport_lost(error)
+
+
+class _MemoryListener:
+    def __init__(self, listeners: dict[tuple[str, int], Acceptor], host: str, port: int):
+        self.host, self.port = host, port
+        self._listeners = listeners
+
+    def close(self) -> None:
+        self._listeners.pop((self.host, self.port), None)
 
 
 class MemoryReactor(PlainReactor):
@@ -106,9 +151,10 @@ class MemoryReactor(PlainReactor):
         self._now = 0.0
         self._listeners: dict[tuple[str, int], Acceptor] = {}
 
-    def listen(self, host: str, port: int, acceptor: Acceptor) -> None:
+    def listen(self, host: str, port: int, acceptor: Acceptor) -> _MemoryListener:
         """Links to host and port go to whom the acceptor makes."""
         self._listeners[host, port] = acceptor
+        return _MemoryListener(self._listeners, host, port)
 
     def time(self) -> float:
         return self._now
@@ -134,6 +180,10 @@ class MemoryReactor(PlainReactor):
 
     def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> MemoryTransport:
         return MemoryTransport.connect(self, owner, address)
+
+    def _has_work(self) -> bool:
+        # An open link alone is nothing to wait for: both its ends are here, and idle.
+        return bool(self._ready) or self._timers.next() is not None
 
     def _has_transports(self) -> bool:
         return False

@@ -8,8 +8,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from ..reactor import Endpoint, PlainReactor, TransportOwner
-from .sockets import SocketTransport, resolve
+from ..reactor import Acceptor, Endpoint, PlainReactor, TransportOwner
+from .sockets import SocketListener, SocketTransport, Watched, resolve
 from .waker import Waker
 
 
@@ -25,34 +25,42 @@ class SelectReactor(PlainReactor):
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
         self._selector.register(self._waker.fileno(), selectors.EVENT_READ)
-        self._watched = 0
+        self._watched: set[int] = set()
 
     def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
         resolve(self, endpoint, on_done)
 
     def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
-        return SocketTransport(self, endpoint, address, owner)
+        return SocketTransport.connect(self, endpoint, address, owner)
 
-    def watch(self, fd: int, transport: SocketTransport, read: bool, write: bool) -> None:
+    def listen(self, host: str, port: int, acceptor: Acceptor) -> SocketListener:
+        """Accepts connections at host and port (0: a free one)."""
+        return SocketListener(self, host, port, acceptor)
+
+    def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
         events = read * selectors.EVENT_READ | write * selectors.EVENT_WRITE
-        try:
-            self._selector.modify(fd, events, transport)
-        except KeyError:
-            self._selector.register(fd, events, transport)
-            self._watched += 1
+        self._watched.add(fd)
+        if not events:
+            # A selector takes no socket that waits for nothing, but it is still one of ours.
+            self._forget(fd)
+        elif fd in self._selector.get_map():
+            self._selector.modify(fd, events, watched)
+        else:
+            self._selector.register(fd, events, watched)
 
     def unwatch(self, fd: int) -> None:
-        try:
+        self._watched.discard(fd)
+        self._forget(fd)
+
+    def _forget(self, fd: int) -> None:
+        if fd in self._selector.get_map():
             self._selector.unregister(fd)
-        except KeyError:
-            return
-        self._watched -= 1
 
     def unwatch_forked(self, fd: int) -> None:
         pass  # `forked` makes a new selector; the old one is the parent's epoll
 
     def _has_transports(self) -> bool:
-        return self._watched > 0
+        return bool(self._watched)
 
     def _poll(self, timeout: float | None) -> None:
         for key, events in self._selector.select(timeout):

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from ..reactor import Endpoint, Reactor, Timer, TransportOwner
+from ..reactor import Acceptor, Endpoint, Reactor, Timer, TransportOwner
 
 RECEIVE = 65536  # bytes a read asks for; larger buffers come from mmap, whose page faults cost more than the call
 EAGER = 256 * 1024  # bytes of backlog that are worth a system call amid a turn
@@ -26,11 +26,20 @@ SMALL = 16384  # bytes up to which joining chunks is cheaper than handing them o
 _AGAIN = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError, InterruptedError)
 
 
+class Watched(Protocol):
+    """What has a socket; None once it is closed."""
+
+    socket: Any
+
+    def on_readable(self) -> None: ...
+    def on_writable(self) -> None: ...
+
+
 class Watcher(Reactor, Protocol):
     """A reactor that watches sockets."""
 
-    def watch(self, fd: int, transport: SocketTransport, read: bool, write: bool) -> None:
-        """Calls transport.on_readable and on_writable when the socket is."""
+    def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
+        """Calls watched.on_readable and on_writable when the socket is."""
 
     def unwatch(self, fd: int) -> None: ...
     def unwatch_forked(self, fd: int) -> None:
@@ -73,13 +82,13 @@ def _look_up(endpoint: Endpoint, flags: int) -> list[Any]:
 class SocketTransport:
     """A socket that is connecting, shaking hands, open or closing. Fulfils `reactor.Transport`."""
 
-    def __init__(self, reactor: Watcher, endpoint: Endpoint, address: tuple[int, Any], owner: TransportOwner):
+    def __init__(self, reactor: Watcher, endpoint: Endpoint, owner: TransportOwner | None):
         self.queued = 0
         self.written = 0
         self.socket: Any = None
         self._reactor = reactor
         self._endpoint = endpoint
-        self._owner: TransportOwner | None = owner
+        self._owner = owner
         self._out: deque[bytes | memoryview] = deque()
         self._step: Callable[[], None] | None = self._connected
         self._flushing = False
@@ -87,25 +96,52 @@ class SocketTransport:
         self._stuck = False  # the kernel took no more; it says when it will
         self._closing = False
         self._linger: Timer | None = None
-        family, where = address
+        self._paused = False
+
+    @classmethod
+    def connect(
+        cls, reactor: Watcher, endpoint: Endpoint, address: tuple[int, Any], owner: TransportOwner
+    ) -> SocketTransport:
+        """Begins to connect to an address."""
+        transport = cls(reactor, endpoint, owner)
         try:
-            self._begin(family, where)
+            transport._begin(*address)
         except OSError as error:
             failure = error
-            reactor.call_soon(lambda: self._lost(failure))
+            reactor.call_soon(lambda: transport._lost(failure))
+        return transport
 
-    def _begin(self, family: int, where: Any) -> None:
-        sock = self.socket = socket.socket(family, socket.SOCK_STREAM)
+    @classmethod
+    def accepted(cls, reactor: Watcher, endpoint: Endpoint, sock: socket.socket, acceptor: Acceptor) -> SocketTransport:
+        """Takes over the socket of somebody who connected to us."""
+        transport = cls(reactor, endpoint, None)
+        transport._take(sock)
+        transport._owner = acceptor(transport)
+        transport._step = None
+        transport._ready()
+        return transport
+
+    def _take(self, sock: socket.socket) -> None:
+        self.socket = sock
         self._fd = sock.fileno()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = sock.connect_ex(where)
+
+    def _begin(self, family: int, where: Any) -> None:
+        self._take(socket.socket(family, socket.SOCK_STREAM))
+        code = self.socket.connect_ex(where)
         if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             raise OSError(code, os.strerror(code))
         self._watch(read=False, write=True)
 
     def _watch(self, read: bool, write: bool) -> None:
-        self._reactor.watch(self._fd, self, read, write)
+        self._reactor.watch(self._fd, self, read and not self._paused, write)
+
+    def pause_reading(self, paused: bool) -> None:
+        if self._paused != paused:
+            self._paused = paused
+            if self.socket is not None and self._step is None:
+                self._watch(read=True, write=self._stuck)
 
     # --- becoming ready -----------------------------------------------------------------------------------------------
 
@@ -310,3 +346,45 @@ class SocketTransport:
         self._finish()
         if owner is not None:
             owner.transport_lost(error)
+
+
+class SocketListener:
+    """Accepts connections at an address, for an acceptor. `host` and `port`: where it listens."""
+
+    def __init__(self, reactor: Watcher, host: str, port: int, acceptor: Acceptor):
+        family, where = _look_up(Endpoint(host, port), socket.AI_PASSIVE)[0]
+        self.socket: Any = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if os.name == "posix":
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.socket.bind(where)
+            self.socket.listen(1024)
+        except OSError:
+            self.socket.close()
+            raise
+        self.socket.setblocking(False)
+        self.host, self.port = host, self.socket.getsockname()[1]
+        self._reactor = reactor
+        self._acceptor = acceptor
+        self._fd = self.socket.fileno()
+        reactor.watch(self._fd, self, read=True, write=False)
+
+    def on_readable(self) -> None:
+        # As many as wait, within reason: others shall have their turn too.
+        for _ in range(128):
+            if self.socket is None:
+                return
+            try:
+                sock, address = self.socket.accept()
+            except OSError:
+                return
+            SocketTransport.accepted(self._reactor, Endpoint(address[0], address[1]), sock, self._acceptor)
+
+    def on_writable(self) -> None:
+        pass
+
+    def close(self) -> None:
+        sock, self.socket = self.socket, None
+        if sock is not None:
+            self._reactor.unwatch(self._fd)
+            sock.close()

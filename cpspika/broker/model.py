@@ -1,0 +1,459 @@
+"""The broker's model: virtual hosts with their exchanges, queues and bindings. No bytes, no sockets.
+
+A publish walks `route` to the queues that get it; what dies in a queue with a dead-letter exchange is published again
+from here, with its history (x-death) in its headers. Refusals are raised as the errors of their reply codes.
+"""
+
+from __future__ import annotations
+
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any, NamedTuple
+
+from ..fields import write_table
+from ..message import PROPERTIES_AT, BasicProperties, Message
+from .queues import Clock, Entry, Load, Queue
+from .refusal import not_found, precondition_failed, refusal
+from .routing import MATCHERS, Matcher
+
+# Bits of the property flags, so that a message without the property isn't decoded to find that out.
+HAS_HEADERS = 1 << 13
+HAS_EXPIRATION = 1 << 8
+HAS_USER_ID = 1 << 4
+
+
+def flags(message: Message) -> int:
+    return int.from_bytes(message.header[PROPERTIES_AT : PROPERTIES_AT + 2], "big")
+
+
+def unique_name(prefix: str) -> str:
+    """ "amq.gen-..." and its kind."""
+    return prefix + urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
+
+
+class Binding(NamedTuple):
+    """From exchange `source` to a destination; `kind` of it is "queue" or "exchange"."""
+
+    source: str
+    destination: str
+    kind: str
+    routing_key: str
+    arguments: dict[str, Any]
+
+
+class Exchange:
+    """An exchange of a virtual host."""
+
+    def __init__(
+        self, name: str, type: str, durable: bool, auto_delete: bool, internal: bool, arguments: Mapping[str, Any]
+    ):
+        self.name = name
+        self.type = type
+        self.durable = durable
+        self.auto_delete = auto_delete
+        self.internal = internal
+        self.arguments = dict(arguments)
+        self.matcher: Matcher = MATCHERS[type]()
+        self._bound: dict[tuple[str, str], dict[tuple[str, bytes], Binding]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.name!r}, {self.type}, {len(self.bindings)} bindings>"
+
+    @property
+    def bindings(self) -> list[Binding]:
+        return [binding for to_one in list(self._bound.values()) for binding in list(to_one.values())]
+
+    @property
+    def in_use(self) -> bool:
+        return bool(self._bound)
+
+    def bind(self, binding: Binding) -> None:
+        """Adds a binding, where the same isn't there already."""
+        to_one = self._bound.setdefault((binding.kind, binding.destination), {})
+        if to_one.setdefault(_identity(binding), binding) is binding:
+            self.matcher.bind(binding.routing_key, binding.arguments, (binding.kind, binding.destination))
+
+    def unbind(self, binding: Binding) -> bool:
+        """Takes a binding away; False where it wasn't there."""
+        destination = binding.kind, binding.destination
+        to_one = self._bound.get(destination, {})
+        if to_one.pop(_identity(binding), None) is None:
+            return False
+        if not to_one:
+            del self._bound[destination]
+        self.matcher.unbind(binding.routing_key, binding.arguments, destination)
+        return True
+
+    def bindings_to(self, kind: str, name: str) -> list[Binding]:
+        return list(self._bound.get((kind, name), {}).values())
+
+
+def _identity(binding: Binding) -> tuple[str, bytes]:
+    """What tells two bindings to one destination apart."""
+    return binding.routing_key, write_table("arguments", binding.arguments)
+
+
+PREDECLARED = {
+    "": "direct",
+    "amq.direct": "direct",
+    "amq.fanout": "fanout",
+    "amq.topic": "topic",
+    "amq.headers": "headers",
+    "amq.match": "headers",
+}
+
+
+class VirtualHost:
+    """A name space of exchanges and queues: `exchanges` and `queues` by name, `bindings`."""
+
+    def __init__(self, name: str, clock: Clock, load: Load):
+        self.name = name
+        self.clock = clock
+        self.load = load
+        self.exchanges = {
+            exchange: Exchange(exchange, type, True, False, False, {}) for exchange, type in PREDECLARED.items()
+        }
+        self.exchanges["amq.rabbitmq.trace"] = Exchange("amq.rabbitmq.trace", "topic", True, False, True, {})
+        self.queues: dict[str, Queue] = {}
+
+    def __repr__(self) -> str:
+        return f"<VirtualHost {self.name!r}: {len(self.exchanges)} exchanges, {len(self.queues)} queues>"
+
+    @property
+    def bindings(self) -> list[Binding]:
+        return [binding for exchange in list(self.exchanges.values()) for binding in list(exchange.bindings)]
+
+    # --- exchanges ----------------------------------------------------------------------------------------------------
+
+    def exchange(self, name: str) -> Exchange:
+        exchange = self.exchanges.get(name)
+        if exchange is None:
+            raise not_found("exchange", name, self.name)
+        return exchange
+
+    def declare_exchange(
+        self,
+        name: str,
+        type: str,
+        passive: bool,
+        durable: bool,
+        auto_delete: bool,
+        internal: bool,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        if not name:
+            raise refusal(403, "operation not permitted on the default exchange")
+        if passive:
+            self.exchange(name)
+            return
+        if type not in MATCHERS:
+            raise refusal(503, f"unknown exchange type '{type}'")
+        known = self.exchanges.get(name)
+        what = f"exchange '{name}' in vhost '{self.name}'"
+        if known is not None:
+            fixed = {"type": type, "durable": durable, "auto_delete": auto_delete, "internal": internal}
+            _check_same(what, fixed, known, arguments, ("alternate-exchange",))
+            return
+        if name.startswith("amq."):
+            raise refusal(403, f"exchange name '{name}' contains reserved prefix 'amq.*'")
+        if not isinstance(arguments.get("alternate-exchange", ""), str):
+            raise precondition_failed(f"invalid arg 'alternate-exchange' for {what}: expected a string")
+        self.exchanges[name] = Exchange(name, type, durable, auto_delete, internal, arguments)
+
+    def delete_exchange(self, name: str, if_unused: bool) -> None:
+        if not name:
+            raise refusal(403, "operation not permitted on the default exchange")
+        exchange = self.exchanges.get(name)
+        if name.startswith("amq.") and exchange is not None:
+            raise refusal(403, f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
+        if exchange is None:
+            return  # RabbitMQ: deleting what isn't there is no error
+        if if_unused and exchange.in_use:
+            raise precondition_failed(f"exchange '{name}' in vhost '{self.name}' in use")
+        del self.exchanges[name]
+        self._forget_destination("exchange", name)
+
+    # --- queues -------------------------------------------------------------------------------------------------------
+
+    def queue(self, name: str, owner: Any) -> Queue:
+        """The queue, if this owner (a session) may use it."""
+        queue = self.queues.get(name)
+        if queue is None:
+            raise not_found("queue", name, self.name)
+        if queue.owner is not None and queue.owner is not owner:
+            raise _locked(queue)
+        return queue
+
+    def declare_queue(
+        self,
+        name: str,
+        passive: bool,
+        durable: bool,
+        exclusive: bool,
+        auto_delete: bool,
+        arguments: Mapping[str, Any],
+        owner: Any,
+    ) -> Queue:
+        if passive:
+            queue = self.queue(name, owner)
+            queue.touch()
+            return queue
+        known = self.queues.get(name) if name else None
+        what = f"queue '{name}' in vhost '{self.name}'"
+        if known is not None:
+            if known.owner is not (owner if exclusive else None):
+                raise _locked(known)
+            _check_same(what, {"durable": durable, "auto_delete": auto_delete}, known, arguments, _FIXED_ARGUMENTS)
+            known.touch()
+            return known
+        if name.startswith("amq."):
+            raise refusal(403, f"queue name '{name}' contains reserved prefix 'amq.*'")
+        queue = Queue(
+            name or unique_name("amq.gen-"),
+            self.name,
+            self.clock,
+            self.load,
+            self._dead,
+            self.delete_queue,
+            durable,
+            auto_delete,
+            owner if exclusive else None,
+            arguments,
+        )
+        self.queues[queue.name] = queue
+        return queue
+
+    def delete_queue(self, queue: Queue, if_unused: bool = False, if_empty: bool = False) -> int:
+        if if_unused and queue.consumer_count:
+            raise precondition_failed(f"{queue.described} in use")
+        if if_empty and len(queue):
+            raise precondition_failed(f"{queue.described} not empty")
+        if self.queues.get(queue.name) is queue:
+            del self.queues[queue.name]
+            self._forget_destination("queue", queue.name)
+        return queue.delete()
+
+    # --- bindings -----------------------------------------------------------------------------------------------------
+
+    def bind(
+        self, source: str, kind: str, destination: str, key: str, arguments: Mapping[str, Any], owner: Any
+    ) -> None:
+        binding = self._binding(source, kind, destination, key, arguments, owner)
+        self.exchange(source).bind(binding)
+
+    def unbind(
+        self, source: str, kind: str, destination: str, key: str, arguments: Mapping[str, Any], owner: Any
+    ) -> None:
+        binding = self._binding(source, kind, destination, key, arguments, owner)
+        self._unbind(self.exchange(source), binding)
+
+    def _binding(
+        self, source: str, kind: str, destination: str, key: str, arguments: Mapping[str, Any], owner: Any
+    ) -> Binding:
+        if kind == "queue":
+            self.queue(destination, owner)
+        else:
+            self.exchange(destination)
+        if not source or (kind == "exchange" and not destination):
+            raise refusal(403, "operation not permitted on the default exchange")
+        return Binding(source, destination, kind, key, dict(arguments))
+
+    def _unbind(self, exchange: Exchange, binding: Binding) -> None:
+        removed = exchange.unbind(binding)
+        if removed and exchange.auto_delete and not exchange.in_use and exchange.name in self.exchanges:
+            self.delete_exchange(exchange.name, False)
+
+    def _forget_destination(self, kind: str, name: str) -> None:
+        for exchange in list(self.exchanges.values()):
+            for binding in exchange.bindings_to(kind, name):
+                self._unbind(exchange, binding)
+
+    # --- publishing ---------------------------------------------------------------------------------------------------
+
+    def publish(self, message: Message, exchange: Exchange) -> tuple[bool, bool]:
+        """Takes a message to the queues it is for. Returns whether there were any, and whether all of them took it."""
+        queues = self.route(exchange, message)
+        taken = True
+        if queues:
+            ttl = self._ttl(message)
+            for queue in queues:
+                taken = queue.push(message, ttl) and taken
+        return bool(queues), taken
+
+    def route(self, exchange: Exchange, message: Message) -> list[Queue]:
+        keys = [message.routing_key]
+        if flags(message) & HAS_HEADERS and b"CC" in message.header:
+            keys += self._copies(message)
+        if not exchange.name and len(keys) == 1:
+            queue = self.queues.get(message.routing_key)
+            return [queue] if queue is not None else []
+        found: dict[str, Queue] = {}
+        for key in keys:
+            self._walk(exchange, key, message, found)
+        return list(found.values())
+
+    def _walk(self, exchange: Exchange, key: str, message: Message, found: dict[str, Queue]) -> None:
+        """Follows bindings from an exchange, through others, to queues; each exchange once."""
+        todo, seen = [exchange], {exchange.name}
+        headers = partial(_headers, message)
+        while todo:
+            here = todo.pop()
+            if here.name:
+                reached = list(here.matcher.match(key, headers))
+            else:
+                reached = [("queue", key)] if key in self.queues else []
+            alternate = here.arguments.get("alternate-exchange")
+            if not reached and alternate is not None:
+                reached = [("exchange", alternate)]
+            for kind, name in reached:
+                if kind == "queue":
+                    found[name] = self.queues[name]
+                elif name in self.exchanges and name not in seen:
+                    seen.add(name)
+                    todo.append(self.exchanges[name])
+
+    def _copies(self, message: Message) -> list[str]:
+        """More routing keys, from the headers CC and BCC (RabbitMQ's sender-selected distribution)."""
+        headers = _headers(message)
+        keys: list[str] = []
+        for name in ("CC", "BCC"):
+            value = headers.get(name, [])
+            if not isinstance(value, list):
+                raise precondition_failed(f'invalid message: {{unacceptable_type_in_header,"{name}",{_kind(value)}}}')
+            keys += [key for key in value if isinstance(key, str)]
+        if "BCC" in headers:
+            properties = message.properties
+            properties.headers = {name: value for name, value in headers.items() if name != "BCC"}
+            message.header = message.header[:PROPERTIES_AT] + properties.encode()
+        return keys
+
+    @staticmethod
+    def _ttl(message: Message) -> float | None:
+        if not flags(message) & HAS_EXPIRATION:
+            return None
+        text = message.properties.expiration or ""
+        if not text.isascii() or not text.isdigit():
+            raise precondition_failed(f"invalid expiration '{text}': no_integer")
+        return float(text)
+
+    # --- dead letters -------------------------------------------------------------------------------------------------
+
+    def _dead(self, entry: Entry, reason: str) -> None:
+        """Publishes what died in a queue to its dead-letter exchange, with its history."""
+        queue = entry.queue
+        exchange = self.exchanges.get(queue.arguments["x-dead-letter-exchange"])
+        if exchange is None:
+            return
+        message = entry.message
+        deaths = list(_headers(message).get("x-death", ()))
+        if reason != "rejected" and _cycles(deaths, queue.name):
+            return
+        key = queue.arguments.get("x-dead-letter-routing-key", message.routing_key)
+        dead = _with_death(message, exchange.name, key, queue.name, reason, deaths)
+        self.publish(dead, exchange)
+
+
+def _headers(message: Message) -> Mapping[str, Any]:
+    return message.properties.headers or {} if flags(message) & HAS_HEADERS else {}
+
+
+def _cycles(deaths: list[dict[str, Any]], queue: str) -> bool:
+    """Whether it died here before, and nobody rejected it since: it would go round for ever."""
+    for death in deaths:
+        if death.get("reason") == "rejected":
+            return False
+        if death.get("queue") == queue:
+            return True
+    return False
+
+
+def _with_death(
+    message: Message, exchange: str, key: str, queue: str, reason: str, deaths: list[dict[str, Any]]
+) -> Message:
+    """The message as it goes to a dead-letter exchange: the newest death first, a repeated one counted."""
+    old = message.properties
+    headers = dict(old.headers or {})
+    known = next((death for death in deaths if (death.get("queue"), death.get("reason")) == (queue, reason)), None)
+    if known is not None:
+        deaths.remove(known)
+        death = {**known, "count": int(known.get("count", 0)) + 1}
+    else:
+        death = {
+            "count": 1,
+            "reason": reason,
+            "queue": queue,
+            "time": datetime.now(timezone.utc),
+            "exchange": message.exchange,
+            "routing-keys": [message.routing_key],
+        }
+        if old.expiration is not None:
+            death["original-expiration"] = old.expiration
+    headers["x-death"] = [death, *deaths]
+    for name, value in (("exchange", message.exchange), ("queue", queue), ("reason", reason)):
+        headers.setdefault(f"x-first-death-{name}", value)
+    values = {name: getattr(old, name) for name in _KEPT_PROPERTIES}
+    properties = BasicProperties(headers=headers, **values)
+    header = message.header[:PROPERTIES_AT] + properties.encode()
+    return Message("basic.publish", None, 0, False, exchange, key, header, message.body)
+
+
+_KEPT_PROPERTIES = [name for name in BasicProperties.__slots__ if name not in ("_encoded", "headers", "expiration")]
+_FIXED_ARGUMENTS = (
+    "x-expires",
+    "x-message-ttl",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-overflow",
+    "x-max-priority",
+    "x-single-active-consumer",
+    "x-queue-type",
+)
+
+
+def _locked(queue: Queue) -> Exception:
+    return refusal(
+        405,
+        f"cannot obtain exclusive access to locked {queue.described}. It could be originally declared on another "
+        "connection or the exclusive property value does not match that of the original declaration.",
+    )
+
+
+def _check_same(
+    what: str, fixed: Mapping[str, Any], known: Any, arguments: Mapping[str, Any], counted: tuple[str, ...]
+) -> None:
+    """Refuses a declaration that differs from what is there, naming what differs."""
+    for name, value in fixed.items():
+        current = getattr(known, name)
+        if current != value:
+            raise precondition_failed(
+                f"inequivalent arg '{name}' for {what}: received '{_shown(value)}' but current is '{_shown(current)}'"
+            )
+    for name in counted:
+        received, current = arguments.get(name), known.arguments.get(name)
+        if received != current:
+            tell = _told if received is None or current is None else _quoted
+            raise precondition_failed(
+                f"inequivalent arg '{name}' for {what}: received {tell(received)} but current is {tell(current)}"
+            )
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _quoted(value: Any) -> str:
+    return f"'{_shown(value)}'"
+
+
+def _told(value: Any) -> str:
+    return "none" if value is None else f"the value '{_shown(value)}' of type '{_kind(value)}'"
+
+
+def _kind(value: Any) -> str:
+    """The type of a field, as RabbitMQ names it."""
+    return {bool: "bool", int: "signedint", str: "longstr", list: "array"}.get(type(value), type(value).__name__)

@@ -1,0 +1,483 @@
+"""A queue: messages that are ready, consumers that take turns, and the limits that its arguments set.
+
+No bytes and no sockets: a consumer is whoever fulfils `Taker`, time is a `Clock`, and what becomes of a message that
+dies here (rejected, expired, pushed out) is told to `on_dead`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from ..message import Message
+from .refusal import precondition_failed
+
+
+class Taker(Protocol):
+    """A consumer, seen from its queue."""
+
+    priority: int
+    no_ack: bool
+    exclusive: bool
+
+    def wants(self) -> bool:
+        """Whether it takes one more now: its prefetch has room, and its link does."""
+
+    def take(self, entry: Entry) -> None: ...
+    def cancelled(self) -> None:
+        """The queue is gone."""
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """What a reactor offers."""
+
+    def time(self) -> float: ...
+    def call_later(self, seconds: float, call: Callable[[], object]) -> Timer: ...
+
+
+class Load:
+    """What all messages of a broker weigh, in bytes: body, header, and an allowance for the objects that hold them."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+ALLOWANCE = 500
+
+
+class Entry:
+    """A message's stay in one queue. `position`: its place in the order of arrival, which it keeps when it is requeued;
+    `expires`: on the clock, or None."""
+
+    __slots__ = ("expires", "message", "position", "queue", "redelivered")
+
+    def __init__(self, message: Message, queue: Queue, position: int, expires: float | None):
+        self.message = message
+        self.queue = queue
+        self.position = position
+        self.expires = expires
+        self.redelivered = False
+
+    @property
+    def size(self) -> int:
+        return len(self.message.body)
+
+    @property
+    def weight(self) -> int:
+        return len(self.message.body) + len(self.message.header) + ALLOWANCE
+
+
+class _Ready:
+    """The ready entries in order: by priority, the highest first, and by position."""
+
+    def __init__(self, levels: int):
+        self._levels: list[deque[Entry]] = [deque() for _ in range(levels)]
+        self._top = self._levels[0]
+        self._flat = levels == 1
+
+    def __len__(self) -> int:
+        return len(self._top) if self._flat else sum(map(len, self._levels))
+
+    def __iter__(self) -> Iterator[Entry]:
+        for level in reversed(self._levels):
+            yield from level
+
+    def _level(self, entry: Entry) -> deque[Entry]:
+        if self._flat:
+            return self._top
+        priority = entry.message.properties.priority or 0
+        return self._levels[min(priority, len(self._levels) - 1)]
+
+    def append(self, entry: Entry) -> None:
+        self._level(entry).append(entry)
+
+    def put_back(self, entries: Iterable[Entry]) -> None:
+        """Requeues, each at its old place."""
+        for entry in sorted(entries, key=_position, reverse=True):
+            level = self._level(entry)
+            if not level or entry.position < level[0].position:
+                level.appendleft(entry)
+            else:
+                merged = list(heapq.merge(level, [entry], key=_position))
+                level.clear()
+                level.extend(merged)
+
+    def head(self) -> Entry | None:
+        for level in reversed(self._levels):
+            if level:
+                return level[0]
+        return None
+
+    def pop(self) -> Entry:
+        for level in reversed(self._levels):
+            if level:
+                return level.popleft()
+        raise IndexError("pop from an empty queue")
+
+    def clear(self) -> None:
+        for level in self._levels:
+            level.clear()
+
+
+def _position(entry: Entry) -> int:
+    return entry.position
+
+
+class _Rotation:
+    """Consumers taking turns, those of the highest priority first. One that wants nothing now is parked, so that a
+    turn costs the same however many are busy; `unpark` brings it back."""
+
+    def __init__(self) -> None:
+        self._turns: dict[int, deque[Taker]] = {}
+        self._parked: dict[Taker, None] = {}
+        self.all: list[Taker] = []
+
+    def add(self, taker: Taker) -> None:
+        self.all.append(taker)
+        self._enter(taker)
+
+    def _enter(self, taker: Taker) -> None:
+        turns = self._turns.get(taker.priority)
+        if turns is None:
+            turns = self._turns[taker.priority] = deque()
+            self._turns = dict(sorted(self._turns.items(), reverse=True))
+        turns.append(taker)
+
+    def remove(self, taker: Taker) -> None:
+        self.all.remove(taker)
+        if taker in self._parked:
+            del self._parked[taker]
+        else:
+            self._turns[taker.priority].remove(taker)
+
+    def unpark(self, taker: Taker) -> None:
+        if taker in self._parked:
+            del self._parked[taker]
+            self._enter(taker)
+
+    def next(self) -> Taker | None:
+        for turns in self._turns.values():
+            while turns:
+                taker = turns[0]
+                if taker.wants():
+                    turns.rotate(-1)
+                    return taker
+                self._parked[turns.popleft()] = None
+        return None
+
+
+class _SingleActive(_Rotation):
+    """Of several consumers the first alone is served, until it goes (x-single-active-consumer)."""
+
+    def next(self) -> Taker | None:
+        return self.all[0] if self.all and self.all[0].wants() else None
+
+    def _enter(self, taker: Taker) -> None:
+        self._turns.setdefault(taker.priority, deque()).append(taker)
+
+
+# name: (accepted types, least value)
+_NUMBERS = {
+    "x-message-ttl": 0,
+    "x-expires": 1,
+    "x-max-length": 0,
+    "x-max-length-bytes": 0,
+    "x-max-priority": 0,
+}
+_TEXTS = ("x-dead-letter-exchange", "x-dead-letter-routing-key", "x-overflow", "x-queue-mode", "x-queue-type")
+_OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")
+
+
+def check_arguments(arguments: Mapping[str, Any], what: str) -> None:
+    """Refuses what RabbitMQ refuses of a queue's arguments; those that nobody knows are kept and ignored, as there."""
+    for name, least in _NUMBERS.items():
+        value = arguments.get(name)
+        if value is None and name not in arguments:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            kind = "longstr" if isinstance(value, str) else type(value).__name__
+            raise precondition_failed(f"invalid arg '{name}' for {what}: \"expected integer, got {kind}\"")
+        if value < least or (name == "x-max-priority" and value > 255):
+            raise precondition_failed(f"invalid arg '{name}' for {what}: {value} is out of range")
+    for name in _TEXTS:
+        if name in arguments and not isinstance(arguments[name], str):
+            raise precondition_failed(f"invalid arg '{name}' for {what}: expected a string, not {arguments[name]!r}")
+    if arguments.get("x-overflow", "drop-head") not in _OVERFLOWS:
+        raise precondition_failed(
+            f"invalid arg 'x-overflow' for {what}: {arguments['x-overflow']!r} is no overflow policy"
+        )
+    if "x-dead-letter-routing-key" in arguments and "x-dead-letter-exchange" not in arguments:
+        raise precondition_failed(
+            f"invalid arg 'x-dead-letter-routing-key' for {what}: there is no x-dead-letter-exchange"
+        )
+    if arguments.get("x-queue-type", "classic") != "classic":
+        raise precondition_failed(
+            f"invalid arg 'x-queue-type' for {what}: this broker has classic queues alone; "
+            f"{arguments['x-queue-type']!r} promises copies on disk and on other nodes"
+        )
+
+
+class Queue:
+    """A queue of a virtual host.
+
+    `messages`: what is ready, as a list; `consumer_count`; `unacknowledged`: delivered and not settled.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        vhost: str,
+        clock: Clock,
+        load: Load,
+        on_dead: Callable[[Entry, str], object],
+        on_unused: Callable[[Queue], object],
+        durable: bool = False,
+        auto_delete: bool = False,
+        owner: Any = None,
+        arguments: Mapping[str, Any] | None = None,
+    ):
+        self.name = name
+        self.durable = durable
+        self.auto_delete = auto_delete
+        self.owner = owner
+        self.arguments = dict(arguments or {})
+        self.unacknowledged = 0
+        self.deleted = False
+        self.bytes = 0
+        self._what = f"queue '{name}' in vhost '{vhost}'"
+        check_arguments(self.arguments, self._what)
+        self._clock = clock
+        self._load = load
+        self._on_dead = on_dead
+        self._on_unused = on_unused
+        get = self.arguments.get
+        self._ttl: int | None = get("x-message-ttl")
+        self._max_length: int | None = get("x-max-length")
+        self._max_bytes: int | None = get("x-max-length-bytes")
+        self._rejects = get("x-overflow", "drop-head") != "drop-head"
+        self._rejected_die = get("x-overflow") == "reject-publish-dlx"
+        self._bounded = self._max_length is not None or self._max_bytes is not None
+        self._ready = _Ready(1 + int(get("x-max-priority") or 0))
+        self._rotation = _SingleActive() if get("x-single-active-consumer") else _Rotation()
+        self._next_position = 0
+        self._expiry: tuple[float, Timer] | None = None
+        self._idle: Timer | None = None
+        self._used = False
+        self.touch()
+
+    def __repr__(self) -> str:
+        counts = f"{len(self._ready)} ready, {self.unacknowledged} unacknowledged, {self.consumer_count} consumers"
+        return f"<Queue {self.name!r}: {counts}>"
+
+    def __len__(self) -> int:
+        """How many messages are ready."""
+        return len(self._ready)
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def messages(self) -> list[Message]:
+        return [entry.message for entry in list(self._ready)]
+
+    @property
+    def consumer_count(self) -> int:
+        return len(self._rotation.all)
+
+    @property
+    def consumers(self) -> list[Taker]:
+        return list(self._rotation.all)
+
+    @property
+    def described(self) -> str:
+        return self._what
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def push(self, message: Message, ttl: float | None) -> bool:
+        """Takes a message, with its own time to live in milliseconds or None. False: it is full, and refuses."""
+        if self._rejects and self._bounded and self._over(1, len(message.body)):
+            if self._rejected_die:
+                self._on_dead(self._entry(message, None), "maxlen")
+            return False
+        entry = self._entry(message, ttl)
+        self._ready.append(entry)
+        self.bytes += entry.size
+        self._load.bytes += entry.weight
+        self.dispatch()
+        if self._bounded and not self._rejects:
+            while len(self._ready) and self._over(0, 0):
+                self._die(self._take_head(), "maxlen")
+        if self._ready and (ttl is not None or self._ttl is not None):
+            self._expire()
+        return True
+
+    def _entry(self, message: Message, ttl: float | None) -> Entry:
+        if self._ttl is not None:
+            ttl = self._ttl if ttl is None else min(ttl, self._ttl)
+        expires = None if ttl is None else self._clock.time() + ttl / 1000
+        self._next_position += 1
+        return Entry(message, self, self._next_position, expires)
+
+    def _over(self, messages: int, octets: int) -> bool:
+        """Whether it would be too long with so much more."""
+        length, size = self._max_length, self._max_bytes
+        return (length is not None and len(self._ready) + messages > length) or (
+            size is not None and self.bytes + octets > size
+        )
+
+    def requeue(self, entries: list[Entry]) -> None:
+        """Takes entries back to their old places; they will be redelivered."""
+        self.unacknowledged -= len(entries)
+        if self.deleted:
+            for entry in entries:
+                self._load.bytes -= entry.weight
+            return
+        for entry in entries:
+            entry.redelivered = True
+            self.bytes += entry.size
+        self._ready.put_back(entries)
+        self.dispatch()
+        self._expire()
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def dispatch(self) -> None:
+        """Hands ready messages to the consumers that want them."""
+        ready, rotation = self._ready, self._rotation
+        while ready:
+            taker = rotation.next()
+            if taker is None:
+                return
+            entry = self._pop()
+            if entry is None:
+                return
+            self._handed_out(entry, taker.no_ack)
+            taker.take(entry)
+
+    def get(self, no_ack: bool) -> Entry | None:
+        self.touch()
+        entry = self._pop()
+        if entry is not None:
+            self._handed_out(entry, no_ack)
+        return entry
+
+    def _handed_out(self, entry: Entry, no_ack: bool) -> None:
+        if no_ack:
+            self._load.bytes -= entry.weight
+        else:
+            self.unacknowledged += 1
+
+    def _pop(self) -> Entry | None:
+        """The first ready entry that hasn't expired."""
+        while self._ready:
+            entry = self._take_head()
+            if entry.expires is None or entry.expires > self._clock.time():
+                return entry
+            self._die(entry, "expired")
+        return None
+
+    def _take_head(self) -> Entry:
+        entry = self._ready.pop()
+        self.bytes -= entry.size
+        return entry
+
+    def settle(self, entry: Entry) -> None:
+        """It was acknowledged."""
+        self.unacknowledged -= 1
+        self._load.bytes -= entry.weight
+
+    def reject(self, entry: Entry) -> None:
+        """It was refused, and not to be requeued."""
+        self.unacknowledged -= 1
+        if self.deleted:
+            self._load.bytes -= entry.weight
+        else:
+            self._die(entry, "rejected")
+
+    def _die(self, entry: Entry, reason: str) -> None:
+        self._load.bytes -= entry.weight
+        if "x-dead-letter-exchange" in self.arguments:
+            self._on_dead(entry, reason)
+
+    def purge(self) -> int:
+        count = len(self._ready)
+        self._load.bytes -= sum(entry.weight for entry in self._ready)
+        self._ready.clear()
+        self.bytes = 0
+        return count
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _expire(self) -> None:
+        """Drops what has expired at the head (RabbitMQ looks no further), and comes back when the next one does."""
+        now = self._clock.time()
+        while (head := self._ready.head()) is not None and head.expires is not None and head.expires <= now:
+            self._die(self._take_head(), "expired")
+        if head is None or head.expires is None:
+            return
+        if self._expiry is None or self._expiry[0] > head.expires:
+            self._cancel_expiry()
+            self._expiry = head.expires, self._clock.call_later(head.expires - now, self._expiry_due)
+
+    def _expiry_due(self) -> None:
+        self._expiry = None
+        if not self.deleted:
+            self._expire()
+
+    def _cancel_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry[1].cancel()
+            self._expiry = None
+
+    def touch(self) -> None:
+        """It was used: x-expires counts from now."""
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        lease = self.arguments.get("x-expires")
+        if lease is not None and not self._rotation.all:
+            self._idle = self._clock.call_later(lease / 1000, self._unused)
+
+    def _unused(self) -> None:
+        if not self.deleted:
+            self._on_unused(self)
+
+    # --- consumers ----------------------------------------------------------------------------------------------------
+
+    def add_consumer(self, taker: Taker) -> None:
+        self._rotation.add(taker)
+        self._used = True
+        self.touch()
+
+    def remove_consumer(self, taker: Taker) -> None:
+        self._rotation.remove(taker)
+        self.touch()
+        if self.auto_delete and not self._rotation.all:
+            self._on_unused(self)
+        else:
+            self.dispatch()
+
+    def unpark(self, taker: Taker) -> None:
+        """A consumer may want messages again."""
+        self._rotation.unpark(taker)
+        self.dispatch()
+
+    def delete(self) -> int:
+        """The queue is gone; returns how many messages went with it."""
+        self.deleted = True
+        self._cancel_expiry()
+        if self._idle is not None:
+            self._idle.cancel()
+        takers, self._rotation.all = self._rotation.all, []
+        for taker in takers:
+            taker.cancelled()
+        return self.purge()

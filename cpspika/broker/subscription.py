@@ -1,0 +1,265 @@
+"""A channel from the broker's side: its consumers, what it holds unsettled, its confirms and its transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..errors import AMQPError
+from ..message import Message
+from ..tags import Window
+from .model import unique_name
+from .queues import Entry, Queue
+from .refusal import precondition_failed
+
+if TYPE_CHECKING:
+    from .session import Session
+
+REPLY_TO = "amq.rabbitmq.reply-to"
+
+
+class Consumer:
+    """A consumer of a channel; fulfils `queues.Taker`. Its prefetch is the one that the channel had at its start."""
+
+    def __init__(self, channel: ServerChannel, queue: Queue, tag: str, no_ack: bool, exclusive: bool, priority: int):
+        self.channel = channel
+        self.queue = queue
+        self.tag = tag
+        self.no_ack = no_ack
+        self.exclusive = exclusive
+        self.priority = priority
+        self.prefetch = channel.prefetch
+        self.unacknowledged = 0
+
+    def __repr__(self) -> str:
+        return f"<Consumer {self.tag!r} of {self.queue.name!r}, {self.unacknowledged} unacknowledged>"
+
+    def wants(self) -> bool:
+        channel = self.channel
+        if channel.session.congested:
+            return False
+        if self.no_ack:
+            return True
+        if self.prefetch and self.unacknowledged >= self.prefetch:
+            return False
+        return not channel.global_prefetch or len(channel.unsettled) < channel.global_prefetch
+
+    def take(self, entry: Entry) -> None:
+        message = entry.message
+        details = {
+            "consumer_tag": self.tag,
+            "delivery_tag": self.channel.hand_out(entry, self, self.no_ack),
+            "redelivered": entry.redelivered,
+            "exchange": message.exchange,
+            "routing_key": message.routing_key,
+        }
+        self.channel.deliver(details, message)
+
+    def cancelled(self) -> None:
+        """The queue is gone: the client is told, if it can hear it."""
+        self.channel.consumers.pop(self.tag, None)
+        session = self.channel.session
+        if session.is_open and session.capabilities.get("consumer_cancel_notify"):
+            session.send(self.channel.number, "basic.cancel", {"consumer_tag": self.tag, "no_wait": True})
+
+    def stop(self) -> None:
+        if not self.queue.deleted:
+            self.queue.remove_consumer(self)
+
+
+class Handed(NamedTuple):
+    """A delivery that isn't settled; `consumer` is None for one of basic.get."""
+
+    entry: Entry
+    consumer: Consumer | None
+
+
+class _Replies(NamedTuple):
+    """The consumer of direct reply-to."""
+
+    tag: str
+    token: str
+
+
+class ServerChannel:
+    """A channel of a session. `flow` is False while the broker has stopped its publishes."""
+
+    def __init__(self, session: Session, number: int):
+        self.session = session
+        self.number = number
+        self.consumers: dict[str, Consumer] = {}
+        self.unsettled: Window[Handed] = Window()
+        self.prefetch = 0
+        self.global_prefetch = 0
+        self.last_queue = ""
+        self.flow = True
+        self.published = False
+        self._confirming = False
+        self._next_publish = 1
+        self._verdicts: list[tuple[int, bool]] = []
+        self._transaction: list[Callable[[], object]] | None = None
+        self._replies: _Replies | None = None
+
+    def __repr__(self) -> str:
+        return f"<ServerChannel {self.number}, {len(self.consumers)} consumers, {len(self.unsettled)} unsettled>"
+
+    def close(self, code: int = 320, text: str = "CONNECTION_FORCED - closed by hand") -> None:
+        """Closes the channel from the broker's side."""
+        self.session.close_channel(self, code, text.partition(" - ")[2] or text)
+
+    # --- deliveries ---------------------------------------------------------------------------------------------------
+
+    def qos(self, count: int, shared: bool) -> None:
+        """RabbitMQ's reading: shared, the limit of the channel; else of each consumer started from here on."""
+        if shared:
+            self.global_prefetch = count
+        else:
+            self.prefetch = count
+
+    def hand_out(self, entry: Entry, consumer: Consumer | None, no_ack: bool) -> int:
+        """The delivery tag of what is about to be sent."""
+        if no_ack:
+            return self.unsettled.skip()
+        if consumer is not None:
+            consumer.unacknowledged += 1
+        return self.unsettled.add(Handed(entry, consumer))
+
+    def deliver(self, details: dict[str, object], message: Message) -> None:
+        try:
+            self.session.send_content(self.number, "basic.deliver", details, message)
+        except AMQPError:
+            # It doesn't fit the frame_max that this client agreed on. That is no affair of whoever published it.
+            self.session.broker.reactor.call_soon(self.session.drop)
+
+    def settle(self, verdict: str, tag: int, multiple: bool) -> None:
+        """verdict: "ack", "requeue" or "reject"."""
+        try:
+            handed = self.unsettled.take(tag, multiple)
+        except KeyError:
+            raise precondition_failed(f"unknown delivery tag {tag}") from None
+        if self._transaction is not None:
+            self._transaction.append(lambda: self._settle(verdict, handed))
+        else:
+            self._settle(verdict, handed)
+
+    def _settle(self, verdict: str, handed: list[Handed]) -> None:
+        freed: dict[Consumer, None] = {}
+        back: dict[Queue, list[Entry]] = {}
+        for entry, consumer in handed:
+            if consumer is not None:
+                consumer.unacknowledged -= 1
+                freed[consumer] = None
+            if verdict == "ack":
+                entry.queue.settle(entry)
+            elif verdict == "reject":
+                entry.queue.reject(entry)
+            else:
+                back.setdefault(entry.queue, []).append(entry)
+        for queue, entries in back.items():
+            queue.requeue(entries)
+        if self.global_prefetch:
+            self.unpark()
+        else:
+            for consumer in freed:
+                consumer.queue.unpark(consumer)
+
+    def recover(self) -> None:
+        self._settle("requeue", self.unsettled.take(0, multiple=True))
+
+    def unpark(self) -> None:
+        """The channel has room again: its consumers may take more."""
+        for consumer in list(self.consumers.values()):
+            consumer.queue.unpark(consumer)
+
+    # --- direct reply-to ----------------------------------------------------------------------------------------------
+
+    def consume_replies(self, tag: str, no_ack: bool) -> None:
+        if not no_ack:
+            raise precondition_failed("reply consumer cannot acknowledge")
+        if self._replies is not None:
+            raise precondition_failed("reply consumer already set")
+        self._replies = _Replies(tag, unique_name(""))
+        self.session.broker.replies[self._replies.token] = self
+
+    def reply_address(self) -> str:
+        if self._replies is None:
+            raise precondition_failed("fast reply consumer does not exist")
+        return f"{REPLY_TO}.{self._replies.token}"
+
+    def reply(self, message: Message) -> None:
+        """A reply for the client's direct reply-to."""
+        if self._replies is not None:
+            details: dict[str, object] = {
+                "consumer_tag": self._replies.tag,
+                "delivery_tag": self.unsettled.skip(),
+                "redelivered": False,
+                "exchange": "",
+                "routing_key": message.routing_key,
+            }
+            self.deliver(details, message)
+
+    # --- publishes ----------------------------------------------------------------------------------------------------
+
+    def publish(self, carry_out: Callable[[], bool]) -> None:
+        self.published = True
+        if self._transaction is not None:
+            self._transaction.append(carry_out)
+            return
+        if not self._confirming:
+            carry_out()
+            return
+        tag = self._next_publish
+        self._next_publish += 1
+        self._verdicts.append((tag, carry_out()))
+        self.session.confirm_soon(self)
+
+    def select_confirms(self) -> None:
+        if self._transaction is not None:
+            raise precondition_failed("cannot switch from tx to confirm mode")
+        self._confirming = True
+
+    def confirm_all(self) -> None:
+        """Confirms what was published, a run of the same verdict at a time."""
+        verdicts, self._verdicts = self._verdicts, []
+        for taken, run in groupby(verdicts, key=lambda verdict: verdict[1]):
+            tags = [tag for tag, _ in run]
+            arguments = {"delivery_tag": tags[-1], "multiple": len(tags) > 1}
+            self.session.send(self.number, "basic.ack" if taken else "basic.nack", arguments)
+
+    def select_transactions(self) -> None:
+        if self._confirming:
+            raise precondition_failed("cannot switch from confirm to tx mode")
+        if self._transaction is None:
+            self._transaction = []
+
+    def commit(self) -> None:
+        for carry_out in self._take_transaction():
+            carry_out()
+
+    def rollback(self) -> None:
+        self._take_transaction()
+
+    def _take_transaction(self) -> list[Callable[[], object]]:
+        if self._transaction is None:
+            raise precondition_failed("channel is not transactional")
+        taken, self._transaction = self._transaction, []
+        return taken
+
+    # --- flow and the end ---------------------------------------------------------------------------------------------
+
+    def set_flow(self, active: bool) -> None:
+        """Has the client stop or resume its publishes."""
+        if self.flow != active and self.session.is_open:
+            self.flow = active
+            self.session.send(self.number, "channel.flow", {"active": active})
+
+    def end(self) -> None:
+        """Gives back what the channel holds: consumers first, so that nothing is requeued to one of them."""
+        if self._replies is not None:
+            self.session.broker.replies.pop(self._replies.token, None)
+        consumers, self.consumers = list(self.consumers.values()), {}
+        for consumer in consumers:
+            consumer.stop()
+        self._transaction = None
+        self._settle("requeue", self.unsettled.take(0, multiple=True))

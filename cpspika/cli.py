@@ -1,0 +1,63 @@
+"""The command line: `python -m cpspika broker` runs the embedded broker for any AMQP client, in any language."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from .adapters import SelectReactor
+from .broker import Broker
+from .broker.server import MEMORY_HIGH
+from .version import __version__
+
+WHAT_IT_IS_NOT = """\
+It is for trying out and for tests. Nothing is kept on disk: messages, queues and exchanges are gone when it ends,
+durable ones too. It is one process, without cluster, plugins or management; for everything real there is RabbitMQ.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m cpspika", description="AMQP in continuation-passing style.")
+    parser.add_argument("--version", action="version", version=f"cpspika {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    broker = commands.add_parser(
+        "broker",
+        help="run the embedded broker",
+        description="Runs an AMQP 0-9-1 and 0-8 broker in memory.",
+        epilog=WHAT_IT_IS_NOT,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    broker.add_argument("--host", default="127.0.0.1", help="address to listen at; beyond loopback, choose passwords")
+    broker.add_argument("--port", type=int, default=5672, help="port to listen at; 0 for a free one")
+    broker.add_argument("--user", action="append", metavar="NAME:PASSWORD", help="who may log in (guest:guest if none)")
+    broker.add_argument("--vhost", action="append", metavar="NAME", help="a virtual host beside /")
+    broker.add_argument(
+        "--memory",
+        type=int,
+        default=MEMORY_HIGH >> 20,
+        metavar="MIB",
+        help="messages past which publishers are stopped",
+    )
+    arguments = parser.parse_args(argv)
+    run_broker(arguments)
+
+
+def run_broker(arguments: argparse.Namespace) -> None:
+    """Listens, says where, and runs until it is interrupted."""
+    users = dict(pair.partition(":")[::2] for pair in arguments.user or ["guest:guest"])
+    reactor = SelectReactor()
+    broker = Broker(reactor, users, ["/", *(arguments.vhost or [])], arguments.memory << 20)
+    try:
+        listener = reactor.listen(arguments.host, arguments.port, broker.accept)
+    except OSError as error:
+        sys.exit(f"cannot listen at {arguments.host}:{arguments.port}: {error.strerror or error}")
+    signal.signal(signal.SIGTERM, lambda *_: reactor.call_soon_threadsafe(reactor.stop))
+    where = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    print(f"cpspika broker, listening at amqp://{where}:{listener.port}/ (in memory; Ctrl-C ends it)", flush=True)
+    try:
+        reactor.run()
+    except KeyboardInterrupt:
+        pass
+    print("cpspika broker, ended", flush=True)
