@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .codec import Method
 from .continuations import Call, Continuation, OnDone, check_callable, operation, refuse, registration
@@ -31,6 +31,7 @@ from .errors import (
 )
 from .message import Message
 from .publishing import Publisher
+from .sender import Sender
 
 if TYPE_CHECKING:
     from .message import Properties
@@ -44,33 +45,6 @@ class QueueDeclareOk(NamedTuple):
     queue: str
     message_count: int
     consumer_count: int
-
-
-class Sender(Protocol):
-    """What a channel may ask of whoever carries it."""
-
-    version: str
-
-    @property
-    def writable(self) -> bool: ...
-    def send(self, name: str, arguments: dict[str, Any]) -> None: ...
-    def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None: ...
-    def check(self, name: str, arguments: dict[str, Any]) -> None:
-        """Raises what `send` would raise for these arguments."""
-
-    def when_written(self, continuation: Continuation) -> None: ...
-    def take_unwritten(self) -> list[Continuation]: ...
-    def call_soon(self, call: Call) -> object: ...
-    def in_turn(self, calls: Iterable[Call]) -> None: ...
-    def method_name(self, class_index: int, method_index: int) -> str | None: ...
-    def fault(self, error: ProtocolSyntaxError) -> None:
-        """The peer broke the protocol: closes the connection."""
-
-    def report(self, error: AMQPError) -> None:
-        """An error with nobody to tell."""
-
-    def release(self) -> None:
-        """The channel's number is free."""
 
 
 class _Consumer(NamedTuple):

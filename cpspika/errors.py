@@ -20,6 +20,8 @@ __all__ = [
     "AMQPChannelError",
     "AMQPConnectionError",
     "AMQPError",
+    "AMQPNotImplemented",
+    "AMQPSyntaxError",
     "AccessRefused",
     "BlockedConnectionTimeout",
     "BodyTooLongError",
@@ -57,7 +59,6 @@ __all__ = [
     "NotAllowed",
     "NotDelivered",
     "NotFound",
-    "NotImplemented_",
     "NotInThisVersion",
     "OperationTimeout",
     "PreconditionFailed",
@@ -68,7 +69,6 @@ __all__ = [
     "ReplyError",
     "ResourceError",
     "ResourceLocked",
-    "SyntaxError_",
     "UnexpectedFrame",
     "UnexpectedFrameError",
     "UnexpectedMethodError",
@@ -314,9 +314,10 @@ class ReplyError(RemoteError):
     connection a `ConnectionClosed`; whichever it was, the class of its code catches it."""
 
 
-def _reply(code: int) -> type[ReplyError]:
+def _reply(code: int, name: str = "") -> type[ReplyError]:
+    """The class of a code, by the name of its row, or another where Python has one of that name."""
     row = spec.REPLY_CODES[code]
-    name = row.name.title().replace("-", "")
+    name = name or row.name.title().replace("-", "")
     doc = f"Reply code {code}, {row.name}{' (closes the connection)' if row.hard else ''}."
     return type(name, (ReplyError,), {"code": code, "__doc__": doc, "__module__": __name__})
 
@@ -332,13 +333,13 @@ NotFound: type[ReplyError] = _reply(404)
 ResourceLocked: type[ReplyError] = _reply(405)
 PreconditionFailed: type[ReplyError] = _reply(406)
 FrameError: type[ReplyError] = _reply(501)
-SyntaxError_: type[ReplyError] = _reply(502)
+AMQPSyntaxError: type[ReplyError] = _reply(502, "AMQPSyntaxError")
 CommandInvalid: type[ReplyError] = _reply(503)
 ChannelError: type[ReplyError] = _reply(504)
 UnexpectedFrame: type[ReplyError] = _reply(505)
 ResourceError: type[ReplyError] = _reply(506)
 NotAllowed: type[ReplyError] = _reply(530)
-NotImplemented_: type[ReplyError] = _reply(540)
+AMQPNotImplemented: type[ReplyError] = _reply(540, "AMQPNotImplemented")
 InternalError: type[ReplyError] = _reply(541)
 
 _BY_CODE = {cls.code: cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, ReplyError)}

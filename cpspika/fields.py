@@ -139,7 +139,7 @@ def _read_bool(data: bytes, at: int) -> tuple[bool, int]:
 def _read_decimal(data: bytes, at: int) -> tuple[Decimal, int]:
     scale, at = read_octet(data, at)
     digits, at = _read_signed_long(data, at)
-    return Decimal(digits).scaleb(-scale), at
+    return Decimal((digits < 0, tuple(map(int, str(abs(digits)))), -scale)), at
 
 
 def _read_void(data: bytes, at: int) -> tuple[None, int]:
@@ -271,11 +271,14 @@ def _write_int(name: str, value: int, dialect: str) -> bytes:
 
 
 def _write_decimal(name: str, value: Decimal, dialect: str) -> bytes:
-    _, digits, exponent = value.as_tuple()
+    # By hand, since the program's decimal context might round or trap.
+    sign, digits, exponent = value.as_tuple()
     if isinstance(exponent, str):
         raise InvalidArgument(f"{name}={value} is not a number that AMQP can hold")
-    scale = max(0, -exponent)
-    unscaled = int(value.scaleb(scale)) if len(digits) + abs(exponent) < 20 else 2**31
+    scale, padding = max(0, -exponent), max(0, exponent)
+    unscaled = 2**31
+    if len(digits) + padding <= 20:
+        unscaled = int("".join(map(str, digits))) * 10**padding * (-1 if sign else 1)
     if scale > 255 or not -(2**31) <= unscaled < 2**31:
         raise InvalidArgument(f"{name}={value} needs more than AMQP's 32-bit decimal")
     return b"D" + struct.pack(">Bi", scale, unscaled)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .errors import InvalidArgument, InvalidArgumentType, LoginError
-from .fields import write_longstr, write_shortstr
+from .fields import write_longstr, write_shortstr, write_table
 from .frames import MIN_SIZE, PROTOCOL_HEADERS
 
 DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
@@ -57,6 +57,11 @@ class PlainCredentials(_PasswordCredentials):
     """PLAIN (RFC 4616): name and password, readable by whoever reads the link; use TLS beyond your own machine."""
 
     mechanism = "PLAIN"
+
+    def __init__(self, username: str = "guest", password: str = "guest"):
+        if "\0" in username + password:
+            raise InvalidArgument("PLAIN separates name and password by NUL, which therefore cannot stand in them")
+        super().__init__(username, password)
 
     def start(self) -> bytes:
         return f"\0{self.username}\0{self._password}".encode()
@@ -133,12 +138,12 @@ def _ssl(name: str, value: Any) -> tls.SSLContext | None:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise InvalidArgumentType(f"{name} takes a str, not {type(value).__name__}")
+    write_shortstr(name, value)
     return value
 
 
 def _table(name: str, value: Any) -> dict[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise InvalidArgumentType(f"{name} takes a dict, not {type(value).__name__}")
+    write_table(name, value)
     return dict(value or {})
 
 
@@ -233,8 +238,8 @@ class ConnectionParameters:
         alone, is the virtual host "/". `options` go before the URL's own. An embedded:// one is for `cpspika.connect`,
         which says by `via` how to get there."""
         parts = _split(url)
-        given: dict[str, Any] = {"host": parts.hostname or "localhost"}
-        if parts.port:
+        given: dict[str, Any] = {"host": unquote(parts.hostname or "localhost")}
+        if parts.port is not None:
             given["port"] = parts.port
         if parts.path not in ("", "/"):
             given["virtual_host"] = unquote(parts.path[1:])
@@ -243,7 +248,9 @@ class ConnectionParameters:
         for name, text in parse_qsl(parts.query, keep_blank_values=True):
             if name in _NOT_IN_URL_QUERY or name not in _OPTIONS:
                 known = ", ".join(option for option in _OPTIONS if option not in _NOT_IN_URL_QUERY)
-                raise InvalidArgument(f"unknown option {name!r} in the URL; there are {known}")
+                # What isn't a name may be the rest of a password with a "?" in it.
+                what = f"unknown option {name!r}" if name.isidentifier() else 'an unknown option (is a "?" unquoted?)'
+                raise InvalidArgument(f"{what} in the URL; there are {known}")
             given[name] = text
         if parts.scheme == "amqps" and "ssl" not in options:
             given["ssl"] = tls.create_default_context()
@@ -258,8 +265,8 @@ class ConnectionParameters:
     def __repr__(self) -> str:
         shown = (
             f"{name}={getattr(self, name)!r}"
-            for name, (default, _) in _OPTIONS.items()
-            if getattr(self, name) != default
+            for name, (default, check) in _OPTIONS.items()
+            if getattr(self, name) != check(name, default)
         )
         return f"ConnectionParameters({', '.join(shown)})"
 
@@ -275,7 +282,12 @@ def _split(url: str) -> Any:
         parts = urlsplit(url)
         parts.port  # noqa: B018 (reading it checks it)
     except ValueError:
-        raise InvalidArgument("the URL cannot be read; it looks like amqp://user:password@host:port/vhost") from None
+        parts = None
+    if parts is None or "://" not in url or parts.fragment:
+        raise InvalidArgument(
+            "the URL cannot be read; it looks like amqp://user:password@host:port/vhost, and what isn't a letter or a "
+            "digit in a name or password is percent-encoded"
+        )
     if parts.scheme not in (*DEFAULT_PORTS, EMBEDDED):
         raise InvalidArgument(f"a URL begins with amqp://, amqps:// or embedded://, not {parts.scheme!r}")
     return parts

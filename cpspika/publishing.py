@@ -10,10 +10,11 @@ these cannot be told apart by anybody; the older one is taken. The user's proper
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .continuations import Continuation, OnDone, refuse
+from .continuations import Call, Continuation, OnDone, refuse
 from .errors import (
     AMQPError,
     ContentTransmissionForbidden,
@@ -24,11 +25,27 @@ from .errors import (
     MessageReturned,
 )
 from .message import PROPERTIES_AT, Message, encode_properties
+from .sender import Sender
 from .tags import Window
 
 if TYPE_CHECKING:
-    from .channel import Channel, Sender
     from .message import Properties
+
+
+class Owner(Protocol):
+    """The channel, as its publisher sees it."""
+
+    number: int
+    is_open: bool
+
+    @property
+    def writable(self) -> bool: ...
+    def closed_error(self) -> AMQPError: ...
+    def emit(self, kind: str, *details: Any) -> None: ...
+    def has_handlers(self, kind: str) -> bool: ...
+    def in_turn(self, calls: Iterable[Call]) -> None: ...
+    def tell_writable(self) -> None: ...
+    def unexpected(self, text: str) -> None: ...
 
 
 class _Content(NamedTuple):
@@ -72,7 +89,7 @@ class Publisher:
 
     __slots__ = ("_channel", "_held", "_last_returned", "_mandatory", "_sender", "_window", "permitted")
 
-    def __init__(self, channel: Channel, sender: Sender):
+    def __init__(self, channel: Owner, sender: Sender):
         self._channel = channel
         self._sender = sender
         self.permitted = True

@@ -101,7 +101,7 @@ class basic 60 content-type:shortstr content-encoding:shortstr headers:table del
     {0-8} 100 recover   C  requeue:bit
     {0-9-1} 100 recover-async  C  requeue:bit
     {0-9-1} 110 recover        C  requeue:bit -> recover-ok
-    {0-9-1} 111 recover-ok     S
+    111 recover-ok             S
     {0-9-1} 120 nack           B  delivery-tag:longlong multiple:bit requeue:bit
 
 {0-8} class file 70 content-type:shortstr content-encoding:shortstr headers:table priority:octet reply-to:shortstr message-id:shortstr filename:shortstr timestamp:timestamp cluster-id:shortstr

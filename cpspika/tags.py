@@ -75,11 +75,12 @@ class Window(Generic[T]):
         stop = tag - self._first + 1
         if stop > len(self._items):
             raise KeyError(tag)
+        if stop <= self._head:
+            return []
         taken = [item for item in self._items[self._head : stop] if item is not None]
-        if stop > self._head:
-            self._items[self._head : stop] = [None] * (stop - self._head)
-            self._open -= len(taken)
-            self._skip_holes()
+        self._items[self._head : stop] = [None] * (stop - self._head)
+        self._open -= len(taken)
+        self._skip_holes()
         return taken
 
     def _skip_holes(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..codec import Method
 from ..errors import AMQPError, ChannelClosed, HeartbeatTimeout, ProtocolSyntaxError
@@ -18,15 +18,12 @@ from ..frames import PROTOCOL_HEADERS
 from ..handshake import CAPABILITIES, Host, Negotiated, server
 from ..link import Event, Link
 from ..message import PROPERTIES_AT, Message
-from ..reactor import Timer, Transport
+from ..reactor import Reactor, Timer, Transport
 from ..version import __version__
 from .model import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
 from .queues import Queue
 from .refusal import precondition_failed, refusal
 from .subscription import REPLY_TO, Consumer, ServerChannel
-
-if TYPE_CHECKING:
-    from .server import Broker
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +41,27 @@ PROPERTIES = {
 }
 
 
+class House(Protocol):
+    """The broker, as its sessions see it."""
+
+    reactor: Reactor
+    users: dict[str, str]
+    vhosts: dict[str, VirtualHost]
+    limits: Negotiated
+    sessions: dict[Any, None]
+    replies: dict[str, ServerChannel]
+    blocked: str | None
+    refuses_logins: bool
+
+    def nacks_now(self) -> bool: ...
+    def reply(self, message: Message) -> bool: ...
+    def weigh(self) -> None: ...
+
+
 class Session:
     """A client's connection, from the broker's side. `user` and `vhost` once it is open; `channels` by number."""
 
-    def __init__(self, broker: Broker, transport: Transport):
+    def __init__(self, broker: House, transport: Transport):
         self.broker = broker
         self.transport: Transport | None = transport
         self.link = Link("server", None, None)
@@ -313,6 +327,15 @@ class Session:
         self._gone()
         if transport is not None:
             transport.abort()
+
+    def drop_soon(self) -> None:
+        self.broker.reactor.call_soon(self.drop)
+
+    def expect_replies(self, token: str, channel: ServerChannel | None) -> None:
+        if channel is None:
+            self.broker.replies.pop(token, None)
+        else:
+            self.broker.replies[token] = channel
 
     def transport_lost(self, error: Exception | None) -> None:
         self.transport = None

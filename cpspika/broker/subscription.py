@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import AMQPError
 from ..message import Message
@@ -13,10 +13,26 @@ from .model import unique_name
 from .queues import Entry, Queue
 from .refusal import precondition_failed
 
-if TYPE_CHECKING:
-    from .session import Session
-
 REPLY_TO = "amq.rabbitmq.reply-to"
+
+
+class Carrier(Protocol):
+    """The session, as its channels see it."""
+
+    congested: bool
+
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def capabilities(self) -> dict[str, Any]: ...
+    def send(self, number: int, name: str, arguments: dict[str, Any]) -> None: ...
+    def send_content(self, number: int, name: str, arguments: dict[str, Any], message: Message) -> None: ...
+    def confirm_soon(self, channel: ServerChannel) -> None: ...
+    def close_channel(self, channel: ServerChannel, code: int, text: str) -> None: ...
+    def expect_replies(self, token: str, channel: ServerChannel | None) -> None:
+        """Messages to this token of direct reply-to are for the channel, or for nobody any more."""
+
+    def drop_soon(self) -> None: ...
 
 
 class Consumer:
@@ -85,7 +101,7 @@ class _Replies(NamedTuple):
 class ServerChannel:
     """A channel of a session. `flow` is False while the broker has stopped its publishes."""
 
-    def __init__(self, session: Session, number: int):
+    def __init__(self, session: Carrier, number: int):
         self.session = session
         self.number = number
         self.consumers: dict[str, Consumer] = {}
@@ -130,7 +146,7 @@ class ServerChannel:
             self.session.send_content(self.number, "basic.deliver", details, message)
         except AMQPError:
             # It doesn't fit the frame_max that this client agreed on. That is no affair of whoever published it.
-            self.session.broker.reactor.call_soon(self.session.drop)
+            self.session.drop_soon()
 
     def settle(self, verdict: str, tag: int, multiple: bool) -> None:
         """verdict: "ack", "requeue" or "reject"."""
@@ -180,7 +196,7 @@ class ServerChannel:
         if self._replies is not None:
             raise precondition_failed("reply consumer already set")
         self._replies = _Replies(tag, unique_name(""))
-        self.session.broker.replies[self._replies.token] = self
+        self.session.expect_replies(self._replies.token, self)
 
     def reply_address(self) -> str:
         if self._replies is None:
@@ -257,7 +273,7 @@ class ServerChannel:
     def end(self) -> None:
         """Gives back what the channel holds: consumers first, so that nothing is requeued to one of them."""
         if self._replies is not None:
-            self.session.broker.replies.pop(self._replies.token, None)
+            self.session.expect_replies(self._replies.token, None)
         consumers, self.consumers = list(self.consumers.values()), {}
         for consumer in consumers:
             consumer.stop()
