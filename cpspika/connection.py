@@ -82,8 +82,8 @@ class _Line:
         connection = self._connection
         connection.write(connection.link.send_content(self._number, name, arguments, properties, body))
 
-    def check(self, name: str, arguments: dict[str, Any]) -> None:
-        self._connection.link.codec.encode(name, arguments)
+    def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
+        self._connection.link.check(name, arguments, properties)
 
     def when_written(self, continuation: Continuation) -> None:
         self._connection.when_written(self._number, continuation)

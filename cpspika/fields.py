@@ -70,12 +70,14 @@ def read_shortstr(data: bytes, at: int) -> tuple[str, int]:
     return _take(data, at, size).decode("utf-8", "surrogateescape"), at + size
 
 
-def read_timestamp(data: bytes, at: int) -> tuple[datetime, int]:
+def read_timestamp(data: bytes, at: int) -> tuple[datetime | int, int]:
+    """A datetime; or the number as it came where it lies past the year 9999, as milliseconds do that somebody took for
+    seconds: one such message must not end everybody who reads it."""
     seconds, at = read_longlong(data, at)
     try:
         return EPOCH + timedelta(seconds=seconds), at
     except OverflowError:
-        raise ProtocolSyntaxError(f"a timestamp of {seconds} s is past the year 9999") from None
+        return seconds, at
 
 
 def read_table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:

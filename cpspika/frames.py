@@ -82,7 +82,7 @@ class FrameReader:
         if rest:
             self._parts.append(rest)
             self._have = len(rest)
-            self._need = OVERHEAD + (_prefix.unpack_from(rest)[2] if len(rest) >= _prefix.size else 0)
+            self._need = OVERHEAD + _prefix.unpack_from(rest)[2] if len(rest) >= _prefix.size else _prefix.size
 
     def next(self, buffer: bytes, at: int) -> tuple[int, int, bytes, int] | None:
         """(type, channel, payload, offset of what follows), or None where the frame isn't whole.

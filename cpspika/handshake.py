@@ -11,7 +11,8 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 from .codec import Method
-from .errors import LoginError, NotAllowed
+from .errors import LoginError, NotAllowed, ProtocolSyntaxError
+from .frames import MIN_SIZE
 from .parameters import ConnectionParameters
 
 # What we can do that a broker should know of (RabbitMQ's extensions): it then tells of a consumer's cancel, sends
@@ -61,7 +62,11 @@ def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handsha
     )
     method = yield (answer,)
     while method.name == "connection.secure":
+        if not hasattr(credentials, "respond"):
+            raise LoginError(f"the broker sent a challenge, and {credentials.mechanism} has no answer to one")
         method = yield (Method("connection.secure-ok", {"response": credentials.respond(method.challenge)}),)
+    if 0 < method.frame_max < MIN_SIZE:
+        raise ProtocolSyntaxError(f"the broker tunes to a frame_max of {method.frame_max}; the least is {MIN_SIZE}")
     agreed = Negotiated(
         frame_max=_lower(parameters.frame_max, method.frame_max),
         channel_max=_lower(parameters.channel_max, method.channel_max) or 65535,
@@ -123,9 +128,10 @@ def server(host: Host) -> Handshake:
     tuned = yield (tune("tune", host.limits),)
     agreed = Negotiated(tuned.frame_max, tuned.channel_max, tuned.heartbeat, "", properties, user)
     for name in ("frame_max", "channel_max"):
-        # 0 is no limit, which is more than we offered (0-9-1 §1.4.2.6).
-        if not 0 < getattr(agreed, name) <= getattr(host.limits, name):
-            raise NotAllowed(f"NOT_ALLOWED - {name} of {getattr(agreed, name)} was not offered")
+        # 0 is no limit, which is more than we offered, unless that was none either (0-9-1 §1.4.2.6).
+        offered, chosen = getattr(host.limits, name), getattr(agreed, name)
+        if (offered and not 0 < chosen <= offered) or (name == "frame_max" and 0 < chosen < MIN_SIZE):
+            raise NotAllowed(f"NOT_ALLOWED - {name} of {chosen} was not offered")
     # tune-ok is not answered; the client sends open next.
     opened = yield ()
     host.enter(user, opened.virtual_host)

@@ -77,6 +77,7 @@ class Link:
         self._peer = "S" if role == "client" else "C"
         self._channels: dict[int, _Channel] = {}
         self._reader = frames.FrameReader(UNTUNED_FRAME_MAX)
+        self._blamed = b""  # class and method of the last method that arrived
         self._deaf = False
         self._lost = False
         self._heard = True
@@ -110,13 +111,12 @@ class Link:
         what the peer sent."""
         events: list[tuple[int, Event]] = []
         self._heard = True
-        if self._lost:
+        if self._lost or self.state == "closed":
             return events
-        buffer, at = self._reader.feed(data), 0
-        if not buffer:
-            return events
+        at = 0
         try:
-            if self._greeting is not None and self._greet(buffer):
+            buffer = self._reader.feed(data) if self._greeting is None else self._greet(data)
+            if not buffer:
                 return events
             at = self._receive_frames(buffer, at, events)
         except ProtocolSyntaxError as error:
@@ -127,10 +127,11 @@ class Link:
         return events
 
     def _receive_frames(self, buffer: bytes, at: int, events: list[tuple[int, Event]]) -> int:
-        while found := self._reader.next(buffer, at):
+        while self.state != "closed" and (found := self._reader.next(buffer, at)):
             kind, number, payload, at = found
             try:
                 if kind == frames.METHOD:
+                    self._blamed = payload[:4]
                     self._receive_method(number, self.codec.decode(payload), events)
                 elif kind == frames.HEARTBEAT:
                     if number or payload:
@@ -141,29 +142,26 @@ class Link:
                 self._fail(number, error, events)
         return at
 
-    def _greet(self, buffer: bytes) -> bool:
-        """The first bytes of all: a protocol header of the client's, or of a server that refuses ours. True while there
-        are too few to tell."""
-        if self.role == "client" and not frames.PROTOCOL_HEADERS["0-8"].startswith(buffer[:4]):
-            if buffer[0] not in (frames.METHOD, frames.HEARTBEAT):
-                raise frames.mismatch(buffer[: frames.HEADER_SIZE], self.version)
+    def _greet(self, data: bytes) -> bytes:
+        """A client's first bytes: frames, which are returned, or the protocol header of a server that refuses ours.
+        Empty while there are too few to tell."""
+        self._greeting = begun = (self._greeting or b"") + data
+        if begun[:1] == _FRAME_BEGINS:
             self._greeting = None
-            return False
-        if len(buffer) < frames.HEADER_SIZE:
-            self._reader.keep(buffer, 0)
-            return True
-        raise frames.mismatch(buffer[: frames.HEADER_SIZE], self.version)
+            return begun
+        if _may_be_header(begun):
+            return b""
+        raise frames.mismatch(begun[: frames.HEADER_SIZE], self.version)
 
     def greet_back(self, data: bytes) -> tuple[str, bytes] | None:
         """For a server: the version that the client's first 8 bytes ask for, and what came after them; None while there
         are too few. ProtocolVersionMismatch, InvalidProtocolHeader: refuse it with a header of ours, and hang up."""
-        buffer = self._reader.feed(data)
-        if len(buffer) < frames.HEADER_SIZE and frames.PROTOCOL_HEADERS["0-8"].startswith(buffer[:4]):
-            self._reader.keep(buffer, 0)
+        self._greeting = begun = (self._greeting or b"") + data
+        if _may_be_header(begun):
             return None
-        version = frames.version_of(buffer[: frames.HEADER_SIZE])
+        version = frames.version_of(begun[: frames.HEADER_SIZE])
         self._greeting = None
-        return version, buffer[frames.HEADER_SIZE :]
+        return version, begun[frames.HEADER_SIZE :]
 
     def _receive_method(self, number: int, method: Method, events: list[tuple[int, Event]]) -> None:
         name = method.name
@@ -176,6 +174,8 @@ class Link:
             self._receive_for_connection(method, events)
             return
         channel = self._channel(number, name)
+        if channel.content != "none" and channel.state == "closing":
+            channel.content, channel.body = "none", None  # the peer gave up sending what nobody waits for any more
         if channel.content != "none":
             raise UnexpectedFrameError(
                 f"{name} on channel {number} amid the content of {channel.method and channel.method.name}"
@@ -270,8 +270,7 @@ class Link:
     def _fail(self, number: int, error: AMQPError, events: list[tuple[int, Event]]) -> None:
         """The peer made a mistake: say so, and tell of it."""
         if isinstance(error, ChannelClosed):
-            close = self.close_arguments(error)
-            self.answers.append(self.send(number, "channel.close", close))
+            self.answers.append(self.send(number, "channel.close", self._close_for(error)))
             events.append((number, error))
             return
         if (
@@ -279,7 +278,7 @@ class Link:
             and self.state != "asked to close"
             and (self._handshake is None or self.role == "server")
         ):
-            self.answers.append(self.send(0, "connection.close", self.close_arguments(error)))
+            self.answers.append(self.send(0, "connection.close", self._close_for(error)))
         if not self._deaf:
             events.append((0, error))
         self._deaf = True
@@ -288,6 +287,12 @@ class Link:
         """For a mistake of the peer that shows above the link (a reply that nobody asked for): as if it had shown here,
         but for the event."""
         self._fail(0, error, [])
+
+    def _close_for(self, error: AMQPError) -> dict[str, Any]:
+        """The close for what the last method that arrived, or its content, brought with it."""
+        blamed = self._blamed if isinstance(error, (UnexpectedMethodError, ChannelClosed)) else b""
+        ids = {"class_id": int.from_bytes(blamed[:2], "big"), "method_id": int.from_bytes(blamed[2:], "big")}
+        return {**self.close_arguments(error), **ids}
 
     @staticmethod
     def close_arguments(error: AMQPError) -> dict[str, Any]:
@@ -351,6 +356,11 @@ class Link:
         head = self.send(number, name, arguments) + frames.frame(frames.HEADER, number, header)
         return [head, *frames.body(number, body, self.frame_max)]
 
+    def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
+        """Raises what `send_content` would raise for these."""
+        self._sized(name, self.codec.encode(name, arguments))
+        self._sized("the header of " + name, _content_header.pack(0, 0, 0) + properties)
+
     def _sized(self, what: str, payload: bytes) -> bytes:
         if self.frame_max and len(payload) + frames.OVERHEAD > self.frame_max:
             raise InvalidArgument(
@@ -370,6 +380,14 @@ class Link:
             raise HeartbeatTimeout("nothing was heard from the peer for two heartbeat intervals")
         idle, self._sent = sent == self._sent, sent
         return frames.HEARTBEAT_FRAME if idle else b""
+
+
+_FRAME_BEGINS = bytes([frames.METHOD])
+
+
+def _may_be_header(begun: bytes) -> bool:
+    """Whether this may yet become a protocol header, which begins with "AMQP" and takes 8 bytes."""
+    return len(begun) < frames.HEADER_SIZE and begun[:4] == b"AMQP"[: len(begun)]
 
 
 _ROLES = {"S": "server", "C": "client"}

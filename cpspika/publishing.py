@@ -152,7 +152,7 @@ class Publisher:
 
     def _hold(self, publish: _Publish, content: _Content) -> None:
         # Encoding checks what it is given, and a mistake must raise at the call, not when the flow resumes.
-        self._sender.check("basic.publish", content.arguments)
+        self._sender.check("basic.publish", content.arguments, content.properties)
         if self._held is None:
             self._held = deque()
         self._held.append((publish, content))

@@ -18,8 +18,8 @@ class Sender(Protocol):
     def writable(self) -> bool: ...
     def send(self, name: str, arguments: dict[str, Any]) -> None: ...
     def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None: ...
-    def check(self, name: str, arguments: dict[str, Any]) -> None:
-        """Raises what `send` would raise for these arguments."""
+    def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
+        """Raises what `send_content` would raise for these."""
 
     def when_written(self, continuation: Continuation) -> None:
         """Settles it when all that was sent up to now has gone to the kernel."""

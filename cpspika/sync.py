@@ -123,15 +123,17 @@ class SyncConnection(_Scope, ConnectionOperations):
         for isn't lost half-way."""
         deadline = None if timeout is None else self.reactor.time() + timeout
         strays: list[Exception] = []
+        turned = False
         spins = self._spins
         spins.depth += 1
         try:
             while not done():
                 left = None if deadline is None else deadline - self.reactor.time()
-                if left is not None and left < 0:
+                if left is not None and left <= 0 and turned:
                     break
+                turned = True
                 try:
-                    self.reactor.run_once(left)
+                    self.reactor.run_once(None if left is None else max(left, 0))
                 except ConcurrentUse:
                     raise
                 except Exception as stray:

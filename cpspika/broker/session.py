@@ -270,7 +270,7 @@ class Session:
             else:
                 self.send(0, "connection.blocked", {"reason": reason})
 
-    def stall(self, stalled: bool) -> None:
+    def stall(self, stalled: bool = True) -> None:
         """By hand: reads nothing from the client, or goes on."""
         self._stalled = stalled
         self._pause()
