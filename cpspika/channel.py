@@ -563,9 +563,10 @@ class Channel:
 
     def emit(self, kind: str, *details: Any) -> None:
         """Calls every handler of a kind."""
-        handlers = self._handlers.get(kind)
-        if handlers:
-            self.in_turn(partial(handler, *details) for handler in list(handlers))
+        self.in_turn(self._calls(kind, *details))
+
+    def _calls(self, kind: str, *details: Any) -> list[Call]:
+        return [partial(handler, *details) for handler in self._handlers.get(kind, ())]
 
     def tell_writable(self) -> None:
         if self.writable:
@@ -633,10 +634,7 @@ class Channel:
             self.unexpected(f"channel.open-ok on channel {self.number}, which is open")
             return
         opened = self._pending.popleft()
-        calls: list[Call] = [partial(opened.reply, ok)]
-        if self.is_open:
-            calls.append(lambda: self.emit("state", self, True))
-        self.in_turn(calls)
+        self.in_turn([partial(opened.reply, ok), *(self._calls("state", self, True) if self.is_open else [])])
 
     def _on_close(self, close: Method) -> None:
         """The broker closes the channel; the link has answered."""
@@ -689,7 +687,7 @@ class Channel:
             self._closers = []
         if not self._announced:
             self._announced = True
-            calls.append(lambda: self.emit("state", self, False))
+            calls += self._calls("state", self, False)
         self.in_turn(calls)
         return told
 

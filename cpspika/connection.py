@@ -11,7 +11,7 @@ import os
 import platform
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from threading import get_ident
@@ -311,10 +311,16 @@ class Connection:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        agenda = self._agenda
-        agenda.extend(self.link.receive(data))
+        self._agenda.append(self._received(data))
+        self._agenda.run()
+
+    def _received(self, data: bytes) -> Iterator[tuple[int, Event]]:
+        link = self.link
+        for event in link.events(data):
+            if link.answers:
+                self._write_answers()
+            yield event
         self._write_answers()
-        agenda.run()
 
     def _handle(self, number: int, event: Event) -> None:
         if not number:
@@ -486,7 +492,7 @@ class Connection:
 
     def transport_lost(self, error: Exception | None) -> None:
         # Behind what arrived before and, since a callback raised, isn't handed on yet.
-        self._agenda.extend([partial(self._lost, error)])
+        self._agenda.append(partial(self._lost, error))
         self._agenda.run()
 
     def _lost(self, error: Exception | None) -> None:

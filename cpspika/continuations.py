@@ -11,7 +11,7 @@ import itertools
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
@@ -120,23 +120,24 @@ def refuse(on_done: OnDone[Any] | None, error: AMQPError, method: str, call_soon
 class Agenda:
     """What has arrived and what is to be called for it, in one order.
 
-    A call may give rise to others (the reply that ends a channel settles all that waits on it): these go to the front,
-    before whatever arrived later. Each is taken off before it is made, and whenever more are left, the rest is promised
-    to the reactor first. So one that raises, or that turns the reactor itself and waits there for the next, holds
-    nothing up.
+    An item is a call, or an iterator of events for `handle`, which is asked for the next when the one before has been
+    dealt with. A call may give rise to others (the reply that ends a channel settles all that waits on it): these go to
+    the front, before whatever arrived later. Each is taken off before it is made, and whenever more may be left, the
+    rest is promised to the reactor first. So one that raises, or that turns the reactor itself and waits there for the
+    next, holds nothing up.
     """
 
     __slots__ = ("_call_soon", "_handle", "_items", "_promised")
 
     def __init__(self, call_soon: Callable[[Call], object], handle: Callable[..., object]):
         self._call_soon = call_soon
-        self._handle = handle  # takes what an item holds that is a tuple, and no call
+        self._handle = handle
         self._items: deque[Any] = deque()
         self._promised = False
 
-    def extend(self, items: Iterable[Any]) -> None:
-        """Adds calls, or tuples for `handle`, behind everything else."""
-        self._items.extend(items)
+    def append(self, item: Call | Iterator[tuple[Any, ...]]) -> None:
+        """Adds a call, or an iterator of events, behind everything else."""
+        self._items.append(item)
 
     def first(self, calls: Iterable[Call]) -> None:
         """Puts calls before everything else: they are made when the present one returns, or in the next turn."""
@@ -153,12 +154,18 @@ class Agenda:
         self.run()
 
     def run(self) -> None:
-        items = self._items
+        items, handle = self._items, self._handle
         while items:
-            item = items.popleft()
-            if items:
-                self._promise()
-            if type(item) is tuple:
-                self._handle(*item)
-            else:
+            item = items[0]
+            if not isinstance(item, Iterator):
+                items.popleft()
+                if items:
+                    self._promise()
                 item()
+                continue
+            event = next(item, None)
+            if event is None:
+                items.remove(item)
+            else:
+                self._promise()
+                handle(*event)

@@ -1,8 +1,9 @@
 """The link: one end of an AMQP connection without its socket.
 
-Bytes that arrived go into `receive` and come out as events; what shall be sent goes into `send` and comes out as bytes.
-It does no input or output, has no clock, and knows of its role only what `spec` says about senders. The client's
-connection and the broker's session stand on the same one, which is why tests can let two of them talk in a loop.
+Bytes that arrived go into `receive` (or `events`) and come out as events; what shall be sent goes into `send` and comes
+out as bytes. It does no input or output, has no clock, and knows of its role only what `spec` says about senders. The
+client's connection and the broker's session stand on the same one, which is why tests can let two of them talk in a
+loop.
 
 An event is (channel, what): a `Method`, a `Message` (method, header and body of one content), a `Negotiated` when the
 handshake is done, or an error of the peer's. What the protocol itself demands in answer (the steps of the handshake,
@@ -17,6 +18,7 @@ the close handshake.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, Literal
 
@@ -109,38 +111,44 @@ class Link:
     def receive(self, data: bytes) -> list[tuple[int, Event]]:
         """Takes bytes as they arrived, cut anywhere; returns the events that they complete, in order. Never raises for
         what the peer sent."""
-        events: list[tuple[int, Event]] = []
+        return list(self.events(data))
+
+    def events(self, data: bytes) -> Iterator[tuple[int, Event]]:
+        """`receive`, an event at a time: a frame is read when the event before it has been dealt with, and not earlier,
+        so that what its owner sends for one goes out before the close-ok that a later frame of the same piece calls
+        for. `answers` are to be looked at after each."""
         self._heard = True
         if self._lost or self.state == "closed":
-            return events
-        at = 0
+            return
+        events: list[tuple[int, Event]] = []
+        buffer, at = b"", 0
         try:
             buffer = self._reader.feed(data) if self._greeting is None else self._greet(data)
-            if not buffer:
-                return events
-            at = self._receive_frames(buffer, at, events)
+            while self.state != "closed" and (found := self._reader.next(buffer, at)):
+                kind, number, payload, at = found
+                self._receive_frame(kind, number, payload, events)
+                if events:
+                    yield from events
+                    events.clear()
         except ProtocolSyntaxError as error:
             self._fail(0, error, events)
             self._lost = isinstance(error, InvalidFrameError)
+            yield from events
         else:
             self._reader.keep(buffer, at)
-        return events
 
-    def _receive_frames(self, buffer: bytes, at: int, events: list[tuple[int, Event]]) -> int:
-        while self.state != "closed" and (found := self._reader.next(buffer, at)):
-            kind, number, payload, at = found
-            try:
-                if kind == frames.METHOD:
-                    self._blamed = payload[:4]
-                    self._receive_method(number, self.codec.decode(payload), events)
-                elif kind == frames.HEARTBEAT:
-                    if number or payload:
-                        raise InvalidFrameError(f"a heartbeat frame of {len(payload)} bytes on channel {number}")
-                elif not self._deaf:
-                    self._receive_content(kind, number, payload, events)
-            except AMQPError as error:
-                self._fail(number, error, events)
-        return at
+    def _receive_frame(self, kind: int, number: int, payload: bytes, events: list[tuple[int, Event]]) -> None:
+        try:
+            if kind == frames.METHOD:
+                self._blamed = payload[:4]
+                self._receive_method(number, self.codec.decode(payload), events)
+            elif kind == frames.HEARTBEAT:
+                if number or payload:
+                    raise InvalidFrameError(f"a heartbeat frame of {len(payload)} bytes on channel {number}")
+            elif not self._deaf:
+                self._receive_content(kind, number, payload, events)
+        except AMQPError as error:
+            self._fail(number, error, events)
 
     def _greet(self, data: bytes) -> bytes:
         """A client's first bytes: frames, which are returned, or the protocol header of a server that refuses ours.

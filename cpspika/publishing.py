@@ -208,9 +208,9 @@ class Publisher:
             self._sender.report(_returned(message))
 
     def _returned_one(self, message: Message) -> _Publish | None:
-        # Those before the last that came back were routed.
-        waiting = [publish for publish in self._mandatory if publish.order > self._last_returned]
-        alike = [publish for publish in waiting if _is_of(message, publish)]
+        alike = [publish for publish in self._mandatory if publish.returned is None and _is_of(message, publish)]
+        # Those before the last that came back were routed, if the broker keeps the order, as RabbitMQ does.
+        alike = [publish for publish in alike if publish.order > self._last_returned] or alike
         exact = (p for p in alike if p.content is not None and p.content.properties == message.header[PROPERTIES_AT:])
         return next(exact, alike[0] if alike else None)
 

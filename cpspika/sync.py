@@ -156,7 +156,7 @@ class SyncConnection(_Scope, ConnectionOperations):
         def called_by_the_core(*args: Any) -> None:
             ours = [self._outward(arg) for arg in args]
             if self._spins.depth or self._inbox:
-                self._inbox.append(lambda: function(*ours))
+                self._inbox.append(lambda: None if _void(ours) else function(*ours))
                 if self._spins.depth:
                     self._spins.behind[self] = None
             else:
@@ -203,6 +203,15 @@ class SyncConnection(_Scope, ConnectionOperations):
                 if self._inbox:
                     self._inbox.popleft()()
         return count > 0
+
+
+def _void(arguments: list[Any]) -> bool:
+    """Whether a callback that was put by has lost its object: a delivery whose channel closed meanwhile is the broker's
+    again, and could not be acknowledged."""
+    return any(
+        isinstance(argument, Message) and argument.name == "basic.deliver" and not argument.channel.is_open
+        for argument in arguments
+    )
 
 
 class SyncChannel(_Scope, ChannelOperations):

@@ -71,6 +71,16 @@ class Window(Generic[T]):
             self._skip_holes()
         return [item]
 
+    def put_back(self, tag: int, item: T) -> None:
+        """Makes a tag unsettled again that was taken."""
+        index = tag - self._first
+        if index < 0:
+            self._items[:0] = [None] * -index
+            self._first, self._head, index = tag, self._head - index, 0
+        self._items[index] = item
+        self._head = min(self._head, index)
+        self._open += 1
+
     def _take_through(self, tag: int) -> list[T]:
         stop = tag - self._first + 1
         if stop > len(self._items):

@@ -25,6 +25,9 @@ class Waker:
             while len(self._reader.recv(4096)) == 4096:
                 pass
 
+    def __del__(self) -> None:
+        self.close()  # a reactor that nobody holds any more needs no farewell
+
     def close(self) -> None:
         self._reader.close()
         self._writer.close()

@@ -123,12 +123,12 @@ class Session:
         return rest
 
     def _receive(self, data: bytes) -> None:
-        events = self.link.receive(data)
-        self._write_answers()
-        for number, event in events:
+        for number, event in self.link.events(data):
+            self._write_answers()
+            self._handle(number, event)
             if self.transport is None:
                 return
-            self._handle(number, event)
+        self._write_answers()
         for channel in self._confirming:
             channel.confirm_all()
         self._confirming.clear()

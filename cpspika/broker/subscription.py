@@ -89,6 +89,14 @@ class Handed(NamedTuple):
 
     entry: Entry
     consumer: Consumer | None
+    tag: int
+
+
+class _Transaction(NamedTuple):
+    """What a commit carries out, and the deliveries that a rollback makes unsettled again."""
+
+    calls: list[Callable[[], object]]
+    settled: list[Handed]
 
 
 class _Replies(NamedTuple):
@@ -114,7 +122,7 @@ class ServerChannel:
         self._confirming = False
         self._next_publish = 1
         self._verdicts: list[tuple[int, bool]] = []
-        self._transaction: list[Callable[[], object]] | None = None
+        self._transaction: _Transaction | None = None
         self._replies: _Replies | None = None
 
     def __repr__(self) -> str:
@@ -139,7 +147,7 @@ class ServerChannel:
             return self.unsettled.skip()
         if consumer is not None:
             consumer.unacknowledged += 1
-        return self.unsettled.add(Handed(entry, consumer))
+        return self.unsettled.add(Handed(entry, consumer, self.unsettled.next_tag))
 
     def deliver(self, details: dict[str, object], message: Message) -> None:
         try:
@@ -155,14 +163,15 @@ class ServerChannel:
         except KeyError:
             raise precondition_failed(f"unknown delivery tag {tag}") from None
         if self._transaction is not None:
-            self._transaction.append(lambda: self._settle(verdict, handed))
+            self._transaction.calls.append(lambda: self._settle(verdict, handed))
+            self._transaction.settled.extend(handed)
         else:
             self._settle(verdict, handed)
 
     def _settle(self, verdict: str, handed: list[Handed]) -> None:
         freed: dict[Consumer, None] = {}
         back: dict[Queue, list[Entry]] = {}
-        for entry, consumer in handed:
+        for entry, consumer, _ in handed:
             if consumer is not None:
                 consumer.unacknowledged -= 1
                 freed[consumer] = None
@@ -220,7 +229,7 @@ class ServerChannel:
     def publish(self, carry_out: Callable[[], bool]) -> None:
         self.published = True
         if self._transaction is not None:
-            self._transaction.append(carry_out)
+            self._transaction.calls.append(carry_out)
             return
         if not self._confirming:
             carry_out()
@@ -247,19 +256,20 @@ class ServerChannel:
         if self._confirming:
             raise precondition_failed("cannot switch from confirm to tx mode")
         if self._transaction is None:
-            self._transaction = []
+            self._transaction = _Transaction([], [])
 
     def commit(self) -> None:
-        for carry_out in self._take_transaction():
+        for carry_out in self._take_transaction().calls:
             carry_out()
 
     def rollback(self) -> None:
-        self._take_transaction()
+        for handed in self._take_transaction().settled:
+            self.unsettled.put_back(handed.tag, handed)
 
-    def _take_transaction(self) -> list[Callable[[], object]]:
+    def _take_transaction(self) -> _Transaction:
         if self._transaction is None:
             raise precondition_failed("channel is not transactional")
-        taken, self._transaction = self._transaction, []
+        taken, self._transaction = self._transaction, _Transaction([], [])
         return taken
 
     # --- flow and the end ---------------------------------------------------------------------------------------------
@@ -277,5 +287,6 @@ class ServerChannel:
         consumers, self.consumers = list(self.consumers.values()), {}
         for consumer in consumers:
             consumer.stop()
-        self._transaction = None
+        if self._transaction is not None:
+            self.rollback()
         self._settle("requeue", self.unsettled.take(0, multiple=True))
