@@ -6,6 +6,8 @@ AsyncoreConnection are the same operations as calls that return. See README.md, 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from . import errors
 from .channel import Channel, QueueDeclareOk
 from .connection import Connection
@@ -21,6 +23,9 @@ from .parameters import (
 )
 from .sync import SyncChannel, SyncConnection
 from .version import __version__
+
+if TYPE_CHECKING:
+    from . import broker
 
 __all__ = [
     "AmqplainCredentials",
@@ -39,6 +44,16 @@ __all__ = [
     "SyncChannel",
     "SyncConnection",
     "__version__",
+    "broker",
     "connect",
     *errors.__all__,
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # A program that doesn't ask for the broker doesn't pay for its import.
+    if name == "broker":
+        import importlib
+
+        return importlib.import_module(".broker", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -109,7 +109,7 @@ class SyncConnection(_Scope, ConnectionOperations):
         outcome: list[tuple[AMQPError | None, Any]] = []
         with _Inside(self):
             start(lambda error, result: outcome.append((error, result)))
-            if not self.spin(lambda: bool(outcome), self.timeout):
+            if not self.spin(lambda: bool(outcome), self.timeout, finish=True):
                 late = OperationTimeout(f"no answer within {self.timeout:g} s")
                 raise late.of(name, describe(place()))
         error, result = outcome[0]
@@ -117,10 +117,10 @@ class SyncConnection(_Scope, ConnectionOperations):
             raise error
         return self._outward(result)
 
-    def spin(self, done: Callable[[], bool], timeout: float | None) -> bool:
+    def spin(self, done: Callable[[], bool], timeout: float | None, finish: bool = False) -> bool:
         """Turns the reactor until `done`, putting by the user's callbacks; False if that took longer than `timeout`
-        seconds. An exception that comes out of the reactor meanwhile is raised when it is done, so that what was waited
-        for isn't lost half-way."""
+        seconds. An exception that comes out of the reactor meanwhile is raised; with `finish` not before it is done, so
+        that an operation isn't left half-way."""
         deadline = None if timeout is None else self.reactor.time() + timeout
         strays: list[Exception] = []
         turned = False
@@ -138,7 +138,7 @@ class SyncConnection(_Scope, ConnectionOperations):
                     raise
                 except Exception as stray:
                     strays.append(stray)
-                    if len(strays) == MANY:
+                    if not finish or len(strays) == MANY:
                         break
         finally:
             spins.depth -= 1
@@ -194,15 +194,26 @@ class SyncConnection(_Scope, ConnectionOperations):
         """Runs the callbacks that are due, waiting for the first for `timeout` seconds at most (None: as long as it
         takes); returns whether there were any. On a closed connection with none left it raises what closed it."""
         with _Inside(self):
-            if not self._inbox:
-                self.spin(lambda: bool(self._inbox) or not self.core.is_open, timeout)
-            count = len(self._inbox)
-            if not count and not self.core.is_open:
+            ran = self.run_callbacks(lambda: not self.core.is_open, timeout)
+            if not ran and not self.core.is_open:
                 raise self.core.close_reason or self.core.closed_error()
-            for _ in range(count):
-                if self._inbox:
-                    self._inbox.popleft()()
+        return ran
+
+    def run_callbacks(self, over: Callable[[], bool], timeout: float | None) -> bool:
+        """Waits until callbacks are due, or there is no use in waiting (`over`); runs them, and returns whether there
+        were any."""
+        if not self._inbox:
+            self.spin(lambda: bool(self._inbox) or over(), timeout)
+        count = len(self._inbox)
+        for _ in range(count):
+            if self._inbox:
+                self._inbox.popleft()()
         return count > 0
+
+    @property
+    def has_callbacks(self) -> bool:
+        """Whether callbacks are put by."""
+        return bool(self._inbox)
 
 
 def _void(arguments: list[Any]) -> bool:
@@ -235,8 +246,10 @@ class SyncChannel(_Scope, ChannelOperations):
         """Runs the consumers' callbacks (and the other handlers') until `stop_consuming`, or until the channel has no
         consumers any more. The channel's closing is raised."""
         self._stopped = False
-        while not self._stopped and (self.core.has_consumers or self.connection._inbox):
-            self.connection.drain_events()
+        connection = self.connection
+        with _Inside(connection):
+            while not self._stopped and (self.core.has_consumers or connection.has_callbacks):
+                connection.run_callbacks(lambda: not self.core.has_consumers, None)
         if not self._stopped and self.core.close_reason is not None:
             raise self.core.close_reason
 

@@ -1,0 +1,112 @@
+"""What the tests share: a RabbitMQ node of their own, and the styles in which each scenario runs.
+
+The node starts when the first test asks for it, and serves the whole session. Tests name their queues and exchanges
+afresh (`s.name()`), so they don't meet in it.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import pytest
+from rabbitmq import RabbitNode
+from styles import STYLES, Style
+
+from cpspika.broker import Served, serve
+
+VERSIONS = ("0-9-1", "0-8")
+
+
+class Broker:
+    """A broker under test, whichever it is: `name`, and URLs that lead to it."""
+
+    def __init__(self, name: str, host: str, port: int):
+        self.name, self.host, self.port = name, host, port
+
+    def url(
+        self, protocol: str = "0-9-1", user: str = "guest", password: str = "guest", vhost: str = "/", **options: Any
+    ) -> str:
+        query = urlencode({"protocol": protocol, **options})
+        return f"amqp://{quote(user)}:{quote(password)}@{self.host}:{self.port}/{quote(vhost, safe='')}?{query}"
+
+
+class Certificates(NamedTuple):
+    """Paths, and the context of a client that trusts them."""
+
+    ca: str
+    certificate: str
+    key: str
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Of a private authority: for "localhost" alone, so that 127.0.0.1 is a wrong name."""
+    trustme = pytest.importorskip("trustme")
+    directory: Path = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    server = authority.issue_cert("localhost")
+    paths = Certificates(*(str(directory / name) for name in ("ca.pem", "server.pem", "server.key")))
+    authority.cert_pem.write_to_path(paths.ca)
+    Path(paths.certificate).write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
+    server.private_key_pem.write_to_path(paths.key)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def node(certificates: Certificates) -> Iterator[RabbitNode]:
+    """A running RabbitMQ node, with a TLS listener."""
+    with RabbitNode(tls=certificates) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[Served]:
+    """A running embedded broker."""
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=["embedded", "rabbitmq"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Each broker that the shared scenarios run against."""
+    running = request.getfixturevalue({"embedded": "embedded", "rabbitmq": "node"}[request.param])
+    return Broker(request.param, running.host, running.port)
+
+
+@pytest.fixture
+def s(broker: Broker, style: Callable[..., Style], protocol: str) -> Iterator[Style]:
+    """A style, for a scenario; what it has opened is closed at the end."""
+    made = style(broker, protocol)
+    yield made
+    made.close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A scenario runs in every style and on each version, but where it says `only`."""
+    if "style" in metafunc.fixturenames:
+        metafunc.parametrize("style", STYLES.values(), ids=STYLES.keys())
+    own = [mark for mark in metafunc.definition.iter_markers("parametrize") if "protocol" in mark.args[0]]
+    if "protocol" in metafunc.fixturenames and not own:
+        only = getattr(metafunc.function, "only", None)
+        metafunc.parametrize("protocol", [only] if only else VERSIONS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq":
+            item.add_marker(pytest.mark.rabbitmq)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    # Here, and not in the fixture, so that all of these are one line of the summary.
+    if item.get_closest_marker("rabbitmq") and not RabbitNode.available():
+        pytest.skip("no RabbitMQ here: Debian's package rabbitmq-server is not installed")

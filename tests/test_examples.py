@@ -1,0 +1,138 @@
+"""Each example runs as it stands, prints what it promises, and leaves what another client reads."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pika
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+# The program that the library promises to run as it stands.
+THE_SCRIPT = """\
+import cpspika
+import asyncore
+conn = cpspika.AsyncoreConnection(cpspika.ConnectionParameters('localhost'))
+ch = conn.channel()
+ch.exchange_declare(exchange="test_x", type="fanout", durable=False)
+ch.queue_declare(queue="test_q", durable=True, exclusive=False, auto_delete=False)
+ch.queue_bind(queue="test_q", exchange="test_x", routing_key="")
+ch.basic_publish(exchange="test_x", routing_key="", body="Hello World!")
+conn.close()
+asyncore.loop()
+"""
+
+# What each prints: a regular expression for the whole of it.
+PRINTS = {
+    "sync/hello.py": r"got 'Hello World!' from queue amq\.gen\S+\n",
+    "sync/worker.py": (
+        "queued 'first task'\nqueued 'second task'\nqueued 'third task'\n"
+        "working on 'first task' ?\nworking on 'second task' ?\nworking on 'third task' ?\nno more tasks\n"
+    ),
+    "sync/publisher.py": ("one: confirmed\ntwo: confirmed\ntoo many: refused\nastray: returned, since NO_ROUTE\n"),
+    "sync/flow_control.py": "published: waited if need be\npublished: permitted\npublished: tried\n",
+    "sync/thread_per_connection.py": r"(worker [012] did task \d+\n){12}",
+    "sync/shared_connection.py": "4 threads published 100 messages over one connection\n",
+    "async/hello.py": "got 'Hello World!'\n",
+    "async/consumer.py": "".join(f"delivery {n}: message {n}\n" for n in range(1, 6)) + "cancelled the consumer\n",
+    "async/publisher.py": "10 MessageReturned, 90 confirmed\n",
+    "async/rpc.py": "1 squared is 1, 2 squared is 4, 3 squared is 9, 4 squared is 16, 5 squared is 25\n",
+    "async/relay.py": r"((relaying|arrived:) 'message [123]'\n){6}",
+}
+NOT_ON_0_8 = {"sync/publisher.py", "async/publisher.py"}
+
+
+def run(*command: str, **variables: str) -> str:
+    """What a Python program printed; it must end by itself, and say nothing on stderr."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AMQP_URL")}
+    environment = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore::DeprecationWarning", **variables}
+    done = subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_every_example_is_tested() -> None:
+    found = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
+    assert found == {*PRINTS, "sync/pika_0_5.py"}
+
+
+@pytest.mark.parametrize("example", PRINTS)
+def test_an_example_can_be_read_in_a_minute(example: str) -> None:
+    text = (EXAMPLES / example).read_text()
+    assert len(text.splitlines()) <= 55
+    assert f"python examples/{example}" in text.split('"""')[1]
+
+
+@pytest.mark.parametrize(
+    ("example", "version"),
+    [(example, version) for example in PRINTS for version in ("0-9-1", "0-8") if (example, version) not in
+     {(name, "0-8") for name in NOT_ON_0_8}],
+)  # fmt: skip
+def test_an_example_runs(broker: Any, example: str, version: str) -> None:
+    printed = run(str(EXAMPLES / example), AMQP_URL=broker.url(version))
+    assert re.fullmatch(PRINTS[example], printed), printed
+
+
+@pytest.mark.parametrize("example", PRINTS)
+def test_an_example_runs_with_nothing_set_up(example: str) -> None:
+    """On the embedded broker, which is made to stop the flow for one of them."""
+    printed = run(str(EXAMPLES / example))
+    if example == "sync/flow_control.py":
+        assert printed.startswith("not now: the broker stopped the flow of channel 1")
+        assert printed.endswith("published: waited if need be\npublished: permitted\n")
+    else:
+        assert re.fullmatch(PRINTS[example], printed), printed
+
+
+@pytest.mark.parametrize("version", ["0-9-1", "0-8"])
+def test_the_script_runs_and_pika_reads_its_message(node: Any, version: str) -> None:
+    """Its broker is that of localhost:5672, so the default port is set to that of ours, and on 0-8 the version."""
+    assert (EXAMPLES / "sync/pika_0_5.py").read_text() == THE_SCRIPT
+    prepare = (
+        "import cpspika.parameters as p\n"
+        f"p.DEFAULT_PORTS['amqp'] = {node.port}\n"
+        f"p._OPTIONS['protocol'] = ({version!r}, p._OPTIONS['protocol'][1])\n"
+    )
+    connection = pika.BlockingConnection(pika.URLParameters(node.url))
+    try:
+        channel = connection.channel()
+        channel.queue_delete("test_q")
+        run("-c", prepare + THE_SCRIPT)
+        method, properties, body = channel.basic_get("test_q", auto_ack=True)
+        assert (body, method.exchange, method.routing_key, method.message_count) == (b"Hello World!", "test_x", "", 0)
+        assert properties == pika.BasicProperties()
+        channel.queue_delete("test_q")
+        channel.exchange_delete("test_x")
+    finally:
+        connection.close()
+
+
+def test_tasks_of_the_work_queue_are_read_by_pika(node: Any) -> None:
+    """What the worker leaves in its queue is durable, persistent, and there for another client; and the other way."""
+    connection = pika.BlockingConnection(pika.URLParameters(node.url))
+    try:
+        channel = connection.channel()
+        channel.queue_declare("cpspika.tasks", durable=True)
+        channel.basic_publish("", "cpspika.tasks", b"a task of pika's")
+        printed = run(str(EXAMPLES / "sync/worker.py"), "mine", AMQP_URL=node.url)
+        assert 'working on "a task of pika\'s"' in printed
+        assert "working on 'mine'" in printed
+        assert channel.queue_declare("cpspika.tasks", passive=True).method.message_count == 0
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("example", ["sync/publisher.py", "sync/shared_connection.py"])
+def test_an_example_is_typed(example: str) -> None:
+    pytest.importorskip("mypy")
+    printed = run("-m", "mypy", "--strict", "--no-incremental", str(EXAMPLES / example))
+    assert printed.startswith("Success")
