@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     broker.add_argument("--host", default="127.0.0.1", help="address to listen at; beyond loopback, choose passwords")
-    broker.add_argument("--port", type=int, default=5672, help="port to listen at; 0 for a free one")
+    broker.add_argument("--port", type=_port, default=5672, help="port to listen at; 0 for a free one")
     broker.add_argument("--user", action="append", metavar="NAME:PASSWORD", help="who may log in (guest:guest if none)")
     broker.add_argument("--vhost", action="append", metavar="NAME", help="a virtual host beside /")
     broker.add_argument(
@@ -48,16 +49,24 @@ def run_broker(arguments: argparse.Namespace) -> None:
     """Listens, says where, and runs until it is interrupted."""
     users = dict(pair.partition(":")[::2] for pair in arguments.user or ["guest:guest"])
     reactor = SelectReactor()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: reactor.call_soon_threadsafe(reactor.stop))
+    reactor.on_error = lambda error: logging.error("the broker goes on after a fault of its own", exc_info=error)
     broker = Broker(reactor, users, ["/", *(arguments.vhost or [])], arguments.memory << 20)
     try:
-        listener = reactor.listen(arguments.host, arguments.port, broker.accept)
+        listener = broker.listen(arguments.host, arguments.port)
     except OSError as error:
         sys.exit(f"cannot listen at {arguments.host}:{arguments.port}: {error.strerror or error}")
-    signal.signal(signal.SIGTERM, lambda *_: reactor.call_soon_threadsafe(reactor.stop))
     where = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    print(f"cpspika broker, listening at amqp://{where}:{listener.port}/ (in memory; Ctrl-C ends it)", flush=True)
-    try:
-        reactor.run()
-    except KeyboardInterrupt:
-        pass
+    print(f"cpspika broker, listening at amqp://{where}:{listener.port} (in memory; Ctrl-C ends it)", flush=True)
+    reactor.run()
+    broker.end()
+    reactor.close()
     print("cpspika broker, ended", flush=True)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is not between 0 and 65535")
+    return port

@@ -86,6 +86,7 @@ class AMQPError(Exception):
     answers ("queue.declare") or None; `asked_at`: "file.py:12 in main", where that was asked for, or None."""
 
     code: int | None = None
+    unspoken = False  # the peer is hung up on, without a close that says why
 
     def __init__(
         self,

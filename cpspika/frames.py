@@ -29,6 +29,9 @@ HEARTBEAT_FRAME = _prefix.pack(HEARTBEAT, 0, 0) + END
 # §4.2.2; 0-8 has the older form, whose second byte is the instance of the protocol.
 PROTOCOL_HEADERS = {"0-9-1": b"AMQP\0\0\x09\x01", "0-8": b"AMQP\x01\x01\x08\x00"}
 HEADER_SIZE = 8
+# What clients of old sent as well, and RabbitMQ takes.
+_ASKED_FOR_BY = {header: version for version, header in PROTOCOL_HEADERS.items()}
+_ASKED_FOR_BY |= {b"AMQP\x01\x01\x09\x01": "0-8", b"AMQP\x01\x01\x00\x09": "0-9-1"}
 
 
 def frame(kind: int, channel: int, payload: bytes) -> bytes:
@@ -111,9 +114,9 @@ class FrameReader:
 
 def version_of(header: bytes) -> str:
     """The version that a client's protocol header asks for."""
-    for version, known in PROTOCOL_HEADERS.items():
-        if header == known or (version == "0-9-1" and header == b"AMQP\x01\x01\x09\x01"):
-            return version
+    version = _ASKED_FOR_BY.get(header)
+    if version is not None:
+        return version
     if header.startswith(b"AMQP"):
         raise ProtocolVersionMismatch(f"the peer speaks AMQP {_spoken(header)}; we speak 0-9-1 and 0-8")
     raise InvalidProtocolHeader(f"the peer does not speak AMQP: it began with {header!r}")

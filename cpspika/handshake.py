@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 from .codec import Method
-from .errors import LoginError, NotAllowed, ProtocolSyntaxError
+from .errors import AMQPError, LoginError, NotAllowed, ProtocolSyntaxError
 from .frames import MIN_SIZE
 from .parameters import ConnectionParameters
 
@@ -100,6 +100,12 @@ def tune(name: str, limits: Negotiated) -> Method:
     return Method(f"connection.{name}", shown)
 
 
+def _can(properties: dict[str, Any], capability: str) -> bool:
+    """Whether the peer's properties tell of a capability."""
+    capabilities = properties.get("capabilities")
+    return isinstance(capabilities, dict) and bool(capabilities.get(capability))
+
+
 class Host(NamedTuple):
     """What a server needs to open connections. `authenticate(mechanism, response, answers)` returns a user, or the next
     challenge as bytes, or raises; `answers` are the earlier responses. `enter(user, virtual_host)` raises where the
@@ -120,11 +126,16 @@ def server(host: Host) -> Handshake:
     method = yield (Method("connection.start", {**start, "mechanisms": host.mechanisms, "locales": "en_US"}),)
     mechanism, properties = method.mechanism, method.client_properties
     answers = [method.response]
-    user = host.authenticate(mechanism, answers)
-    while isinstance(user, bytes):
-        method = yield (Method("connection.secure", {"challenge": user}),)
-        answers.append(method.response)
+    try:
         user = host.authenticate(mechanism, answers)
+        while isinstance(user, bytes):
+            method = yield (Method("connection.secure", {"challenge": user}),)
+            answers.append(method.response)
+            user = host.authenticate(mechanism, answers)
+    except AMQPError as refusal:
+        # A client that doesn't expect a close here is hung up on, as the specification had it.
+        refusal.unspoken = not _can(properties, "authentication_failure_close")
+        raise
     tuned = yield (tune("tune", host.limits),)
     agreed = Negotiated(tuned.frame_max, tuned.channel_max, tuned.heartbeat, "", properties, user)
     for name in ("frame_max", "channel_max"):

@@ -200,7 +200,9 @@ class Link:
         channel = self._channels.get(number)
         if channel is None:
             if name != "channel.open" or self.state != "open":
-                raise UnopenedChannelError(f"{name} on channel {number}, which is not open")
+                raise UnopenedChannelError(
+                    f"CHANNEL_ERROR - expected 'channel.open': {name} came on channel {number}, which is not open"
+                )
             channel = _Channel()
         return channel
 
@@ -223,7 +225,9 @@ class Link:
             agreed: Negotiated = done.value
             self._handshake = None
             self.frame_max = agreed.frame_max
-            self._reader.limit = agreed.frame_max
+            # Some clients take frame_max for the payload's size. RabbitMQ lets them, and so does a server here.
+            leniency = frames.OVERHEAD if self.role == "server" and agreed.frame_max else 0
+            self._reader.limit = agreed.frame_max + leniency
             events.append((0, agreed))
 
     def _say(self, methods: tuple[Method, ...]) -> None:
@@ -284,7 +288,7 @@ class Link:
         if (
             ">connection.close" in CONNECTION[self.state]
             and self.state != "asked to close"
-            and (self._handshake is None or self.role == "server")
+            and (self._handshake is None or (self.role == "server" and not error.unspoken))
         ):
             self.answers.append(self.send(0, "connection.close", self._close_for(error)))
         if not self._deaf:
@@ -298,7 +302,9 @@ class Link:
 
     def _close_for(self, error: AMQPError) -> dict[str, Any]:
         """The close for what the last method that arrived, or its content, brought with it."""
-        blamed = self._blamed if isinstance(error, (UnexpectedMethodError, ChannelClosed)) else b""
+        blamed = (
+            self._blamed if isinstance(error, (UnexpectedMethodError, UnopenedChannelError, ChannelClosed)) else b""
+        )
         ids = {"class_id": int.from_bytes(blamed[:2], "big"), "method_id": int.from_bytes(blamed[2:], "big")}
         return {**self.close_arguments(error), **ids}
 
@@ -322,7 +328,7 @@ class Link:
             raise self._out_of_order(number, "not channel 0", direction, name)
         after = follow(CHANNEL, channel.state, direction, name)
         if after is None and direction + name == "<channel.open":
-            raise UnopenedChannelError(f"second 'channel.open' seen for channel {number}")
+            raise UnopenedChannelError(f"CHANNEL_ERROR - second 'channel.open' seen: channel {number} is open")
         if after is None:
             raise self._out_of_order(number, channel.state, direction, name)
         channel.state = after
@@ -388,6 +394,10 @@ class Link:
             raise HeartbeatTimeout("nothing was heard from the peer for two heartbeat intervals")
         idle, self._sent = sent == self._sent, sent
         return frames.HEARTBEAT_FRAME if idle else b""
+
+    def excuse(self) -> None:
+        """Counts the peer as heard: we didn't listen."""
+        self._heard = True
 
 
 _FRAME_BEGINS = bytes([frames.METHOD])

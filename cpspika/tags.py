@@ -71,6 +71,11 @@ class Window(Generic[T]):
             self._skip_holes()
         return [item]
 
+    def has(self, tag: int) -> bool:
+        """Whether a tag is unsettled."""
+        index = tag - self._first
+        return self._head <= index < len(self._items) and self._items[index] is not None
+
     def put_back(self, tag: int, item: T) -> None:
         """Makes a tag unsettled again that was taken."""
         index = tag - self._first

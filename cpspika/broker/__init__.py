@@ -10,10 +10,12 @@ it is for trying out and for tests, not for keeping messages safe.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 from ..adapters.memory_reactor import MemoryTransport
 from ..adapters.select_reactor import SelectReactor
@@ -23,13 +25,18 @@ from .server import MEMORY_HIGH, Broker
 __all__ = ["Broker", "Served", "embedded", "serve"]
 
 
+logger = logging.getLogger(__name__)
+
+
 class _Home:
     """A reactor in a thread of its own, for a broker to live in."""
 
-    def __init__(self, broker_of: Callable[[Reactor], Broker], name: str):
+    def __init__(self, broker_of: Callable[[SelectReactor], Broker], name: str):
         self.reactor = SelectReactor()
         self.broker = broker_of(self.reactor)
+        self.reactor.on_error = lambda error: logger.error("the broker goes on after a fault", exc_info=error)
         self._release = self.reactor.hold()
+        self._stopped = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         started = threading.Event()
         self.reactor.call_soon(started.set)
@@ -41,9 +48,12 @@ class _Home:
         self.reactor.run()
 
     def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+
         def end() -> None:
-            for session in list(self.broker.sessions):
-                session.drop()
+            self.broker.end()
             self._release()
             self.reactor.stop()
 
@@ -58,18 +68,16 @@ class Served(Broker):
     host: str
     port: int
     _home: _Home
-    _listener: Any
 
     @property
     def url(self) -> str:
         """For the first of its users."""
         name, password = next(iter(self.users.items()))
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"amqp://{name}:{password}@{host}:{self.port}/"
+        return f"amqp://{quote(name, safe='')}:{quote(password, safe='')}@{host}:{self.port}/%2F"
 
     def stop(self) -> None:
         """Cuts every link, and ends."""
-        self.call(self._listener.close)
         self._home.stop()
 
     def __enter__(self) -> Served:
@@ -95,11 +103,11 @@ def serve(
     served._home = home
     served.host = host
     try:
-        served._listener = served.call(lambda: home.reactor.listen(host, port, served.accept))
+        listener = served.call(lambda: served.listen(host, port))
     except OSError:
         home.stop()
         raise
-    served.port = served._listener.port
+    served.port = listener.port
     broker: Served = served
     return broker
 

@@ -6,18 +6,20 @@ from here, with its history (x-death) in its headers. Refusals are raised as the
 
 from __future__ import annotations
 
+import re
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
-from datetime import datetime, timezone
+from collections import deque
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 from ..fields import write_table
-from ..message import PROPERTIES_AT, BasicProperties, Message
-from .queues import Clock, Entry, Load, Queue
+from ..message import PROPERTIES_AT, Message
+from .deaths import goes_round, history, with_death
+from .queues import Clock, Entry, Load, Queue, field_type
 from .refusal import not_found, precondition_failed, refusal
-from .routing import MATCHERS, Matcher
+from .routing import MATCHERS, X_MATCHES, Matcher
 
 # Bits of the property flags, so that a message without the property isn't decoded to find that out.
 HAS_HEADERS = 1 << 13
@@ -118,6 +120,8 @@ class VirtualHost:
         }
         self.exchanges["amq.rabbitmq.trace"] = Exchange("amq.rabbitmq.trace", "topic", True, False, True, {})
         self.queues: dict[str, Queue] = {}
+        self.on_deleted: Callable[[Queue], object] | None = None  # hears of every queue's end
+        self._deaths: deque[tuple[Entry, str]] = deque()
 
     def __repr__(self) -> str:
         return f"<VirtualHost {self.name!r}: {len(self.exchanges)} exchanges, {len(self.queues)} queues>"
@@ -173,8 +177,7 @@ class VirtualHost:
             return  # RabbitMQ: deleting what isn't there is no error
         if if_unused and exchange.in_use:
             raise precondition_failed(f"exchange '{name}' in vhost '{self.name}' in use")
-        del self.exchanges[name]
-        self._forget_destination("exchange", name)
+        self._delete_exchanges([name])
 
     # --- queues -------------------------------------------------------------------------------------------------------
 
@@ -233,7 +236,9 @@ class VirtualHost:
             raise precondition_failed(f"{queue.described} not empty")
         if self.queues.get(queue.name) is queue:
             del self.queues[queue.name]
-            self._forget_destination("queue", queue.name)
+            self._delete_exchanges(self._forget_destination("queue", queue.name))
+        if self.on_deleted is not None:
+            self.on_deleted(queue)
         return queue.delete()
 
     # --- bindings -----------------------------------------------------------------------------------------------------
@@ -247,29 +252,53 @@ class VirtualHost:
     def unbind(
         self, source: str, kind: str, destination: str, key: str, arguments: Mapping[str, Any], owner: Any
     ) -> None:
-        binding = self._binding(source, kind, destination, key, arguments, owner)
-        self._unbind(self.exchange(source), binding)
+        """Takes a binding away. Where it, or either end, isn't there, that is no error, as in RabbitMQ."""
+        if not source:
+            raise refusal(403, "operation not permitted on the default exchange")
+        queue = self.queues.get(destination) if kind == "queue" else None
+        if queue is not None:
+            self.queue(destination, owner)
+        exchange = self.exchanges.get(source)
+        if exchange is not None:
+            binding = Binding(source, destination, kind, key, dict(arguments))
+            self._delete_exchanges(self._unbind(exchange, [binding]))
 
     def _binding(
         self, source: str, kind: str, destination: str, key: str, arguments: Mapping[str, Any], owner: Any
     ) -> Binding:
+        exchange = self.exchange(source)
         if kind == "queue":
             self.queue(destination, owner)
         else:
             self.exchange(destination)
         if not source or (kind == "exchange" and not destination):
             raise refusal(403, "operation not permitted on the default exchange")
+        if exchange.type == "headers" and arguments.get("x-match", "all") not in X_MATCHES:
+            raise precondition_failed(
+                f'Invalid x-match field value <<"{arguments["x-match"]}">>; '
+                "expected all, any, all-with-x, or any-with-x"
+            )
         return Binding(source, destination, kind, key, dict(arguments))
 
-    def _unbind(self, exchange: Exchange, binding: Binding) -> None:
-        removed = exchange.unbind(binding)
-        if removed and exchange.auto_delete and not exchange.in_use and exchange.name in self.exchanges:
-            self.delete_exchange(exchange.name, False)
+    def _unbind(self, exchange: Exchange, bindings: list[Binding]) -> list[str]:
+        """Takes bindings of an exchange away; returns its name if it goes with the last of them."""
+        removed = [exchange.unbind(binding) for binding in bindings]
+        gone = any(removed) and exchange.auto_delete and not exchange.in_use
+        return [exchange.name] if gone else []
 
-    def _forget_destination(self, kind: str, name: str) -> None:
+    def _delete_exchanges(self, names: list[str]) -> None:
+        """Deletes exchanges, and those that go with their last binding for it, however long the chain."""
+        while names:
+            name = names.pop()
+            if self.exchanges.pop(name, None) is not None:
+                names += self._forget_destination("exchange", name)
+
+    def _forget_destination(self, kind: str, name: str) -> list[str]:
+        """Takes every binding to a destination away; returns the exchanges that go for it."""
+        gone: list[str] = []
         for exchange in list(self.exchanges.values()):
-            for binding in exchange.bindings_to(kind, name):
-                self._unbind(exchange, binding)
+            gone += self._unbind(exchange, exchange.bindings_to(kind, name))
+        return gone
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 
@@ -322,7 +351,9 @@ class VirtualHost:
         for name in ("CC", "BCC"):
             value = headers.get(name, [])
             if not isinstance(value, list):
-                raise precondition_failed(f'invalid message: {{unacceptable_type_in_header,"{name}",{_kind(value)}}}')
+                raise precondition_failed(
+                    f'invalid message: {{unacceptable_type_in_header,"{name}",{field_type(value)}}}'
+                )
             keys += [key for key in value if isinstance(key, str)]
         if "BCC" in headers:
             properties = message.properties
@@ -332,75 +363,48 @@ class VirtualHost:
 
     @staticmethod
     def _ttl(message: Message) -> float | None:
-        if not flags(message) & HAS_EXPIRATION:
-            return None
-        text = message.properties.expiration or ""
-        if not text.isascii() or not text.isdigit():
-            raise precondition_failed(f"invalid expiration '{text}': no_integer")
-        return float(text)
+        return _milliseconds(message.properties.expiration or "") if flags(message) & HAS_EXPIRATION else None
+
+    def check(self, message: Message) -> None:
+        """Refuses a message whose properties cannot mean what they say."""
+        self._ttl(message)
+        if flags(message) & HAS_HEADERS and b"CC" in message.header:
+            for name, value in ((name, _headers(message).get(name)) for name in ("CC", "BCC")):
+                if value is not None and not isinstance(value, list):
+                    kind = f'"{name}",{field_type(value)}'
+                    raise precondition_failed(f"invalid message: {{unacceptable_type_in_header,{kind}}}")
 
     # --- dead letters -------------------------------------------------------------------------------------------------
 
     def _dead(self, entry: Entry, reason: str) -> None:
-        """Publishes what died in a queue to its dead-letter exchange, with its history."""
+        """What died in a queue goes to its dead-letter exchange. One death may bring about the next; they are worked
+        off here one after another, so that a long chain of queues doesn't exhaust the stack."""
+        self._deaths.append((entry, reason))
+        if len(self._deaths) > 1:
+            return  # whoever began is at it
+        while self._deaths:
+            self._bury(*self._deaths[0])
+            self._deaths.popleft()
+
+    def _bury(self, entry: Entry, reason: str) -> None:
+        """Publishes it again, with its history; not to a queue where it would go round for ever."""
         queue = entry.queue
         exchange = self.exchanges.get(queue.arguments["x-dead-letter-exchange"])
         if exchange is None:
             return
-        message = entry.message
-        deaths = list(_headers(message).get("x-death", ()))
-        if reason != "rejected" and _cycles(deaths, queue.name):
-            return
-        key = queue.arguments.get("x-dead-letter-routing-key", message.routing_key)
-        dead = _with_death(message, exchange.name, key, queue.name, reason, deaths)
-        self.publish(dead, exchange)
+        dead = with_death(
+            entry.message, exchange.name, queue.arguments.get("x-dead-letter-routing-key"), queue.name, reason
+        )
+        deaths = history(dead)
+        for target in self.route(exchange, dead):
+            if not goes_round(deaths, target.name):
+                target.push(dead, None)
 
 
 def _headers(message: Message) -> Mapping[str, Any]:
     return message.properties.headers or {} if flags(message) & HAS_HEADERS else {}
 
 
-def _cycles(deaths: list[dict[str, Any]], queue: str) -> bool:
-    """Whether it died here before, and nobody rejected it since: it would go round for ever."""
-    for death in deaths:
-        if death.get("reason") == "rejected":
-            return False
-        if death.get("queue") == queue:
-            return True
-    return False
-
-
-def _with_death(
-    message: Message, exchange: str, key: str, queue: str, reason: str, deaths: list[dict[str, Any]]
-) -> Message:
-    """The message as it goes to a dead-letter exchange: the newest death first, a repeated one counted."""
-    old = message.properties
-    headers = dict(old.headers or {})
-    known = next((death for death in deaths if (death.get("queue"), death.get("reason")) == (queue, reason)), None)
-    if known is not None:
-        deaths.remove(known)
-        death = {**known, "count": int(known.get("count", 0)) + 1}
-    else:
-        death = {
-            "count": 1,
-            "reason": reason,
-            "queue": queue,
-            "time": datetime.now(timezone.utc),
-            "exchange": message.exchange,
-            "routing-keys": [message.routing_key],
-        }
-        if old.expiration is not None:
-            death["original-expiration"] = old.expiration
-    headers["x-death"] = [death, *deaths]
-    for name, value in (("exchange", message.exchange), ("queue", queue), ("reason", reason)):
-        headers.setdefault(f"x-first-death-{name}", value)
-    values = {name: getattr(old, name) for name in _KEPT_PROPERTIES}
-    properties = BasicProperties(headers=headers, **values)
-    header = message.header[:PROPERTIES_AT] + properties.encode()
-    return Message("basic.publish", None, 0, False, exchange, key, header, message.body)
-
-
-_KEPT_PROPERTIES = [name for name in BasicProperties.__slots__ if name not in ("_encoded", "headers", "expiration")]
 _FIXED_ARGUMENTS = (
     "x-expires",
     "x-message-ttl",
@@ -421,6 +425,20 @@ def _locked(queue: Queue) -> Exception:
         f"cannot obtain exclusive access to locked {queue.described}. It could be originally declared on another "
         "connection or the exclusive property value does not match that of the original declaration.",
     )
+
+
+def _milliseconds(expiration: str) -> float:
+    """A message's own time to live; refuses in RabbitMQ's words what is none."""
+    number = re.match("[+-]?[0-9]+", expiration)
+    if number is None:
+        why = "no_integer"
+    elif number.end() < len(expiration):
+        why = f'{{leftover_string,"{expiration[number.end() :]}"}}'
+    elif int(expiration) < 0:
+        why = f"{{value_negative,{int(expiration)}}}"
+    else:
+        return float(int(expiration))
+    raise precondition_failed(f"invalid expiration '{expiration}': {why}")
 
 
 def _check_same(
@@ -451,9 +469,4 @@ def _quoted(value: Any) -> str:
 
 
 def _told(value: Any) -> str:
-    return "none" if value is None else f"the value '{_shown(value)}' of type '{_kind(value)}'"
-
-
-def _kind(value: Any) -> str:
-    """The type of a field, as RabbitMQ names it."""
-    return {bool: "bool", int: "signedint", str: "longstr", list: "array"}.get(type(value), type(value).__name__)
+    return "none" if value is None else f"the value '{_shown(value)}' of type '{field_type(value)}'"

@@ -6,7 +6,7 @@ dies here (rejected, expired, pushed out) is told to `on_dead`.
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
@@ -44,10 +44,21 @@ class Clock(Protocol):
 class Load:
     """What all messages of a broker weigh, in bytes: body, header, and an allowance for the objects that hold them."""
 
-    __slots__ = ("bytes",)
+    __slots__ = ("bytes", "mark", "on_light")
 
     def __init__(self) -> None:
         self.bytes = 0
+        self.mark = 0  # at so many bytes or fewer `on_light` is called, once
+        self.on_light: Callable[[], object] | None = None
+
+    def add(self, weight: int) -> None:
+        self.bytes += weight
+
+    def take(self, weight: int) -> None:
+        self.bytes -= weight
+        if self.on_light is not None and self.bytes <= self.mark:
+            call, self.on_light = self.on_light, None
+            call()
 
 
 ALLOWANCE = 500
@@ -88,7 +99,7 @@ class _Ready:
 
     def __iter__(self) -> Iterator[Entry]:
         for level in reversed(self._levels):
-            yield from level
+            yield from list(level)
 
     def _level(self, entry: Entry) -> deque[Entry]:
         if self._flat:
@@ -106,9 +117,7 @@ class _Ready:
             if not level or entry.position < level[0].position:
                 level.appendleft(entry)
             else:
-                merged = list(heapq.merge(level, [entry], key=_position))
-                level.clear()
-                level.extend(merged)
+                level.insert(bisect(level, entry.position, key=_position), entry)
 
     def head(self) -> Entry | None:
         for level in reversed(self._levels):
@@ -184,7 +193,7 @@ class _SingleActive(_Rotation):
         self._turns.setdefault(taker.priority, deque()).append(taker)
 
 
-# name: (accepted types, least value)
+# name: least value
 _NUMBERS = {
     "x-message-ttl": 0,
     "x-expires": 1,
@@ -194,35 +203,59 @@ _NUMBERS = {
 }
 _TEXTS = ("x-dead-letter-exchange", "x-dead-letter-routing-key", "x-overflow", "x-queue-mode", "x-queue-type")
 _OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")
+_MODES = ("default", "lazy")
+MAX_PRIORITY = 255
+_TYPES = {bool: "bool", int: "signedint", str: "longstr", list: "array", dict: "table"}
+
+
+def field_type(value: Any) -> str:
+    """The type of a field's value, as RabbitMQ names it."""
+    return _TYPES.get(type(value), type(value).__name__)
 
 
 def check_arguments(arguments: Mapping[str, Any], what: str) -> None:
     """Refuses what RabbitMQ refuses of a queue's arguments; those that nobody knows are kept and ignored, as there."""
-    for name, least in _NUMBERS.items():
-        value = arguments.get(name)
-        if value is None and name not in arguments:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool):
-            kind = "longstr" if isinstance(value, str) else type(value).__name__
-            raise precondition_failed(f"invalid arg '{name}' for {what}: \"expected integer, got {kind}\"")
-        if value < least or (name == "x-max-priority" and value > 255):
-            raise precondition_failed(f"invalid arg '{name}' for {what}: {value} is out of range")
-    for name in _TEXTS:
-        if name in arguments and not isinstance(arguments[name], str):
-            raise precondition_failed(f"invalid arg '{name}' for {what}: expected a string, not {arguments[name]!r}")
-    if arguments.get("x-overflow", "drop-head") not in _OVERFLOWS:
-        raise precondition_failed(
-            f"invalid arg 'x-overflow' for {what}: {arguments['x-overflow']!r} is no overflow policy"
-        )
+    for name, value in arguments.items():
+        why = _objection(name, value)
+        if why is not None:
+            raise precondition_failed(f"invalid arg '{name}' for {what}: {why}")
     if "x-dead-letter-routing-key" in arguments and "x-dead-letter-exchange" not in arguments:
-        raise precondition_failed(
-            f"invalid arg 'x-dead-letter-routing-key' for {what}: there is no x-dead-letter-exchange"
-        )
-    if arguments.get("x-queue-type", "classic") != "classic":
-        raise precondition_failed(
-            f"invalid arg 'x-queue-type' for {what}: this broker has classic queues alone; "
-            f"{arguments['x-queue-type']!r} promises copies on disk and on other nodes"
-        )
+        raise precondition_failed(f"invalid arg 'x-dead-letter-routing-key' for {what}: routing_key_but_no_dlx_defined")
+
+
+def _objection(name: str, value: Any) -> str | None:
+    """Why a queue cannot have an argument, in RabbitMQ's words, or None."""
+    if name in _NUMBERS:
+        return _objection_to_number(name, value)
+    if name == "x-single-active-consumer":
+        return None if isinstance(value, bool) else f"{{unacceptable_type,{field_type(value)}}}"
+    if name in _TEXTS:
+        return _objection_to_text(name, value)
+    return None
+
+
+def _objection_to_number(name: str, value: Any) -> str | None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return f'"expected integer, got {field_type(value)}"'
+    if value < _NUMBERS[name]:
+        return "{value_zero,0}" if value == 0 else f"{{value_negative,{value}}}"
+    if name == "x-max-priority" and value > MAX_PRIORITY:
+        return f"{{max_value_exceeded,{value}}}"
+    return None
+
+
+def _objection_to_text(name: str, value: Any) -> str | None:
+    if not isinstance(value, str):
+        return f"{{unacceptable_type,{field_type(value)}}}"
+    if name == "x-overflow" and value not in _OVERFLOWS:
+        return "invalid_overflow"
+    if name == "x-queue-mode" and value not in _MODES:
+        return f"\"unsupported queue mode '{value}'\""
+    if name == "x-queue-type" and value in ("quorum", "stream"):
+        return f"this broker has classic queues alone; '{value}' promises copies on disk and on other nodes"
+    if name == "x-queue-type" and value != "classic":
+        return f"\"unsupported queue type '{value}'\""
+    return None
 
 
 class Queue:
@@ -266,8 +299,10 @@ class Queue:
         self._rejected_die = get("x-overflow") == "reject-publish-dlx"
         self._bounded = self._max_length is not None or self._max_bytes is not None
         self._ready = _Ready(1 + int(get("x-max-priority") or 0))
-        self._rotation = _SingleActive() if get("x-single-active-consumer") else _Rotation()
+        self.single_active = bool(get("x-single-active-consumer"))
+        self._rotation = _SingleActive() if self.single_active else _Rotation()
         self._next_position = 0
+        self._fresh: Entry | None = None
         self._expiry: tuple[float, Timer] | None = None
         self._idle: Timer | None = None
         self._used = False
@@ -311,11 +346,11 @@ class Queue:
         entry = self._entry(message, ttl)
         self._ready.append(entry)
         self.bytes += entry.size
-        self._load.bytes += entry.weight
+        self._load.add(entry.weight)
+        self._fresh = entry  # one that lives for 0 ms may still go to a consumer that waits
         self.dispatch()
-        if self._bounded and not self._rejects:
-            while len(self._ready) and self._over(0, 0):
-                self._die(self._take_head(), "maxlen")
+        self._fresh = None
+        self._drop_excess()
         if self._ready and (ttl is not None or self._ttl is not None):
             self._expire()
         return True
@@ -334,17 +369,23 @@ class Queue:
             size is not None and self.bytes + octets > size
         )
 
+    def _drop_excess(self) -> None:
+        if self._bounded and not self._rejects:
+            while len(self._ready) and self._over(0, 0):
+                self._die(self._take_head(), "maxlen")
+
     def requeue(self, entries: list[Entry]) -> None:
         """Takes entries back to their old places; they will be redelivered."""
         self.unacknowledged -= len(entries)
         if self.deleted:
             for entry in entries:
-                self._load.bytes -= entry.weight
+                self._load.take(entry.weight)
             return
         for entry in entries:
             entry.redelivered = True
             self.bytes += entry.size
         self._ready.put_back(entries)
+        self._drop_excess()
         self.dispatch()
         self._expire()
 
@@ -372,7 +413,7 @@ class Queue:
 
     def _handed_out(self, entry: Entry, no_ack: bool) -> None:
         if no_ack:
-            self._load.bytes -= entry.weight
+            self._load.take(entry.weight)
         else:
             self.unacknowledged += 1
 
@@ -380,7 +421,7 @@ class Queue:
         """The first ready entry that hasn't expired."""
         while self._ready:
             entry = self._take_head()
-            if entry.expires is None or entry.expires > self._clock.time():
+            if entry.expires is None or entry is self._fresh or entry.expires > self._clock.time():
                 return entry
             self._die(entry, "expired")
         return None
@@ -393,26 +434,27 @@ class Queue:
     def settle(self, entry: Entry) -> None:
         """It was acknowledged."""
         self.unacknowledged -= 1
-        self._load.bytes -= entry.weight
+        self._load.take(entry.weight)
 
     def reject(self, entry: Entry) -> None:
         """It was refused, and not to be requeued."""
         self.unacknowledged -= 1
         if self.deleted:
-            self._load.bytes -= entry.weight
+            self._load.take(entry.weight)
         else:
             self._die(entry, "rejected")
 
     def _die(self, entry: Entry, reason: str) -> None:
-        self._load.bytes -= entry.weight
+        self._load.take(entry.weight)
         if "x-dead-letter-exchange" in self.arguments:
             self._on_dead(entry, reason)
 
     def purge(self) -> int:
         count = len(self._ready)
-        self._load.bytes -= sum(entry.weight for entry in self._ready)
+        weight = sum(entry.weight for entry in self._ready)
         self._ready.clear()
         self.bytes = 0
+        self._load.take(weight)
         return count
 
     # --- time ---------------------------------------------------------------------------------------------------------

@@ -89,13 +89,13 @@ class Topic:
 
     def bind(self, key: str, arguments: Mapping[str, Any], destination: Destination) -> None:
         node = self._root
-        for word in key.split("."):
+        for word in _words(key):
             node = node.words.setdefault(word, _Node())
         node.bound.add(destination)
 
     def unbind(self, key: str, arguments: Mapping[str, Any], destination: Destination) -> None:
         path = [self._root]
-        words = key.split(".")
+        words = _words(key)
         for word in words:
             path.append(path[-1].words[word])
         path[-1].bound.discard(destination)
@@ -106,7 +106,7 @@ class Topic:
 
     def match(self, key: str, headers: Headers) -> Iterable[Destination]:
         found: dict[Destination, None] = {}
-        words = key.split(".")
+        words = _words(key)
         # A place in the trie and one in the key; a pair is visited once, however many `#` lead to it.
         todo = [(self._root, 0)]
         seen = set()
@@ -126,6 +126,11 @@ class Topic:
                 if after is not None and word != "#":
                     todo.append((after, at + 1))
         return found
+
+
+def _words(key: str) -> list[str]:
+    """The words of a key; the empty key has none."""
+    return key.split(".") if key else []
 
 
 class HeadersMatch:
@@ -154,9 +159,16 @@ def _holds(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
         if name != "x-match" and (how.endswith("-with-x") or not name.startswith("x-"))
     ]
     # An argument without a value asks only that the header be there.
-    hits = (name in given and (value is None or given[name] == value) for name, value in counted)
+    hits = (name in given and (value is None or _same(given[name], value)) for name, value in counted)
     return any(hits) if how.startswith("any") else all(hits)
 
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal, and of one type: True is not 1, nor 1 1.0."""
+    return type(one) is type(other) and bool(one == other)
+
+
+X_MATCHES = ("all", "any", "all-with-x", "any-with-x")
 
 MATCHERS: dict[str, Callable[[], Matcher]] = {
     "direct": Direct,

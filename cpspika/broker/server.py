@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..errors import OperationTimeout
 from ..handshake import Negotiated
 from ..message import Message
-from ..reactor import Reactor, Transport
+from ..reactor import Acceptor, Listener, Reactor, Transport
 from .model import Binding, Exchange, VirtualHost
 from .queues import Load, Queue
 from .session import Session
@@ -27,6 +27,12 @@ T = TypeVar("T")
 LIMITS = Negotiated(frame_max=131072, channel_max=2047, heartbeat=60, virtual_host="", peer_properties={})
 MEMORY_HIGH = 512 * 1024 * 1024
 PATIENCE = 10.0  # seconds that a call from another thread waits for the broker's
+
+
+class Host(Reactor, Protocol):
+    """A reactor that a broker can live on."""
+
+    def listen(self, host: str, port: int, acceptor: Acceptor) -> Listener: ...
 
 
 class Broker:
@@ -41,16 +47,19 @@ class Broker:
 
     def __init__(
         self,
-        reactor: Reactor,
+        reactor: Host,
         users: Mapping[str, str] | None = None,
         vhosts: Iterable[str] = ("/",),
         memory_high: int = MEMORY_HIGH,
         limits: Negotiated = LIMITS,
     ):
-        self.reactor = reactor
+        self.reactor: Reactor = reactor
+        self._host = reactor
         self.users = dict(users or {"guest": "guest"})
         self.load = Load()
         self.vhosts = {name: VirtualHost(name, reactor, self.load) for name in vhosts}
+        for vhost in self.vhosts.values():
+            vhost.on_deleted = self._forget
         self.memory_high = memory_high
         self.limits = limits
         self.sessions: dict[Session, None] = {}
@@ -58,7 +67,8 @@ class Broker:
         self.blocked: str | None = None
         self.refuses_logins = False
         self._nacks = 0
-        self._stopped = False
+        self._listeners: list[Listener] = []
+        self.stopped = False  # publishers are told to wait
         self._thread: int | None = None
 
     def __repr__(self) -> str:
@@ -68,6 +78,20 @@ class Broker:
     def accept(self, transport: Transport) -> Session:
         """A client has connected: returns who owns the transport from here on."""
         return Session(self, transport)
+
+    def listen(self, host: str, port: int) -> Listener:
+        """Accepts clients at host and port (0: a free one), until `end`."""
+        listener = self._host.listen(host, port, self.accept)
+        self._listeners.append(listener)
+        return listener
+
+    def end(self) -> None:
+        """Listens no longer, and cuts every link."""
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        for session in list(self.sessions):
+            session.drop_now()
 
     # --- looking in ---------------------------------------------------------------------------------------------------
 
@@ -147,7 +171,7 @@ class Broker:
 
     def drop_links(self) -> None:
         """Cuts every link without a word."""
-        self._each(list(self.sessions), Session.drop)
+        self._each(list(self.sessions), Session.drop_now)
 
     def stall(self, stalled: bool = True) -> None:
         """Reads nothing more from any client, and so answers nothing, until stall(False)."""
@@ -191,17 +215,23 @@ class Broker:
         return True
 
     def weigh(self) -> None:
-        """Stops publishers when the messages weigh too much, and lets them go on when half of that is gone."""
+        """Stops publishers when the messages weigh too much; `_lightened` lets them go on when half of that is gone."""
         load = self.load.bytes
-        if load > self.memory_high:
-            if not self._stopped:
-                self._stopped = True
-                self._flow(False, publishers_only=True)
-            if load > 2 * self.memory_high:
-                for session in list(self.sessions):
-                    session.hold_back(session.published)
-        elif self._stopped and load < self.memory_high // 2:
-            self._stopped = False
-            self._flow(True, publishers_only=True)
+        if load > self.memory_high and not self.stopped:
+            self.stopped = True
+            self.load.mark, self.load.on_light = self.memory_high // 2, lambda: self.reactor.call_soon(self._lightened)
+            self._flow(False, publishers_only=True)
+        if load > 2 * self.memory_high:
             for session in list(self.sessions):
-                session.hold_back(False)
+                session.hold_back(session.published)
+
+    def _lightened(self) -> None:
+        self.stopped = False
+        self._flow(True, publishers_only=True)
+        for session in list(self.sessions):
+            session.hold_back(False)
+
+    @staticmethod
+    def _forget(queue: Queue) -> None:
+        if queue.owner is not None:
+            queue.owner.exclusive.pop(queue, None)

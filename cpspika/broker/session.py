@@ -7,7 +7,8 @@ connection, with the code that it names. Whatever a client sends, it can hurt it
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from ..message import PROPERTIES_AT, Message
 from ..reactor import Reactor, Timer, Transport
 from ..version import __version__
 from .model import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
-from .queues import Queue
+from .queues import Queue, field_type
 from .refusal import precondition_failed, refusal
 from .subscription import REPLY_TO, Consumer, ServerChannel
 
@@ -53,9 +54,12 @@ class House(Protocol):
     blocked: str | None
     refuses_logins: bool
 
+    stopped: bool
+
     def nacks_now(self) -> bool: ...
     def reply(self, message: Message) -> bool: ...
     def weigh(self) -> None: ...
+    def call(self, function: Callable[[], Any]) -> Any: ...
 
 
 class Session:
@@ -65,6 +69,7 @@ class Session:
         self.broker = broker
         self.transport: Transport | None = transport
         self.link = Link("server", None, None)
+        self._received: deque[Iterator[tuple[int, Event]]] = deque()
         self.user: str | None = None
         self.channel_max = 0
         self.vhost: VirtualHost
@@ -73,10 +78,11 @@ class Session:
         self.congested = False
         self.published = False  # a publisher is what flow control is for
         self._stalled = self._held_back = False
-        self._exclusive: dict[Queue, None] = {}
+        self._readable = b""
+        self.exclusive: dict[Queue, None] = {}
         self._confirming: dict[ServerChannel, None] = {}
         self._timers: dict[str, Timer] = {}
-        self._later("handshake", HANDSHAKE, self.drop)
+        self._later("handshake", HANDSHAKE, self.drop_now)
         broker.sessions[self] = None
 
     def __repr__(self) -> str:
@@ -123,12 +129,22 @@ class Session:
         return rest
 
     def _receive(self, data: bytes) -> None:
-        for number, event in self.link.events(data):
+        self._received.append(self.link.events(data))
+        self._work()
+
+    def _work(self) -> None:
+        """Deals with what has been received, as long as the client takes the answers: one that sends and doesn't read
+        must not have us hold everything that it asked for."""
+        while self._received and not self._over_full():
+            event = next(self._received[0], None)
             self._write_answers()
-            self._handle(number, event)
+            if event is None:
+                self._received.popleft()
+            elif self.transport is not None:
+                self._handle(*event)
             if self.transport is None:
-                return
-        self._write_answers()
+                self._received.clear()
+        self._pause()
         for channel in self._confirming:
             channel.confirm_all()
         self._confirming.clear()
@@ -224,14 +240,18 @@ class Session:
     def _tick(self, interval: int) -> None:
         if self.transport is None:
             return
+        self._later("heartbeat", interval / 2, partial(self._tick, interval))
+        if self._stalled:
+            return
+        if self._held_back or self._received:
+            self.link.excuse()  # it may well have been heard, had we listened
         try:
             due = self.link.tick(self.transport.queued)
         except HeartbeatTimeout:
-            self.drop()
+            self.drop_now()
             return
         if due:
             self.write([due])
-        self._later("heartbeat", interval / 2, partial(self._tick, interval))
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -241,6 +261,10 @@ class Session:
             transport.write(chunks)
             if transport.queued - transport.written > HIGH_WATER:
                 self.congested = True
+
+    def _over_full(self) -> bool:
+        transport = self.transport
+        return transport is not None and transport.queued - transport.written > 2 * HIGH_WATER
 
     def send(self, number: int, name: str, arguments: dict[str, Any]) -> None:
         if self.transport is not None:
@@ -261,6 +285,8 @@ class Session:
             self.congested = False
             for channel in list(self.channels.values()):
                 channel.unpark()
+            if self._received:
+                self._work()
 
     def tell_blocked(self, reason: str | None) -> None:
         """connection.blocked, or unblocked where there is no reason, to a client that wants to hear of it."""
@@ -271,9 +297,13 @@ class Session:
                 self.send(0, "connection.blocked", {"reason": reason})
 
     def stall(self, stalled: bool = True) -> None:
-        """By hand: reads nothing from the client, or goes on."""
-        self._stalled = stalled
-        self._pause()
+        """By hand: reads nothing from the client and says nothing, or goes on."""
+
+        def carry_out() -> None:
+            self._stalled = stalled
+            self._pause()
+
+        self.call(carry_out)
 
     def hold_back(self, held: bool) -> None:
         """The broker has too much to hold: this client's publishes wait in its own buffers."""
@@ -282,13 +312,13 @@ class Session:
 
     def _pause(self) -> None:
         if self.transport is not None:
-            self.transport.pause_reading(self._stalled or self._held_back)
+            self.transport.pause_reading(self._stalled or self._held_back or bool(self._received))
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def close(self, code: int = 320, text: str = "CONNECTION_FORCED - closed by hand") -> None:
         """Closes the connection from the broker's side."""
-        self._close(refusal(code, text.partition(" - ")[2] or text, hard=True))
+        self.call(lambda: self._close(refusal(code, text.partition(" - ")[2] or text, hard=True)))
 
     def _close(self, error: AMQPError, class_id: int = 0, method_id: int = 0) -> None:
         if self.transport is None:
@@ -296,7 +326,7 @@ class Session:
         try:
             self.send(0, "connection.close", _close_arguments(error, class_id, method_id))
         except AMQPError:
-            self.drop()
+            self.drop_now()
             return
         self._await_close_ok()
 
@@ -304,7 +334,7 @@ class Session:
         """connection.close is under way: nothing of the client's holds any more."""
         self._end()
         if self.link.state == "closing":
-            self._later("linger", LINGER, self.drop)
+            self._later("linger", LINGER, self.drop_now)
         else:
             self.hang_up()
 
@@ -322,14 +352,24 @@ class Session:
             transport.close()
 
     def drop(self) -> None:
-        """The link ends at once."""
+        """Cuts the link without a word."""
+        self.call(self.drop_now)
+
+    def drop_now(self) -> None:
+        """`drop`, in the broker's thread."""
         transport, self.transport = self.transport, None
         self._gone()
         if transport is not None:
             transport.abort()
 
-    def drop_soon(self) -> None:
-        self.broker.reactor.call_soon(self.drop)
+    def soon(self, call: Callable[[], object]) -> None:
+        self.broker.reactor.call_soon(call)
+
+    def call(self, call: Callable[[], object]) -> object:
+        return self.broker.call(call)
+
+    def nacks_now(self) -> bool:
+        return self.broker.nacks_now()
 
     def expect_replies(self, token: str, channel: ServerChannel | None) -> None:
         if channel is None:
@@ -352,10 +392,10 @@ class Session:
         self._cancel("heartbeat")
         for channel in list(self.channels.values()):
             self._end_channel(channel)
-        for queue in list(self._exclusive):
+        for queue in list(self.exclusive):
             if not queue.deleted:
                 self.vhost.delete_queue(queue)
-        self._exclusive.clear()
+        self.exclusive.clear()
 
     def _end_channel(self, channel: ServerChannel) -> None:
         self.channels.pop(channel.number, None)
@@ -402,6 +442,10 @@ class Session:
         self._answer(channel, method)
 
     def _on_queue_declare(self, channel: ServerChannel, method: Method) -> None:
+        token = method.queue[len(REPLY_TO) + 1 :]
+        if method.passive and method.queue.startswith(REPLY_TO) and (not token or token in self.broker.replies):
+            self._answer(channel, method, queue=method.queue, message_count=0, consumer_count=1)
+            return
         name = method.queue or (channel.last_queue if method.passive else "")
         queue = self.vhost.declare_queue(
             name,
@@ -413,7 +457,7 @@ class Session:
             self,
         )
         if queue.owner is self:
-            self._exclusive[queue] = None
+            self.exclusive[queue] = None
         channel.last_queue = queue.name
         self._answer(channel, method, queue=queue.name, message_count=len(queue), consumer_count=queue.consumer_count)
 
@@ -442,7 +486,7 @@ class Session:
         if name in self.vhost.queues:
             queue = self.vhost.queue(name, self)
             count = self.vhost.delete_queue(queue, method.if_unused, method.if_empty)
-            self._exclusive.pop(queue, None)
+            self.exclusive.pop(queue, None)
         self._answer(channel, method, message_count=count)
 
     # --- consuming ----------------------------------------------------------------------------------------------------
@@ -463,10 +507,11 @@ class Session:
             self._answer(channel, method, consumer_tag=tag)
             return
         queue = self._queue(channel, method.queue)
-        if any(consumer.exclusive for consumer in queue.consumers) or (method.exclusive and queue.consumer_count):
+        taken = any(consumer.exclusive for consumer in queue.consumers)
+        if taken or (method.exclusive and (queue.consumer_count or queue.single_active)):
             raise refusal(403, f"{queue.described} in exclusive use")
-        arguments = method.arguments.get("arguments") or {}
-        consumer = Consumer(channel, queue, tag, method.no_ack, method.exclusive, _priority(arguments))
+        priority = _priority(method.arguments.get("arguments") or {}, queue)
+        consumer = Consumer(channel, queue, tag, method.no_ack, method.exclusive, priority)
         self._answer(channel, method, consumer_tag=tag)
         channel.consumers[tag] = consumer
         queue.add_consumer(consumer)
@@ -474,6 +519,7 @@ class Session:
 
     def _on_basic_cancel(self, channel: ServerChannel, method: Method) -> None:
         consumer = channel.consumers.pop(method.consumer_tag, None)
+        channel.cancel_replies(method.consumer_tag)
         self._answer(channel, method, consumer_tag=method.consumer_tag)
         if consumer is not None:
             consumer.stop()
@@ -522,6 +568,8 @@ class Session:
 
     def _on_basic_publish(self, channel: ServerChannel, message: Message) -> None:
         self.published = True
+        if self.broker.stopped:
+            channel.set_flow(False)
         details = message.details or {}
         if details.get("immediate"):
             raise refusal(540, "immediate=true")
@@ -533,6 +581,8 @@ class Session:
         channel.publish(partial(self._publish, channel, message, exchange, details.get("mandatory", False)))
 
     def _check_properties(self, channel: ServerChannel, message: Message) -> None:
+        self._check_readable(message)
+        self.vhost.check(message)
         if flags(message) & HAS_USER_ID and message.properties.user_id != self.user:
             raise precondition_failed(
                 f"user_id property set to '{message.properties.user_id}' but authenticated user was '{self.user}'"
@@ -542,10 +592,19 @@ class Session:
             properties.reply_to = channel.reply_address()
             message.header = message.header[:PROPERTIES_AT] + properties.encode()
 
+    def _check_readable(self, message: Message) -> None:
+        """Properties are looked at here, while a fault is still their publisher's; but not the same ones twice."""
+        properties = message.header[PROPERTIES_AT:]
+        if properties != self._readable:
+            _ = message.properties
+            self._readable = properties
+
     def _publish(self, channel: ServerChannel, message: Message, exchange: Exchange, mandatory: bool) -> bool:
         """Publishes now; returns whether it was taken."""
         if not exchange.name and message.routing_key.startswith(REPLY_TO + "."):
-            routed, taken = self.broker.reply(message), True
+            # RabbitMQ returns a mandatory reply though it delivers it: a token is no queue.
+            self.broker.reply(message)
+            routed, taken = False, True
         else:
             routed, taken = self.vhost.publish(message, exchange)
         if mandatory and not routed:
@@ -556,7 +615,7 @@ class Session:
                 "routing_key": message.routing_key,
             }
             self.send_content(channel.number, "basic.return", returned, message)
-        return taken and not self.broker.nacks_now()
+        return taken
 
     def _on_confirm_select(self, channel: ServerChannel, method: Method) -> None:
         channel.select_confirms()
@@ -597,10 +656,11 @@ def _credentials(mechanism: str, response: bytes) -> tuple[str, str]:
     raise refusal(403, f"Login was refused using authentication mechanism {mechanism}.", hard=True)
 
 
-def _priority(arguments: dict[str, Any]) -> int:
+def _priority(arguments: dict[str, Any], queue: Queue) -> int:
     priority = arguments.get("x-priority", 0)
     if not isinstance(priority, int) or isinstance(priority, bool):
-        raise precondition_failed(f"invalid arg 'x-priority': expected a number, not {priority!r}")
+        why = f'"expected integer, got {field_type(priority)}"'
+        raise precondition_failed(f"invalid arg 'x-priority' for {queue.described}: {why}")
     return priority
 
 

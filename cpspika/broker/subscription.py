@@ -32,7 +32,12 @@ class Carrier(Protocol):
     def expect_replies(self, token: str, channel: ServerChannel | None) -> None:
         """Messages to this token of direct reply-to are for the channel, or for nobody any more."""
 
-    def drop_soon(self) -> None: ...
+    def nacks_now(self) -> bool: ...
+    def soon(self, call: Callable[[], object]) -> None: ...
+    def call(self, call: Callable[[], object]) -> object:
+        """Carries it out in the broker's thread."""
+
+    def drop_now(self) -> None: ...
 
 
 class Consumer:
@@ -53,13 +58,13 @@ class Consumer:
 
     def wants(self) -> bool:
         channel = self.channel
-        if channel.session.congested:
+        if channel.session.congested or channel.ended:
             return False
         if self.no_ack:
             return True
         if self.prefetch and self.unacknowledged >= self.prefetch:
             return False
-        return not channel.global_prefetch or len(channel.unsettled) < channel.global_prefetch
+        return not channel.global_prefetch or channel.unacknowledged < channel.global_prefetch
 
     def take(self, entry: Entry) -> None:
         message = entry.message
@@ -75,8 +80,12 @@ class Consumer:
     def cancelled(self) -> None:
         """The queue is gone: the client is told, if it can hear it."""
         self.channel.consumers.pop(self.tag, None)
+        # Behind the delete-ok, if it is this client who deletes it.
+        self.channel.session.soon(self._tell_cancelled)
+
+    def _tell_cancelled(self) -> None:
         session = self.channel.session
-        if session.is_open and session.capabilities.get("consumer_cancel_notify"):
+        if session.is_open and not self.channel.ended and session.capabilities.get("consumer_cancel_notify"):
             session.send(self.channel.number, "basic.cancel", {"consumer_tag": self.tag, "no_wait": True})
 
     def stop(self) -> None:
@@ -114,6 +123,8 @@ class ServerChannel:
         self.number = number
         self.consumers: dict[str, Consumer] = {}
         self.unsettled: Window[Handed] = Window()
+        self.unacknowledged = 0  # by its consumers
+        self.ended = False
         self.prefetch = 0
         self.global_prefetch = 0
         self.last_queue = ""
@@ -130,7 +141,7 @@ class ServerChannel:
 
     def close(self, code: int = 320, text: str = "CONNECTION_FORCED - closed by hand") -> None:
         """Closes the channel from the broker's side."""
-        self.session.close_channel(self, code, text.partition(" - ")[2] or text)
+        self.session.call(lambda: self.session.close_channel(self, code, text.partition(" - ")[2] or text))
 
     # --- deliveries ---------------------------------------------------------------------------------------------------
 
@@ -147,6 +158,7 @@ class ServerChannel:
             return self.unsettled.skip()
         if consumer is not None:
             consumer.unacknowledged += 1
+            self.unacknowledged += 1
         return self.unsettled.add(Handed(entry, consumer, self.unsettled.next_tag))
 
     def deliver(self, details: dict[str, object], message: Message) -> None:
@@ -154,11 +166,13 @@ class ServerChannel:
             self.session.send_content(self.number, "basic.deliver", details, message)
         except AMQPError:
             # It doesn't fit the frame_max that this client agreed on. That is no affair of whoever published it.
-            self.session.drop_soon()
+            self.session.soon(self.session.drop_now)
 
     def settle(self, verdict: str, tag: int, multiple: bool) -> None:
         """verdict: "ack", "requeue" or "reject"."""
         try:
+            if tag and multiple and not self.unsettled.has(tag):
+                raise KeyError(tag)
             handed = self.unsettled.take(tag, multiple)
         except KeyError:
             raise precondition_failed(f"unknown delivery tag {tag}") from None
@@ -174,6 +188,7 @@ class ServerChannel:
         for entry, consumer, _ in handed:
             if consumer is not None:
                 consumer.unacknowledged -= 1
+                self.unacknowledged -= 1
                 freed[consumer] = None
             if verdict == "ack":
                 entry.queue.settle(entry)
@@ -207,6 +222,11 @@ class ServerChannel:
         self._replies = _Replies(tag, unique_name(""))
         self.session.expect_replies(self._replies.token, self)
 
+    def cancel_replies(self, tag: str) -> None:
+        if self._replies is not None and self._replies.tag == tag:
+            self.session.expect_replies(self._replies.token, None)
+            self._replies = None
+
     def reply_address(self) -> str:
         if self._replies is None:
             raise precondition_failed("fast reply consumer does not exist")
@@ -236,7 +256,8 @@ class ServerChannel:
             return
         tag = self._next_publish
         self._next_publish += 1
-        self._verdicts.append((tag, carry_out()))
+        taken = carry_out()
+        self._verdicts.append((tag, taken and not self.session.nacks_now()))
         self.session.confirm_soon(self)
 
     def select_confirms(self) -> None:
@@ -281,12 +302,14 @@ class ServerChannel:
             self.session.send(self.number, "channel.flow", {"active": active})
 
     def end(self) -> None:
-        """Gives back what the channel holds: consumers first, so that nothing is requeued to one of them."""
+        """Gives back what the channel holds. Its consumers want nothing any more, but hold their places until what they
+        had is requeued: the next in turn shall be served in order."""
+        self.ended = True
         if self._replies is not None:
-            self.session.expect_replies(self._replies.token, None)
-        consumers, self.consumers = list(self.consumers.values()), {}
-        for consumer in consumers:
-            consumer.stop()
+            self.cancel_replies(self._replies.tag)
         if self._transaction is not None:
             self.rollback()
         self._settle("requeue", self.unsettled.take(0, multiple=True))
+        consumers, self.consumers = list(self.consumers.values()), {}
+        for consumer in consumers:
+            consumer.stop()
