@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import errors
 from .channel import Channel, QueueDeclareOk
 from .connection import Connection
-from .doors import AsyncoreConnection, BlockingConnection, SelectConnection, connect
+from .doors import connect
 from .errors import *  # noqa: F403 (errors.__all__ is every class of the tree)
 from .message import BasicProperties, Message
 from .parameters import (
@@ -21,11 +21,12 @@ from .parameters import (
     ExternalCredentials,
     PlainCredentials,
 )
-from .sync import SyncChannel, SyncConnection
 from .version import __version__
 
 if TYPE_CHECKING:
     from . import broker
+    from .sync import SyncChannel, SyncConnection
+    from .sync_doors import AsyncoreConnection, BlockingConnection, SelectConnection
 
 __all__ = [
     "AmqplainCredentials",
@@ -50,10 +51,26 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # A program that doesn't ask for the broker doesn't pay for its import.
-    if name == "broker":
-        import importlib
+# A program pays for the import of what it asks for: the facade, the broker.
+_LAZY = {
+    "AsyncoreConnection": ".sync_doors",
+    "BlockingConnection": ".sync_doors",
+    "SelectConnection": ".sync_doors",
+    "SyncChannel": ".sync",
+    "SyncConnection": ".sync",
+}
 
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name == "broker":
         return importlib.import_module(".broker", __name__)
+    if name in _LAZY:
+        found = globals()[name] = getattr(importlib.import_module(_LAZY[name], __name__), name)
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -20,6 +20,7 @@ from .continuations import Call, Continuation, OnDone, check_callable, operation
 from .errors import (
     AMQPError,
     ChannelClosed,
+    ConnectionForked,
     ConsumerCancelled,
     DuplicateConsumerTag,
     InvalidArgumentType,
@@ -137,6 +138,8 @@ class Channel:
 
     def closed_error(self) -> AMQPError:
         """What an operation on the closed channel is told."""
+        if isinstance(self.close_reason, ConnectionForked):
+            return self.close_reason
         error = ChannelClosed(
             f"channel {self.number} is closed" + (f": {self.close_reason}" if self.close_reason else "")
         )

@@ -8,7 +8,7 @@ and whatever ends it settles everything that waits, once.
 from __future__ import annotations
 
 import os
-import platform
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,7 +53,7 @@ LINGER = 5.0  # seconds to wait for close-ok after a fault, when everybody has b
 PRODUCT = {
     "product": "cpspika",
     "version": __version__,
-    "platform": f"Python {platform.python_version()}",
+    "platform": "Python {}.{}.{}".format(*sys.version_info),
     "information": "AMQP in continuation-passing style; MPL-2.0",
 }
 
@@ -76,10 +76,12 @@ class _Line:
 
     def send(self, name: str, arguments: dict[str, Any]) -> None:
         connection = self._connection
+        connection.check_thread()
         connection.write([connection.link.send(self._number, name, arguments)])
 
     def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None:
         connection = self._connection
+        connection.check_thread()
         connection.write(connection.link.send_content(self._number, name, arguments, properties, body))
 
     def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
@@ -131,6 +133,7 @@ class Connection:
         check_callable("on_close", on_close)
         self._close_handler = on_close
         self._opening: Continuation | None = None
+        self._refused_link: Link | None = None
         self._dialer: Dialer | None = None
         self._transport: Transport | None = None
         self._agenda = Agenda(reactor.call_soon, self._handle)
@@ -164,6 +167,7 @@ class Connection:
     def channel(self, *, on_done: OnDone[Channel] | None = None) -> Channel | None:
         """Opens a channel (channel.open, 0-9-1 §1.5.2.1). It is returned too, since its operations may be asked for at
         once, behind the opening. NoFreeChannels: as many as negotiated are open."""
+        self.check_thread()
         if not self.is_open:
             refuse(on_done, self.closed_error(), "channel.open", self.reactor.call_soon)
             return None
@@ -292,6 +296,9 @@ class Connection:
 
     def _refused(self, error: AMQPError) -> None:
         """The handshake failed: the dialer may have another address, or it was the broker's last word."""
+        if self._refused_link is self.link:
+            return  # it failed already, and this came in the same piece
+        self._refused_link = self.link
         if self._transport is not None:
             self._transport.close()
             self._transport = None
@@ -302,7 +309,7 @@ class Connection:
     def _refusal(self, code: int, text: str) -> AMQPError:
         """What a connection.close during the handshake means."""
         told = f"{self._where()}: {text}"
-        if self.link.before_close in ("securing", "challenged"):
+        if self.link.before_close in ("securing", "challenged") and code == 403:
             return closed(LoginError, code, told)
         if self.link.before_close == "opening" and code in (402, 403, 530):
             return closed(VirtualHostRefused, code, told)
@@ -317,6 +324,8 @@ class Connection:
     def _received(self, data: bytes) -> Iterator[tuple[int, Event]]:
         link = self.link
         for event in link.events(data):
+            if link is not self.link:
+                return  # an attempt that was given up, and the dialer is at another
             if link.answers:
                 self._write_answers()
             yield event
@@ -379,17 +388,21 @@ class Connection:
 
     def write(self, chunks: Sequence[bytes | memoryview]) -> None:
         transport = self._transport
-        if self.reactor.thread not in (None, get_ident()):
-            raise ConcurrentUse(
-                "another thread is inside this connection; give each thread its own, share it under its lock, "
-                "or go through reactor.call_soon_threadsafe"
-            )
         if transport is not None:
             transport.write(chunks)
             if transport.queued - transport.written >= HIGH_WATER:
                 self._congested = True
 
+    def check_thread(self) -> None:
+        """Refuses a thread that comes in while another is inside; before anything has changed."""
+        if self.reactor.thread not in (None, get_ident()):
+            raise ConcurrentUse(
+                "another thread is inside this connection; give each thread its own, share it under its lock, "
+                "or go through reactor.call_soon_threadsafe"
+            )
+
     def _write_method(self, name: str, arguments: dict[str, Any]) -> None:
+        self.check_thread()
         self.write([self.link.send(0, name, arguments)])
 
     def _write_answers(self) -> None:

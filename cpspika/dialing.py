@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from .errors import AMQPError, ConnectError, ConnectTimeout, LoginError, VirtualHostRefused
+from .errors import AMQPError, ConnectError, ConnectTimeout, LocalError, LoginError, VirtualHostRefused
 from .reactor import Endpoint, Reactor, Timer, Transport, TransportOwner
 
 
@@ -72,7 +72,7 @@ class Dialer:
 
     def _next_target(self) -> None:
         if not self._targets or self._left() == 0:
-            self._owner.dial_failed(self._verdict())
+            self._reactor.call_soon(lambda: self._owner.dial_failed(self._verdict()))
             return
         self._endpoint, self._target = self._targets.pop(0)
         attempt = self._begin_attempt()
@@ -98,10 +98,16 @@ class Dialer:
         address = self._addresses.pop(0)
         self._begin_attempt()
         via = self._endpoint.via
-        if via is None:
-            self._transport = self._reactor.open(self._endpoint, address, self._owner)
-        else:
-            self._transport = via(self._reactor, self._owner)
+        try:
+            if via is None:
+                self._transport = self._reactor.open(self._endpoint, address, self._owner)
+            else:
+                self._transport = via(self._reactor, self._owner)
+        except (LocalError, OSError) as error:
+            failure = ConnectError(f"{self._endpoint}: {error}")
+            failure.__cause__ = error
+            self._reactor.call_soon(lambda: self.failed(failure))
+            return
         self._owner.attempt(self._target, self._transport)
 
     def _begin_attempt(self) -> int:
@@ -132,6 +138,8 @@ class Dialer:
 
     def _verdict(self) -> AMQPError:
         """All failures in one error; of their own class where they agree in it."""
+        if not self._errors:
+            return ConnectTimeout(f"no time to connect in (connection_timeout={self._seconds:g} s)")
         if len(self._errors) == 1:
             return self._errors[0]
         alike = type(self._errors[0]) if len({type(error) for error in self._errors}) == 1 else ConnectError

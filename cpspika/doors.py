@@ -1,28 +1,25 @@
-"""The doors of the library: the functions and classes that pick a reactor for whoever doesn't."""
+"""The door of the core: `connect`, which picks a reactor for whoever doesn't."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-from .adapters import AsyncoreReactor, BlockingReactor, SelectReactor
+from .adapters import AsyncoreReactor, SelectReactor
 from .connection import Connection, OnClose
 from .connection import connect as connect_on
 from .continuations import OnDone
-from .errors import AMQPError
 from .parameters import ConnectionParameters, targets
 from .reactor import Reactor, Transport, TransportOwner
-from .sync import SyncConnection
 
 Target = str | ConnectionParameters | Iterable[str | ConnectionParameters]
-OnSyncClose = Callable[[SyncConnection, AMQPError | None], object]
 
 _of_thread = threading.local()
 _shared: list[AsyncoreReactor] = []
 
 
-def _targets(target: Target, options: dict[str, Any]) -> list[ConnectionParameters]:
+def all_targets(target: Target, options: dict[str, Any]) -> list[ConnectionParameters]:
     return targets(target, options, _connect_embedded)
 
 
@@ -64,48 +61,4 @@ def connect(
     is None after a close of our own.
     options: those of ConnectionParameters, set over the target's. A mistake in them raises at the call.
     """
-    return connect_on(reactor or thread_reactor(), _targets(target, options), on_done, on_close)
-
-
-class BlockingConnection(SyncConnection):
-    """The synchronous facade over a blocking socket of its own: for scripts. target and options: as of `connect`;
-    timeout: seconds that each call may take."""
-
-    def __init__(
-        self,
-        target: Target = "amqp://",
-        *,
-        timeout: float | None = None,
-        on_close: OnSyncClose | None = None,
-        **options: Any,
-    ):
-        super().__init__(BlockingReactor(), _targets(target, options), timeout, on_close)
-
-
-class SelectConnection(SyncConnection):
-    """The synchronous facade over the calling thread's SelectReactor, or the one given."""
-
-    def __init__(
-        self,
-        target: Target = "amqp://",
-        *,
-        timeout: float | None = None,
-        on_close: OnSyncClose | None = None,
-        reactor: Reactor | None = None,
-        **options: Any,
-    ):
-        super().__init__(reactor or thread_reactor(), _targets(target, options), timeout, on_close)
-
-
-class AsyncoreConnection(SyncConnection):
-    """The synchronous facade over asyncore: `asyncore.loop()` drives its consumers beside other dispatchers."""
-
-    def __init__(
-        self,
-        target: Target = "amqp://",
-        *,
-        timeout: float | None = None,
-        on_close: OnSyncClose | None = None,
-        **options: Any,
-    ):
-        super().__init__(asyncore_reactor(), _targets(target, options), timeout, on_close)
+    return connect_on(reactor or thread_reactor(), all_targets(target, options), on_done, on_close)

@@ -6,14 +6,16 @@ its credentials and shown by nothing: not by a repr, a log or an error.
 
 from __future__ import annotations
 
-import ssl as tls
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .errors import InvalidArgument, InvalidArgumentType, LoginError
 from .fields import write_longstr, write_shortstr, write_table
 from .frames import MIN_SIZE, PROTOCOL_HEADERS
+
+if TYPE_CHECKING:
+    import ssl as tls
 
 DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 EMBEDDED = "embedded"
@@ -130,8 +132,10 @@ def _protocol(name: str, value: Any) -> str:
 
 
 def _ssl(name: str, value: Any) -> tls.SSLContext | None:
-    if value is None or isinstance(value, tls.SSLContext):
-        return value
+    # Who has no context has no need of the module either, which takes long to import.
+    if value is None or "SSLContext" in {cls.__name__ for cls in type(value).__mro__}:
+        context: tls.SSLContext | None = value
+        return context
     raise InvalidArgumentType(f"{name} takes an ssl.SSLContext or None, not {type(value).__name__}")
 
 
@@ -253,7 +257,9 @@ class ConnectionParameters:
                 raise InvalidArgument(f"{what} in the URL; there are {known}")
             given[name] = text
         if parts.scheme == "amqps" and "ssl" not in options:
-            given["ssl"] = tls.create_default_context()
+            import ssl
+
+            given["ssl"] = ssl.create_default_context()
         if parts.scheme == EMBEDDED:
             given["host"] = EMBEDDED
         return cls(**{**given, **options})

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -186,6 +188,7 @@ class PlainReactor(ABC):
         self._stopped = False
         self._held = 0
         self.thread: int | None = None
+        _reactors.add(self)
 
     def time(self) -> float:
         return time.monotonic()
@@ -215,12 +218,12 @@ class PlainReactor(ABC):
         return release
 
     def run(self) -> None:
-        self._running, self._stopped = True, False
+        outer, self._running, self._stopped = self._running, True, False
         try:
             while not self._stopped and self._has_work():
                 self.run_once()
         finally:
-            self._running = self._stopped = False
+            self._running, self._stopped = outer, False
 
     def _has_work(self) -> bool:
         return bool(self._ready or self._held or self._timers.next() is not None or self._has_transports())
@@ -271,8 +274,12 @@ class PlainReactor(ABC):
                 self.call(ready.popleft())
         return count
 
+    def forked(self) -> None:
+        """In the child of a fork: what waits belongs to the parent. A kind of reactor gives up what both share, too."""
+        self.forget()
+
     def forget(self) -> None:
-        """In the child of a fork: what waits belongs to the parent."""
+        """Drops every call and timer that waits."""
         self._ready.clear()
         self._timers = Timers()
         self._held = 0
@@ -294,3 +301,15 @@ class PlainReactor(ABC):
     def _poll(self, timeout: float | None) -> None: ...
     @abstractmethod
     def _wake(self) -> None: ...
+
+
+_reactors: weakref.WeakSet[PlainReactor] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for reactor in list(_reactors):
+        reactor.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

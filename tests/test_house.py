@@ -27,7 +27,7 @@ FLOORS = [
     ["lifting", "recovery"],
     ["sync_operations", "sync", "tasks", "threads", "broker"],
     ["adapters"],
-    ["doors", "cli", "pytest_plugin", "stubs", "__init__", "__main__"],
+    ["doors", "sync_doors", "cli", "pytest_plugin", "stubs", "__init__", "__main__"],
 ]
 CORE = 8  # the highest floor that needs nothing but the standard library
 FLOOR = {f"cpspika.{room}": number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -9,6 +9,7 @@ For a timer that comes due during the wait, a thread sleeps meanwhile; it is nee
 
 from __future__ import annotations
 
+import math
 import select
 import threading
 import warnings
@@ -200,6 +201,16 @@ class AsyncoreReactor(PlainReactor):
         super().run_once(timeout)
         self._stand_down()
 
+    def forked(self) -> None:
+        for fd in list(self._entries):
+            self.unwatch(fd)
+        if self._waker is not None:
+            self._map.pop(self._waker.fileno(), None)
+            self._waker.close()
+            self._waker = None
+        self._alarm = None  # its thread stayed with the parent
+        super().forked()
+
     def _has_transports(self) -> bool:
         return bool(self._entries)
 
@@ -209,7 +220,8 @@ class AsyncoreReactor(PlainReactor):
         try:
             poll = self._asyncore.poll2 if hasattr(select, "poll") else self._asyncore.poll
             # asyncore takes no None; what comes meanwhile ends the wait anyway.
-            poll(_LONG if timeout is None else timeout, self._map)
+            # Rounded up, since asyncore cuts to milliseconds, and the last one would be spent going round.
+            poll(_LONG if timeout is None else math.ceil(timeout * 1000) / 1000, self._map)
         finally:
             self._waiting = False
 

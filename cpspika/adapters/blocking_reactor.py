@@ -61,6 +61,12 @@ class BlockingReactor(PlainReactor):
     def _wake(self) -> None:
         self._waker.wake()
 
+    def forked(self) -> None:
+        self._waker.close()
+        self._waker = Waker()
+        self._fd, self._transport = -1, None
+        super().forked()
+
     def close(self) -> None:
         """Gives back the waker."""
         self._waker.close()

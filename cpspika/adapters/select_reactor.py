@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import selectors
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +17,6 @@ class SelectReactor(PlainReactor):
     def __init__(self) -> None:
         super().__init__()
         self._begin()
-        _reactors.add(self)
 
     def _begin(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -80,23 +77,10 @@ class SelectReactor(PlainReactor):
         """Gives back the selector and the waker. Connections should be closed before."""
         self._selector.close()
         self._waker.close()
-        _reactors.discard(self)
 
     def forked(self) -> None:
-        """The child of a fork shares the parent's epoll: taking a socket out there would take it from the parent."""
+        # The child shares the parent's epoll: taking a socket out there would take it from the parent.
         self._selector.close()
         self._waker.close()
         self._begin()
-        self.forget()
-
-
-_reactors: weakref.WeakSet[SelectReactor] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for reactor in list(_reactors):
-        reactor.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+        super().forked()

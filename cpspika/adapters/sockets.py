@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -23,7 +22,16 @@ GATHER = 512  # chunks handed to one sendmsg; IOV_MAX is 1024
 LINGER = 5.0  # seconds for what is queued to go out after close
 SMALL = 16384  # bytes up to which joining chunks is cheaper than handing them over one by one
 
-_AGAIN = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError, InterruptedError)
+_AGAIN: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
+
+
+def _again(endpoint: Endpoint) -> tuple[type[OSError], ...]:
+    """What a socket raises that has nothing to give, or takes nothing, just now."""
+    if endpoint.ssl is None:
+        return _AGAIN
+    import ssl  # whoever has a context has imported it; nobody else needs to
+
+    return (ssl.SSLWantReadError, ssl.SSLWantWriteError, *_AGAIN)
 
 
 class Watched(Protocol):
@@ -88,6 +96,7 @@ class SocketTransport:
         self.socket: Any = None
         self._reactor = reactor
         self._endpoint = endpoint
+        self._again = _again(endpoint)
         self._owner = owner
         self._out: deque[bytes | memoryview] = deque()
         self._step: Callable[[], None] | None = self._connected
@@ -161,10 +170,9 @@ class SocketTransport:
     def _shake_hands(self) -> None:
         try:
             self.socket.do_handshake()
-        except ssl.SSLWantReadError:
-            self._watch(read=True, write=False)
-        except ssl.SSLWantWriteError:
-            self._watch(read=False, write=True)
+        except self._again as wait:
+            writes = type(wait).__name__ == "SSLWantWriteError"
+            self._watch(read=not writes, write=writes)
         else:
             self._ready()
 
@@ -191,7 +199,7 @@ class SocketTransport:
             return
         try:
             data = self._receive()
-        except _AGAIN:
+        except self._again:
             return
         except OSError as error:
             self._lost(error)
@@ -252,7 +260,7 @@ class SocketTransport:
         try:
             while out and not self._stuck:
                 self._sent(self._send_some())
-        except _AGAIN:
+        except self._again:
             self._wait_for_room()
         except OSError as error:
             out.clear()
