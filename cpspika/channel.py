@@ -11,7 +11,7 @@ The channel is handed a `Sender` and never sees the connection behind it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -590,10 +590,33 @@ class Channel:
         if handler is not None:
             handler(self, event)
         elif self._pending and event.name in self._pending[0].expected:
-            self._pending.popleft().reply(event)
-        else:
+            answered = self._pending.popleft()
+            if self._pending and self._pending[0].answer is not None:
+                self.in_turn([partial(answered.reply, event), *self._answered()])
+            else:
+                answered.reply(event)
+        elif not self._overtakes(event):
             waited = f"; {self._pending[0].method} is waiting" if self._pending else ""
             self.unexpected(f"{event.name} on channel {self.number}, which nobody asked for{waited}")
+
+    def _overtakes(self, event: Method | Message) -> bool:
+        """RabbitMQ answers basic.consume and basic.cancel by way of the queue, so the reply to a later request may come
+        first. It is kept until their turn is over."""
+        for continuation in self._pending:
+            if continuation.answer is not None:
+                continue
+            if event.name in continuation.expected:
+                continuation.answer = event
+                return True
+            if continuation.method not in _OVERTAKEN:
+                break
+        return False
+
+    def _answered(self) -> Iterator[Call]:
+        """Takes those whose replies came before their turn, now that it has come."""
+        while self._pending and self._pending[0].answer is not None:
+            continuation = self._pending.popleft()
+            yield partial(continuation.reply, continuation.answer)
 
     def unexpected(self, text: str) -> None:
         """The broker sent what it may not send now: the connection is closed for it."""
@@ -684,7 +707,9 @@ class Channel:
         self._consumers = {}
         told = self.has_handlers("state") or any(continuation.on_done is not None for continuation in unsettled)
         fates = [(c, reason if c is failed and reason else self._publisher.fate(c, others)) for c in unsettled]
-        calls: list[Call] = [partial(continuation.fail, fate) for continuation, fate in fates]
+        calls: list[Call] = [
+            partial(c.fail, fate) if c.answer is None else partial(c.reply, c.answer) for c, fate in fates
+        ]
         if self._ended:
             calls += [closer.done for closer in self._closers]
             self._closers = []
@@ -720,6 +745,8 @@ def _message_count(ok: Method) -> int:
     count: int = ok.message_count
     return count
 
+
+_OVERTAKEN = frozenset(("basic.consume", "basic.cancel"))
 
 _HANDLERS: dict[str, Callable[[Channel, Any], None]] = {
     "basic.deliver": Channel._on_deliver,

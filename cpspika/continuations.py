@@ -71,7 +71,7 @@ def check_callable(name: str, value: Any) -> None:
 class Continuation:
     """An operation that was asked for and isn't settled."""
 
-    __slots__ = ("asked", "convert", "expected", "method", "on_done", "order")
+    __slots__ = ("answer", "asked", "convert", "expected", "method", "on_done", "order")
 
     def __init__(
         self,
@@ -85,6 +85,7 @@ class Continuation:
         self.on_done = on_done
         self.expected = expected  # names of the replies that settle it
         self.convert = convert  # reply -> result
+        self.answer: Any = None  # a reply that came before its turn
         self.asked = place()
         self.order = next(_order)
 

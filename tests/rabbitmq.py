@@ -111,7 +111,10 @@ class RabbitNode:
 
     @staticmethod
     def available() -> bool:
-        """Whether a broker can be started here: Debian's rabbitmq-server, and Erlang's tools."""
+        """Whether a broker can be started here: Debian's rabbitmq-server, and Erlang's tools. CPSPIKA_RABBITMQ=0 says no,
+        to see what a machine without them sees."""
+        if os.environ.get("CPSPIKA_RABBITMQ") == "0":
+            return False
         tools = all(shutil.which(tool, path=_path()) for tool in ("erl", "epmd", "erl_call"))
         return tools and _server_root() is not None
 

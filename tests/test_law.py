@@ -427,6 +427,49 @@ def test_the_end_settles_all_kinds_in_the_order_of_asking_before_the_handlers(en
         assert word in said(fates["declare a"]), said(fates["declare a"])
 
 
+@pytest.mark.parametrize("end", ["answered", "closed"])
+def test_a_reply_that_overtakes_a_consume_waits_for_its_turn(end: str) -> None:
+    """RabbitMQ answers a basic.consume by way of the queue, and a later request may be answered before it."""
+    world = opened()
+    channel, peer = world.channel(), world.peer
+    told: list[Any] = []
+    channel.basic_consume("q", ignore, on_done=lambda err, tag: told.append(err or tag))
+    channel.queue_declare("q", on_done=lambda err, ok: told.append(err or ok.queue))
+    channel.queue_purge("q", on_done=lambda err, count: told.append(err or count))
+    for name in ("basic.consume", "queue.declare", "queue.purge"):
+        peer.expect(name)
+    peer.send(1, "queue.declare-ok", queue="q", message_count=0, consumer_count=0)
+    world.settle()
+    assert told == []
+    if end == "answered":
+        peer.send(1, "basic.consume-ok", consumer_tag="c")
+        peer.send(1, "queue.purge-ok", message_count=7)
+        world.settle()
+        assert told == ["c", "q", 7]
+    else:
+        peer.hang_up()
+        world.settle()
+        consume, declared, purge = told
+        assert declared == "q"
+        assert isinstance(consume, cpspika.ChannelClosed)
+        assert isinstance(purge, cpspika.ChannelClosed)
+
+
+def test_no_reply_overtakes_a_request_of_another_kind() -> None:
+    world = opened()
+    channel, peer = world.channel(), world.peer
+    bound, declared = Done("bind"), Done("declare")
+    channel.queue_bind("q", "x", on_done=bound)
+    channel.queue_declare("q", on_done=declared)
+    peer.expect("queue.bind")
+    peer.expect("queue.declare")
+    peer.send(1, "queue.declare-ok", queue="q", message_count=0, consumer_count=0)
+    assert peer.expect("connection.close").reply_code == 503
+    world.settle()
+    assert bound.error is not None
+    assert declared.error is not None
+
+
 def test_each_channel_is_settled_in_order_when_the_connection_ends() -> None:
     world = opened()
     logs: list[list[Any]] = [[], []]

@@ -287,3 +287,19 @@ def test_direct_reply_to(s: Style) -> Scenario:
     yield s.until(lambda: len(replies) == 3)
     assert texts(replies) == ["REQUEST 0", "REQUEST 1", "REQUEST 2"]
     assert [reply.properties.correlation_id for reply in replies] == ["0", "1", "2"]
+
+
+@scenario()
+def test_requests_behind_a_consume_settle_in_order(s: Style) -> Scenario:
+    """RabbitMQ may answer them before the consume, whose reply comes by way of the queue."""
+    ch = yield from s.channel()
+    queue = (yield ch.queue_declare(exclusive=True)).queue
+    got: list[Message] = []
+    for _ in range(20):
+        tag, declared, purged = yield [
+            ch.basic_consume(queue, got.append, consumer_tag="mine"),
+            ch.queue_declare(queue, passive=True),
+            ch.queue_purge(queue),
+        ]
+        assert (tag, declared.queue, purged) == ("mine", queue, 0)
+        assert (yield ch.basic_cancel("mine")) == "mine"
