@@ -111,8 +111,8 @@ class RabbitNode:
 
     @staticmethod
     def available() -> bool:
-        """Whether a broker can be started here: Debian's rabbitmq-server, and Erlang's tools. CPSPIKA_RABBITMQ=0 says no,
-        to see what a machine without them sees."""
+        """Whether a broker can be started here: Debian's rabbitmq-server, and Erlang's tools. CPSPIKA_RABBITMQ=0 says
+        no, to see what a machine without them sees."""
         if os.environ.get("CPSPIKA_RABBITMQ") == "0":
             return False
         tools = all(shutil.which(tool, path=_path()) for tool in ("erl", "epmd", "erl_call"))

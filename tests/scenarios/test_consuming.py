@@ -294,7 +294,7 @@ def test_requests_behind_a_consume_settle_in_order(s: Style) -> Scenario:
     """RabbitMQ may answer them before the consume, whose reply comes by way of the queue."""
     ch = yield from s.channel()
     queue = (yield ch.queue_declare(exclusive=True)).queue
-    got: list[Message] = []
+    got: list[Any] = []
     for _ in range(20):
         tag, declared, purged = yield [
             ch.basic_consume(queue, got.append, consumer_tag="mine"),
