@@ -125,6 +125,9 @@ class Channel:
 
     def _tell(self, name: str, on_done: OnDone[Any] | None, **arguments: Any) -> None:
         """Sends a method that has no reply: it is done when its bytes have gone to the kernel."""
+        if on_done is None and self.is_open:
+            self._sender.send(name, arguments)
+            return
         continuation = Continuation(name, on_done)
         if self._send(continuation, name, arguments) and on_done is not None:
             self._sender.when_written(continuation)

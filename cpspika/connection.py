@@ -84,6 +84,11 @@ class _Line:
         connection.check_thread()
         connection.write(connection.link.send_content(self._number, name, arguments, properties, body))
 
+    def send_publish(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
+        connection = self._connection
+        connection.check_thread()
+        connection.write(connection.link.send_publish(self._number, exchange, routing_key, properties, body))
+
     def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
         self._connection.link.check(name, arguments, properties)
 

@@ -126,7 +126,8 @@ def mismatch(header: bytes, ours: str) -> ProtocolVersionMismatch | InvalidProto
     """What a server's refusal, a protocol header of its own, says to a client that asked for version `ours`."""
     if header.startswith(b"AMQP"):
         return ProtocolVersionMismatch(f"the broker wants AMQP {_spoken(header)}; we asked for {ours}")
-    return InvalidProtocolHeader(f"the peer does not speak AMQP: it began with {header!r}")
+    hint = "; it speaks TLS: use amqps://" if header.startswith(b"\x15\x03") else ""
+    return InvalidProtocolHeader(f"the peer does not speak AMQP: it began with {header!r}{hint}")
 
 
 def _spoken(header: bytes) -> str:

@@ -39,6 +39,7 @@ from .errors import (
     closed,
 )
 from .handshake import Handshake, Negotiated
+from .lanes import PublishLane
 from .message import Message
 from .states import CHANNEL, CONNECTION, CONTENT, follow
 
@@ -79,6 +80,7 @@ class Link:
         self._peer = "S" if role == "client" else "C"
         self._channels: dict[int, _Channel] = {}
         self._reader = frames.FrameReader(UNTUNED_FRAME_MAX)
+        self._lane = PublishLane(self._publish_method)
         self._blamed = b""  # class and method of the last method that arrived
         self._deaf = False
         self._lost = False
@@ -370,6 +372,20 @@ class Link:
         head = self.send(number, name, arguments) + frames.frame(frames.HEADER, number, header)
         return [head, *frames.body(number, body, self.frame_max)]
 
+    def send_publish(
+        self, number: int, exchange: str, routing_key: str, properties: bytes, body: bytes
+    ) -> list[bytes] | list[bytes | memoryview]:
+        """`send_content` of a basic.publish without flags, by the lane where it can take it."""
+        channel = self._channels.get(number)
+        limit = self.frame_max or _NO_LIMIT
+        if channel is None or channel.state != "open" or len(body) + _ROOM > limit or len(properties) + _ROOM > limit:
+            arguments = {"exchange": exchange, "routing_key": routing_key}
+            return self.send_content(number, "basic.publish", arguments, properties, body)
+        return self._lane.pack(number, exchange, routing_key, properties, body)
+
+    def _publish_method(self, number: int, exchange: str, routing_key: str) -> bytes:
+        return self.send(number, "basic.publish", {"exchange": exchange, "routing_key": routing_key})
+
     def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
         """Raises what `send_content` would raise for these."""
         self._sized(name, self.codec.encode(name, arguments))
@@ -399,6 +415,9 @@ class Link:
         """Counts the peer as heard: we didn't listen."""
         self._heard = True
 
+
+_NO_LIMIT = 2**31
+_ROOM = 32  # what a frame of a content needs beside its body or properties, generously
 
 _FRAME_BEGINS = bytes([frames.METHOD])
 

@@ -24,7 +24,7 @@ from .errors import (
     MessageNacked,
     MessageReturned,
 )
-from .message import PROPERTIES_AT, Message, encode_properties
+from .message import NO_PROPERTIES, PROPERTIES_AT, Message, encode_properties
 from .sender import Sender
 from .tags import Window
 
@@ -114,13 +114,12 @@ class Publisher:
         block_on_flow_control: bool,
         on_done: OnDone[bool] | None,
     ) -> bool:
-        arguments = {
-            "exchange": exchange,
-            "routing_key": routing_key,
-            "mandatory": mandatory,
-            "immediate": immediate,
-        }
-        content = _Content(arguments, encode_properties(properties), encode_body(body))
+        octets = encode_body(body)
+        if self.permitted and not (mandatory or immediate) and self._channel.is_open:
+            self._publish_plain(exchange, routing_key, octets, properties, on_done)
+            return self._channel.writable
+        arguments = {"exchange": exchange, "routing_key": routing_key, "mandatory": mandatory, "immediate": immediate}
+        content = _Content(arguments, encode_properties(properties), octets)
         if not self._channel.is_open:
             refuse(on_done, self._channel.closed_error(), "basic.publish", self._sender.call_soon)
             return False
@@ -137,8 +136,30 @@ class Publisher:
             refuse(on_done, stopped, "basic.publish", self._sender.call_soon)
         return self._channel.writable
 
+    def _publish_plain(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        properties: Properties | None,
+        on_done: OnDone[bool] | None,
+    ) -> None:
+        """The publish that nearly all are: without flags, on an open channel whose flow isn't stopped."""
+        encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
+        window = self._window
+        if window is None and on_done is None:
+            self._sender.send_publish(exchange, routing_key, encoded, body)
+            return
+        publish = _Publish(on_done, None)  # before anything is sent: it checks on_done
+        self._sender.send_publish(exchange, routing_key, encoded, body)
+        self._await(publish)
+
     def _send(self, publish: _Publish, content: _Content) -> None:
         self._sender.send_content("basic.publish", *content)
+        self._await(publish)
+
+    def _await(self, publish: _Publish) -> None:
+        """It is sent: waits for its fate, or for the kernel."""
         if self._window is not None:
             publish.undecided = True
             self._window.add(publish)

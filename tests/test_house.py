@@ -21,7 +21,7 @@ FLOORS = [
     ["errors", "reactor"],
     ["fields", "frames", "states", "tags"],
     ["parameters", "codec", "continuations"],
-    ["message", "handshake", "sender"],
+    ["message", "handshake", "sender", "lanes"],
     ["link", "publishing", "channel", "dialing"],
     ["connection"],
     ["lifting", "recovery"],
