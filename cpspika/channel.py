@@ -418,7 +418,10 @@ class Channel:
     def basic_ack(self, delivery_tag: int, multiple: bool = False, *, on_done: OnDone[None] | None = None) -> None:
         """Acknowledges a delivery, with `multiple` all up to it (basic.ack). It has no reply: on_done is called when
         its bytes have gone to the kernel. A tag that isn't open closes the channel: PreconditionFailed (406)."""
-        self._tell("basic.ack", on_done, delivery_tag=delivery_tag, multiple=multiple)
+        if on_done is None and self.is_open:
+            self._sender.send_ack(delivery_tag, multiple)
+        else:
+            self._tell("basic.ack", on_done, delivery_tag=delivery_tag, multiple=multiple)
 
     @operation
     def basic_nack(

@@ -11,7 +11,7 @@ import os
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from threading import get_ident
@@ -89,6 +89,11 @@ class _Line:
         connection.check_thread()
         connection.write(connection.link.send_publish(self._number, exchange, routing_key, properties, body))
 
+    def send_ack(self, delivery_tag: int, multiple: bool) -> None:
+        connection = self._connection
+        connection.check_thread()
+        connection.write([connection.link.send_ack(self._number, delivery_tag, multiple)])
+
     def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
         self._connection.link.check(name, arguments, properties)
 
@@ -141,7 +146,7 @@ class Connection:
         self._refused_link: Link | None = None
         self._dialer: Dialer | None = None
         self._transport: Transport | None = None
-        self._agenda = Agenda(reactor.call_soon, self._handle)
+        self._agenda = Agenda(reactor.call_soon, self._handle, self._write_answers)
         self._channels: dict[int, Channel] = {}
         self._free: list[int] = []
         self._next_number = 1
@@ -323,20 +328,12 @@ class Connection:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._agenda.append(self._received(data))
+        self._agenda.append(self.link.events(data))
         self._agenda.run()
 
-    def _received(self, data: bytes) -> Iterator[tuple[int, Event]]:
-        link = self.link
-        for event in link.events(data):
-            if link is not self.link:
-                return  # an attempt that was given up, and the dialer is at another
-            if link.answers:
-                self._write_answers()
-            yield event
-        self._write_answers()
-
     def _handle(self, number: int, event: Event) -> None:
+        if self.link.answers:
+            self._write_answers()
         if not number:
             self._handle_own(event)
             return

@@ -12,7 +12,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import CodeType, FrameType
+from types import CodeType, FrameType, GeneratorType
 from typing import Any, TypeVar
 
 from .errors import AMQPError, InvalidArgumentType
@@ -128,11 +128,12 @@ class Agenda:
     next, holds nothing up.
     """
 
-    __slots__ = ("_call_soon", "_handle", "_items", "_promised")
+    __slots__ = ("_after", "_call_soon", "_handle", "_items", "_promised")
 
-    def __init__(self, call_soon: Callable[[Call], object], handle: Callable[..., object]):
+    def __init__(self, call_soon: Callable[[Call], object], handle: Callable[..., object], after: Call):
         self._call_soon = call_soon
         self._handle = handle
+        self._after = after  # called when an iterator of events is at its end
         self._items: deque[Any] = deque()
         self._promised = False
 
@@ -158,7 +159,7 @@ class Agenda:
         items, handle = self._items, self._handle
         while items:
             item = items[0]
-            if not isinstance(item, Iterator):
+            if type(item) is not GeneratorType:
                 items.popleft()
                 if items:
                     self._promise()
@@ -167,6 +168,7 @@ class Agenda:
             event = next(item, None)
             if event is None:
                 items.remove(item)
+                self._after()
             else:
                 self._promise()
                 handle(*event)

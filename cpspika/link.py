@@ -39,7 +39,7 @@ from .errors import (
     closed,
 )
 from .handshake import Handshake, Negotiated
-from .lanes import PublishLane
+from .lanes import DELIVER, DeliverLane, PublishLane, pack_ack
 from .message import Message
 from .states import CHANNEL, CONNECTION, CONTENT, follow
 
@@ -81,6 +81,8 @@ class Link:
         self._channels: dict[int, _Channel] = {}
         self._reader = frames.FrameReader(UNTUNED_FRAME_MAX)
         self._lane = PublishLane(self._publish_method)
+        self._deliveries = DeliverLane()
+        self._deliveries.limit = UNTUNED_FRAME_MAX
         self._blamed = b""  # class and method of the last method that arrived
         self._deaf = False
         self._lost = False
@@ -124,9 +126,19 @@ class Link:
             return
         events: list[tuple[int, Event]] = []
         buffer, at = b"", 0
+        take = self._deliveries.take if self.role == "client" else None
         try:
             buffer = self._reader.feed(data) if self._greeting is None else self._greet(data)
-            while self.state != "closed" and (found := self._reader.next(buffer, at)):
+            while self.state != "closed":
+                delivery = take(buffer, at) if take is not None else None
+                if delivery is not None and self._may_deliver(delivery[0]):
+                    number, message, at = delivery
+                    self._blamed = DELIVER
+                    yield number, message
+                    continue
+                found = self._reader.next(buffer, at)
+                if found is None:
+                    break
                 kind, number, payload, at = found
                 self._receive_frame(kind, number, payload, events)
                 if events:
@@ -138,6 +150,11 @@ class Link:
             yield from events
         else:
             self._reader.keep(buffer, at)
+
+    def _may_deliver(self, number: int) -> bool:
+        """Whether a delivery is in order on a channel now; if it isn't, the road says what is wrong with it."""
+        channel = self._channels.get(number)
+        return channel is not None and channel.content == "none" and channel.state == "open" and not self._deaf
 
     def _receive_frame(self, kind: int, number: int, payload: bytes, events: list[tuple[int, Event]]) -> None:
         try:
@@ -229,7 +246,7 @@ class Link:
             self.frame_max = agreed.frame_max
             # Some clients take frame_max for the payload's size. RabbitMQ lets them, and so does a server here.
             leniency = frames.OVERHEAD if self.role == "server" and agreed.frame_max else 0
-            self._reader.limit = agreed.frame_max + leniency
+            self._reader.limit = self._deliveries.limit = agreed.frame_max + leniency
             events.append((0, agreed))
 
     def _say(self, methods: tuple[Method, ...]) -> None:
@@ -382,6 +399,16 @@ class Link:
             arguments = {"exchange": exchange, "routing_key": routing_key}
             return self.send_content(number, "basic.publish", arguments, properties, body)
         return self._lane.pack(number, exchange, routing_key, properties, body)
+
+    def send_ack(self, number: int, tag: int, multiple: bool) -> bytes:
+        """`send` of a basic.ack, by the lane where it can take it."""
+        channel = self._channels.get(number)
+        if channel is not None and channel.state == "open":
+            try:
+                return pack_ack(number, tag, multiple)
+            except struct.error:
+                pass  # no tag at all; the road says so in better words
+        return self.send(number, "basic.ack", {"delivery_tag": tag, "multiple": multiple})
 
     def _publish_method(self, number: int, exchange: str, routing_key: str) -> bytes:
         return self.send(number, "basic.publish", {"exchange": exchange, "routing_key": routing_key})

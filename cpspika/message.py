@@ -132,12 +132,12 @@ class Message:
     """
 
     __slots__ = (
+        "_details",
         "_properties",
         "body",
         "channel",
         "consumer_tag",
         "delivery_tag",
-        "details",
         "exchange",
         "header",
         "name",
@@ -167,7 +167,7 @@ class Message:
         self.routing_key = routing_key
         self.header = header
         self.body = body
-        self.details = details
+        self._details = details
         self.channel = None
         self._properties: BasicProperties | None = None
 
@@ -204,6 +204,14 @@ class Message:
         return self._properties
 
     @property
+    def details(self) -> Mapping[str, Any]:
+        """The arguments of the method that brought it."""
+        if self._details is None:
+            names = ("consumer_tag", "delivery_tag", "redelivered", "exchange", "routing_key")
+            self._details = {name: getattr(self, name) for name in names}
+        return self._details
+
+    @property
     def message_count(self) -> int | None:
         count: int | None = self._detail("message_count")
         return count
@@ -219,7 +227,7 @@ class Message:
         return text
 
     def _detail(self, name: str) -> Any:
-        return self.details.get(name) if self.details else None
+        return self.details.get(name)
 
     def ack(self, **options: Any) -> Any:
         """Acknowledges this message: channel.basic_ack of its delivery_tag."""

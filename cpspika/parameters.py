@@ -282,11 +282,20 @@ class ConnectionParameters:
     __hash__ = None  # type: ignore[assignment]
 
 
+def _check_brackets(parts: Any) -> None:
+    """ValueError: what stands in brackets is no IPv6 address. Python 3.10 doesn't look."""
+    if "[" in parts.netloc:
+        import ipaddress
+
+        ipaddress.IPv6Address(unquote(parts.hostname or "").partition("%")[0])
+
+
 def _split(url: str) -> Any:
     # No error may quote the URL, since it holds the password.
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 (reading it checks it)
+        _check_brackets(parts)
     except ValueError:
         parts = None
     if parts is None or "://" not in url or parts.fragment:

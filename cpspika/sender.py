@@ -21,6 +21,9 @@ class Sender(Protocol):
     def send_publish(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
         """`send_content` of a basic.publish without flags, made to be fast."""
 
+    def send_ack(self, delivery_tag: int, multiple: bool) -> None:
+        """`send` of a basic.ack, made to be fast."""
+
     def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
         """Raises what `send_content` would raise for these."""
 

@@ -156,7 +156,12 @@ def test_a_large_body_is_not_copied() -> None:
 
 @pytest.mark.parametrize(
     ("header", "version"),
-    [(b"AMQP\0\0\x09\x01", "0-9-1"), (b"AMQP\x01\x01\x08\0", "0-8"), (b"AMQP\x01\x01\x09\x01", "0-9-1")],
+    [
+        (b"AMQP\0\0\x09\x01", "0-9-1"),
+        (b"AMQP\x01\x01\x08\0", "0-8"),
+        (b"AMQP\x01\x01\x09\x01", "0-8"),
+        (b"AMQP\x01\x01\0\x09", "0-9-1"),
+    ],
 )
 def test_a_clients_header_asks_for_a_version(header: bytes, version: str) -> None:
     assert frames.version_of(header) == version
