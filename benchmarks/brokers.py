@@ -1,0 +1,105 @@
+"""The brokers: a private RabbitMQ node, and the embedded broker as a process. What a scenario needs in a queue is put
+there by the parent, so that the process that is measured has done nothing before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import psutil
+
+import cpspika
+from tests.rabbitmq import RabbitNode
+
+from .styles import make_body
+
+RABBITMQ, EMBEDDED = "rabbitmq", "embedded"
+SETTLE = 0.2  # seconds for the broker to come to rest
+PATIENCE = 20.0  # seconds for all messages to be in the queue
+AT_ONCE = 1 << 20  # bytes, between two answers of the broker
+EMBEDDED_MEMORY = 4096  # MiB; a queue filled for a scenario is no reason to stop the publisher
+
+
+@dataclass(frozen=True)
+class Broker:
+    name: str
+    url: str
+    pid: int
+
+    def version(self) -> str:
+        with cpspika.BlockingConnection(self.url) as connection:
+            properties = connection.server_properties
+            return f"{properties.get('product')} {properties.get('version')}"
+
+    @contextmanager
+    def queue(self, count: int, size: int) -> Iterator[str]:
+        """The name of a queue with so many messages, for a while."""
+        name = "benchmark"
+        with cpspika.BlockingConnection(self.url) as connection:
+            channel = connection.channel()
+            channel.queue_delete(name)
+            channel.queue_declare(name)
+            body, together = make_body(size), max(1, min(1000, AT_ONCE // (size + 1)))
+            for begin in range(0, count, together):
+                for _ in range(min(together, count - begin)):
+                    channel.core.basic_publish("", name, body)
+                channel.queue_declare(name, passive=True)
+        self.await_count(name, count)
+        time.sleep(SETTLE)
+        try:
+            yield name
+        finally:
+            if psutil.pid_exists(self.pid):
+                with cpspika.BlockingConnection(self.url) as connection:
+                    connection.channel().queue_delete(name)
+
+    def await_count(self, queue: str, expected: int) -> None:
+        """Waits until so many messages are in the queue. RabbitMQ tells the count before what it has still to put
+        there, so the answer to the client itself says that everything arrived, and not yet how much."""
+        with cpspika.BlockingConnection(self.url) as connection:
+            channel = connection.channel()
+            deadline = time.monotonic() + PATIENCE
+            while (found := channel.queue_declare(queue, passive=True).message_count) != expected:
+                if time.monotonic() > deadline:
+                    raise WrongCount(f"{found} messages are in the queue, not the {expected} published")
+                time.sleep(SETTLE / 10)
+
+
+class WrongCount(Exception):
+    """The queue doesn't hold what was published: the measure is worth nothing."""
+
+
+@contextmanager
+def start(wanted: str) -> Iterator[list[Broker]]:
+    """Those that are wanted (a name or "both") and can run here; the clients are measured on the first."""
+    with ExitStack() as stack:
+        brokers = []
+        if wanted != EMBEDDED and RabbitNode.available():
+            node = stack.enter_context(RabbitNode())
+            brokers.append(Broker(RABBITMQ, node.url, node.pid))
+        if wanted != RABBITMQ:
+            brokers.append(stack.enter_context(_embedded()))
+        if not brokers:
+            raise SystemExit("RabbitMQ is not installed here (Debian: rabbitmq-server); there is --broker embedded")
+        yield brokers
+
+
+@contextmanager
+def _embedded() -> Iterator[Broker]:
+    command = [sys.executable, "-m", "cpspika", "broker", "--port", "0", "--memory", str(EMBEDDED_MEMORY)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            where = next((word for word in line.split() if word.startswith("amqp://")), None)
+            if where is None:
+                raise RuntimeError(f"the embedded broker did not start: {line!r}")
+            yield Broker(EMBEDDED, f"amqp://guest:guest@127.0.0.1:{urlsplit(where).port}/%2F", process.pid)
+        finally:
+            process.terminate()
+            process.communicate()  # it says goodbye

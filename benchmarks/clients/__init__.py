@@ -1,0 +1,61 @@
+"""Every client that is measured, by the name that `--only` and the results know it under."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Client:
+    """`label`: as people call it. `place`: module (here) and class; of the C client, none. `package`: whose version
+    tells what was measured. `actions`: what it can do. `share`: of the messages of a scenario, for those who take long.
+    `one_by_one`: its confirms are waited for, each before the next publish."""
+
+    name: str
+    label: str
+    place: str
+    package: str
+    actions: frozenset[str]
+    share: float = 1.0
+    one_by_one: bool = False
+
+    @property
+    def ours(self) -> bool:
+        return self.package == "cpspika"
+
+    @property
+    def module(self) -> str:
+        """What must be importable."""
+        return self.package.replace("-", "_").lower()
+
+    def installed(self) -> bool:
+        return importlib.util.find_spec(self.module) is not None
+
+    def make(self) -> Any:
+        module, _, name = self.place.partition(":")
+        return getattr(importlib.import_module(f".{module}", __package__), name)()
+
+
+CALLS = frozenset(("publish", "confirm", "consume", "consume_ack", "declare", "get"))
+PIPELINES = CALLS | {"pipelined", "through"}
+C_CLIENT = "rabbitmq-c"
+
+_ALL = [
+    Client(C_CLIENT, "rabbitmq-c (C)", "", "rabbitmq-c", CALLS - {"confirm"}),
+    Client("cpspika", "cpspika, SelectReactor", "cpspika_core:OnSelect", "cpspika", PIPELINES),
+    Client("cpspika-asyncore", "cpspika, AsyncoreReactor", "cpspika_core:OnAsyncore", "cpspika", PIPELINES),
+    Client("cpspika-blocking", "cpspika BlockingConnection", "cpspika_sync:Blocking", "cpspika", CALLS, 0.2, True),
+    Client("cpspika-sync", "cpspika SelectConnection", "cpspika_sync:Select", "cpspika", CALLS, 0.2, True),
+    Client("pika-select", "pika SelectConnection", "pika_select:PikaSelect", "pika", PIPELINES, 0.3),
+    Client("pika-blocking", "pika BlockingConnection", "pika_blocking:PikaBlocking", "pika", CALLS, 0.2, True),
+    Client("py-amqp", "py-amqp", "py_amqp:PyAmqp", "amqp", CALLS, 0.2, True),
+    Client("amqpstorm", "amqpstorm", "amqpstorm_client:AmqpStorm", "amqpstorm", CALLS, 0.02, True),
+    # Without confirms, puka publishes a second message after each, to learn when it was routed.
+    Client("puka", "puka", "puka_client:Puka", "puka", CALLS - {"publish"} | {"pipelined"}, 0.3),
+    Client("aiormq", "aiormq", "aiormq_client:Aiormq", "aiormq", CALLS, 0.1),
+    Client("aio-pika", "aio-pika", "aio_pika_client:AioPika", "aio-pika", CALLS, 0.1),
+]
+CLIENTS = {client.name: client for client in _ALL}

@@ -1,0 +1,83 @@
+"""The marks that the fast lanes are held to (see docs/benchmarks.md), and how far each is met."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .clients import C_CLIENT
+from .plan import CORE, MIB
+from .results import Results
+from .tables import Table, number, throughput
+
+FACADE = "cpspika-blocking"
+FLAT = 1.1  # the last over the first
+
+
+def table(results: Results) -> Table:
+    rows = []
+    for what, value, limit, at_least in _marks(results):
+        if value is None:
+            verdict, shown = "not measured", "–"
+        else:
+            met = value >= limit if at_least else value <= limit
+            verdict, shown = "met" if met else "**not met**", number(value)
+        rows.append([what, shown, f"{'≥' if at_least else '≤'} {limit:g}", verdict])
+    return Table("Marks", ["", "measured", "mark", ""], rows)
+
+
+Mark = tuple[str, float | None, float, bool]  # what, value, limit, whether the limit is the least
+
+
+def _marks(results: Results) -> Iterator[Mark]:
+    cpu = results.cpu
+    yield "publish: CPU, × rabbitmq-c", _over(cpu("publish", CORE), cpu("publish", C_CLIENT)), 0.6, False
+    yield "publish: best Python peer's CPU over ours", _under_best(results, "publish"), 10, True
+    yield "confirm, pipelined: CPU, µs", cpu("confirm", CORE), 5, False
+    yield "confirm, pipelined: best Python peer's CPU over ours", _under_best(results, "confirm"), 7, True
+    yield "consume no_ack: CPU, × rabbitmq-c", _over(cpu("consume", CORE), cpu("consume", C_CLIENT)), 1.2, False
+    acked = _over(cpu("consume+ack", CORE), cpu("consume+ack", C_CLIENT))
+    yield "consume + ack: CPU, × rabbitmq-c", acked, 1.0, False
+    for of in ("cpu", "wall"):
+        read = getattr(results, of)
+        told = f"synchronous RPC, facade: {of}, × py-amqp"
+        yield told, _over(read("declare", FACADE), read("declare", "py-amqp")), 1.0, False
+    faster = _over(results.wall("declare", CORE), results.wall("pipelined", CORE))
+    yield "1000 queue_declare pipelined: × faster in wall time", faster, 8, True
+    yield from _large(results)
+    channels = _over(cpu("channels 1000", CORE), cpu("channels 1", CORE))
+    yield "cost a message with 1000 channels in use, × with one", channels, FLAT, False
+    yield from _soak(results)
+
+
+def _large(results: Results) -> Iterator[Mark]:
+    for size, name in ((MIB, "1 MiB"), (64 * MIB, "64 MiB")):
+        for action in ("publish", "consume"):
+            scenario = f"{action} {name}"
+            best = results.best_peer(scenario, "wall")
+            theirs = throughput(results, scenario, best[0], size) if best else None
+            ours = throughput(results, scenario, CORE, size)
+            yield f"{scenario}: throughput, × the best Python peer's", _over(ours, theirs), 1.0, True
+    for action in ("publish", "consume"):
+        scenario = f"{action} 64 MiB"
+        yield f"{scenario}: peak memory, × the body", _over(results.memory(scenario, CORE), 64.0 * MIB), 1.25, False
+
+
+def _soak(results: Results) -> Iterator[Mark]:
+    outcome = results.find("soak", CORE)
+    samples = outcome.measures[0].samples if outcome and outcome.measures else []
+    cost = memory = None
+    if len(samples) > 2:
+        first, before, last = samples[0], samples[-2], samples[-1]
+        cost = _over((last.cpu - before.cpu) / (last.count - before.count), first.cpu / first.count)
+        memory = _over(float(last.memory), float(first.memory))
+    yield "soak: cost a message, the last tenth × the first", cost, FLAT, False
+    yield "soak: memory at the end × after the first tenth", memory, FLAT, False
+
+
+def _over(value: float | None, other: float | None) -> float | None:
+    return value / other if value and other else None
+
+
+def _under_best(results: Results, scenario: str) -> float | None:
+    best = results.best_peer(scenario)
+    return _over(best[1] if best else None, results.cpu(scenario, CORE))

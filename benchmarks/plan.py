@@ -1,0 +1,91 @@
+"""What is measured, how often, and by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .clients import C_CLIENT, CLIENTS, Client
+
+KIB, MIB = 1 << 10, 1 << 20
+QUICK = 0.1  # of the full counts
+CORE, PIKA = "cpspika", "pika-select"
+CHANNELS = (1, 10, 100, 1000)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`count`: messages or calls of a full run, by a client with all its share; at `least` so many are made by any.
+    `clients`: by name, empty for all that can. `samples`: looks on the way; `once`: in the first round alone.
+    `each_broker`: it measures the broker, so all of them have their turn."""
+
+    name: str
+    action: str
+    count: int
+    least: int = 10
+    size: int = 100
+    channels: int = 1
+    clients: tuple[str, ...] = ()
+    samples: int = 0
+    once: bool = False
+    each_broker: bool = False
+
+    @property
+    def consumes(self) -> bool:
+        """The queue must be filled before."""
+        return self.action in ("consume", "consume_ack")
+
+    @property
+    def publishes(self) -> bool:
+        """What it publishes must be in the queue after."""
+        return self.action in ("publish", "confirm")
+
+    def by(self, client: Client) -> bool:
+        return self.action in client.actions and (not self.clients or client.name in self.clients)
+
+    def counts(self, client: Client, quick: bool) -> tuple[int, int]:
+        """(warm-up, measured)."""
+        count = max(self.least, int(self.count * client.share * (QUICK if quick else 1)))
+        return max(1, min(count // 10, 2000)), count
+
+
+def scenarios(millions: float) -> list[Scenario]:
+    """`millions`: of messages that the soak takes."""
+    soak = max(10_000, int(millions * 1_000_000))
+    return [
+        Scenario("publish", "publish", 100_000, 5000),
+        Scenario("confirm", "confirm", 50_000, 500),
+        Scenario("consume", "consume", 100_000, 5000),
+        Scenario("consume+ack", "consume_ack", 50_000, 5000),
+        Scenario("declare", "declare", 3_000, 300),
+        Scenario("get", "get", 3_000, 300),
+        Scenario("pipelined", "pipelined", 10_000, 1000),
+        *_by_size("publish"),
+        *_by_size("consume"),
+        *(Scenario(f"channels {n}", "through", 50_000, channels=n, clients=(CORE, PIKA)) for n in CHANNELS),
+        Scenario("broker", "through", 100_000, clients=(CORE,), each_broker=True),
+        Scenario("soak", "through", soak, soak, clients=(CORE,), samples=10, once=True),
+    ]
+
+
+def _by_size(action: str) -> Iterator[Scenario]:
+    yield Scenario(f"{action} 0 B", action, 50_000, 1000, size=0)
+    yield Scenario(f"{action} 4 KiB", action, 20_000, 1000, size=4 * KIB)
+    yield Scenario(f"{action} 1 MiB", action, 100, 10, size=MIB)
+    yield Scenario(f"{action} 64 MiB", action, 3, 2, size=64 * MIB)
+
+
+def available(peers: str, missing_c: str | None) -> tuple[list[Client], dict[str, str]]:
+    """The clients that can run, and why the others cannot. `peers`: "all", "none", or names with commas between."""
+    named = set(peers.split(","))
+    unknown = named - {"all", "none"} - CLIENTS.keys()
+    if unknown:
+        raise ValueError(f"no client is called {', '.join(sorted(unknown))}; there are {', '.join(CLIENTS)}")
+    wanted = [c for c in CLIENTS.values() if c.ours or peers == "all" or c.name in named]
+    missing: dict[str, str] = {}
+    for client in wanted:
+        if client.name == C_CLIENT:
+            missing.update({client.name: missing_c} if missing_c else {})
+        elif not client.installed():
+            missing[client.name] = f"{client.package} is not installed"
+    return [client for client in wanted if client.name not in missing], missing

@@ -1,0 +1,68 @@
+"""All that a run found, its JSON, and the medians that tables and picture show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from .clients import C_CLIENT, CLIENTS
+from .job import Measure
+from .runner import Outcome
+
+
+@dataclass
+class Results:
+    """`about`: machine, versions, date and command. `missing`: clients that could not run, and why."""
+
+    about: dict[str, Any]
+    missing: dict[str, str]
+    outcomes: list[Outcome]
+
+    def find(self, scenario: str, client: str, broker: str | None = None) -> Outcome | None:
+        found = (o for o in self.outcomes if (o.scenario, o.client) == (scenario, client))
+        return next((o for o in found if broker in (None, o.broker)), None)
+
+    def cpu(self, scenario: str, client: str) -> float | None:
+        """Median client CPU, µs a message; None where there is no measure."""
+        return _median(self.find(scenario, client), lambda measure: measure.cpu / measure.count * 1e6)
+
+    def wall(self, scenario: str, client: str, broker: str | None = None) -> float | None:
+        """Median wall time, µs a message."""
+        return _median(self.find(scenario, client, broker), lambda measure: measure.wall / measure.count * 1e6)
+
+    def broker_cpu(self, scenario: str, client: str, broker: str) -> float | None:
+        """Median CPU of the broker, µs a message."""
+        return _median(self.find(scenario, client, broker), lambda m: (m.broker_cpu or 0) / m.count * 1e6)
+
+    def memory(self, scenario: str, client: str) -> float | None:
+        """Median of the rise of peak memory, bytes."""
+        return _median(self.find(scenario, client), lambda measure: float(measure.memory))
+
+    def best_peer(self, scenario: str, of: str = "cpu") -> tuple[str, float] | None:
+        """The Python peer with the least."""
+        values = ((c.name, getattr(self, of)(scenario, c.name)) for c in CLIENTS.values())
+        peers = [(n, v) for n, v in values if v is not None and n != C_CLIENT and not CLIENTS[n].ours]
+        return min(peers, key=lambda pair: pair[1], default=None)
+
+
+def _median(outcome: Outcome | None, value: Callable[[Measure], float]) -> float | None:
+    if outcome is None or not outcome.measures:
+        return None
+    return median(value(measure) for measure in outcome.measures)
+
+
+def save(results: Results, path: Path) -> None:
+    path.write_text(json.dumps(asdict(results), indent=1) + "\n", "utf-8")
+
+
+def load(path: Path) -> Results:
+    values = json.loads(path.read_text("utf-8"))
+    outcomes = []
+    for outcome in values["outcomes"]:
+        measures = [Measure.load(json.dumps(measure)) for measure in outcome.pop("measures")]
+        outcomes.append(Outcome(**outcome, measures=measures))
+    return Results(values["about"], values["missing"], outcomes)

@@ -1,0 +1,123 @@
+"""Libraries on asyncio, whose calls are awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from ..job import Job, Measure
+from ..meter import Meter
+from . import make_body
+
+AT_ONCE = 500  # confirms awaited together: each is a task, or there is no pipelining
+
+
+class CoroutineClient(ABC):
+    """A connection with one channel."""
+
+    @abstractmethod
+    async def connect(self, url: str, queue: str, confirms: bool) -> None: ...
+    @abstractmethod
+    def publisher(self, queue: str, body: bytes) -> Callable[[], Awaitable[object]]:
+        """What publishes one message each time it is called; on a confirming channel it ends with the confirm."""
+
+    @abstractmethod
+    async def declare(self, queue: str) -> int:
+        """Declares the queue passively; how many messages it has."""
+
+    @abstractmethod
+    async def get(self, queue: str) -> object:
+        """Asks for a message of the queue, which is empty."""
+
+    @abstractmethod
+    async def consume(
+        self, queue: str, on_message: Callable[[Any], Coroutine[Any, Any, None]], no_ack: bool
+    ) -> None: ...
+    @abstractmethod
+    def acknowledge(self, message: Any) -> Awaitable[object]: ...
+    @abstractmethod
+    async def cancel(self) -> None:
+        """Ends the consumer."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    def perform(self, job: Job) -> Measure:
+        return asyncio.run(self._perform(job))
+
+    async def _perform(self, job: Job) -> Measure:
+        await self.connect(job.url, job.queue, job.action == "confirm")
+        meter = Meter(job)
+        await _ACTIONS[job.action](self, job, meter)
+        await self.close()
+        assert meter.result is not None
+        return meter.result
+
+
+async def _publish(client: CoroutineClient, job: Job, meter: Meter) -> None:
+    publish = client.publisher(job.queue, make_body(job.size))
+    for _ in range(job.warmup):
+        await publish()
+    await client.declare(job.queue)
+    meter.start()
+    for _ in range(job.count):
+        await publish()
+    await client.declare(job.queue)
+    meter.stop()
+
+
+async def _confirm(client: CoroutineClient, job: Job, meter: Meter) -> None:
+    publish = client.publisher(job.queue, make_body(job.size))
+    await asyncio.gather(*(publish() for _ in range(job.warmup)))
+    meter.start()
+    for begin in range(0, job.count, AT_ONCE):
+        await asyncio.gather(*(publish() for _ in range(min(AT_ONCE, job.count - begin))))
+    await client.declare(job.queue)
+    meter.stop()
+
+
+async def _consume(client: CoroutineClient, job: Job, meter: Meter, acknowledge: bool = False) -> None:
+    left = job.warmup + job.count
+    done = asyncio.Event()
+
+    async def on_message(message: Any) -> None:
+        nonlocal left
+        if acknowledge:
+            await client.acknowledge(message)
+        left -= 1
+        if left == job.count:
+            meter.start()
+        elif not left:
+            done.set()
+
+    if not job.warmup:
+        meter.start()
+    await client.consume(job.queue, on_message, not acknowledge)
+    await done.wait()
+    await client.cancel()
+    meter.stop()
+
+
+async def _consume_ack(client: CoroutineClient, job: Job, meter: Meter) -> None:
+    await _consume(client, job, meter, acknowledge=True)
+
+
+async def _repeat(call: Callable[[str], Awaitable[object]], job: Job, meter: Meter) -> None:
+    for _ in range(job.warmup):
+        await call(job.queue)
+    meter.start()
+    for _ in range(job.count):
+        await call(job.queue)
+    meter.stop()
+
+
+_ACTIONS: dict[str, Callable[[Any, Job, Meter], Awaitable[None]]] = {
+    "publish": _publish,
+    "confirm": _confirm,
+    "consume": _consume,
+    "consume_ack": _consume_ack,
+    "declare": lambda client, job, meter: _repeat(client.declare, job, meter),
+    "get": lambda client, job, meter: _repeat(client.get, job, meter),
+}

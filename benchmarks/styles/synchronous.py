@@ -1,0 +1,118 @@
+"""Libraries whose calls return when they are done."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from ..job import Job, Measure
+from ..meter import Meter
+from . import make_body
+
+
+class SyncClient(ABC):
+    """A connection with one channel. `acknowledge`: called with what on_message was called with."""
+
+    acknowledge: Callable[..., object]
+
+    @abstractmethod
+    def connect(self, url: str) -> None: ...
+    @abstractmethod
+    def publisher(self, queue: str, body: bytes) -> Callable[[], object]:
+        """What publishes one message each time it is called."""
+
+    @abstractmethod
+    def confirming(self, queue: str, body: bytes) -> Callable[[], object]:
+        """The same on a channel that confirms: it returns once the broker has the message."""
+
+    @abstractmethod
+    def declare(self, queue: str) -> int:
+        """Declares the queue passively; how many messages it has."""
+
+    @abstractmethod
+    def get(self, queue: str) -> object:
+        """Asks for a message of the queue, which is empty."""
+
+    @abstractmethod
+    def consume(self, queue: str, on_message: Callable[..., object], no_ack: bool) -> None: ...
+    @abstractmethod
+    def serve(self, done: Callable[[], bool]) -> None:
+        """Runs the consumer until done()."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Ends the consumer."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Whatever is needed for the process to end."""
+
+    def perform(self, job: Job) -> Measure:
+        self.connect(job.url)
+        meter = Meter(job)
+        _ACTIONS[job.action](self, job, meter)
+        self.close()
+        assert meter.result is not None
+        return meter.result
+
+
+def _publish(client: SyncClient, job: Job, meter: Meter) -> None:
+    _publish_by(client, client.publisher(job.queue, make_body(job.size)), job, meter)
+
+
+def _confirm(client: SyncClient, job: Job, meter: Meter) -> None:
+    _publish_by(client, client.confirming(job.queue, make_body(job.size)), job, meter)
+
+
+def _publish_by(client: SyncClient, publish: Callable[[], object], job: Job, meter: Meter) -> None:
+    for _ in range(job.warmup):
+        publish()
+    client.declare(job.queue)
+    meter.start()
+    for _ in range(job.count):
+        publish()
+    client.declare(job.queue)
+    meter.stop()
+
+
+def _consume(client: SyncClient, job: Job, meter: Meter, acknowledge: Callable[..., object] | None = None) -> None:
+    left = job.warmup + job.count
+
+    def on_message(*delivery: Any) -> None:
+        nonlocal left
+        if acknowledge is not None:
+            acknowledge(*delivery)
+        left -= 1
+        if left == job.count:
+            meter.start()
+
+    if not job.warmup:
+        meter.start()
+    client.consume(job.queue, on_message, acknowledge is None)
+    client.serve(lambda: left <= 0)
+    client.cancel()
+    meter.stop()
+
+
+def _consume_ack(client: SyncClient, job: Job, meter: Meter) -> None:
+    _consume(client, job, meter, client.acknowledge)
+
+
+def _repeat(call: Callable[[str], object], job: Job, meter: Meter) -> None:
+    for _ in range(job.warmup):
+        call(job.queue)
+    meter.start()
+    for _ in range(job.count):
+        call(job.queue)
+    meter.stop()
+
+
+_ACTIONS: dict[str, Callable[[Any, Job, Meter], None]] = {
+    "publish": _publish,
+    "confirm": _confirm,
+    "consume": _consume,
+    "consume_ack": _consume_ack,
+    "declare": lambda client, job, meter: _repeat(client.declare, job, meter),
+    "get": lambda client, job, meter: _repeat(client.get, job, meter),
+}

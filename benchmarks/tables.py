@@ -1,0 +1,177 @@
+"""The measures as tables: a title, a header and rows of text, which the terminal and the docs show alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from .clients import C_CLIENT, CLIENTS, Client
+from .plan import CHANNELS, CORE, MIB, PIKA
+from .results import Results
+
+NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    header: Sequence[str]
+    rows: list[list[str]]
+
+
+def all_tables(results: Results) -> list[Table]:
+    made = [
+        _costs(results),
+        _calls(results),
+        _sizes(results, "publish"),
+        _sizes(results, "consume"),
+        _large(results),
+        _channels(results),
+        _soak(results),
+        _brokers(results),
+        _failures(results),
+    ]
+    return [table for table in made if table.rows]
+
+
+def number(value: float | None) -> str:
+    """Three figures."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
+def _cell(results: Results, scenario: str, client: Client, show: Callable[[str, str], str]) -> str:
+    """A median; where rounds failed, that too."""
+    outcome = results.find(scenario, client.name)
+    if outcome is None:
+        return NOTHING
+    failed = f"{len(outcome.failures)} of {len(outcome.failures) + len(outcome.measures)} failed"
+    if not outcome.measures:
+        return failed
+    return show(scenario, client.name) + (f" ({failed})" if outcome.failures else "")
+
+
+def _by_client(
+    results: Results, scenarios: Iterable[str], show: Callable[[str, str], str], clients: Iterable[Client] = ()
+) -> list[list[str]]:
+    rows = []
+    for client in clients or CLIENTS.values():
+        cells = [_cell(results, scenario, client, show) for scenario in scenarios]
+        if set(cells) != {NOTHING}:
+            rows.append([client.label, *cells])
+    return rows
+
+
+def _ratios(results: Results, scenarios: Sequence[str], of: str, ours: Sequence[str]) -> list[list[str]]:
+    """Rows that hold cpspika against the C client and against the best Python peer."""
+    rows = []
+    for client in ours:
+        to_c, to_best = [], []
+        for scenario in scenarios:
+            mine, c = getattr(results, of)(scenario, client), getattr(results, of)(scenario, C_CLIENT)
+            best = results.best_peer(scenario, of)
+            to_c.append(f"{mine / c:.2f} ×" if mine and c else NOTHING)
+            to_best.append(f"{mine / best[1]:.2f} × {best[0]}" if mine and best else NOTHING)
+        label = CLIENTS[client].label
+        rows += [[f"{label} : rabbitmq-c", *to_c], [f"{label} : best Python peer", *to_best]]
+    return [row for row in rows if set(row[1:]) != {NOTHING}]
+
+
+def _costs(results: Results) -> Table:
+    scenarios = ["publish", "confirm", "consume", "consume+ack"]
+
+    def show(scenario: str, client: str) -> str:
+        alone = scenario == "confirm" and CLIENTS[client].one_by_one
+        return number(results.cpu(scenario, client)) + (" *" if alone else "")
+
+    rows = _by_client(results, scenarios, show) + _ratios(results, scenarios, "cpu", [CORE])
+    title = "Client CPU, µs a message of 100 bytes (* each confirm is waited for before the next publish)"
+    return Table(title, ["", "publish", "confirm, pipelined", "consume no_ack", "consume + ack"], rows)
+
+
+def _calls(results: Results) -> Table:
+    scenarios = ["declare", "get", "pipelined"]
+
+    def show(scenario: str, client: str) -> str:
+        return f"{number(results.cpu(scenario, client))} ({number(results.wall(scenario, client))})"
+
+    rows = _by_client(results, scenarios, show)
+    for of in ("cpu", "wall"):
+        for row in _ratios(results, scenarios[:2], of, ["cpspika-blocking"]):
+            rows.append([f"{row[0]}, {of}", *row[1:], NOTHING])
+    one, many = results.wall("declare", CORE), results.wall("pipelined", CORE)
+    if one and many:
+        rows.append(["cpspika: pipelined is faster by", NOTHING, NOTHING, f"{one / many:.1f} ×"])
+    title = "A call and its answer: client CPU, and in brackets wall time, µs"
+    return Table(title, ["", "queue_declare passive", "basic_get of nothing", "1000 queue_declare pipelined"], rows)
+
+
+def _sizes(results: Results, action: str) -> Table:
+    scenarios = [f"{action} 0 B", action, f"{action} 4 KiB", f"{action} 1 MiB"]
+    rows = _by_client(results, scenarios, lambda scenario, client: number(results.cpu(scenario, client)))
+    rows += _ratios(results, scenarios, "cpu", [CORE])
+    rule = "no_ack" if action == "consume" else "no confirms"
+    return Table(
+        f"{action.capitalize()} ({rule}): client CPU, µs a message", ["", "0 B", "100 B", "4 KiB", "1 MiB"], rows
+    )
+
+
+def throughput(results: Results, scenario: str, client: str, size: int) -> float | None:
+    """MiB a second."""
+    wall = results.wall(scenario, client)
+    return size / MIB / wall * 1e6 if wall else None
+
+
+def _large(results: Results) -> Table:
+    scenarios = ["publish 1 MiB", "consume 1 MiB", "publish 64 MiB", "consume 64 MiB"]
+
+    def show(scenario: str, client: str) -> str:
+        speed = throughput(results, scenario, client, 64 * MIB if "64" in scenario else MIB)
+        memory = results.memory(scenario, client)
+        return f"{number(speed)}, {number((memory or 0) / MIB)}"
+
+    title = "Large bodies: MiB a second, and by how many MiB the client's peak memory rose (its own body included)"
+    return Table(title, ["", *scenarios], _by_client(results, scenarios, show))
+
+
+def _channels(results: Results) -> Table:
+    scenarios = [f"channels {count}" for count in CHANNELS]
+    clients = [CLIENTS[CORE], CLIENTS[PIKA]]
+    rows = _by_client(results, scenarios, lambda scenario, name: number(results.cpu(scenario, name)), clients)
+    title = "Channels in use: client CPU, µs a message that is published and consumed"
+    return Table(title, ["", *map(str, CHANNELS)], rows)
+
+
+def _soak(results: Results) -> Table:
+    outcome = results.find("soak", CORE)
+    rows = []
+    for measure in outcome.measures if outcome else ():
+        count, cpu = 0, 0.0
+        for sample in measure.samples:
+            cost = (sample.cpu - cpu) / (sample.count - count) * 1e6
+            rows.append([f"{sample.count:,}", number(cost), f"{sample.memory / MIB:.1f}"])
+            count, cpu = sample.count, sample.cpu
+    title = (
+        "Over time, cpspika: messages published and consumed, client CPU (µs a message since the row before), memory"
+    )
+    return Table(title, ["messages", "µs a message", "resident MiB"], rows)
+
+
+def _brokers(results: Results) -> Table:
+    rows = []
+    for outcome in results.outcomes:
+        if outcome.scenario == "broker":
+            wall = results.wall("broker", outcome.client, outcome.broker)
+            cost = results.broker_cpu("broker", outcome.client, outcome.broker)
+            version = results.about["brokers"].get(outcome.broker, "")
+            speed = number(1e6 / wall) if wall else f"{len(outcome.failures)} failed"
+            rows.append([f"{outcome.broker} ({version})", speed, number(cost)])
+    title = "Brokers: 100-byte messages through one queue, by one cpspika client that publishes and consumes"
+    return Table(title, ["", "messages a second", "broker CPU, µs a message"], rows)
+
+
+def _failures(results: Results) -> Table:
+    rows = [[o.scenario, o.client, why] for o in results.outcomes for why in o.failures]
+    rows += [["all", name, why] for name, why in results.missing.items()]
+    return Table("Not measured", ["scenario", "client", "why"], rows)
