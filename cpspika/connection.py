@@ -573,15 +573,15 @@ class Connection:
         if opening is not None:
             failed = reason or error
             calls.append(partial(opening.fail, failed))
+        asked_for = bool(self._closers)
         calls += self._closer_calls(reason)
         if was_open:
             calls += self._emit_calls("state", self, False)
         on_close = self._close_handler
         if on_close is not None:
             calls.append(lambda: on_close(self, reason))
-        told = (
-            on_close is not None or self._handlers.get("state") or (opening is not None and opening.on_done is not None)
-        )
+        told = asked_for or on_close is not None or bool(self._handlers.get("state"))
+        told = told or (opening is not None and opening.on_done is not None)
         if reason is not None and not told:
             calls.append(lambda: None if any(tellers) else self.report(reason))
         self.in_turn(calls)

@@ -6,17 +6,24 @@ afresh (`s.name()`), so they don't meet in it.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
+import hypothesis
 import pytest
 from rabbitmq import RabbitNode
 from styles import STYLES, Style
 
 from cpspika.broker import Served, serve
+
+# Enough to find what is broken, in a run of minutes; HYPOTHESIS_PROFILE=thorough looks harder.
+hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
+hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 VERSIONS = ("0-9-1", "0-8")
 

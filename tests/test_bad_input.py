@@ -590,7 +590,7 @@ GOOD = [
 ]
 
 
-@settings(max_examples=300, deadline=None, database=None)
+@settings(max_examples=100, deadline=None, database=None)
 @given(
     pieces=st.lists(st.sampled_from(GOOD) | st.binary(max_size=40), min_size=1, max_size=8),
     flips=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=3),

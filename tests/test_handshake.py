@@ -322,7 +322,7 @@ def test_the_handshake_does_not_begin_again(name: str) -> None:
     assert pair.server.state == "closed"
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(role=st.sampled_from(["client", "server"]), steps=st.integers(0, 6), garbage=st.binary(max_size=60))
 def test_garbage_in_the_handshake_is_an_event_and_never_raises(role: str, steps: int, garbage: bytes) -> None:
     pair = Pair()
@@ -334,7 +334,7 @@ def test_garbage_in_the_handshake_is_an_event_and_never_raises(role: str, steps:
     assert getattr(pair, role).receive(garbage) is not None
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(
     role=st.sampled_from(["client", "server"]),
     steps=st.integers(0, 4),

@@ -1314,7 +1314,7 @@ channel_ends = st.tuples(st.sampled_from(["channel by peer", "channel by us"]), 
 ends = st.sampled_from(["connection by peer", "connection by us", "hang up", "cut", "fault"])
 
 
-@settings(max_examples=300, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(before=steps, channel_end=channel_ends | st.none(), between=steps, end=ends, turned=st.booleans(), after=steps)
 def test_whatever_happens_the_law_holds(
     before: list[Any], channel_end: Any, between: list[Any], end: str, turned: bool, after: list[Any]

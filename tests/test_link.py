@@ -197,7 +197,7 @@ some_method = st.sampled_from(
 conversations = st.lists(st.tuples(st.integers(1, 3), some_method | st.binary(max_size=300)), min_size=1, max_size=8)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(conversation=conversations, data=st.data())
 def test_any_cut_of_a_stream_gives_the_same_events(conversation: list[Any], data: st.DataObject) -> None:
     pair, same = opened(channels=3), opened(channels=3)

@@ -320,7 +320,7 @@ some_frames = (
 roles = st.sampled_from(["client", "server"])
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(garbage=st.binary(max_size=100), cut=st.integers(0, 200))
 def test_any_bytes_never_raise_and_never_lose_what_came_before(garbage: bytes, cut: int) -> None:
     stream = GOOD + garbage
@@ -331,7 +331,7 @@ def test_any_bytes_never_raise_and_never_lose_what_came_before(garbage: bytes, c
     server.receive(garbage)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(role=roles, parts=st.lists(some_frames, max_size=12), data=st.data())
 def test_any_frames_never_raise_and_any_cut_gives_the_same_events(
     role: str, parts: list[bytes], data: st.DataObject
@@ -346,7 +346,7 @@ def test_any_frames_never_raise_and_any_cut_gives_the_same_events(
     assert cut.state == whole.state
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(role=roles, parts=st.lists(some_frames, max_size=12))
 def test_what_a_link_answers_is_well_formed_and_in_turn(role: str, parts: list[bytes]) -> None:
     """The other end of the same rules must be able to read all of it."""

@@ -1078,3 +1078,13 @@ def test_a_facade_over_memory_opens_and_closes_as_the_others_do() -> None:
             assert channel.queue_declare("q").queue == "q"
             assert channel.basic_get("q") is None
     assert broker.peer.hung_up or not connection.is_open
+
+
+def test_a_close_before_the_opening_that_was_asked_for_is_nobodys_error() -> None:
+    reactor = MemoryReactor()
+    connection = cpspika.connect("amqp://nobody", reactor=reactor)
+    closed = Done()
+    connection.close(on_done=closed)
+    reactor.run()  # nothing comes out of it
+    assert closed.result is None
+    assert len(closed.calls) == 1

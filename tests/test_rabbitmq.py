@@ -74,7 +74,7 @@ def other(node: RabbitNode) -> Iterator[Any]:
 
 @pytest.mark.parametrize(
     ("how", "make_reactor"),
-    [("shutdown", SelectReactor), ("shutdown", BlockingReactor), ("kill", AsyncoreReactor), ("kill", BlockingReactor)],
+    [("shutdown", SelectReactor), ("kill", AsyncoreReactor), ("kill", BlockingReactor)],
 )
 def test_each_continuation_is_told_once_that_the_broker_has_gone(
     node: RabbitNode, how: str, make_reactor: Callable[[], Any]

@@ -6,9 +6,16 @@ import ssl
 from typing import Any
 
 import pytest
+from conftest import Broker
 from styles import Scenario, Style, scenario
 
 from cpspika import ConnectError, ConnectionParameters, InvalidProtocolHeader
+
+
+@pytest.fixture
+def broker(node: Any) -> Broker:
+    """RabbitMQ alone: the embedded broker has no TLS."""
+    return Broker("rabbitmq", node.host, node.port)
 
 
 @pytest.fixture
