@@ -77,8 +77,8 @@ def test_an_example_can_be_read_in_a_minute(example: str) -> None:
     [(example, version) for example in PRINTS for version in ("0-9-1", "0-8") if (example, version) not in
      {(name, "0-8") for name in NOT_ON_0_8}],
 )  # fmt: skip
-def test_an_example_runs(broker: Any, example: str, version: str) -> None:
-    printed = run(str(EXAMPLES / example), AMQP_URL=broker.url(version))
+def test_an_example_runs(node: Any, example: str, version: str) -> None:
+    printed = run(str(EXAMPLES / example), AMQP_URL=f"{node.url}?protocol={version}")
     assert re.fullmatch(PRINTS[example], printed), printed
 
 
