@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,20 @@ PRINTS = {
     "async/rpc.py": "1 squared is 1, 2 squared is 4, 3 squared is 9, 4 squared is 16, 5 squared is 25\n",
     "async/relay.py": r"((relaying|arrived:) 'message [123]'\n){6}",
 }
+# What another client reads of it on the wire: one of the bodies that each publishes.
+PUBLISHES = {
+    "sync/hello.py": b"Hello World!",
+    "sync/worker.py": b"first task",
+    "sync/publisher.py": b"one",
+    "sync/flow_control.py": b"waited if need be",
+    "sync/thread_per_connection.py": None,
+    "sync/shared_connection.py": None,
+    "async/hello.py": b"Hello World!",
+    "async/consumer.py": b"message 5",
+    "async/publisher.py": None,
+    "async/rpc.py": b"25",
+    "async/relay.py": b"message 3",
+}
 NOT_ON_0_8 = {"sync/publisher.py", "async/publisher.py"}
 
 
@@ -72,14 +87,37 @@ def test_an_example_can_be_read_in_a_minute(example: str) -> None:
     assert f"python examples/{example}" in text.split('"""')[1]
 
 
+@pytest.fixture
+def traced(node: Any) -> Iterator[Any]:
+    """pika's channel, with a queue of copies of all that is published (RabbitMQ's firehose): an example's own queues
+    are mostly exclusive, and nobody else's to read."""
+    node.eval('rabbit_trace:start(<<"/">>)')
+    connection = pika.BlockingConnection(pika.URLParameters(node.url))
+    channel = connection.channel()
+    channel.queue_declare("cpspika-traced", exclusive=True)
+    channel.queue_bind("cpspika-traced", "amq.rabbitmq.trace", "publish.#")
+    yield channel
+    connection.close()
+    node.eval('rabbit_trace:stop(<<"/">>)')
+
+
 @pytest.mark.parametrize(
     ("example", "version"),
     [(example, version) for example in PRINTS for version in ("0-9-1", "0-8") if (example, version) not in
      {(name, "0-8") for name in NOT_ON_0_8}],
 )  # fmt: skip
-def test_an_example_runs(node: Any, example: str, version: str) -> None:
+def test_an_example_runs_and_pika_reads_its_messages(node: Any, traced: Any, example: str, version: str) -> None:
     printed = run(str(EXAMPLES / example), AMQP_URL=f"{node.url}?protocol={version}")
     assert re.fullmatch(PRINTS[example], printed), printed
+    bodies = []
+    for _, _, body in traced.consume("cpspika-traced", auto_ack=True, inactivity_timeout=5):
+        if body is not None:
+            bodies.append(body)
+        if body is None or PUBLISHES[example] in (None, body):
+            break
+    traced.cancel()
+    assert bodies, "pika read nothing of what the example published"
+    assert PUBLISHES[example] in (None, bodies[-1]), bodies
 
 
 @pytest.mark.parametrize("example", PRINTS)
