@@ -308,9 +308,6 @@ def _split(url: str) -> Any:
     return parts
 
 
-Target = "str | ConnectionParameters | Iterable[str | ConnectionParameters]"
-
-
 def targets(target: Any, options: Mapping[str, Any], embedded: Any = None) -> list[ConnectionParameters]:
     """Every broker that a target names (a URL, parameters, or a sequence of these), with `options` set over each.
     `embedded`: the `via` of an embedded:// one."""

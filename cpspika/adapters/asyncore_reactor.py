@@ -25,7 +25,7 @@ def _import_asyncore() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            import asyncore
+            import asyncore  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError:
         raise ImportError(
             "Python 3.12 and later have no asyncore of their own; install one with: pip install 'cpspika[asyncore]'"
