@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .codec import Method
-from .continuations import Call, Continuation, OnDone, check_callable, operation, refuse, registration
+from .continuations import Call, Continuation, OnDone, check_callable, oneway, operation, refuse, registration
 from .errors import (
     AMQPError,
     ChannelClosed,
@@ -57,7 +57,8 @@ class Channel:
     """A channel of a connection; `Connection.channel` makes them.
 
     `number`: its number on the link. `is_open`: operations may be asked for; they may be while channel.open is still
-    unanswered. `close_reason`: the error that closed it, or None.
+    unanswered. `close_reason`: the error that closed it, or None. `face`: the channel that its messages point to, this
+    one or a facade's.
     """
 
     __slots__ = (
@@ -65,12 +66,14 @@ class Channel:
         "_announced",
         "_closers",
         "_consumers",
+        "_draining",
         "_ended",
         "_handlers",
         "_pending",
         "_publisher",
         "_sender",
         "close_reason",
+        "face",
         "is_open",
         "number",
     )
@@ -79,11 +82,13 @@ class Channel:
         self.number = number
         self.is_open = True
         self.close_reason: AMQPError | None = None
+        self.face: Any = self
         self._sender = sender
         self._ended = False  # nothing more can come, and the number is free
         self._announced = False
         self._pending: deque[Continuation] = deque()
         self._closers: list[Continuation] = []
+        self._draining: list[Continuation] = []
         self._consumers: dict[str, _Consumer] = {}
         self._handlers: dict[str, list[Callable[..., object]]] = {}
         self._publisher = Publisher(self, sender)
@@ -101,6 +106,17 @@ class Channel:
     def transmission_permitted(self) -> bool:
         """False after the broker's channel.flow(active=False)."""
         return self._publisher.permitted
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether what has no answer may be asked for and not waited for: `writable`, and this turn of the reactor has
+        not carried so much yet that others should have theirs."""
+        return self.writable and self._sender.turn_has_room
+
+    @property
+    def is_confirming(self) -> bool:
+        """Whether confirm_select was asked for: a publish is done when the broker has decided its fate."""
+        return self._publisher.is_confirming
 
     @property
     def has_consumers(self) -> bool:
@@ -411,10 +427,10 @@ class Channel:
     def _got(self, reply: Method | Message) -> Message | None:
         if not isinstance(reply, Message):
             return None
-        reply.channel = self
+        reply.channel = self.face
         return reply
 
-    @operation
+    @oneway
     def basic_ack(self, delivery_tag: int, multiple: bool = False, *, on_done: OnDone[None] | None = None) -> None:
         """Acknowledges a delivery, with `multiple` all up to it (basic.ack). It has no reply: on_done is called when
         its bytes have gone to the kernel. A tag that isn't open closes the channel: PreconditionFailed (406)."""
@@ -423,7 +439,7 @@ class Channel:
         else:
             self._tell("basic.ack", on_done, delivery_tag=delivery_tag, multiple=multiple)
 
-    @operation
+    @oneway
     def basic_nack(
         self,
         delivery_tag: int,
@@ -441,7 +457,7 @@ class Channel:
         else:
             self.basic_reject(delivery_tag, requeue, on_done=on_done)
 
-    @operation
+    @oneway
     def basic_reject(self, delivery_tag: int, requeue: bool = True, *, on_done: OnDone[None] | None = None) -> None:
         """Refuses a delivery (basic.reject); without requeue it is dropped or dead-lettered."""
         self._tell("basic.reject", on_done, delivery_tag=delivery_tag, requeue=requeue)
@@ -455,7 +471,7 @@ class Channel:
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 
-    @operation
+    @oneway
     def basic_publish(
         self,
         exchange: str = "",
@@ -486,6 +502,17 @@ class Channel:
         """Has the broker confirm every publish from here on (confirm.select, a RabbitMQ extension of 0-9-1)."""
         if self._request("confirm.select", on_done):
             self._publisher.confirm()
+
+    @operation
+    def drain(self, *, on_done: OnDone[None] | None = None) -> None:
+        """Done when the channel is `writable`, at once where it is: what a publisher waits for that was told False."""
+        continuation = Continuation("drain", on_done)
+        if not self.is_open:
+            refuse(on_done, self.closed_error(), "drain", self._sender.call_soon)
+        elif self.writable:
+            self._sender.call_soon(continuation.done)
+        else:
+            self._draining.append(continuation)
 
     # --- transactions (0-9-1 §1.9) ------------------------------------------------------------------------------------
 
@@ -579,7 +606,8 @@ class Channel:
 
     def tell_writable(self) -> None:
         if self.writable:
-            self.emit("writable", self)
+            drained, self._draining = self._draining, []
+            self.in_turn([*(continuation.done for continuation in drained), *self._calls("writable", self)])
 
     def in_turn(self, calls: Iterable[Call]) -> None:
         """Makes calls one after another, before whatever arrived later is looked at."""
@@ -637,7 +665,7 @@ class Channel:
                 f"a delivery on channel {self.number} for consumer {message.consumer_tag!r}, which it doesn't have"
             )
             return
-        message.channel = self
+        message.channel = self.face
         consumer.on_message(message)
 
     def _on_cancel(self, cancel: Method) -> None:
@@ -708,8 +736,11 @@ class Channel:
         self.close_reason = self.close_reason or reason
         failed = self._blamed(reason, blamed)
         others = self.closed_error()
-        unsettled = sorted([*self._pending, *self._publisher.take_all(), *self._sender.take_unwritten()])
+        unsettled = sorted(
+            [*self._pending, *self._draining, *self._publisher.take_all(), *self._sender.take_unwritten()]
+        )
         self._pending.clear()
+        self._draining = []
         self._consumers = {}
         told = self.has_handlers("state") or any(continuation.on_done is not None for continuation in unsettled)
         fates = [(c, reason if c is failed and reason else self._publisher.fate(c, others)) for c in unsettled]
@@ -738,7 +769,7 @@ class Channel:
         self._publisher.on_settled(event.name == "basic.ack", event.delivery_tag, event.multiple)
 
     def _on_return(self, message: Message) -> None:
-        message.channel = self
+        message.channel = self.face
         self._publisher.on_return(message)
 
 

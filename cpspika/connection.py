@@ -74,6 +74,10 @@ class _Line:
     def writable(self) -> bool:
         return self._connection.writable
 
+    @property
+    def turn_has_room(self) -> bool:
+        return self._connection.turn_has_room
+
     def send(self, name: str, arguments: dict[str, Any]) -> None:
         connection = self._connection
         connection.check_thread()
@@ -155,6 +159,7 @@ class Connection:
         self._unwritten: deque[tuple[int, int, Continuation]] = deque()
         self._handlers: dict[str, list[Callable[..., object]]] = {}
         self._congested = False
+        self._turn_began = 0  # transport.queued then
         self._timers: dict[str, Timer] = {}
         self._ended = False
         _connections.add(self)
@@ -170,6 +175,12 @@ class Connection:
     def writable(self) -> bool:
         """False while it is wise to publish no more: the buffer is full, or the broker blocks the connection."""
         return not (self._congested or self.is_blocked)
+
+    @property
+    def turn_has_room(self) -> bool:
+        """Less than a buffer's worth was sent since the reactor's last turn."""
+        transport = self._transport
+        return transport is None or transport.queued - self._turn_began < HIGH_WATER
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
@@ -427,6 +438,7 @@ class Connection:
         calls: list[Call] = []
         if transport is None:
             return
+        self._turn_began = transport.queued
         while self._unwritten and self._unwritten[0][0] <= transport.written:
             calls.append(partial(self._unwritten.popleft()[2].reply, None))
         if self._congested and transport.queued - transport.written <= LOW_WATER:

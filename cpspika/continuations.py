@@ -34,6 +34,13 @@ def operation(method: F) -> F:
     return method
 
 
+def oneway(method: F) -> F:
+    """Marks an operation that the broker doesn't answer: it is done when its bytes are on their way. A facade may hand
+    it over without waiting."""
+    method.__oneway__ = True  # type: ignore[attr-defined]
+    return operation(method)
+
+
 def registration(method: F) -> F:
     """Marks a method that takes a handler to be called later. The facades lift these too."""
     method.__registration__ = True  # type: ignore[attr-defined]

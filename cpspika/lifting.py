@@ -1,9 +1,10 @@
 """How a facade gets its methods: lifted from the operations of the core, not written again.
 
 `lift` makes a class with a method for every operation of a core class, under the same name, with the same docstring and
-the same arguments but on_done. What the style does with an operation it says once, in two methods of its own:
+the same arguments but on_done. What the style does with an operation it says once, in three methods of its own:
 
 - `_perform(operation, args, kwargs)` runs one (a function of the core class; give it `on_done`),
+- `_hand_over(operation, args, kwargs)` runs one that the broker doesn't answer (see `continuations.oneway`),
 - `_callback(function)` makes a user's callback or handler into what the core may call.
 
 Type checkers cannot see such a class, so its stub is written by `python -m cpspika.stubs`, and a test holds it to the
@@ -56,7 +57,12 @@ def lift(core: type, name: str, module: str) -> type:
 
 def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
     shown = signature(operation)
-    if CALLBACKS.isdisjoint(shown.parameters):
+    if getattr(operation, "__oneway__", False):
+
+        def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return self._hand_over(operation, args, kwargs)
+
+    elif CALLBACKS.isdisjoint(shown.parameters):
 
         def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             return self._perform(operation, args, kwargs)

@@ -98,6 +98,10 @@ class Publisher:
         self._last_returned = -1
         self._held: deque[tuple[_Publish, _Content]] | None = None
 
+    @property
+    def is_confirming(self) -> bool:
+        return self._window is not None
+
     def confirm(self) -> None:
         """Publishes from here on are numbered."""
         if self._window is None:

@@ -1,56 +1,89 @@
-"""Writes the stubs of what is lifted: `python -m cpspika.stubs`, after an operation's signature has changed."""
+"""Writes the stubs of what is lifted: `python -m cpspika.stubs`, after an operation's signature has changed.
+
+An adapter of your own may have one too: make a `Style` of it, and write `stub(style)` beside its operations.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from .channel import Channel
 from .connection import Connection
 from .lifting import operations, registrations, signature
 
-PLACE = Path(__file__).with_name("sync_operations.pyi")
+
+class Style(NamedTuple):
+    """`place`: where its operations stand, from here. `imports`: what its classes and promise need. `promise`: the type
+    of a promise of {}. `coroutines`: whether a callback may be a coroutine, and is run."""
+
+    place: str
+    channel: str
+    connection: str
+    imports: str
+    promise: str = "{}"
+
+
+STYLES = [
+    Style("sync_operations", "SyncChannel", "SyncConnection", "from cpspika.sync import SyncChannel, SyncConnection"),
+    Style(
+        "task_operations",
+        "TaskChannel",
+        "TaskConnection",
+        "from cpspika.tasks import Promise, TaskChannel, TaskConnection",
+        "Promise[{}]",
+    ),
+]
 
 _HEAD = '''\
-"""Written by `python -m cpspika.stubs`: the operations of the core, as the synchronous facade has them."""
+"""Written by `python -m cpspika.stubs`: the operations of the core, as this style has them."""
 
 from collections.abc import Callable
 
-from .channel import Arguments, Channel, OnMessage, QueueDeclareOk, Remove
-from .connection import Connection
-from .message import Message, Properties
-from .sync import SyncChannel, SyncConnection
-
+from cpspika.channel import Arguments, Channel, OnMessage, QueueDeclareOk, Remove
+from cpspika.connection import Connection
+from cpspika.message import Message, Properties
 '''
-_FACADES = {"Channel": "SyncChannel", "Connection": "SyncConnection"}
 
 
-def sync_stub() -> str:
-    """The text of sync_operations.pyi."""
-    parts = [_HEAD]
+def stub(style: Style) -> str:
+    """The text of a style's stub."""
+    parts = [_HEAD, style.imports, "\n\n"]
     for core, name in ((Connection, "ConnectionOperations"), (Channel, "ChannelOperations")):
         parts.append(f"class {name}:\n    core: {core.__name__}\n")
-        parts += [_line(member, signature(operation)) for member, operation in operations(core).items()]
-        parts += [_line(member, inspect.signature(taker)) for member, taker in registrations(core).items()]
+        for member, operation in operations(core).items():
+            shown = signature(operation)
+            result = style.promise.format(_facade(style, shown.return_annotation))
+            parts.append(_line(style, member, shown, result))
+        for member, taker in registrations(core).items():
+            shown = inspect.signature(taker)
+            parts.append(_line(style, member, shown, shown.return_annotation))
         parts.append("\n")
     return "".join(parts).rstrip() + "\n"
 
 
-def _line(name: str, shown: inspect.Signature) -> str:
-    parameters = ", ".join(["self", *(_parameter(p) for p in list(shown.parameters.values())[1:])])
-    return f"    def {name}({parameters}) -> {_facade(shown.return_annotation)}: ...\n"
+def _line(style: Style, name: str, shown: inspect.Signature, result: str) -> str:
+    parameters = ", ".join(["self", *(_parameter(style, p) for p in list(shown.parameters.values())[1:])])
+    return f"    def {name}({parameters}) -> {result}: ...\n"
 
 
-def _parameter(parameter: inspect.Parameter) -> str:
+def _parameter(style: Style, parameter: inspect.Parameter) -> str:
     default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
-    return f"{parameter.name}: {_facade(parameter.annotation)}{default}"
+    return f"{parameter.name}: {_facade(style, parameter.annotation)}{default}"
 
 
-def _facade(annotation: str) -> str:
+def _facade(style: Style, annotation: str) -> str:
     """An annotation of the core's, with the facade's classes."""
-    return re.sub(r"\b(Channel|Connection)\b", lambda found: _FACADES[found[0]], annotation)
+    classes = {"Channel": style.channel, "Connection": style.connection}
+    return re.sub(r"\b(Channel|Connection)\b", lambda found: classes[found[0]], annotation)
+
+
+def path(style: Style) -> Path:
+    return Path(__file__).parent / f"{style.place}.pyi"
 
 
 if __name__ == "__main__":
-    PLACE.write_text(sync_stub())
+    for each in STYLES:
+        path(each).write_text(stub(each))

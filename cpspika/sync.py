@@ -22,6 +22,7 @@ from .channel import Channel
 from .connection import Connection, connect
 from .continuations import describe, place
 from .errors import AMQPError, ConcurrentUse, ConsumerCancelled, OperationTimeout
+from .facade import ConnectionFacade, Facade, is_void
 from .message import Message
 from .parameters import ConnectionParameters
 from .reactor import Reactor
@@ -49,7 +50,7 @@ class _Spins:
 _spins: weakref.WeakKeyDictionary[Reactor, _Spins] = weakref.WeakKeyDictionary()
 
 
-class _Scope:
+class _Scope(Facade):
     """A context manager that closes what it is at the end."""
 
     def __enter__(self: S) -> S:
@@ -64,16 +65,8 @@ class _Scope:
             if error is None:
                 raise  # else the error that is under way tells more
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "core":
-            raise AttributeError(name)
-        return getattr(self.core, name)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.core!r}>"
-
-
-class SyncConnection(_Scope, ConnectionOperations):
+class SyncConnection(_Scope, ConnectionFacade, ConnectionOperations):
     """A connection whose calls return their results, or raise their errors.
 
     `core`: the Connection below. `reactor`: what drives it. `lock`: to be held by threads that share it. `timeout`:
@@ -92,7 +85,6 @@ class SyncConnection(_Scope, ConnectionOperations):
         self.lock = RLock()
         self._spins = _Spins.of(reactor)
         self._inbox: deque[Callable[[], object]] = deque()
-        self._channels: weakref.WeakKeyDictionary[Channel, SyncChannel] = weakref.WeakKeyDictionary()
         closed = self._callback(on_close) if on_close is not None else None
         self.core: Connection
 
@@ -156,7 +148,7 @@ class SyncConnection(_Scope, ConnectionOperations):
         def called_by_the_core(*args: Any) -> None:
             ours = [self._outward(arg) for arg in args]
             if self._spins.depth or self._inbox:
-                self._inbox.append(lambda: None if _void(ours) else function(*ours))
+                self._inbox.append(lambda: None if is_void(ours) else function(*ours))
                 if self._spins.depth:
                     self._spins.behind[self] = None
             else:
@@ -164,19 +156,8 @@ class SyncConnection(_Scope, ConnectionOperations):
 
         return called_by_the_core
 
-    def _outward(self, value: Any) -> Any:
-        """What the core hands out, in this facade's terms."""
-        if isinstance(value, Message):
-            if isinstance(value.channel, Channel):
-                value.channel = self._outward(value.channel)
-        elif isinstance(value, Channel):
-            facade = self._channels.get(value)
-            if facade is None:
-                facade = self._channels[value] = SyncChannel(self, value)
-            return facade
-        elif value is not None and value is getattr(self, "core", None):
-            return self
-        return value
+    def _channel_facade(self, core: Channel) -> SyncChannel:
+        return SyncChannel(self, core)
 
     def _catch_up(self) -> None:
         """Runs the callbacks that were put by, when whoever runs the reactor gives them room."""
@@ -216,15 +197,6 @@ class SyncConnection(_Scope, ConnectionOperations):
         return bool(self._inbox)
 
 
-def _void(arguments: list[Any]) -> bool:
-    """Whether a callback that was put by has lost its object: a delivery whose channel closed meanwhile is the broker's
-    again, and could not be acknowledged."""
-    return any(
-        isinstance(argument, Message) and argument.name == "basic.deliver" and not argument.channel.is_open
-        for argument in arguments
-    )
-
-
 class SyncChannel(_Scope, ChannelOperations):
     """A channel whose calls return their results, or raise their errors. `core`: the Channel below; `connection`: the
     SyncConnection that it belongs to."""
@@ -238,6 +210,8 @@ class SyncChannel(_Scope, ChannelOperations):
         return self.connection.wait(
             operation.__name__, lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done)
         )
+
+    _hand_over = _perform
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return self.connection._callback(function)
@@ -288,8 +262,7 @@ class SyncChannel(_Scope, ChannelOperations):
                 with _Inside(connection):
                     connection.spin(lambda: bool(waiting or ended) or not self.core.is_open, patience)
                 if waiting:
-                    message: Message = connection._outward(waiting.popleft())
-                    yield message
+                    yield waiting.popleft()
                 elif ended:
                     raise ConsumerCancelled(f"the broker cancelled consumer {tag!r}, as when its queue is deleted")
                 elif not self.core.is_open:

@@ -1,11 +1,5 @@
-"""The operations of Connection and Channel, lifted for the synchronous facade. What a type checker and an editor see of
-them stands in the stub beside this, which `python -m cpspika.stubs` writes."""
+"""The lifted operations, as this style has them: see the stub beside this."""
 
-from __future__ import annotations
+from .operations import ChannelOperations, ConnectionOperations
 
-from .channel import Channel
-from .connection import Connection
-from .lifting import lift
-
-ConnectionOperations = lift(Connection, "ConnectionOperations", __name__)
-ChannelOperations = lift(Channel, "ChannelOperations", __name__)
+__all__ = ["ChannelOperations", "ConnectionOperations"]

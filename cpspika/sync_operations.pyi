@@ -1,11 +1,11 @@
-"""Written by `python -m cpspika.stubs`: the operations of the core, as the synchronous facade has them."""
+"""Written by `python -m cpspika.stubs`: the operations of the core, as this style has them."""
 
 from collections.abc import Callable
 
-from .channel import Arguments, Channel, OnMessage, QueueDeclareOk, Remove
-from .connection import Connection
-from .message import Message, Properties
-from .sync import SyncChannel, SyncConnection
+from cpspika.channel import Arguments, Channel, OnMessage, QueueDeclareOk, Remove
+from cpspika.connection import Connection
+from cpspika.message import Message, Properties
+from cpspika.sync import SyncChannel, SyncConnection
 
 class ConnectionOperations:
     core: Connection
@@ -37,6 +37,7 @@ class ChannelOperations:
     def basic_recover(self, requeue: bool = True) -> None: ...
     def basic_publish(self, exchange: str = '', routing_key: str = '', body: str | bytes = b'', properties: Properties | None = None, mandatory: bool = False, immediate: bool = False, block_on_flow_control: bool = False) -> bool: ...
     def confirm_select(self) -> None: ...
+    def drain(self) -> None: ...
     def tx_select(self) -> None: ...
     def tx_commit(self) -> None: ...
     def tx_rollback(self) -> None: ...

@@ -24,10 +24,12 @@ FLOORS = [
     ["message", "handshake", "sender", "lanes"],
     ["link", "publishing", "channel", "dialing"],
     ["connection"],
-    ["lifting", "recovery"],
-    ["sync_operations", "sync", "tasks", "threads", "broker"],
+    ["lifting", "recovery", "facade", "operations"],
+    ["sync_operations", "sync", "promises", "broker"],
     ["adapters"],
-    ["doors", "sync_doors", "cli", "pytest_plugin", "stubs", "__init__", "__main__"],
+    ["doors"],
+    ["sync_doors", "tasks", "task_operations", "threads", "styles"],
+    ["cli", "pytest_plugin", "stubs", "__init__", "__main__"],
 ]
 CORE = 8  # the highest floor that needs nothing but the standard library
 FLOOR = {f"cpspika.{room}": number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -58,7 +60,9 @@ def _imports(module: str) -> Iterator[tuple[str, int]]:
 
 def _floor(module: str) -> int:
     if module == "cpspika.broker":
-        return FLOOR["cpspika.__init__"]  # the package's own __init__ is a door: its rooms are behind it
+        return FLOOR["cpspika.doors"]  # the package's own __init__ is a door: its rooms are behind it
+    if module.startswith("cpspika.adapters.") and module.endswith(("_adapter", "_operations")):
+        return FLOOR["cpspika.styles"]  # the door of a foreign loop's style
     room = ".".join((module if module != "cpspika" else "cpspika.__init__").split(".")[:2])
     assert room in FLOOR, f"{module} has no floor: give it one in FLOORS, and in the table of the design"
     return FLOOR[room]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import cpspika
+from cpspika import stubs
 from cpspika.lifting import operations, registrations
 
 PAIRS = [
@@ -53,6 +54,11 @@ def test_handlers_are_lifted_too(core: type, facade: type) -> None:
     for name, registration in registrations(core).items():
         assert inspect.signature(getattr(facade, name)) == inspect.signature(registration)
         assert getattr(facade, name).__doc__ == registration.__doc__
+
+
+@pytest.mark.parametrize("style", stubs.STYLES, ids=lambda style: style.place)
+def test_the_stub_of_a_style_is_up_to_date(style: stubs.Style) -> None:
+    assert stubs.path(style).read_text("utf-8") == stubs.stub(style), "run python -m cpspika.stubs"
 
 
 def test_help_shows_them() -> None:

@@ -1,0 +1,53 @@
+"""What every facade is: a connection or channel in another style, with the core's attributes, around the core.
+
+A facade inherits the operations that `lifting` made and says how its style performs them; this is the rest that all
+styles share.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .channel import Channel
+from .message import Message
+
+
+class Facade:
+    """`core`: the Connection or Channel below; what the facade doesn't have itself is the core's."""
+
+    core: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "core":
+            raise AttributeError(name)
+        return getattr(self.core, name)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.core!r}>"
+
+
+class ConnectionFacade(Facade):
+    """A connection, whose channels are of one class of facades."""
+
+    def _channel_facade(self, core: Channel) -> Any:
+        """Makes a channel's facade."""
+        raise NotImplementedError
+
+    def _outward(self, value: Any) -> Any:
+        """What the core hands out, in this facade's terms."""
+        if isinstance(value, Channel):
+            if value.face is value:
+                value.face = self._channel_facade(value)
+            return value.face
+        if value is not None and value is getattr(self, "core", None):
+            return self
+        return value
+
+
+def is_void(arguments: list[Any]) -> bool:
+    """Whether a callback that was put by has lost its object: a delivery whose channel closed meanwhile is the broker's
+    again, and could not be acknowledged."""
+    return any(
+        isinstance(argument, Message) and argument.name == "basic.deliver" and not argument.channel.is_open
+        for argument in arguments
+    )

@@ -1,0 +1,333 @@
+"""Tasks: generators and coroutines driven by continuations, on any reactor, without asyncio.
+
+    def main():                                          async def main():
+        conn = yield tasks.connect("embedded://")            conn = await tasks.connect("embedded://")
+        ch = yield conn.channel()                            ch = await conn.channel()
+        ok = yield ch.queue_declare("q")                     ok = await ch.queue_declare("q")
+        yield conn.close()                                   await conn.close()
+
+    tasks.run(main())
+
+A task asks for something by yielding (or awaiting) a promise, and is resumed with its result, or with its error raised
+there. It may yield another generator or coroutine, which runs as a part of it. Calls one inside another are kept on a
+list, not on the interpreter's stack, and what is settled already is handed back in a loop, so that depth and length
+cost memory alone. A task runs from promise to promise and is never interrupted between; each is bound to one reactor.
+
+An error that nobody asked for leaves the reactor as an exception, when its promise goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from threading import local
+from typing import Any, Generic, TypeVar, cast
+
+from .channel import Channel
+from .connection import Connection
+from .continuations import check_callable
+from .doors import Target, all_targets, thread_reactor
+from .errors import AMQPError, InvalidArgumentType, LocalError
+from .promises import GiveBack, PromisingChannel, PromisingConnection, Settle, promised_connection
+from .reactor import Reactor
+from .task_operations import ChannelOperations, ConnectionOperations
+
+T = TypeVar("T")
+Work = Generator[Any, Any, T] | Coroutine[Any, Any, T]
+OnTaskClose = Callable[["TaskConnection", AMQPError | None], object]
+
+_PENDING, _KEPT, _BROKEN, _GIVEN_UP = range(4)
+
+
+class Cancelled(Exception):
+    """Raised at the yield of a task that was cancelled, and by whoever waits for it."""
+
+
+class Promise(Generic[T]):
+    """What an operation will come to. In a task: `yield` or `await` it. Elsewhere: `then`."""
+
+    __slots__ = ("_asked_for", "_give_back", "_reactor", "_state", "_value", "_waiting")
+
+    def __init__(self, reactor: Reactor, give_back: GiveBack | None = None):
+        self._reactor = reactor
+        self._give_back = give_back
+        self._state = _PENDING
+        self._value: Any = None
+        self._waiting: list[Callable[[], object]] | None = None
+        self._asked_for = False
+
+    def __repr__(self) -> str:
+        said = ("pending", f"kept: {self._value!r}", f"broken: {self._value!r}", "given up")[self._state]
+        return f"<{type(self).__name__}, {said}>"
+
+    @property
+    def done(self) -> bool:
+        return self._state != _PENDING
+
+    def result(self) -> T:
+        """What came of it; its error is raised. LocalError: nothing yet."""
+        self._asked_for = True
+        if self._state == _KEPT:
+            return cast("T", self._value)
+        if self._state == _BROKEN:
+            raise self._value
+        raise LocalError("the promise isn't settled yet") if self._state == _PENDING else Cancelled
+
+    def then(self, on_done: Callable[[BaseException | None, Any], object]) -> None:
+        """Calls on_done(err, result), as a continuation; in the next turn, where it is settled already."""
+        check_callable("on_done", on_done)
+        self._asked_for = True
+
+        def tell() -> None:
+            if self._state == _KEPT:
+                on_done(None, self._value)
+            else:
+                on_done(self._value or Cancelled(), None)
+
+        if self.done:
+            self._reactor.call_soon(tell)
+        else:
+            self.when_settled(tell)
+
+    def when_settled(self, call: Callable[[], object]) -> None:
+        if self._waiting is None:
+            self._waiting = []
+        self._waiting.append(call)
+
+    def cancel(self) -> None:
+        """Gives it up: whoever waits gets Cancelled, and what still comes of it is given back."""
+        if self._state == _PENDING:
+            self._finish(_GIVEN_UP, None)
+
+    def settle(self, err: BaseException | None, result: T | None) -> None:
+        if self._state == _PENDING:
+            self._finish(_KEPT if err is None else _BROKEN, result if err is None else err)
+        elif self._state == _GIVEN_UP and err is None and self._give_back is not None:
+            self._give_back(result)
+
+    def _finish(self, state: int, value: Any) -> None:
+        self._state, self._value = state, value
+        waiting, self._waiting = self._waiting, None
+        for call in waiting or ():
+            call()
+
+    def __await__(self) -> Generator[Promise[T], Any, T]:
+        if self._state == _PENDING:
+            yield self
+        return self.result()
+
+    __iter__ = __await__
+
+    def __del__(self) -> None:
+        if self._state == _BROKEN and not self._asked_for:
+            error = self._value
+
+            def out_of_the_reactor() -> None:
+                raise error
+
+            self._reactor.call_soon_threadsafe(out_of_the_reactor)
+
+
+_of_thread = local()
+
+
+class Task(Promise[T]):
+    """A generator or coroutine under way; itself a promise of what it returns. `spawn` makes them."""
+
+    __slots__ = ("_cancelled", "_stack", "_wanted")
+
+    def __init__(self, reactor: Reactor, work: Work[T]):
+        super().__init__(reactor)
+        self._stack: list[Any] = [work]  # the innermost last
+        self._wanted: Promise[Any] | None = None
+        self._cancelled = False
+        reactor.call_soon(self._resume)
+
+    def cancel(self) -> None:
+        """Raises Cancelled where the task stands, in the next turn. It may clean up, and even go on."""
+        if not self.done and not self._cancelled:
+            self._cancelled = True
+            if self._wanted is not None:
+                self._wanted.cancel()
+
+    def _resume(self) -> None:
+        outer, _of_thread.task = getattr(_of_thread, "task", None), self
+        try:
+            self._run()
+        finally:
+            _of_thread.task = outer
+
+    def _run(self) -> None:
+        """From the promise that is settled to one that isn't."""
+        wanted, self._wanted = self._wanted, None
+        error, value = _outcome(wanted) if wanted is not None else (None, None)
+        while True:
+            if self._cancelled:
+                self._cancelled, error = False, Cancelled("the task was cancelled")
+            here = self._stack[-1]
+            try:
+                asked = here.send(value) if error is None else here.throw(error)
+            except StopIteration as returned:
+                error, value = None, returned.value
+            except BaseException as raised:
+                error, value = raised, None
+                if not isinstance(raised, Exception):
+                    self._stack.clear()
+                    self.settle(raised, None)
+                    raise
+            else:
+                error, value = None, None
+                if isinstance(asked, Promise):
+                    if not asked.done:
+                        self._wanted = asked
+                        asked.when_settled(self._resume)
+                        return
+                    error, value = _outcome(asked)
+                elif _is_work(asked):
+                    self._stack.append(asked)
+                else:
+                    error = InvalidArgumentType(
+                        f"a task yields promises, generators and coroutines, not {type(asked).__name__}"
+                    )
+                continue
+            self._stack.pop()
+            if not self._stack:
+                self.settle(error, value)
+                return
+
+
+def _outcome(promise: Promise[Any]) -> tuple[BaseException | None, Any]:
+    try:
+        return None, promise.result()
+    except BaseException as error:
+        return error, None
+
+
+def _is_work(value: Any) -> bool:
+    return isinstance(value, Generator) or hasattr(value, "__await__")
+
+
+class _Promises:
+    """Tasks' promises, of one reactor."""
+
+    def __init__(self, reactor: Reactor):
+        self.reactor = reactor
+        self._kept: dict[Any, Promise[Any]] = {}
+
+    def make(self, give_back: GiveBack | None = None) -> tuple[Promise[Any], Settle]:
+        promise: Promise[Any] = Promise(self.reactor, give_back)
+        return promise, promise.settle
+
+    def kept(self, result: Any) -> Promise[Any]:
+        promise = self._kept.get(result)
+        if promise is None:
+            promise = self._kept[result] = Promise(self.reactor)
+            promise.settle(None, result)
+        return promise
+
+    def spawn(self, coroutine: Any) -> Task[Any]:
+        return Task(self.reactor, coroutine)
+
+
+class TaskConnection(PromisingConnection, ConnectionOperations):
+    """A connection whose operations return promises for tasks. `core`: the Connection below."""
+
+    def _channel_facade(self, core: Channel) -> TaskChannel:
+        return TaskChannel(self, core)
+
+
+class TaskChannel(PromisingChannel, ChannelOperations):
+    """A channel whose operations return promises for tasks. `core`: the Channel below."""
+
+
+def connect(
+    target: Target, *, reactor: Reactor | None = None, on_close: OnTaskClose | None = None, **options: Any
+) -> Promise[TaskConnection]:
+    """A promise of a connection; target and options as of `cpspika.connect`. reactor: by default the one of the task
+    that calls, else the calling thread's own."""
+    promises = _Promises(reactor or current_reactor())
+
+    def facade(core: Connection) -> TaskConnection:
+        return TaskConnection(promises, core)
+
+    promise: Promise[TaskConnection] = promised_connection(
+        promises, facade, promises.reactor, all_targets(target, options), on_close
+    )
+    return promise
+
+
+def current_reactor() -> Reactor:
+    """The reactor of the task that is running, else the calling thread's own."""
+    task: Task[Any] | None = getattr(_of_thread, "task", None)
+    return task._reactor if task is not None else thread_reactor()
+
+
+def spawn(work: Work[T], reactor: Reactor | None = None) -> Task[T]:
+    """Starts a task, which runs beside the others from the reactor's next turn on. reactor: as of `connect`."""
+    if not _is_work(work):
+        raise InvalidArgumentType(f"a task is made of a generator or a coroutine, not of {type(work).__name__}")
+    return Task(reactor or current_reactor(), work)
+
+
+def run(work: Work[T], reactor: Reactor | None = None) -> T:
+    """Runs a task to its end, turning the reactor; returns what it returns, or raises what it raises. Other tasks run
+    meanwhile."""
+    on = reactor or current_reactor()
+    task = spawn(work, on)
+    release = on.hold()
+    try:
+        while not task.done:
+            on.run_once()
+    finally:
+        release()
+        if not task.done:
+            task.cancel()
+            on.run_once(0)
+    return task.result()
+
+
+def sleep(seconds: float) -> Promise[None]:
+    """A promise that is kept after so many seconds."""
+    reactor = current_reactor()
+    promise: Promise[None] = Promise(reactor)
+    timer = reactor.call_later(seconds, lambda: promise.settle(None, None))
+    promise.when_settled(timer.cancel)
+    return promise
+
+
+def gather(*works: Promise[Any] | Work[Any] | Awaitable[Any]) -> Promise[list[Any]]:
+    """A promise of the results of all, in order; it is broken with the first error, and then the others go on."""
+    reactor = current_reactor()
+    together: Promise[list[Any]] = Promise(reactor)
+    promises = [work if isinstance(work, Promise) else spawn(cast("Work[Any]", work), reactor) for work in works]
+    results: list[Any] = [None] * len(promises)
+    left = len(promises)
+
+    def settled(index: int, err: BaseException | None, result: Any) -> None:
+        nonlocal left
+        results[index] = result
+        left -= 1
+        if err is not None:
+            together.settle(err, None)
+        elif not left:
+            together.settle(None, results)
+
+    for index, promise in enumerate(promises):
+        promise.then(lambda err, result, index=index: settled(index, err, result))  # type: ignore[misc]
+    if not promises:
+        together.settle(None, [])
+    return together
+
+
+__all__ = [
+    "Cancelled",
+    "Promise",
+    "Task",
+    "TaskChannel",
+    "TaskConnection",
+    "connect",
+    "current_reactor",
+    "gather",
+    "run",
+    "sleep",
+    "spawn",
+]
