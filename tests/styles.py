@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import cpspika
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, SelectReactor
+from cpspika.facade import Facade
 from cpspika.lifting import operations
 
 PATIENCE = 20.0  # seconds for one wait: a scenario that hangs fails before pytest dumps its stacks
@@ -292,8 +293,7 @@ class SyncStyle(Style):
 
 
 def _asking(result: Any, reactor: Any) -> Any:
-    known = cpspika.Channel, cpspika.Connection, cpspika.SyncChannel, cpspika.SyncConnection
-    return Asking(result, reactor) if isinstance(result, known) else result
+    return Asking(result, reactor) if isinstance(result, (cpspika.Channel, cpspika.Connection, Facade)) else result
 
 
 STYLES: dict[str, Callable[..., Style]] = {
@@ -304,3 +304,9 @@ STYLES: dict[str, Callable[..., Style]] = {
     "sync-asyncore": partial(SyncStyle, cpspika.AsyncoreConnection),
     "sync-blocking": partial(SyncStyle, cpspika.BlockingConnection),
 }
+
+
+# At the end, since this module uses what stands above.
+import style_threads  # noqa: E402
+
+STYLES |= style_threads.STYLES
