@@ -62,8 +62,6 @@ class _Answer:
 
     def settle(self, error: AMQPError | None, result: Any) -> None:
         """on_done, inside the reactor."""
-        if self.settled:
-            return  # the thread that would have told more has died
         self.settled, self.error, self.result = True, error, result
         if not self._given_up:
             self._lock.release()
@@ -181,7 +179,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
             self.core._end(died)
             self.reactor.run_ready()
         finally:
-            for answer in list(self._answers):
+            for answer in [answer for answer in self._answers if not answer.settled]:
                 answer.settle(died, None)
             self._report(died)
 
@@ -214,7 +212,6 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         error. unwanted(result): what becomes of a result that comes later than `timeout`."""
         self.check_may_wait(name)
         answer = _Answer(unwanted)
-        self._answers.add(answer)
         try:
             self.reactor.inside(self._start, start, answer)
             if not answer.wait(self.timeout):
@@ -230,6 +227,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         return answer.result
 
     def _start(self, start: Callable[[Any], object], answer: _Answer) -> None:
+        self._answers.add(answer)
         start(lambda error, result: answer.settle(error, None if error else self._outward(result)))
         if self.reactor.over:
             self.reactor.run_ready()
