@@ -101,7 +101,9 @@ class SyncConnection(_Scope, ConnectionFacade, ConnectionOperations):
         outcome: list[tuple[AMQPError | None, Any]] = []
         with _Inside(self):
             start(lambda error, result: outcome.append((error, result)))
-            if not self.spin(lambda: bool(outcome), self.timeout, finish=True):
+            # Sent at once, most of what has no answer is done without a turn of the reactor.
+            self.core.flush()
+            if not outcome and not self.spin(lambda: bool(outcome), self.timeout, finish=True):
                 late = OperationTimeout(f"no answer within {self.timeout:g} s")
                 raise late.of(name, describe(place()))
         error, result = outcome[0]
