@@ -61,9 +61,9 @@ class FrameReader:
     """Collects what arrives until frames are whole. `limit`: the largest frame that is taken, in bytes; 0: any.
 
     With `in_parts` the payload of a body frame that is large is handed on as it arrives, so that it isn't put together
-    twice. The last part comes when the frame's end has been seen."""
+    twice. The last part comes when the frame's end has been seen. `left`: bytes of it that are still to come."""
 
-    __slots__ = ("_channel", "_have", "_in_parts", "_left", "_need", "_parts", "limit")
+    __slots__ = ("_channel", "_have", "_in_parts", "_need", "_parts", "left", "limit")
 
     def __init__(self, limit: int, in_parts: bool = False):
         self.limit = limit
@@ -72,12 +72,7 @@ class FrameReader:
         self._have = 0
         self._need = 0
         self._channel = 0  # of the body frame that is under way...
-        self._left = 0  # ...and how much of its payload is still to come
-
-    @property
-    def amid(self) -> bool:
-        """Whether what comes next is the rest of a body frame."""
-        return self._left > 0
+        self.left = 0  # ...and how much of its payload is still to come
 
     def feed(self, data: bytes) -> bytes:
         """`data` with what was kept before it; empty while the frame that was begun isn't whole yet, so that a
@@ -99,7 +94,7 @@ class FrameReader:
             return
         self._parts.append(rest)
         self._have = len(rest)
-        if self._left:
+        if self.left:
             self._need = 0
         elif len(rest) < _prefix.size:
             self._need = _prefix.size
@@ -111,7 +106,7 @@ class FrameReader:
         """(type, channel, payload, offset of what follows), or None where the frame isn't whole. The payload is bytes,
         a part of one a memoryview.
         InvalidFrameError: it is none that we may take."""
-        if self._left:
+        if self.left:
             return self._part(buffer, at)
         if len(buffer) - at < _prefix.size:
             return None
@@ -127,10 +122,10 @@ class FrameReader:
         begin = at + _prefix.size
         end = begin + size
         if self._in_parts and kind == BODY and size > PART:
-            self._channel, self._left = channel, size
+            self._channel, self.left = channel, size
             found = self._part(buffer, begin) if len(buffer) - begin >= PART else None
             if found is None:
-                self._left = 0
+                self.left = 0
             return found
         if len(buffer) <= end:
             return None
@@ -140,15 +135,15 @@ class FrameReader:
     def _part(self, buffer: bytes, at: int) -> tuple[int, int, Any, int] | None:
         """What there is of the body frame's payload; its last byte only together with the frame's end."""
         have = len(buffer) - at
-        if have > self._left:
-            end = at + self._left
-            self._left = 0
+        if have > self.left:
+            end = at + self.left
+            self.left = 0
             self._check_end(BODY, self._channel, buffer[end])
             return BODY, self._channel, memoryview(buffer)[at:end], end + 1
-        size = min(have, self._left - 1)
+        size = min(have, self.left - 1)
         if size <= 0:
             return None
-        self._left -= size
+        self.left -= size
         return BODY, self._channel, memoryview(buffer)[at : at + size], at + size
 
     @staticmethod

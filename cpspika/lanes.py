@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Protocol
 
+from .codec import Method
 from .errors import ProtocolSyntaxError
 from .fields import read_shortstr, write_shortstr
 from .frames import BODY, HEADER, METHOD
@@ -38,6 +39,7 @@ SMALL = 16384  # bytes up to which copying a body into one piece is cheaper than
 
 DELIVER = b"\0\x3c\0\x3c"  # class and method
 PUBLISH = b"\0\x3c\0\x28"
+_ACK = b"\0\0\0\x0d\0\x3c\0\x50"  # size, class and method
 _BASIC_HEADER = b"\0\x3c\0\0"  # class and weight
 _prefix = struct.Struct(">BHI")
 _header_head = struct.Struct(">BHIHH").pack  # type, channel, size, class, weight
@@ -105,7 +107,7 @@ class SendLane:
         self._road = road
         self._most = (road.frame_max or _NO_LIMIT) - _ROOM
         self._forms: dict[Any, _Blank] = {}
-        self._ack = _prefix.pack(METHOD, number, 13) + b"\0\x3c\0\x50"
+        self._ack = _prefix.pack(METHOD, number, 13) + _ACK[4:]
         # The last form, and what it is filled with up to the body.
         self._exchange = self._key = self._encoded = _NONE
         self._size = -1
@@ -174,6 +176,7 @@ _NONE: Any = object()
 _NO_LIMIT = 2**31
 _ROOM = 32  # what a frame of a content needs beside its body or properties, generously
 _ack = struct.Struct(">11sQH").pack
+_settled = struct.Struct(">H8xQB").unpack_from  # channel, tag, multiple
 
 
 class DeliverLane:
@@ -253,58 +256,98 @@ class _Printed:
         self.size = layout.size
 
 
-Found = tuple[int, Message, int]
-"""Channel, message, and the offset of what follows."""
+Found = tuple[int, Message | Method, int]
+"""Channel, message or basic.ack, and the offset of what follows."""
 
 
 class ReceiveLane:
-    """The lane of one link's contents, deliveries for a client and publishes for a server: `take(buffer, at, end)`
-    gives the message where a whole one, of one body frame, begins at `at`. `limit`: the largest frame that is taken, 0
-    for any; `places`: the link's channels."""
+    """The lane of one link's contents, deliveries for a client and publishes for a server, and of acknowledgements for
+    either: `take(buffer, at, end)` gives what begins at `at`, where it is whole and a content has one body frame.
+    `places`: the link's channels."""
 
-    __slots__ = ("_forms", "_places", "limit", "take")
+    __slots__ = ("_forms", "_most", "_places", "_routes", "take")
 
     def __init__(self, places: Mapping[int, Place], is_client: bool):
-        self.limit = 0
+        self._most = 0
         self._places = places
         self._forms: dict[bytes, _Printed] = {}
+        self._routes: dict[bytes, _Printed] = {}
         self.take: Callable[[bytes, int, int], Found | None] = self._delivery if is_client else self._publish
+
+    def set_limit(self, frame_max: int) -> None:
+        """The largest frame that is taken, in bytes; 0: any."""
+        self._most = (frame_max or _NO_LIMIT) - 8
 
     def _delivery(self, buffer: bytes, at: int, end: int) -> Found | None:
         if end - at < _LEAST_DELIVERY:
-            return None
+            return self._acknowledged(buffer, at, end)
         # It is known by what doesn't change while one consumer is served: all up to the end of its tag.
         known = at + 12 + buffer[at + 11]
         form = self._forms.get(buffer[at:known])
         if form is not None:
             begin = known + form.size
-            if begin > end:
-                return None
+            if begin <= end:
+                tag, middle, size, last, again = form.unpack(buffer, known)
+                stop = begin + size
+                if middle == form.middle and last == form.last and size == again and stop < end:
+                    place = form.place
+                    if (
+                        buffer[stop] == 0xCE
+                        and size <= self._most
+                        and place.state == "open"
+                        and place.content == "none"
+                    ):
+                        return form.number, Message(form.envelope, tag, buffer[begin:stop]), stop + 1
+            return self._otherwise(buffer, at, end, known)
+        return self._acknowledged(buffer, at, end) or self._learn(buffer, at, end, known, DELIVER)
+
+    def _otherwise(self, buffer: bytes, at: int, end: int, known: int) -> Found | None:
+        """No delivery like the last of its consumer: perhaps like an earlier one with its exchange and routing key."""
+        method_end = at + 7 + int.from_bytes(buffer[at + 3 : at + 7], "big")
+        form = self._routes.get(buffer[at:known] + buffer[known + 8 : method_end])
+        if form is not None and known + form.size <= end:
             tag, middle, size, last, again = form.unpack(buffer, known)
+            begin = known + form.size
             stop = begin + size
-            if middle == form.middle and last == form.last and size == again and stop < end and buffer[stop] == 0xCE:
+            if middle == form.middle and last == form.last and size == again <= self._most and stop < end:
                 place = form.place
-                if place.state == "open" and place.content == "none" and (not self.limit or size + 8 <= self.limit):
+                if buffer[stop] == 0xCE and place.state == "open" and place.content == "none":
+                    self._forms[buffer[at:known]] = form
                     return form.number, Message(form.envelope, tag, buffer[begin:stop]), stop + 1
         return self._learn(buffer, at, end, known, DELIVER)
 
     def _publish(self, buffer: bytes, at: int, end: int) -> Found | None:
         if end - at < _LEAST_PUBLISH:
-            return None
+            return self._acknowledged(buffer, at, end)
         # It is known by all of its method frame.
         known = at + 8 + int.from_bytes(buffer[at + 3 : at + 7], "big")
         form = self._forms.get(buffer[at:known])
         if form is not None:
             begin = known + form.size
-            if begin > end:
-                return None
-            middle, size, last, again = form.unpack(buffer, known)
-            stop = begin + size
-            if middle == form.middle and last == form.last and size == again and stop < end and buffer[stop] == 0xCE:
-                place = form.place
-                if place.state == "open" and place.content == "none" and (not self.limit or size + 8 <= self.limit):
-                    return form.number, Message(form.envelope, 0, buffer[begin:stop]), stop + 1
-        return self._learn(buffer, at, end, known, PUBLISH)
+            if begin <= end:
+                middle, size, last, again = form.unpack(buffer, known)
+                stop = begin + size
+                if middle == form.middle and last == form.last and size == again and stop < end:
+                    place = form.place
+                    if (
+                        buffer[stop] == 0xCE
+                        and size <= self._most
+                        and place.state == "open"
+                        and place.content == "none"
+                    ):
+                        return form.number, Message(form.envelope, 0, buffer[begin:stop]), stop + 1
+            return self._learn(buffer, at, end, known, PUBLISH)
+        return self._acknowledged(buffer, at, end) or self._learn(buffer, at, end, known, PUBLISH)
+
+    def _acknowledged(self, buffer: bytes, at: int, end: int) -> Found | None:
+        """A basic.ack."""
+        if end - at < 21 or buffer[at + 3 : at + 11] != _ACK or buffer[at] != METHOD or buffer[at + 20] != 0xCE:
+            return None
+        number, tag, bits = _settled(buffer, at + 1)
+        place = self._places.get(number)
+        if place is None or place.state != "open" or place.content != "none":
+            return None
+        return number, Method("basic.ack", {"delivery_tag": tag, "multiple": bits & 1 == 1}), at + 21
 
     def _learn(self, buffer: bytes, at: int, end: int, known: int, method: bytes) -> Found | None:
         """Reads a message whose form isn't kept, and keeps that under the bytes up to `known`."""
@@ -331,7 +374,7 @@ class ReceiveLane:
             return None
         if _prefix.unpack_from(buffer, header_end + 1) != (BODY, number, body_size):
             return None
-        if self.limit and max(size, header_size, body_size) + 8 > self.limit:
+        if max(size, header_size, body_size) > self._most:
             return None
         return self._found(buffer, at, known, (method_end, header, header_end), (body, after), number, place)
 
@@ -358,9 +401,12 @@ class ReceiveLane:
         form = _Printed(
             number, place, envelope, buffer[begin : header + 4], buffer[header + 12 : header_end + 4], tagged
         )
-        if len(self._forms) >= KEPT:
+        if len(self._forms) + len(self._routes) >= KEPT:
             self._forms.clear()
+            self._routes.clear()
         self._forms[buffer[at:known]] = form
+        if tagged:
+            self._routes[buffer[at:known] + buffer[begin:method_end]] = form
         return number, Message(envelope, tag, buffer[slice(*body)]), body[1] + 1
 
 

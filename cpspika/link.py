@@ -39,7 +39,7 @@ from .errors import (
     closed,
 )
 from .handshake import Handshake, Negotiated
-from .lanes import DELIVER, PUBLISH, DeliverLane, ReceiveLane, SendLane
+from .lanes import DeliverLane, ReceiveLane, SendLane
 from .message import PROPERTIES_AT, Message
 from .states import CHANNEL, CONNECTION, CONTENT, follow
 
@@ -81,7 +81,7 @@ class Link:
         self._channels: dict[int, _Channel] = {}
         self._reader = frames.FrameReader(UNTUNED_FRAME_MAX, in_parts=True)
         self._lane = ReceiveLane(self._channels, role == "client")
-        self._lane.limit = UNTUNED_FRAME_MAX
+        self._lane.set_limit(UNTUNED_FRAME_MAX)
         self._blamed = b""  # class and method of the last method that arrived
         self._deaf = False
         self._lost = False
@@ -125,18 +125,19 @@ class Link:
             return
         events: list[tuple[int, Event]] = []
         buffer, at = b"", 0
-        take, by_lane = self._lane.take, DELIVER if self.role == "client" else PUBLISH
+        take, reader = self._lane.take, self._reader
         try:
             buffer = self._reader.feed(data) if self._greeting is None else self._greet(data)
             end = len(buffer)
             while self.state != "closed":
-                content = take(buffer, at, end) if not (self._deaf or self._reader.amid) else None
-                if content is not None:
-                    number, message, at = content
-                    self._blamed = by_lane
-                    yield number, message
+                taken = take(buffer, at, end) if not (self._deaf or reader.left) else None
+                if taken is not None:
+                    begin = at
+                    number, event, at = taken
+                    self._blamed = buffer[begin + 7 : begin + 11]
+                    yield number, event
                     continue
-                found = self._reader.next(buffer, at)
+                found = reader.next(buffer, at)
                 if found is None:
                     break
                 kind, number, payload, at = found
@@ -241,7 +242,8 @@ class Link:
             self.frame_max = agreed.frame_max
             # Some clients take frame_max for the payload's size. RabbitMQ lets them, and so does a server here.
             leniency = frames.OVERHEAD if self.role == "server" and agreed.frame_max else 0
-            self._reader.limit = self._lane.limit = agreed.frame_max + leniency
+            self._reader.limit = agreed.frame_max + leniency
+            self._lane.set_limit(self._reader.limit)
             events.append((0, agreed))
 
     def _say(self, methods: tuple[Method, ...]) -> None:
