@@ -457,6 +457,11 @@ class Connection:
             self._unwritten = deque(entry for entry in self._unwritten if entry[1] != number)
         return taken
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the kernel hasn't taken yet."""
+        return self._transport.queued - self._transport.written if self._transport is not None else 0
+
     def flush(self) -> None:
         """Sends now what would go out at the end of the reactor's turn."""
         if self._transport is not None:

@@ -34,7 +34,7 @@ from .frames import BODY, HEADER, METHOD
 from .message import Envelope, Message
 
 BASIC = 60
-KEPT = 1024  # forms that a lane keeps; past that its book begins anew
+KEPT = 4096  # forms that a lane keeps; past that its book begins anew
 SMALL = 16384  # bytes up to which copying a body into one piece is cheaper than handing it on by itself
 
 DELIVER = b"\0\x3c\0\x3c"  # class and method
