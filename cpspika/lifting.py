@@ -1,11 +1,11 @@
 """How a facade gets its methods: lifted from the operations of the core, not written again.
 
 `lift` makes a class with a method for every operation of a core class, under the same name, with the same docstring and
-the same arguments but on_done. What the style does with an operation it says once, in three methods of its own:
+the same arguments but on_done. What the style does with an operation it says once, in methods of its own:
 
 - `_perform(operation, args, kwargs)` runs one (a function of the core class; give it `on_done`),
 - `_hand_over(operation, args, kwargs)` runs one that the broker doesn't answer (see `continuations.oneway`),
-- `_callback(function)` makes a user's callback or handler into what the core may call.
+- `_callback(function)` makes a user's callback into what the core may call, and `_handler(function)` a handler.
 
 Type checkers cannot see such a class, so its stub is written by `python -m cpspika.stubs`, and a test holds it to the
 truth.
@@ -82,7 +82,7 @@ def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]:
     def lifted(self: Any, /, handler: Any) -> Any:
-        return registration(self.core, self._callback(handler) if callable(handler) else handler)
+        return registration(self.core, self._handler(handler) if callable(handler) else handler)
 
     return _dressed(lifted, registration, inspect.signature(registration))
 
