@@ -152,9 +152,10 @@ class PromisingChannel(_Scope):
         arguments: Mapping[str, Any] | None = None,
     ) -> Messages:
         """A consumer, as an iterator: `async for message in ch.consume(queue)`. It is started when the first message is
-        asked for, and cancelled when the iterator is closed or goes (as after a `break`); messages that came and
-        weren't handed out go back to the queue then. Set basic_qos before, or the whole queue comes at once. If the
-        broker cancels the consumer, ConsumerCancelled is raised."""
+        asked for, and cancelled when the iterator is closed, or goes (as after a `break`: from the next turn on; with
+        `async with ch.consume(queue) as messages` the block's end waits for it). Messages that came and weren't handed
+        out go back to the queue then. Set basic_qos before, or the whole queue comes at once. If the broker cancels the
+        consumer, ConsumerCancelled is raised."""
         return Messages(self, queue, {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments})
 
 
@@ -288,7 +289,7 @@ class Messages:
 
     def __del__(self) -> None:
         # Nobody awaits it, and an error is told to whoever has the channel. The garbage collector may come by in any
-        # thread, so the reactor carries it out.
+        # thread, and amid anything, so the reactor carries it out.
         if self._started and not self._closed:
             self.channel.connection.core.reactor.call_soon_threadsafe(partial(self._close(), _ignore))
 
