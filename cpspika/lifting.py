@@ -27,6 +27,11 @@ def operations(core: type) -> dict[str, Any]:
     return {name: member for name, member in vars(core).items() if getattr(member, "__operation__", False)}
 
 
+def oneways(core: type) -> dict[str, Any]:
+    """Those that the broker doesn't answer."""
+    return {name: member for name, member in operations(core).items() if getattr(member, "__oneway__", False)}
+
+
 def registrations(core: type) -> dict[str, Any]:
     """Those that are marked as taking a handler."""
     return {name: member for name, member in vars(core).items() if getattr(member, "__registration__", False)}
@@ -77,7 +82,7 @@ def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
                     given[name] = self._callback(given[name])
             return self._perform(operation, (), given)
 
-    return _dressed(lifted, operation, shown)
+    return dressed(lifted, operation)
 
 
 def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,6 +90,11 @@ def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]
         return registration(self.core, self._handler(handler) if callable(handler) else handler)
 
     return _dressed(lifted, registration, inspect.signature(registration))
+
+
+def dressed(lifted: Callable[..., Any], operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a function the name, docstring and signature of an operation as a facade has it."""
+    return _dressed(lifted, operation, signature(operation))
 
 
 def _dressed(lifted: Any, original: Any, shown: inspect.Signature) -> Callable[..., Any]:

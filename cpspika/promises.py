@@ -3,8 +3,8 @@
 A style says in one object what its promise is (`Promises`): how one is made and settled, and how a callback's coroutine
 is run. The operations are the core's, lifted. A promise may be ignored, as with `message.ack()`.
 
-What the broker doesn't answer (a publish without confirms, an ack) is a promise kept at once while the channel is
-writable, since its bytes are on their way with the turn; and while it isn't, one that is kept when it is again. So
+What the broker doesn't answer is a promise kept at once, since its bytes are on their way with the turn: an ack, and a
+publish without confirms while the channel is writable. While it isn't, a publish's promise is kept when it is again. So
 awaiting each of them costs next to nothing, and yet holds a publisher back.
 
 A promise that its holder gives up (by cancelling what awaits it) leaves the channel in order: the operation was asked
@@ -25,6 +25,7 @@ from .channel import Channel
 from .connection import Connection, connect
 from .errors import AMQPError, ConsumerCancelled
 from .facade import ConnectionFacade, Facade
+from .lifting import dressed, oneways
 from .message import Message
 from .parameters import ConnectionParameters
 from .reactor import Reactor
@@ -108,12 +109,7 @@ class PromisingChannel(_Scope):
         return promise
 
     def _hand_over(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        core = self.core
-        if core.hands_over and core.is_open and not (operation is _PUBLISH and core.is_confirming):
-            return self._promises.kept(None if operation(core, *args, **kwargs) is None else True)
-        return self._hand_over_slowly(operation, args, kwargs)
-
-    def _hand_over_slowly(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What is not kept at once, see `_handing_over`."""
         core = self.core
         if operation is _PUBLISH and (core.is_confirming or not core.is_open):
             return self._perform(operation, args, kwargs)
@@ -157,6 +153,30 @@ class PromisingChannel(_Scope):
         out go back to the queue then. Set basic_qos before, or the whole queue comes at once. If the broker cancels the
         consumer, ConsumerCancelled is raised."""
         return Messages(self, queue, {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments})
+
+
+def _handing_over(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """A channel's operation that the broker doesn't answer. All messages come this way, out by publish and in by ack,
+    so it is one call deep."""
+    if operation is _PUBLISH:
+
+        def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            core = self.core
+            if core.hands_over and core.is_open and not core.is_confirming:
+                operation(core, *args, **kwargs)
+                return self._promises.kept(True)
+            return self._hand_over(operation, args, kwargs)
+
+    else:
+
+        def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            core = self.core
+            if core.is_open:
+                operation(core, *args, **kwargs)
+                return self._promises.kept(None)
+            return self._hand_over(operation, args, kwargs)
+
+    return dressed(hand_over, operation)
 
 
 class _Arrived:
@@ -355,3 +375,6 @@ _GIVE_BACK: dict[str, Callable[..., object]] = {
     "basic_consume": _cancel,
     "channel": lambda facade: facade.core.close(on_done=_ignore),
 }
+
+for _name, _operation in oneways(Channel).items():
+    setattr(PromisingChannel, _name, _handing_over(_operation))

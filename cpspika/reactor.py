@@ -95,10 +95,7 @@ class Reactor(Protocol):
     """The contract of every adapter."""
 
     on_error: Callable[[BaseException], object] | None
-
-    @property
-    def thread(self) -> int | None:
-        """The thread that is inside the reactor now."""
+    thread: int | None  # the thread that is inside the reactor now
 
     def run(self) -> None:
         """Turns until `stop`, or until nothing is left that could call back."""

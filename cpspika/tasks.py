@@ -257,23 +257,29 @@ def _is_work(value: Any) -> bool:
     return hasattr(value, "send") and hasattr(value, "throw")
 
 
+class _Kept(dict[Any, Promise[Any]]):
+    """Promises that are kept, by result. They are shared: to ask for one changes nothing about it."""
+
+    def __init__(self, reactor: Reactor):
+        self._reactor = reactor
+
+    def __missing__(self, result: Any) -> Promise[Any]:
+        promise: Promise[Any] = Promise(self._reactor)
+        promise.settle(None, result)
+        self[result] = promise
+        return promise
+
+
 class _Promises:
     """Tasks' promises, of one reactor."""
 
     def __init__(self, reactor: Reactor):
         self.reactor = reactor
-        self._kept: dict[Any, Promise[Any]] = {}
+        self.kept = _Kept(reactor).__getitem__
 
     def make(self, give_back: GiveBack | None = None) -> tuple[Promise[Any], Settle]:
         promise: Promise[Any] = Promise(self.reactor, give_back)
         return promise, promise.settle
-
-    def kept(self, result: Any) -> Promise[Any]:
-        promise = self._kept.get(result)
-        if promise is None:
-            promise = self._kept[result] = Promise(self.reactor)
-            promise.settle(None, result)
-        return promise
 
     def hush(self, promise: Promise[Any]) -> None:
         promise.hush()

@@ -56,9 +56,9 @@ def test_handlers_are_lifted_too(core: type, facade: type) -> None:
         assert getattr(facade, name).__doc__ == registration.__doc__
 
 
-@pytest.mark.parametrize("style", stubs.STYLES, ids=lambda style: style.place)
-def test_the_stub_of_a_style_is_up_to_date(style: stubs.Style) -> None:
-    assert stubs.path(style).read_text("utf-8") == stubs.stub(style), "run python -m cpspika.stubs"
+@pytest.mark.parametrize("of", stubs.STYLES, ids=lambda style: style.place)
+def test_the_stub_of_a_style_is_up_to_date(of: stubs.Style) -> None:
+    assert stubs.path(of).read_text("utf-8") == stubs.stub(of), "run python -m cpspika.stubs"
 
 
 def test_help_shows_them() -> None:

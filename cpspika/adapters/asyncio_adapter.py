@@ -85,13 +85,25 @@ def _look_at_error(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
+class _Kept(dict[Any, "asyncio.Future[Any]"]):
+    """Futures that are done, by result. They are shared: to await one changes nothing about it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        self._loop = loop
+
+    def __missing__(self, result: Any) -> asyncio.Future[Any]:
+        future = self[result] = self._loop.create_future()
+        future.set_result(result)
+        return future
+
+
 class _Promises:
     """asyncio's promises, on one loop."""
 
     def __init__(self, reactor: AsyncioReactor):
         self._reactor = reactor
         self._loop = reactor.loop
-        self._kept: dict[Any, asyncio.Future[Any]] = {}
+        self.kept = _Kept(reactor.loop).__getitem__
         self._tasks: set[asyncio.Task[Any]] = set()  # the loop itself holds them weakly
 
     def make(self, give_back: GiveBack | None = None) -> tuple[asyncio.Future[Any], Settle]:
@@ -100,13 +112,6 @@ class _Promises:
             return future, partial(_settle, future)
         wanted: Wanted[Any] = Wanted(give_back, self._loop)
         return wanted, wanted.settle
-
-    def kept(self, result: Any) -> asyncio.Future[Any]:
-        future = self._kept.get(result)
-        if future is None:
-            future = self._kept[result] = self._loop.create_future()
-            future.set_result(result)
-        return future
 
     def hush(self, promise: asyncio.Future[Any]) -> None:
         promise.add_done_callback(_look_at_error)

@@ -19,8 +19,6 @@ from ..errors import ConcurrentUse, LocalError
 from ..reactor import Acceptor, Call, Endpoint, TransportOwner
 from .sockets import SocketListener, SocketTransport, Watched, resolve
 
-_SOMEBODY = -1  # no thread's number: another thread runs the loop, whichever
-
 
 class _Timer:
     """A call that the loop will make; counted, so that `run` knows what is left."""
@@ -61,6 +59,9 @@ class AsyncioReactor:
         here = loop or asyncio._get_running_loop()
         self.loop: asyncio.AbstractEventLoop = here or asyncio.new_event_loop()
         self.on_error: Callable[[BaseException], object] | None = None
+        # Set while a callback of ours is called, and while we drive the loop. That another thread comes in while the
+        # program's own coroutines run, asyncio's debug mode tells; to ask the loop at each publish costs too much.
+        self.thread: int | None = None
         self._owns_loop = here is None
         self._ready: deque[Call] = deque()
         self._timers = 0
@@ -69,13 +70,6 @@ class AsyncioReactor:
         self._driving: Callable[[], bool] | None = None  # whether a turn of ours is over
         self._stopped = False
         self._strays: deque[Exception] = deque()
-
-    @property
-    def thread(self) -> int | None:
-        """The thread that is inside: whoever runs the loop, its callbacks and coroutines alike."""
-        if asyncio._get_running_loop() is self.loop:
-            return get_ident()
-        return _SOMEBODY if self.loop.is_running() else None
 
     # --- calls and time -----------------------------------------------------------------------------------------------
 
@@ -114,15 +108,17 @@ class AsyncioReactor:
 
     def call(self, call: Call) -> None:
         """Runs a callback under the rule for its exceptions."""
-        if self.on_error is None and self._driving is None:
-            call()  # asyncio tells the loop's exception handler what it raises
-            return
+        outer, self.thread = self.thread, get_ident()
         try:
             call()
         except Exception as error:
+            if self.on_error is None and self._driving is None:
+                raise  # to asyncio, which tells the loop's exception handler
             self.failed(error, "a callback of cpspika's raised")
-        if self._driving is not None and self._driving():
-            self.loop.stop()
+        finally:
+            self.thread = outer
+            if self._driving is not None and self._driving():
+                self.loop.stop()
 
     def failed(self, error: Exception, message: str, **context: Any) -> None:
         """Tells of a callback's exception, as the rule has it."""
@@ -236,18 +232,22 @@ class AsyncioReactor:
         return bool(self._ready or self._timers or self._held or self._watched or self._strays)
 
     def _look_whether_over(self) -> None:
-        """Something was taken away that `run` may have waited for."""
+        """Something was taken away that `run` may have waited for. In a moment: other things may take its place."""
+        if self._driving is not None and not self._has_work():
+            self.loop.call_soon(self._stop_without_work)
+
+    def _stop_without_work(self) -> None:
         if self._driving is not None and not self._has_work():
             self.loop.stop()
 
     def _drive(self, is_over: Callable[[], bool]) -> None:
         self._check_runnable()
         if not self._strays:
-            self._driving = is_over
+            self._driving, self.thread = is_over, get_ident()
             try:
                 self.loop.run_forever()
             finally:
-                self._driving = None
+                self._driving = self.thread = None
         if self._strays:
             raise self._strays.popleft()
 
