@@ -347,6 +347,7 @@ def run(work: Work[T], reactor: Reactor | None = None) -> T:
         raise
     finally:
         release()
+    on.run_once(0)  # what the task wrote last, or closed, is still in the reactor's hands
     return task.result()
 
 
