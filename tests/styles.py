@@ -304,3 +304,10 @@ STYLES: dict[str, Callable[..., Style]] = {
     "sync-asyncore": partial(SyncStyle, cpspika.AsyncoreConnection),
     "sync-blocking": partial(SyncStyle, cpspika.BlockingConnection),
 }
+
+
+# At the end, since these modules use what stands above.
+import style_asyncio  # noqa: E402
+import style_tasks  # noqa: E402
+
+STYLES |= style_tasks.STYLES | style_asyncio.STYLES
