@@ -120,9 +120,8 @@ class Channel:
 
     @property
     def hands_over(self) -> bool:
-        """Whether what has no answer may be asked for and not waited for: `writable`, and this turn of the reactor has
-        not carried so much yet that others should have theirs."""
-        return self.writable and self._sender.turn_has_room
+        """Whether a publish is done with the call: the channel is open, its flow isn't stopped, and nobody confirms."""
+        return self.is_open and self._publisher.hands_over
 
     @property
     def is_confirming(self) -> bool:

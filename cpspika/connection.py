@@ -58,6 +58,7 @@ from .parameters import ConnectionParameters
 from .reactor import Endpoint, Reactor, Timer, Transport
 from .version import __version__
 
+# Less than the transport sends amid a turn (sockets.EAGER): a publisher that heeds it gives the reactor its turn.
 HIGH_WATER = 256 * 1024  # bytes of backlog that make a channel unwritable...
 LOW_WATER = 64 * 1024  # ...and writable again
 LINGER = 5.0  # seconds to wait for close-ok after a fault, when everybody has been told already
@@ -87,10 +88,6 @@ class _Line:
     @property
     def writable(self) -> bool:
         return self._connection.writable
-
-    @property
-    def turn_has_room(self) -> bool:
-        return self._connection.turn_has_room
 
     def send(self, name: str, arguments: dict[str, Any]) -> None:
         connection = self._connection
@@ -186,7 +183,6 @@ class Connection:
         self._handlers: dict[str, list[Callable[..., object]]] = {}
         self.writable = True
         self._congested = False
-        self._turn_began = 0  # transport.queued then
         self._timers: dict[str, Timer] = {}
         self._ended = False
         _connections.add(self)
@@ -197,12 +193,6 @@ class Connection:
 
     def _where(self) -> str:
         return str(endpoint(self.parameters)) if self.parameters.via is None else self.parameters.host
-
-    @property
-    def turn_has_room(self) -> bool:
-        """Less than a buffer's worth was sent since the reactor's last turn."""
-        transport = self._transport
-        return transport is None or transport.queued - self._turn_began < HIGH_WATER
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
@@ -472,7 +462,6 @@ class Connection:
         calls: list[Call] = []
         if transport is None:
             return False
-        self._turn_began = transport.queued
         while self._unwritten and self._unwritten[0][0] <= transport.written:
             calls.append(partial(self._unwritten.popleft()[2].reply, None))
         if self._congested and transport.queued - transport.written <= LOW_WATER:

@@ -110,22 +110,12 @@ class PromisingChannel(_Scope):
 
     def _hand_over(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What is not kept at once, see `_handing_over`."""
-        core = self.core
-        if operation is _PUBLISH and (core.is_confirming or not core.is_open):
-            return self._perform(operation, args, kwargs)
         promise, settle = self._promises.make()
         if operation is not _PUBLISH:
             # An ack that came to nothing since the channel is gone: the broker has the message again, and no harm is
             # done. Whoever wants to know awaits it.
             self._promises.hush(promise)
-
-        def written(err: AMQPError | None, result: Any) -> None:
-            if err is None and not core.writable and core.is_open:
-                core.drain(on_done=lambda err, _: settle(err, None if err else result))
-            else:
-                settle(err, result)
-
-        operation(core, *args, **kwargs, on_done=written)
+        operation(self.core, *args, **kwargs, on_done=settle)
         return promise
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -162,10 +152,13 @@ def _handing_over(operation: Callable[..., Any]) -> Callable[..., Any]:
 
         def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             core = self.core
-            if core.hands_over and core.is_open and not core.is_confirming:
-                operation(core, *args, **kwargs)
+            if not core.hands_over:
+                return self._hand_over(operation, args, kwargs)
+            if operation(core, *args, **kwargs):
                 return self._promises.kept(True)
-            return self._hand_over(operation, args, kwargs)
+            promise, settle = self._promises.make()
+            core.drain(on_done=lambda err, _: settle(err, None if err else True))
+            return promise
 
     else:
 
@@ -182,17 +175,22 @@ def _handing_over(operation: Callable[..., Any]) -> Callable[..., Any]:
 class _Arrived:
     """What has come to a consumer, apart from its iterator: the channel holds this, and the iterator can go."""
 
-    __slots__ = ("cancelled", "messages", "no_ack", "waiting")
+    __slots__ = ("_call_soon", "_waking", "cancelled", "messages", "no_ack", "waiting")
 
-    def __init__(self, no_ack: bool) -> None:
+    def __init__(self, no_ack: bool, call_soon: Callable[[Callable[[], object]], object]) -> None:
         self.no_ack = no_ack
+        self._call_soon = call_soon
+        self._waking = False
         self.messages: deque[Message] = deque()
         self.cancelled: list[str] = []
         self.waiting: list[Settle] = []
 
     def on_message(self, message: Message) -> None:
         self.messages.append(message)
-        self.wake()
+        if self.waiting and not self._waking:
+            # When all that came with it is here as well: whoever waits is woken once.
+            self._waking = True
+            self._call_soon(self.wake)
 
     def on_cancel(self, tag: str) -> None:
         self.cancelled.append(tag)
@@ -202,6 +200,7 @@ class _Arrived:
         self.wake()
 
     def wake(self) -> None:
+        self._waking = False
         waiting, self.waiting = self.waiting, []
         for settle in waiting:
             settle(None, None)
@@ -235,7 +234,7 @@ class Messages:
         self.consumer_tag: str | None = None
         self._queue = queue
         self._options = options
-        self._arrived = _Arrived(options["no_ack"])
+        self._arrived = _Arrived(options["no_ack"], channel.connection.core.reactor.call_soon)
         self._forget: Callable[[], object] | None = None
         self._started = False
         self._closed = False

@@ -104,12 +104,13 @@ def encode_body(body: Any) -> bytes:
 class Publisher:
     """The publishing half of one channel."""
 
-    __slots__ = ("_channel", "_held", "_last_returned", "_mandatory", "_sender", "_window", "permitted")
+    __slots__ = ("_channel", "_held", "_last_returned", "_mandatory", "_sender", "_window", "hands_over", "permitted")
 
     def __init__(self, channel: Owner, sender: Sender):
         self._channel = channel
         self._sender = sender
         self.permitted = True
+        self.hands_over = True  # permitted, and not confirming
         self._window: Window[_Publish] | None = None
         self._mandatory: dict[_Watched, None] = {}
         self._last_returned = -1
@@ -123,6 +124,7 @@ class Publisher:
         """Publishes from here on are numbered."""
         if self._window is None:
             self._window = Window()
+            self.hands_over = False
 
     def publish(
         self,
@@ -193,6 +195,7 @@ class Publisher:
 
     def on_flow(self, active: bool) -> None:
         changed, self.permitted = self.permitted != active, active
+        self.hands_over = active and self._window is None
         while active and self._held:
             self._send(*self._held.popleft())
         if changed:

@@ -16,10 +16,6 @@ class Sender(Protocol):
 
     @property
     def writable(self) -> bool: ...
-    @property
-    def turn_has_room(self) -> bool:
-        """Less than a buffer's worth was sent since the reactor's last turn."""
-
     def send(self, name: str, arguments: dict[str, Any]) -> None: ...
     def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None: ...
     def send_publish(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from ..reactor import IDLE, Acceptor, Endpoint, Reactor, Timer, TransportOwner
 
 RECEIVE = 65536  # bytes a read asks for; larger buffers come from mmap, whose page faults cost more than the call
-EAGER = 256 * 1024  # bytes of backlog that are worth a system call amid a turn
+EAGER = 1024 * 1024  # bytes of backlog that are worth a system call amid a turn
 GATHER = 512  # chunks handed to one sendmsg; IOV_MAX is 1024
 LINGER = 5.0  # seconds for what is queued to go out after close
 SMALL = 8192  # bytes up to which joining chunks is cheaper than handing them over one by one
