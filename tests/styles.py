@@ -311,3 +311,7 @@ import style_asyncio  # noqa: E402
 import style_tasks  # noqa: E402
 
 STYLES |= style_tasks.STYLES | style_asyncio.STYLES
+
+# Styles that differ from another in the reactor alone. On RabbitMQ these run with the long tests; their reactors are held
+# to the conformance tests besides.
+AGAIN = ("core-asyncore", "core-blocking", "sync-select", "sync-asyncore", "asyncio-uvloop")
