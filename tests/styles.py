@@ -305,13 +305,13 @@ STYLES: dict[str, Callable[..., Style]] = {
     "sync-blocking": partial(SyncStyle, cpspika.BlockingConnection),
 }
 
+# Styles that differ from another in the reactor alone. On RabbitMQ these run with the long tests; their reactors are
+# held to the conformance tests besides.
+AGAIN = ("core-asyncore", "core-blocking", "sync-select", "sync-asyncore", "asyncio-uvloop")
+
 
 # At the end, since these modules use what stands above.
 import style_asyncio  # noqa: E402
 import style_tasks  # noqa: E402
 
 STYLES |= style_tasks.STYLES | style_asyncio.STYLES
-
-# Styles that differ from another in the reactor alone. On RabbitMQ these run with the long tests; their reactors are held
-# to the conformance tests besides.
-AGAIN = ("core-asyncore", "core-blocking", "sync-select", "sync-asyncore", "asyncio-uvloop")
