@@ -233,6 +233,15 @@ class Connection:
             self.reactor.call_soon(lambda: self._end(ConnectionClosed("the connection was closed before it was open")))
         self._closers.append(closer)
 
+    def abort(self) -> None:
+        """Hangs up at once, without a word to the broker; whatever waits is told so, in the next turn."""
+        if not self._ended:
+            if self._dialer is not None:
+                self._dialer.cancel()
+                self._dialer = None
+            self._abort()
+            self._end(ConnectionClosed("the connection was aborted"))
+
     @operation
     def update_secret(self, new_secret: str | bytes, reason: str = "", *, on_done: OnDone[None] | None = None) -> None:
         """Hands the broker a new secret, such as a renewed token (connection.update-secret, a RabbitMQ extension of

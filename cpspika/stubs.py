@@ -37,6 +37,13 @@ STYLES = [
         "Promise[{}]",
     ),
     Style(
+        "adapters/trio_operations",
+        "TrioChannel",
+        "TrioConnection",
+        "from cpspika.adapters.trio_adapter import Promise, TrioChannel, TrioConnection",
+        "Promise[{}]",
+    ),
+    Style(
         "adapters/asyncio_operations",
         "AsyncioChannel",
         "AsyncioConnection",

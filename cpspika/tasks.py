@@ -270,8 +270,8 @@ class _Kept(dict[Any, Promise[Any]]):
         return promise
 
 
-class _Promises:
-    """Tasks' promises, of one reactor."""
+class Promises:
+    """Tasks' promises, of one reactor (see `promises.Promises`)."""
 
     def __init__(self, reactor: Reactor):
         self.reactor = reactor
@@ -284,7 +284,7 @@ class _Promises:
     def hush(self, promise: Promise[Any]) -> None:
         promise.hush()
 
-    def spawn(self, coroutine: Any) -> Task[Any]:
+    def spawn(self, coroutine: Any) -> object:
         return Task(self.reactor, coroutine)
 
 
@@ -304,7 +304,7 @@ def connect(
 ) -> Promise[TaskConnection]:
     """A promise of a connection; target and options as of `cpspika.connect`. reactor: by default the one of the task
     that calls, else the calling thread's own."""
-    promises = _Promises(reactor or current_reactor())
+    promises = Promises(reactor or current_reactor())
 
     def facade(core: Connection) -> TaskConnection:
         return TaskConnection(promises, core)

@@ -313,5 +313,6 @@ AGAIN = ("core-asyncore", "core-blocking", "sync-select", "sync-asyncore", "asyn
 # At the end, since these modules use what stands above.
 import style_asyncio  # noqa: E402
 import style_tasks  # noqa: E402
+import style_trio  # noqa: E402
 
-STYLES |= style_tasks.STYLES | style_asyncio.STYLES
+STYLES |= style_tasks.STYLES | style_asyncio.STYLES | style_trio.STYLES
