@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from threading import local
+from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from .channel import Channel
@@ -142,6 +143,16 @@ class Promise(Generic[T]):
         return self.result()
 
     __iter__ = __await__
+
+    async def __aenter__(self) -> T:
+        """Of a connection's or a channel's promise: waits for the opening, and closes it at the block's end."""
+        return await self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        opened: Any = self.result()
+        await opened.__aexit__(kind, error, trace)
 
     def __del__(self) -> None:
         if self._state == _BROKEN and not self._asked_for and not isinstance(self._value, Cancelled):

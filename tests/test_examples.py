@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ PRINTS = {
     "async/relay.py": r"((relaying|arrived:) 'message [123]'\n){6}",
 }
 # The same five in each of the other styles.
-STYLES = ["asyncio", "tasks"]
+STYLES = ["asyncio", "tasks", *(style for style in ("trio",) if find_spec(style))]
 FIVE = {
     "hello.py": ("sync/hello.py", b"Hello World!"),
     "worker.py": ("sync/worker.py", b"first task"),
