@@ -264,8 +264,10 @@ def promised_connection(
     reactor: Reactor,
     targets: Sequence[ConnectionParameters],
     on_close: Callable[[Any, AMQPError | None], object] | None = None,
+    begun: Callable[[Connection], object] | None = None,
 ) -> Any:
-    """A promise of a connection; make(core) makes its facade. on_close(connection, err) as of `connect`."""
+    """A promise of a connection; make(core) makes its facade. on_close(connection, err) as of `connect`. begun(core) is
+    called at once, for a style that can hang up on an attempt whose promise is given up."""
     promise, settle = promises.make(lambda facade: facade.core.close(on_done=_ignore))
     facades: list[Any] = []
 
@@ -278,7 +280,9 @@ def promised_connection(
         if on_close is not None and facades:
             run_callback(promises, on_close, facades[0], err)
 
-    connect(reactor, targets, connected, closed if on_close is not None else None)
+    core = connect(reactor, targets, connected, closed if on_close is not None else None)
+    if begun is not None:
+        begun(core)
     return promise
 
 

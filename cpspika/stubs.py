@@ -35,6 +35,14 @@ STYLES = [
         "from cpspika.tasks import Promise, TaskChannel, TaskConnection",
         "Promise[{}]",
     ),
+    Style(
+        "adapters/twisted_operations",
+        "TwistedChannel",
+        "TwistedConnection",
+        "from twisted.internet.defer import Deferred\n\n"
+        "from cpspika.adapters.twisted_adapter import TwistedChannel, TwistedConnection",
+        "Deferred[{}]",
+    ),
 ]
 
 _HEAD = '''\

@@ -24,6 +24,7 @@ import os
 import time
 from collections.abc import Callable, Generator
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import cpspika
@@ -304,3 +305,8 @@ STYLES: dict[str, Callable[..., Style]] = {
     "sync-asyncore": partial(SyncStyle, cpspika.AsyncoreConnection),
     "sync-blocking": partial(SyncStyle, cpspika.BlockingConnection),
 }
+
+if find_spec("twisted") is not None:
+    from style_twisted import TwistedStyle
+
+    STYLES["twisted"] = TwistedStyle
