@@ -26,9 +26,14 @@ def private_reactor() -> Any:
     return PrivateReactor()
 
 
+def twisted_reactor() -> twisted_adapter.TwistedReactor:
+    """Ours, on the private one."""
+    return twisted_adapter.TwistedReactor(private_reactor())
+
+
 def spin(condition: Callable[[], Any], what: str) -> None:
     """Turns the private reactor until a condition holds."""
-    reactor = twisted_adapter.TwistedReactor(private_reactor())
+    reactor = twisted_reactor()
     deadline = time.monotonic() + PATIENCE
     while not condition():
         left = deadline - time.monotonic()
@@ -77,7 +82,7 @@ class TwistedStyle(Style):
                 assert time.monotonic() < deadline, (
                     f"nothing came for {PATIENCE:g} s at line {steps.gi_frame and steps.gi_frame.f_lineno}"
                 )
-                twisted_adapter.TwistedReactor(private_reactor()).run_once(max(0.0, deadline - time.monotonic()))
+                twisted_reactor().run_once(max(0.0, deadline - time.monotonic()))
                 self._look()
         finally:
             globalLogPublisher.removeObserver(self._log)

@@ -307,6 +307,7 @@ STYLES: dict[str, Callable[..., Style]] = {
 }
 
 if find_spec("twisted") is not None:
-    from style_twisted import TwistedStyle
+    from style_twisted import TwistedStyle, twisted_reactor
 
     STYLES["twisted"] = TwistedStyle
+    STYLES["core-twisted"] = partial(CoreStyle, twisted_reactor)

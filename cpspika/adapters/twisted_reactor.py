@@ -24,6 +24,8 @@ from ..errors import LocalError
 from ..reactor import Acceptor, Call, Endpoint, Timer, TransportOwner
 from .sockets import SocketListener, SocketTransport, Watched, resolve
 
+ROUNDS = 4  # of calls that calls of the turn gave rise to; the rest waits for the next turn
+
 _log = Logger()
 
 
@@ -38,6 +40,9 @@ class _Descriptor:
         self._watched = watched
         self.fd = fd
         self.reads = self.writes = False
+
+    def __repr__(self) -> str:
+        return f"<fd {self.fd} of {self._watched!r}>"  # trial shows it, where a connection was left open
 
     def fileno(self) -> int:
         return self.fd
@@ -152,14 +157,16 @@ class TwistedReactor:
         self._inside = True
         try:
             self.call(call)
-            self._run_ready()
+            for _ in range(ROUNDS):
+                if self._ready:
+                    self._run_ready()
         finally:
             self._inside = False
             if self._ready:
                 self._come_back()
 
     def _run_ready(self) -> int:
-        # Those that are added meanwhile wait for the next turn: one that repeats itself must not keep the others out.
+        # Those that are added meanwhile wait for the next round: one that repeats itself must not keep the others out.
         ready = self._ready
         count = len(ready)
         for _ in range(count):
