@@ -107,7 +107,7 @@ class TwistedReactor:
         self.thread: int | None = None
         self._ready: deque[Call] = deque()
         self._inside = False  # a turn of ours, which makes the calls in _ready at its end
-        self._called = False  # Twisted is going to begin a turn
+        self._coming: Any = None  # the DelayedCall by which Twisted is going to begin a turn
         self._called_from_thread = False
         self._watched: dict[int, _Descriptor] = {}
         self._leaving: set[Deferred[None]] = set()
@@ -140,13 +140,8 @@ class TwistedReactor:
         self.turn(_nothing)
 
     def _come_back(self) -> None:
-        if not self._called:
-            self._called = True
-            self.twisted.callLater(0, self._come)
-
-    def _come(self) -> None:
-        self._called = False
-        self.turn(_nothing)
+        if self._coming is None:
+            self._coming = self.twisted.callLater(0, self.turn, _nothing)
 
     def turn(self, call: Call) -> None:
         """What Twisted calls goes through here: makes the call, then those that it left."""
@@ -155,6 +150,9 @@ class TwistedReactor:
             return
         self.thread = get_ident()
         self._inside = True
+        coming, self._coming = self._coming, None
+        if coming is not None and coming.active():
+            coming.cancel()  # this turn does it; and who closes a connection in it shall find no call of ours left
         try:
             self.call(call)
             for _ in range(ROUNDS):
