@@ -6,6 +6,7 @@ styles share.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .channel import Channel
@@ -16,6 +17,14 @@ class Facade:
     """`core`: the Connection or Channel below; what the facade doesn't have itself is the core's."""
 
     core: Any
+
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """What the core may call in place of a user's callback."""
+        raise NotImplementedError
+
+    def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same for a handler, which gets what it is registered on as its first argument."""
+        return self._callback(function)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "core":

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from styles import PATIENCE, Asking, Operation, Scenario, Style, Until
+from styles import PATIENCE, Asking, CoreStyle, Operation, Scenario, Style, Until
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
@@ -126,3 +126,6 @@ class TwistedStyle(Style):
 
 def _asking(result: Any) -> Any:
     return Asking(result, None) if isinstance(result, Facade) else result
+
+
+STYLES = {"twisted": TwistedStyle, "core-twisted": functools.partial(CoreStyle, twisted_reactor)}

@@ -306,8 +306,13 @@ STYLES: dict[str, Callable[..., Style]] = {
     "sync-blocking": partial(SyncStyle, cpspika.BlockingConnection),
 }
 
-if find_spec("twisted") is not None:
-    from style_twisted import TwistedStyle, twisted_reactor
 
-    STYLES["twisted"] = TwistedStyle
-    STYLES["core-twisted"] = partial(CoreStyle, twisted_reactor)
+# At the end, since these modules use what stands above.
+import style_asyncio  # noqa: E402
+import style_tasks  # noqa: E402
+
+STYLES |= style_tasks.STYLES | style_asyncio.STYLES
+if find_spec("twisted") is not None:
+    import style_twisted
+
+    STYLES |= style_twisted.STYLES

@@ -47,6 +47,16 @@ PRINTS = {
     "async/rpc.py": "1 squared is 1, 2 squared is 4, 3 squared is 9, 4 squared is 16, 5 squared is 25\n",
     "async/relay.py": r"((relaying|arrived:) 'message [123]'\n){6}",
 }
+# The same five in each of the other styles.
+STYLES = ["asyncio", "tasks"]
+FIVE = {
+    "hello.py": ("sync/hello.py", b"Hello World!"),
+    "worker.py": ("sync/worker.py", b"first task"),
+    "publisher.py": ("sync/publisher.py", b"one"),
+    "rpc.py": ("async/rpc.py", b"25"),
+    "flow_control.py": ("sync/flow_control.py", b"waited if need be"),
+}
+PRINTS |= {f"{style}/{name}": PRINTS[like] for style in STYLES for name, (like, _) in FIVE.items()}
 # What another client reads of it on the wire: one of the bodies that each publishes.
 PUBLISHES = {
     "sync/hello.py": b"Hello World!",
@@ -61,7 +71,8 @@ PUBLISHES = {
     "async/rpc.py": b"25",
     "async/relay.py": b"message 3",
 }
-NOT_ON_0_8 = {"sync/publisher.py", "async/publisher.py"}
+PUBLISHES |= {f"{style}/{name}": body for style in STYLES for name, (_, body) in FIVE.items()}
+NOT_ON_0_8 = {example for example in PRINTS if example.endswith("/publisher.py")}
 
 
 def run(*command: str, **variables: str) -> str:
@@ -124,7 +135,7 @@ def test_an_example_runs_and_pika_reads_its_messages(node: Any, traced: Any, exa
 def test_an_example_runs_with_nothing_set_up(example: str) -> None:
     """On the embedded broker, which is made to stop the flow for one of them."""
     printed = run(str(EXAMPLES / example))
-    if example == "sync/flow_control.py":
+    if example.endswith("/flow_control.py"):
         assert printed.startswith("not now: the broker stopped the flow of channel 1")
         assert printed.endswith("published: waited if need be\npublished: permitted\n")
     else:

@@ -42,28 +42,45 @@ from .twisted_reactor import TwistedReactor
 OnClose = Callable[["TwistedConnection", AMQPError | None], object]
 
 
-class _Deferreds:
-    """Promises as Deferreds. Their callbacks run when they are settled, as Twisted has it."""
+class _Promise(Deferred[Any]):
+    """A Deferred of an operation. It runs its callbacks when the operation is settled, as Twisted has it."""
+
+    def __init__(self, give_back: GiveBack | None):
+        super().__init__()
+        self._give_back = give_back
+
+    def settle(self, err: AMQPError | None, result: Any) -> None:
+        if self.called:  # it was cancelled
+            if err is None and self._give_back is not None:
+                self._give_back(result)
+        elif err is not None:
+            self.errback(err)
+        else:
+            self.callback(result)
+
+
+class _Hushed(_Promise):
+    """One that goes in silence, when its failure came to nobody: Twisted logs those of the others."""
+
+    def __del__(self) -> None:
+        self.addErrback(lambda failure: None)
+
+
+class _Promises:
+    """Twisted's promises, on one reactor."""
 
     def __init__(self, reactor: TwistedReactor):
         self.reactor = reactor
 
     def make(self, give_back: GiveBack | None = None) -> tuple[Deferred[Any], Settle]:
-        promise: Deferred[Any] = Deferred()
-
-        def settle(err: AMQPError | None, result: Any) -> None:
-            if promise.called:  # it was cancelled
-                if err is None and give_back is not None:
-                    give_back(result)
-            elif err is not None:
-                promise.errback(err)
-            else:
-                promise.callback(result)
-
-        return promise, settle
+        promise = _Promise(give_back)
+        return promise, promise.settle
 
     def kept(self, result: Any) -> Deferred[Any]:
-        return succeed(result)
+        return succeed(result)  # a new one each time, since callbacks change a Deferred's result
+
+    def hush(self, promise: _Promise) -> None:
+        promise.__class__ = _Hushed
 
     def spawn(self, coroutine: Any) -> None:
         self._look_after(Deferred.fromCoroutine(coroutine))
@@ -93,7 +110,7 @@ class _Deferreds:
 class TwistedConnection(PromisingConnection, ConnectionOperations):
     """A connection whose operations return Deferreds. `core`: the Connection below."""
 
-    promises: _Deferreds
+    promises: _Promises
 
     def _channel_facade(self, core: Channel) -> TwistedChannel:
         return TwistedChannel(self, core)
@@ -111,10 +128,13 @@ class TwistedConnection(PromisingConnection, ConnectionOperations):
 class TwistedChannel(PromisingChannel, ChannelOperations):
     """A channel whose operations return Deferreds. `core`: the Channel below."""
 
-    _promises: _Deferreds
+    _promises: _Promises
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return self._promises.caller(function)
+
+    def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return super()._handler(self._promises.caller(function))
 
 
 def connect(
@@ -130,7 +150,7 @@ def connect(
     """
     check_callable("on_close", on_close)
     on = reactor if isinstance(reactor, TwistedReactor) else TwistedReactor(reactor)
-    promises = _Deferreds(on)
+    promises = _Promises(on)
     targets = all_targets(target, options)
     if endpoint is not None:
         targets = _through(endpoint, targets)

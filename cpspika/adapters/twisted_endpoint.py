@@ -19,7 +19,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
-from ..reactor import Timer, TransportOwner
+from ..reactor import IDLE, Timer, TransportOwner
 from .sockets import LINGER
 from .twisted_reactor import TwistedReactor
 
@@ -98,23 +98,35 @@ class EndpointTransport(Protocol):
             self._flushing = True
             self._reactor.call_soon(self._flush)
 
-    def _flush(self) -> None:
-        """The end of a turn: gives to Twisted what gathered, and tells the owner."""
+    def flush(self) -> None:
+        """Gives to Twisted now what gathered, before the end of the turn."""
+        if self._open and not self._closing:
+            self._give()
+            self._tell()
+
+    def _flush(self) -> object:
+        """The end of a turn: gives to Twisted what gathered, and tells the owner. IDLE if nobody was called for it."""
         self._flushing = False
         if not self._open:
-            return
+            return IDLE
+        self._give()
+        if self._closing:
+            self.transport.unregisterProducer()  # while there is one, Twisted doesn't hang up
+            self.transport.loseConnection()
+        return None if self._tell() else IDLE
+
+    def _give(self) -> None:
         if self._out and (self._closing or not self._full):
             data = b"".join(self._out)
             self._out.clear()
             self._given = self.queued
             self.transport.write(data)  # calls pauseProducing, if it is too much
-        if self._closing:
-            self.transport.unregisterProducer()  # while there is one, Twisted doesn't hang up
-            self.transport.loseConnection()
-        elif not self._full and self.written != self._given:
-            self.written = self._given
-            if self._owner is not None:
-                self._owner.bytes_written()
+
+    def _tell(self) -> bool:
+        if self._owner is None or self._full or self.written == self._given:
+            return False
+        self.written = self._given
+        return bool(self._owner.bytes_written())
 
     def pause_reading(self, paused: bool) -> None:
         if self._paused != paused:

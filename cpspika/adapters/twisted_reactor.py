@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
 from ..errors import LocalError
-from ..reactor import Acceptor, Call, Endpoint, Timer, TransportOwner
+from ..reactor import IDLE, Acceptor, Call, Endpoint, Timer, TransportOwner
 from .sockets import SocketListener, SocketTransport, Watched, resolve
 
 ROUNDS = 4  # of calls that calls of the turn gave rise to; the rest waits for the next turn
@@ -95,8 +95,8 @@ class _Timer:
 class TwistedReactor:
     """Fulfils `reactor.Reactor` on one of Twisted's (`twisted`; by default the installed one).
 
-    on_error(exception) is called with what a callback raises; where it is None, that is logged. `thread` is Twisted's,
-    once it has called us: a call from any other is refused, and may come by reactor.callFromThread.
+    on_error(exception) is called with what a callback raises; where it is None, that is logged, or leaves `run_once`.
+    `thread` is Twisted's, once it has called us: a call from any other is refused, and may come by callFromThread.
     """
 
     def __init__(self, reactor: Any = None):
@@ -109,6 +109,8 @@ class TwistedReactor:
         self._inside = False  # a turn of ours, which makes the calls in _ready at its end
         self._coming: Any = None  # the DelayedCall by which Twisted is going to begin a turn
         self._called_from_thread = False
+        self._driven = False  # by `run_once`, out of which exceptions come then
+        self._strays: deque[BaseException] = deque()
         self._watched: dict[int, _Descriptor] = {}
         self._leaving: set[Deferred[None]] = set()
 
@@ -164,24 +166,29 @@ class TwistedReactor:
                 self._come_back()
 
     def _run_ready(self) -> int:
+        """Makes the calls that wait; how many of them may have told somebody something."""
         # Those that are added meanwhile wait for the next round: one that repeats itself must not keep the others out.
         ready = self._ready
-        count = len(ready)
-        for _ in range(count):
+        made = 0
+        for _ in range(len(ready)):
             if ready:  # a nested turn may have taken them
-                self.call(ready.popleft())
-        return count
+                made += self.call(ready.popleft()) is not IDLE
+        return made
 
-    def call(self, call: Call) -> None:
+    def call(self, call: Call) -> object:
         try:
-            call()
+            return call()
         except Exception:
             self.failed(Failure())  # type: ignore[no-untyped-call]
+            return None
 
     def failed(self, failure: Failure) -> None:
         """An exception that nobody caught."""
-        if self.on_error is not None and failure.value is not None:
-            self.on_error(failure.value)
+        error = failure.value
+        if self.on_error is not None and error is not None:
+            self.on_error(error)
+        elif self._driven and error is not None:
+            self._strays.append(error)
         else:
             _log.failure("a callback of an AMQP connection failed", failure=failure)
 
@@ -209,17 +216,20 @@ class TwistedReactor:
                 "Twisted's reactor runs, and cannot be turned from inside it: return a Deferred, or await it, instead "
                 "of waiting in a call"
             )
-        outer, self._inside = self._inside, False
+        outer = self._inside, self._driven
+        self._inside, self._driven = False, True
         try:
             if self._run_ready():
                 timeout = 0
             self.twisted.iterate(self._patience(timeout))
             self.twisted.iterate(0)  # the timers that came due while it waited
         finally:
-            self._inside = outer
+            self._inside, self._driven = outer
+        if self._strays:
+            raise self._strays.popleft()
 
     def _patience(self, timeout: float | None) -> float | None:
-        if self._ready:
+        if self._ready or self._strays:
             return 0
         due: float | None = min((delayed.getTime() for delayed in self.twisted.getDelayedCalls()), default=None)
         if due is None:
