@@ -18,7 +18,6 @@ pytest.importorskip("twisted")
 from style_twisted import outcome, private_reactor, spin
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, inlineCallbacks
 from twisted.internet.endpoints import TCP4ClientEndpoint
-from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 import cpspika
@@ -354,32 +353,7 @@ def test_an_endpoint_that_cannot_be_used_is_refused_at_the_call(broker: Served) 
         connect(broker.url, endpoint=door, hearbeat=5)
 
 
-# --- the reactor ------------------------------------------------------------------------------------------------------
-
-
-def test_a_broker_lives_on_it_too() -> None:
-    reactor = twisted_adapter.TwistedReactor(private_reactor())
-    broker = cpspika.broker.Broker(reactor)
-    listener = broker.listen("127.0.0.1", 0)
-    connection = outcome(connect(f"amqp://guest:guest@127.0.0.1:{listener.port}/"))
-    channel = outcome(connection.channel())
-    queue = outcome(channel.queue_declare(exclusive=True)).queue
-    outcome(channel.basic_publish(routing_key=queue, body=b"x" * 2**20))
-    assert len(outcome(channel.basic_get(queue, no_ack=True)).body) == 2**20
-    outcome(connection.close())
-    broker.end()
-    spin(lambda: not held(), "something was left")
-
-
-def test_a_reactor_without_sockets_says_what_to_do() -> None:
-    clock = Clock()
-    errors: list[Any] = []
-    twisted_adapter.connect("amqp://127.0.0.1", reactor=clock).addErrback(errors.append)
-    for _ in range(10):
-        clock.advance(0)
-    assert isinstance(errors[0].value, cpspika.ConnectError)
-    assert "Clock watches no sockets" in str(errors[0].value)
-    assert "endpoint=" in str(errors[0].value)
+# --- importing it ---------------------------------------------------------------------------------------------------
 
 
 def test_twisted_missing_names_the_extra() -> None:

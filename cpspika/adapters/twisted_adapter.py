@@ -145,8 +145,8 @@ def connect(
 
     endpoint: an IStreamClientEndpoint to connect through, such as clientFromString(reactor, "tls:rabbit.example:5671")
     or wrapClientTLS(...). The target then says who we are, and which virtual host we want; its host and port just name
-    the broker in errors. TLS is the endpoint's: the target is amqp:// and has no `ssl`. Cancelling the Deferred gives
-    up the attempt.
+    the broker in errors. TLS is the endpoint's (pip install 'cpspika[twisted-tls]'): the target is amqp:// and has no
+    `ssl`. Cancelling the Deferred gives up the attempt.
     """
     check_callable("on_close", on_close)
     on = reactor if isinstance(reactor, TwistedReactor) else TwistedReactor(reactor)

@@ -45,6 +45,7 @@ class EndpointTransport(Protocol):
         self._closing = False
         self._paused = False
         self._linger: Timer | None = None
+        self._release = reactor.hold()
         reactor.call_soon(partial(self._begin, endpoint))  # an endpoint may connect, or fail, inside the call
 
     def _begin(self, endpoint: Any) -> None:
@@ -157,6 +158,8 @@ class EndpointTransport(Protocol):
             self._cut()
         elif self._connecting is not None:
             self._connecting.cancel()
+        else:
+            self._gone()
 
     def _cut(self) -> None:
         self.transport.unregisterProducer()
@@ -175,5 +178,9 @@ class EndpointTransport(Protocol):
             self._linger.cancel()
         if owner is not None:
             owner.transport_lost(error)
+        self._gone()
+
+    def _gone(self) -> None:
+        self._release()
         if not self.gone.called:
             self.gone.callback(None)

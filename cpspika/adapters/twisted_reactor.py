@@ -4,7 +4,7 @@ Whatever Twisted calls begins a turn: the call is made, then what it gave rise t
 once. Only what was asked for from elsewhere (from a timer of the program's, say) needs a call of Twisted's own, one for
 all.
 Twisted owns the loop, so an exception of a user's callback doesn't leave it: it is logged as Twisted logs failures, or
-goes to `on_error`.
+goes to `on_error`. A program that isn't Twisted's may turn a reactor that isn't running by `run` and `run_once`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
-from ..errors import LocalError
+from ..errors import ConcurrentUse, LocalError
 from ..reactor import IDLE, Acceptor, Call, Endpoint, Timer, TransportOwner
 from .sockets import SocketListener, SocketTransport, Watched, resolve
 
@@ -82,14 +82,18 @@ class _Descriptor:
 
 
 class _Timer:
-    __slots__ = ("_delayed",)
+    """A call that Twisted will make; counted, so that `run` knows what is left."""
 
-    def __init__(self, delayed: Any):
-        self._delayed = delayed
+    __slots__ = ("_delayed", "_reactor")
+
+    def __init__(self, reactor: TwistedReactor, seconds: float, call: Call):
+        self._reactor = reactor
+        self._delayed: Any = reactor.twisted.callLater(seconds, reactor.due, call)
 
     def cancel(self) -> None:
         if self._delayed.active():
             self._delayed.cancel()
+            self._reactor.timers -= 1
 
 
 class TwistedReactor:
@@ -109,7 +113,10 @@ class TwistedReactor:
         self._inside = False  # a turn of ours, which makes the calls in _ready at its end
         self._coming: Any = None  # the DelayedCall by which Twisted is going to begin a turn
         self._called_from_thread = False
+        self.timers = 0
+        self._held = 0
         self._driven = False  # by `run_once`, out of which exceptions come then
+        self._stopped = False
         self._strays: deque[BaseException] = deque()
         self._watched: dict[int, _Descriptor] = {}
         self._leaving: set[Deferred[None]] = set()
@@ -129,7 +136,12 @@ class TwistedReactor:
             self._come_back()
 
     def call_later(self, seconds: float, call: Call) -> Timer:
-        return _Timer(self.twisted.callLater(seconds, self.turn, call))
+        self.timers += 1
+        return _Timer(self, seconds, call)
+
+    def due(self, call: Call) -> None:
+        self.timers -= 1
+        self.turn(call)
 
     def call_soon_threadsafe(self, call: Call) -> None:
         self._ready.append(call)  # a deque's append is atomic
@@ -192,44 +204,68 @@ class TwistedReactor:
         else:
             _log.failure("a callback of an AMQP connection failed", failure=failure)
 
-    def hold(self) -> Call:
-        return _nothing  # Twisted's reactor ends when it is told to, and not for want of work
+    # --- driving it ourselves -----------------------------------------------------------------------------------------
 
-    # --- the loop, which is Twisted's ---------------------------------------------------------------------------------
+    def hold(self) -> Call:
+        """Keeps `run` from ending for want of work, until the function that is returned is called."""
+        self._held += 1
+        held = [True]
+
+        def release() -> None:
+            if held:
+                held.clear()
+                self._held -= 1
+
+        return release
 
     def run(self) -> None:
-        """Runs Twisted's reactor, until it is stopped; as Twisted's does, once in a process."""
-        if self.twisted.running:
-            raise LocalError("Twisted's reactor runs already, and drives the connection: there is nothing to run")
-        self.twisted.run()
+        """Turns a reactor that isn't running until `stop`, or until nothing of ours is left that could call back.
+        LocalError: it runs already, and drives us. For a program that is Twisted's, and wants its threads and signals,
+        reactor.run() is the thing."""
+        outer, self._stopped = self._stopped, False
+        try:
+            while not self._stopped and self._has_work():
+                self.run_once()
+        finally:
+            self._stopped = outer
 
     def stop(self) -> None:
-        """Stops Twisted's reactor, where it runs: for all that lives on it."""
-        if self.twisted.running:
-            self.twisted.stop()
+        """Ends `run`. A reactor that the program runs is the program's to stop."""
+        if self._driven:
+            self._stopped = True
+            self.twisted.callFromThread(_nothing)  # wakes it
 
     def run_once(self, timeout: float | None = None) -> None:
-        """Turns a reactor that doesn't run, as a test may that has made one of its own. LocalError: it runs, and cannot
-        be turned from inside."""
-        if self.twisted.running:
-            raise LocalError(
-                "Twisted's reactor runs, and cannot be turned from inside it: return a Deferred, or await it, instead "
-                "of waiting in a call"
-            )
-        outer = self._inside, self._driven
-        self._inside, self._driven = False, True
+        """One turn of a reactor that isn't running, as of PlainReactor. LocalError: it runs."""
+        self._check_runnable()
+        outer = self._inside, self._driven, self.thread
+        self._inside, self._driven, self.thread = False, True, get_ident()
         try:
             if self._run_ready():
                 timeout = 0
             self.twisted.iterate(self._patience(timeout))
             self.twisted.iterate(0)  # the timers that came due while it waited
         finally:
-            self._inside, self._driven = outer
+            self._inside, self._driven, self.thread = outer
         if self._strays:
             raise self._strays.popleft()
 
+    def _check_runnable(self) -> None:
+        if self.twisted.running:
+            raise LocalError(
+                "Twisted's reactor runs, and cannot be turned from inside it: return a Deferred, or await it, instead "
+                "of waiting in a call"
+            )
+        if self._driven and self.thread != get_ident():
+            raise ConcurrentUse(
+                "another thread is inside this reactor; give each thread its own, or use call_soon_threadsafe"
+            )
+
+    def _has_work(self) -> bool:
+        return bool(self._ready or self.timers or self._held or self._watched or self._strays)
+
     def _patience(self, timeout: float | None) -> float | None:
-        if self._ready or self._strays:
+        if self._ready or self._strays or self._stopped:
             return 0
         due: float | None = min((delayed.getTime() for delayed in self.twisted.getDelayedCalls()), default=None)
         if due is None:
