@@ -44,6 +44,14 @@ STYLES = [
         "Promise[{}]",
     ),
     Style(
+        "adapters/twisted_operations",
+        "TwistedChannel",
+        "TwistedConnection",
+        "from twisted.internet.defer import Deferred\n\n"
+        "from cpspika.adapters.twisted_adapter import TwistedChannel, TwistedConnection",
+        "Deferred[{}]",
+    ),
+    Style(
         "adapters/asyncio_operations",
         "AsyncioChannel",
         "AsyncioConnection",

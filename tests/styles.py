@@ -24,6 +24,7 @@ import os
 import time
 from collections.abc import Callable, Generator
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import cpspika
@@ -316,3 +317,7 @@ import style_tasks  # noqa: E402
 import style_trio  # noqa: E402
 
 STYLES |= style_tasks.STYLES | style_asyncio.STYLES | style_trio.STYLES
+if find_spec("twisted") is not None:
+    import style_twisted
+
+    STYLES |= style_twisted.STYLES

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,8 @@ PRINTS = {
     "async/relay.py": r"((relaying|arrived:) 'message [123]'\n){6}",
 }
 # The same five in each of the other styles.
-STYLES = ["asyncio", "tasks", *(style for style in ("trio",) if find_spec(style))]
+STYLES = ["asyncio", "tasks", "trio", "twisted"]
+EXTRAS = {"trio", "twisted"}  # styles that stand on a package of that name
 FIVE = {
     "hello.py": ("sync/hello.py", b"Hello World!"),
     "worker.py": ("sync/worker.py", b"first task"),
@@ -74,6 +74,12 @@ PUBLISHES = {
 }
 PUBLISHES |= {f"{style}/{name}": body for style in STYLES for name, (_, body) in FIVE.items()}
 NOT_ON_0_8 = {example for example in PRINTS if example.endswith("/publisher.py")}
+
+
+def skip_without_extra(example: str) -> None:
+    style = example.split("/")[0]
+    if style in EXTRAS:
+        pytest.importorskip(style)
 
 
 def run(*command: str, **variables: str) -> str:
@@ -119,6 +125,7 @@ def traced(node: Any) -> Iterator[Any]:
      {(name, "0-8") for name in NOT_ON_0_8}],
 )  # fmt: skip
 def test_an_example_runs_and_pika_reads_its_messages(node: Any, traced: Any, example: str, version: str) -> None:
+    skip_without_extra(example)
     printed = run(str(EXAMPLES / example), AMQP_URL=f"{node.url}?protocol={version}")
     assert re.fullmatch(PRINTS[example], printed), printed
     bodies = []
@@ -135,6 +142,7 @@ def test_an_example_runs_and_pika_reads_its_messages(node: Any, traced: Any, exa
 @pytest.mark.parametrize("example", PRINTS)
 def test_an_example_runs_with_nothing_set_up(example: str) -> None:
     """On the embedded broker, which is made to stop the flow for one of them."""
+    skip_without_extra(example)
     printed = run(str(EXAMPLES / example))
     if example.endswith("/flow_control.py"):
         assert printed.startswith("not now: the broker stopped the flow of channel 1")
