@@ -49,13 +49,17 @@ PRINTS = {
 }
 # The same five in each of the other styles.
 STYLES = ["asyncio", "tasks", "trio", "twisted"]
-EXTRAS = {"trio", "twisted"}  # styles that stand on a package of that name
+EXTRAS = {"trio": "trio", "twisted": "twisted", "greenlets": "gevent"}  # styles that stand on a package
 FIVE = {
     "hello.py": ("sync/hello.py", b"Hello World!"),
     "worker.py": ("sync/worker.py", b"first task"),
     "publisher.py": ("sync/publisher.py", b"one"),
     "rpc.py": ("async/rpc.py", b"25"),
     "flow_control.py": ("sync/flow_control.py", b"waited if need be"),
+}
+PRINTS |= {
+    "greenlets/hello.py": PRINTS["sync/hello.py"],
+    "greenlets/thousand.py": r"\d+ greenlets, each with a connection of its own, heard from their neighbours\n",
 }
 PRINTS |= {f"{style}/{name}": PRINTS[like] for style in STYLES for name, (like, _) in FIVE.items()}
 # What another client reads of it on the wire: one of the bodies that each publishes.
@@ -71,6 +75,8 @@ PUBLISHES = {
     "async/publisher.py": None,
     "async/rpc.py": b"25",
     "async/relay.py": b"message 3",
+    "greenlets/hello.py": b"Hello World!",
+    "greenlets/thousand.py": None,
 }
 PUBLISHES |= {f"{style}/{name}": body for style in STYLES for name, (_, body) in FIVE.items()}
 NOT_ON_0_8 = {example for example in PRINTS if example.endswith("/publisher.py")}
@@ -79,7 +85,7 @@ NOT_ON_0_8 = {example for example in PRINTS if example.endswith("/publisher.py")
 def skip_without_extra(example: str) -> None:
     style = example.split("/")[0]
     if style in EXTRAS:
-        pytest.importorskip(style)
+        pytest.importorskip(EXTRAS[style])
 
 
 def run(*command: str, **variables: str) -> str:
