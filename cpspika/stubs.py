@@ -28,6 +28,12 @@ class Style(NamedTuple):
 
 
 STYLES = [
+    Style(
+        "thread_operations",
+        "ThreadedChannel",
+        "ThreadedConnection",
+        "from cpspika.threads import ThreadedChannel, ThreadedConnection",
+    ),
     Style("sync_operations", "SyncChannel", "SyncConnection", "from cpspika.sync import SyncChannel, SyncConnection"),
     Style(
         "task_operations",

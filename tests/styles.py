@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import cpspika
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, SelectReactor
+from cpspika.facade import Facade
 from cpspika.lifting import operations
 
 PATIENCE = 20.0  # seconds for one wait: a scenario that hangs fails before pytest dumps its stacks
@@ -293,8 +294,7 @@ class SyncStyle(Style):
 
 
 def _asking(result: Any, reactor: Any) -> Any:
-    known = cpspika.Channel, cpspika.Connection, cpspika.SyncChannel, cpspika.SyncConnection
-    return Asking(result, reactor) if isinstance(result, known) else result
+    return Asking(result, reactor) if isinstance(result, (cpspika.Channel, cpspika.Connection, Facade)) else result
 
 
 STYLES: dict[str, Callable[..., Style]] = {
@@ -314,9 +314,10 @@ AGAIN = ("core-asyncore", "core-blocking", "sync-select", "sync-asyncore", "asyn
 # At the end, since these modules use what stands above.
 import style_asyncio  # noqa: E402
 import style_tasks  # noqa: E402
+import style_threads  # noqa: E402
 import style_trio  # noqa: E402
 
-STYLES |= style_tasks.STYLES | style_asyncio.STYLES | style_trio.STYLES
+STYLES |= style_tasks.STYLES | style_asyncio.STYLES | style_trio.STYLES | style_threads.STYLES
 if find_spec("twisted") is not None:
     import style_twisted
 
