@@ -119,6 +119,39 @@ if find_spec("twisted") is not None and find_spec("cpspika.adapters.twisted_adap
             self.twisted.disconnectAll()
 
 
+if find_spec("trio") is not None and find_spec("cpspika.adapters.trio_reactor") is not None:
+
+    class TestTrio(ReactorConformance):
+        """In trio.run, since a trio program is entered and never turned."""
+
+        listens = runs = False
+
+        def play(self, steps: Steps[None]) -> None:
+            import trio
+
+            async def main() -> None:
+                async with trio.open_nursery() as self.nursery:
+                    await self.play_inside(steps, trio.sleep)
+                    self.nursery.cancel_scope.cancel()
+
+            trio.run(main)
+
+        def make_reactor(self) -> Any:
+            import trio
+
+            from cpspika.adapters.trio_reactor import TrioReactor
+
+            reactor = TrioReactor(self.nursery)
+            self.nursery.start_soon(reactor.live, trio.TASK_STATUS_IGNORED)
+            return reactor
+
+        def leftovers(self) -> list[Any]:
+            return list(self.reactor._watched)
+
+        def close_reactor(self, reactor: Any) -> None:
+            reactor.scope.cancel()
+
+
 # --- the class itself: it finds what it looks for ---------------------------------------------------------------------
 
 
