@@ -119,39 +119,6 @@ if find_spec("twisted") is not None and find_spec("cpspika.adapters.twisted_adap
             self.twisted.disconnectAll()
 
 
-if find_spec("trio") is not None and find_spec("cpspika.adapters.trio_reactor") is not None:
-
-    class TestTrio(ReactorConformance):
-        """In trio.run, since a trio program is entered and never turned."""
-
-        listens = runs = False
-
-        def play(self, steps: Steps[None]) -> None:
-            import trio
-
-            async def main() -> None:
-                async with trio.open_nursery() as self.nursery:
-                    await self.play_inside(steps, trio.sleep)
-                    self.nursery.cancel_scope.cancel()
-
-            trio.run(main)
-
-        def make_reactor(self) -> Any:
-            import trio
-
-            from cpspika.adapters.trio_reactor import TrioReactor
-
-            reactor = TrioReactor(self.nursery)
-            self.nursery.start_soon(reactor.live, trio.TASK_STATUS_IGNORED)
-            return reactor
-
-        def leftovers(self) -> list[Any]:
-            return list(self.reactor._watched)
-
-        def close_reactor(self, reactor: Any) -> None:
-            reactor.scope.cancel()
-
-
 # --- the class itself: it finds what it looks for ---------------------------------------------------------------------
 
 
@@ -170,12 +137,19 @@ def _resolve_inside(self: Any, endpoint: Any, on_done: Any) -> None:
 
 
 BROKEN = {
-    "calls_come_in_order_and_never_inside_call_soon": ({"call_soon": lambda self, call: call()}, "== \\[\\]"),
+    "calls_come_in_order_and_never_inside_call_soon": (
+        {"call_soon": lambda self, call: call()},
+        "call_soon made the call at once",
+    ),
     "resolve": ({"resolve": _resolve_inside}, "inside the call"),
     "a_refused_connection_is_told_and_not_raised": ({"open": _open_that_raises}, "refused"),
+    "stop_ends_run_and_the_rest_waits": ({"stop": lambda self: None}, "vain for the end of run"),
     "hold_keeps_run_from_ending": ({"hold": lambda self: lambda: None}, "run ended"),
-    "a_callbacks_exception_goes_to_on_error_and_the_loop_goes_on": ({"call": lambda self, call: call()}, "division"),
-    "another_thread_wakes_the_wait": ({"_wake": lambda self: None}, "nothing else ended the wait"),
+    "a_callbacks_exception_goes_to_on_error_and_the_loop_goes_on": (
+        {"call": lambda self, call: call()},
+        "ZeroDivisionError|division",
+    ),
+    "another_thread_wakes_the_wait": ({"_wake": lambda self: None}, "ended by a timer"),
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
@@ -194,6 +195,29 @@ class Play:
         deadline = time.monotonic() + self.deadline
         yield over
         assert came, f"waited {self.deadline:g} s in vain for the {what}"
+
+    def run(self) -> None:
+        """The reactor's `run`. AssertionError: it did not end."""
+
+        def uncover() -> None:
+            self.reactor.on_error = None  # so that an exception leaves run: `stop` may be what is broken
+
+        def leave() -> None:
+            raise TimeoutError
+
+        def late() -> None:
+            self.reactor.call_soon_threadsafe(uncover)
+            self.reactor.call_soon_threadsafe(leave)
+
+        watchdog = threading.Timer(2 * self.deadline, late)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            self.reactor.run()
+        except TimeoutError:
+            raise AssertionError(f"waited {2 * self.deadline:g} s in vain for the end of run") from None
+        finally:
+            watchdog.cancel()
 
     def found(self, endpoint: Endpoint) -> Steps[tuple[Exception | None, Any]]:
         """What `resolve` tells."""
