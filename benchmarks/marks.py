@@ -43,10 +43,23 @@ def _marks(results: Results) -> Iterator[Mark]:
         yield told, _over(read("declare", FACADE), read("declare", "py-amqp")), 1.0, False
     faster = _over(results.wall("declare", CORE), results.wall("pipelined", CORE))
     yield "1000 queue_declare pipelined: × faster in wall time", faster, 8, True
+    yield from _styles(results)
     yield from _large(results)
     channels = _over(cpu("channels 1000", CORE), cpu("channels 1", CORE))
     yield "cost a message with 1000 channels in use, × with one", channels, FLAT, False
     yield from _soak(results)
+
+
+def _styles(results: Results) -> Iterator[Mark]:
+    cpu = results.cpu
+    for style, client, core in (("tasks", "cpspika-tasks", CORE), ("asyncio", "cpspika-asyncio", "cpspika-on-asyncio")):
+        for scenario in ("publish", "consume"):
+            told = f"{style}, {scenario}: CPU, × callbacks on the same reactor"
+            yield told, _over(cpu(scenario, client), cpu(scenario, core)), 1.15, False
+    for peer, times in (("aio-pika", 8), ("aiormq", 4)):
+        for scenario in ("publish", "consume"):
+            theirs = _over(cpu(scenario, peer), cpu(scenario, "cpspika-asyncio"))
+            yield f"asyncio, {scenario}: {peer}'s CPU over ours", theirs, times, True
 
 
 def _large(results: Results) -> Iterator[Mark]:

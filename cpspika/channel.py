@@ -16,7 +16,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .codec import Method
-from .continuations import Call, Continuation, OnDone, check_callable, oneway, operation, refuse, registration
+from .continuations import (
+    Call,
+    Continuation,
+    Each,
+    OnDone,
+    Request,
+    check_callable,
+    oneway,
+    operation,
+    refuse,
+    registration,
+)
 from .errors import (
     AMQPError,
     ChannelClosed,
@@ -109,9 +120,8 @@ class Channel:
 
     @property
     def hands_over(self) -> bool:
-        """Whether what has no answer may be asked for and not waited for: `writable`, and this turn of the reactor has
-        not carried so much yet that others should have theirs."""
-        return self.writable and self._sender.turn_has_room
+        """Whether a publish is done with the call: the channel is open, its flow isn't stopped, and nobody confirms."""
+        return self.is_open and self._publisher.hands_over
 
     @property
     def is_confirming(self) -> bool:
@@ -133,7 +143,7 @@ class Channel:
         **arguments: Any,
     ) -> bool:
         """Sends a method that has a reply. False: it failed at the call, and its on_done will be told."""
-        continuation = Continuation(name, on_done, replies or (name + "-ok",), convert)
+        continuation = Request(name, on_done, replies or (name + "-ok",), convert)
         if not self._send(continuation, name, arguments):
             return False
         self._pending.append(continuation)
@@ -144,7 +154,7 @@ class Channel:
         if on_done is None and self.is_open:
             self._sender.send(name, arguments)
             return
-        continuation = Continuation(name, on_done)
+        continuation = Request(name, on_done)
         if self._send(continuation, name, arguments) and on_done is not None:
             self._sender.when_written(continuation)
 
@@ -506,7 +516,7 @@ class Channel:
     @operation
     def drain(self, *, on_done: OnDone[None] | None = None) -> None:
         """Done when the channel is `writable`, at once where it is: what a publisher waits for that was told False."""
-        continuation = Continuation("drain", on_done)
+        continuation = Request("drain", on_done)
         if not self.is_open:
             refuse(on_done, self.closed_error(), "drain", self._sender.call_soon)
         elif self.writable:
@@ -544,7 +554,7 @@ class Channel:
     def close(self, reply_code: int = 200, reply_text: str = "", *, on_done: OnDone[None] | None = None) -> None:
         """Closes the channel (channel.close). Operations asked for before still get their replies; what then remains
         unanswered is settled with ChannelClosed. Closing a closed channel is no error."""
-        closer = Continuation("channel.close", on_done)
+        closer = Request("channel.close", on_done)
         if self._ended:
             self._sender.call_soon(closer.done)
             return
@@ -609,7 +619,7 @@ class Channel:
             drained, self._draining = self._draining, []
             self.in_turn([*(continuation.done for continuation in drained), *self._calls("writable", self)])
 
-    def in_turn(self, calls: Iterable[Call]) -> None:
+    def in_turn(self, calls: Iterable[Call | Each]) -> None:
         """Makes calls one after another, before whatever arrived later is looked at."""
         self._sender.in_turn(calls)
 
@@ -617,6 +627,15 @@ class Channel:
 
     def handle(self, event: Method | Message | AMQPError) -> None:
         """Takes what the link received for this channel."""
+        if event.__class__ is Message and event.envelope.name == "basic.deliver":
+            # Most of all that arrives; the rest is told apart below.
+            consumer = self._consumers.get(event.envelope.consumer_tag)  # type: ignore[arg-type]
+            if consumer is not None and self.is_open:
+                event.channel = self.face
+                consumer.on_message(event)
+            else:
+                self._undeliverable(event)
+            return
         if isinstance(event, AMQPError):
             self._fail_and_close(event)
             return
@@ -656,17 +675,11 @@ class Channel:
         """The broker sent what it may not send now: the connection is closed for it."""
         self._sender.fault(UnexpectedMethodError(text))
 
-    def _on_deliver(self, message: Message) -> None:
-        consumer = self._consumers.get(message.consumer_tag or "")
-        if not self.is_open:
-            return  # it was under way when the close was sent; the broker takes it back
-        if consumer is None:
+    def _undeliverable(self, message: Message) -> None:
+        if self.is_open:  # else it was under way when the close was sent, and the broker takes it back
             self.unexpected(
                 f"a delivery on channel {self.number} for consumer {message.consumer_tag!r}, which it doesn't have"
             )
-            return
-        message.channel = self.face
-        consumer.on_message(message)
 
     def _on_cancel(self, cancel: Method) -> None:
         tag = cancel.consumer_tag
@@ -786,7 +799,6 @@ def _message_count(ok: Method) -> int:
 _OVERTAKEN = frozenset(("basic.consume", "basic.cancel"))
 
 _HANDLERS: dict[str, Callable[[Channel, Any], None]] = {
-    "basic.deliver": Channel._on_deliver,
     "basic.ack": Channel._on_publish_settled,
     "basic.nack": Channel._on_publish_settled,
     "basic.return": Channel._on_return,

@@ -20,7 +20,18 @@ from typing import Any
 from . import handshake
 from .channel import Channel, Remove
 from .codec import Method
-from .continuations import Agenda, Call, Continuation, OnDone, check_callable, operation, refuse, registration
+from .continuations import (
+    Agenda,
+    Call,
+    Continuation,
+    Each,
+    OnDone,
+    Request,
+    check_callable,
+    operation,
+    refuse,
+    registration,
+)
 from .dialing import Dialer
 from .errors import (
     AMQPError,
@@ -41,11 +52,13 @@ from .errors import (
     closed,
 )
 from .handshake import Negotiated
+from .lanes import SendLane
 from .link import Event, Link
 from .parameters import ConnectionParameters
 from .reactor import Endpoint, Reactor, Timer, Transport
 from .version import __version__
 
+# Less than the transport sends amid a turn (sockets.EAGER): a publisher that heeds it gives the reactor its turn.
 HIGH_WATER = 256 * 1024  # bytes of backlog that make a channel unwritable...
 LOW_WATER = 64 * 1024  # ...and writable again
 LINGER = 5.0  # seconds to wait for close-ok after a fault, when everybody has been told already
@@ -63,20 +76,18 @@ OnClose = Callable[["Connection", "AMQPError | None"], object]
 class _Line:
     """A channel's way out: `channel.Sender` on a connection. One a channel, since it knows the number."""
 
-    __slots__ = ("_connection", "_number", "version")
+    __slots__ = ("_connection", "_lane", "_number", "_reactor", "version")
 
     def __init__(self, connection: Connection, number: int):
         self._connection = connection
+        self._reactor = connection.reactor
         self._number = number
+        self._lane: SendLane | None = None
         self.version = connection.link.version
 
     @property
     def writable(self) -> bool:
         return self._connection.writable
-
-    @property
-    def turn_has_room(self) -> bool:
-        return self._connection.turn_has_room
 
     def send(self, name: str, arguments: dict[str, Any]) -> None:
         connection = self._connection
@@ -88,15 +99,26 @@ class _Line:
         connection.check_thread()
         connection.write(connection.link.send_content(self._number, name, arguments, properties, body))
 
-    def send_publish(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
+    def send_publish(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> bool:
         connection = self._connection
-        connection.check_thread()
-        connection.write(connection.link.send_publish(self._number, exchange, routing_key, properties, body))
+        thread = self._reactor.thread
+        if thread is not None and thread != get_ident():
+            connection.check_thread()
+        lane = self._lane or self._take_lane()
+        connection.write(lane.publish(exchange, routing_key, properties, body))
+        return connection.writable
 
     def send_ack(self, delivery_tag: int, multiple: bool) -> None:
         connection = self._connection
-        connection.check_thread()
-        connection.write([connection.link.send_ack(self._number, delivery_tag, multiple)])
+        thread = self._reactor.thread
+        if thread is not None and thread != get_ident():
+            connection.check_thread()
+        lane = self._lane or self._take_lane()
+        connection.write([lane.ack(delivery_tag, multiple)])
+
+    def _take_lane(self) -> SendLane:
+        self._lane = self._connection.link.lane(self._number)
+        return self._lane
 
     def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
         self._connection.link.check(name, arguments, properties)
@@ -110,7 +132,7 @@ class _Line:
     def call_soon(self, call: Call) -> object:
         return self._connection.reactor.call_soon(call)
 
-    def in_turn(self, calls: Iterable[Call]) -> None:
+    def in_turn(self, calls: Iterable[Call | Each]) -> None:
         self._connection.in_turn(calls)
 
     def method_name(self, class_index: int, method_index: int) -> str | None:
@@ -132,7 +154,8 @@ class Connection:
 
     `reactor`: what drives it. `is_open`; `is_blocked`: the broker takes no publishes for now (connection.blocked).
     `server_properties`: what the broker says of itself. `parameters`: of the broker that was reached. `close_reason`:
-    the error that ended it, or None. `heartbeat`, `frame_max`, `channel_max`: as negotiated.
+    the error that ended it, or None. `heartbeat`, `frame_max`, `channel_max`: as negotiated. `writable`: False while it
+    is wise to publish no more, since the buffer is full or the broker blocks the connection.
     """
 
     def __init__(self, reactor: Reactor, on_close: OnClose | None = None):
@@ -150,7 +173,7 @@ class Connection:
         self._refused_link: Link | None = None
         self._dialer: Dialer | None = None
         self._transport: Transport | None = None
-        self._agenda = Agenda(reactor.call_soon, self._handle, self._write_answers)
+        self._agenda = Agenda(reactor.call_soon, self._write_answers)
         self._channels: dict[int, Channel] = {}
         self._free: list[int] = []
         self._next_number = 1
@@ -158,8 +181,8 @@ class Connection:
         self._closers: list[Continuation] = []
         self._unwritten: deque[tuple[int, int, Continuation]] = deque()
         self._handlers: dict[str, list[Callable[..., object]]] = {}
+        self.writable = True
         self._congested = False
-        self._turn_began = 0  # transport.queued then
         self._timers: dict[str, Timer] = {}
         self._ended = False
         _connections.add(self)
@@ -170,17 +193,6 @@ class Connection:
 
     def _where(self) -> str:
         return str(endpoint(self.parameters)) if self.parameters.via is None else self.parameters.host
-
-    @property
-    def writable(self) -> bool:
-        """False while it is wise to publish no more: the buffer is full, or the broker blocks the connection."""
-        return not (self._congested or self.is_blocked)
-
-    @property
-    def turn_has_room(self) -> bool:
-        """Less than a buffer's worth was sent since the reactor's last turn."""
-        transport = self._transport
-        return transport is None or transport.queued - self._turn_began < HIGH_WATER
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
@@ -207,7 +219,7 @@ class Connection:
         """Closes the connection with all its channels (connection.close, §1.4.2.9). Operations asked for before still
         get their replies; what then remains unanswered is settled with ChannelClosed. Closing a closed one
         is no error."""
-        closer = Continuation("connection.close", on_done)
+        closer = Request("connection.close", on_done)
         if self._ended:
             self.reactor.call_soon(closer.done)
             return
@@ -221,11 +233,20 @@ class Connection:
             self.reactor.call_soon(lambda: self._end(ConnectionClosed("the connection was closed before it was open")))
         self._closers.append(closer)
 
+    def abort(self) -> None:
+        """Hangs up at once, without a word to the broker; whatever waits is told so, in the next turn."""
+        if not self._ended:
+            if self._dialer is not None:
+                self._dialer.cancel()
+                self._dialer = None
+            self._abort()
+            self._end(ConnectionClosed("the connection was aborted"))
+
     @operation
     def update_secret(self, new_secret: str | bytes, reason: str = "", *, on_done: OnDone[None] | None = None) -> None:
         """Hands the broker a new secret, such as a renewed token (connection.update-secret, a RabbitMQ extension of
         0-9-1)."""
-        continuation = Continuation("connection.update-secret", on_done, ("connection.update-secret-ok",))
+        continuation = Request("connection.update-secret", on_done, ("connection.update-secret-ok",))
         if not self.is_open:
             refuse(on_done, self.closed_error(), continuation.method, self.reactor.call_soon)
             return
@@ -271,7 +292,7 @@ class Connection:
     def _emit_calls(self, kind: str, *details: Any) -> list[Call]:
         return [partial(handler, *details) for handler in self._handlers.get(kind, ())]
 
-    def in_turn(self, calls: Iterable[Call]) -> None:
+    def in_turn(self, calls: Iterable[Call | Each]) -> None:
         """Makes calls one after another, before whatever arrived later is looked at."""
         self._agenda.first(calls)
 
@@ -279,7 +300,7 @@ class Connection:
 
     def dial(self, targets: Sequence[ConnectionParameters], on_done: OnDone[Connection] | None) -> None:
         """Tries the targets in order; see `dialing`."""
-        self._opening = Continuation("connect", on_done)
+        self._opening = Request("connect", on_done)
         self.parameters = targets[0]
         self._dialer = Dialer(self.reactor, [(endpoint(target), target) for target in targets], self)
         self._dialer.begin(targets[0].connection_timeout)
@@ -339,18 +360,17 @@ class Connection:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._agenda.append(self.link.events(data))
+        self._agenda.append((self._handle, self.link.events(data)))
         self._agenda.run()
 
-    def _handle(self, number: int, event: Event) -> None:
+    def _handle(self, number: int, event: Any) -> None:
         if self.link.answers:
             self._write_answers()
-        if not number:
-            self._handle_own(event)
-            return
         channel = self._channels.get(number)
-        if channel is not None and not isinstance(event, Negotiated):
+        if channel is not None:
             channel.handle(event)
+        elif not number:
+            self._handle_own(event)
 
     def _handle_own(self, event: Event) -> None:
         if isinstance(event, Method):
@@ -389,11 +409,13 @@ class Connection:
     def _on_blocked(self, blocked: Method) -> None:
         if not self.is_blocked:
             self.is_blocked = True
+            self.writable = False
             self._later("blocked", self.parameters.blocked_connection_timeout, self._blocked_too_long)
         self.in_turn(self._emit_calls("blocked", self, True, blocked.reason))
 
     def _on_unblocked(self, unblocked: Method) -> None:
         self.is_blocked = False
+        self.writable = not self._congested
         self._cancel("blocked")
         self.in_turn([*self._emit_calls("blocked", self, False, ""), *self._writable_calls()])
 
@@ -405,6 +427,7 @@ class Connection:
             transport.write(chunks)
             if transport.queued - transport.written >= HIGH_WATER:
                 self._congested = True
+                self.writable = False
 
     def check_thread(self) -> None:
         """Refuses a thread that comes in while another is inside; before anything has changed."""
@@ -433,20 +456,31 @@ class Connection:
             self._unwritten = deque(entry for entry in self._unwritten if entry[1] != number)
         return taken
 
-    def bytes_written(self) -> None:
+    @property
+    def unsent(self) -> int:
+        """Bytes that the kernel hasn't taken yet."""
+        return self._transport.queued - self._transport.written if self._transport is not None else 0
+
+    def flush(self) -> None:
+        """Sends now what would go out at the end of the reactor's turn."""
+        if self._transport is not None:
+            self._transport.flush()
+
+    def bytes_written(self) -> bool:
         transport = self._transport
         calls: list[Call] = []
         if transport is None:
-            return
-        self._turn_began = transport.queued
+            return False
         while self._unwritten and self._unwritten[0][0] <= transport.written:
             calls.append(partial(self._unwritten.popleft()[2].reply, None))
         if self._congested and transport.queued - transport.written <= LOW_WATER:
             self._congested = False
+            self.writable = not self.is_blocked
             calls += self._writable_calls()
         if calls:
             self.in_turn(calls)
             self._agenda.run()
+        return bool(calls)
 
     def _writable_calls(self) -> list[Call]:
         if not self.writable:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import CodeType, FrameType, GeneratorType
+from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from .errors import AMQPError, InvalidArgumentType
@@ -49,14 +49,20 @@ def registration(method: F) -> F:
 
 Place = tuple[CodeType, int]
 
+_ours: dict[str, bool] = {}  # file names that were met, and whether they are the library's
 
-def place() -> Place | None:
+
+def place(depth: int = 2) -> Place | None:
     """Where the program called into the library. Kept as a code object and an offset, since the line is wanted only if
-    something goes wrong."""
-    frame: FrameType | None = sys._getframe(2)
+    something goes wrong. `depth`: of the first frame that may be the program's."""
+    frame: FrameType | None = sys._getframe(depth)
     while frame is not None:
-        if not frame.f_code.co_filename.startswith(_PACKAGE):
-            return frame.f_code, frame.f_lasti
+        code = frame.f_code
+        ours = _ours.get(code.co_filename)
+        if ours is None:
+            ours = _ours[code.co_filename] = code.co_filename.startswith(_PACKAGE)
+        if not ours:
+            return code, frame.f_lasti
         frame = frame.f_back
     return None
 
@@ -78,22 +84,18 @@ def check_callable(name: str, value: Any) -> None:
 class Continuation:
     """An operation that was asked for and isn't settled."""
 
-    __slots__ = ("answer", "asked", "convert", "expected", "method", "on_done", "order")
+    __slots__ = ("asked", "on_done", "order")
 
-    def __init__(
-        self,
-        method: str,
-        on_done: OnDone[Any] | None,
-        expected: tuple[str, ...] = (),
-        convert: Callable[[Any], Any] | None = None,
-    ):
-        check_callable("on_done", on_done)
-        self.method = method
+    method: str
+    expected: tuple[str, ...] = ()  # names of the replies that settle it
+    convert: Callable[[Any], Any] | None = None  # reply -> result
+    answer: Any = None  # a reply that came before its turn
+
+    def __init__(self, on_done: OnDone[Any] | None):
+        if not callable(on_done):
+            check_callable("on_done", on_done)
         self.on_done = on_done
-        self.expected = expected  # names of the replies that settle it
-        self.convert = convert  # reply -> result
-        self.answer: Any = None  # a reply that came before its turn
-        self.asked = place()
+        self.asked = place(3)
         self.order = next(_order)
 
     def done(self, result: Any = None) -> None:
@@ -115,6 +117,25 @@ class Continuation:
         return self.order < other.order
 
 
+class Request(Continuation):
+    """One that waits for a reply, or for what its method's name says."""
+
+    __slots__ = ("answer", "convert", "expected", "method")
+
+    def __init__(
+        self,
+        method: str,
+        on_done: OnDone[Any] | None,
+        expected: tuple[str, ...] = (),
+        convert: Callable[[Any], Any] | None = None,
+    ):
+        super().__init__(on_done)
+        self.method = method
+        self.expected = expected
+        self.convert = convert
+        self.answer = None
+
+
 def refuse(on_done: OnDone[Any] | None, error: AMQPError, method: str, call_soon: Callable[[Call], object]) -> None:
     """An operation that fails at the call: tells its on_done in the next turn, or raises where there is none."""
     check_callable("on_done", on_done)
@@ -128,29 +149,28 @@ def refuse(on_done: OnDone[Any] | None, error: AMQPError, method: str, call_soon
 class Agenda:
     """What has arrived and what is to be called for it, in one order.
 
-    An item is a call, or an iterator of events for `handle`, which is asked for the next when the one before has been
-    dealt with. A call may give rise to others (the reply that ends a channel settles all that waits on it): these go to
-    the front, before whatever arrived later. Each is taken off before it is made, and whenever more may be left, the
-    rest is promised to the reactor first. So one that raises, or that turns the reactor itself and waits there for the
-    next, holds nothing up.
+    An item is a call, or a function and an iterator: the function is called with each tuple that the iterator gives,
+    which is asked for the next when the one before has been dealt with. A call may give rise to others (the reply that
+    ends a channel settles all that waits on it): these go to the front, before whatever arrived later. Each is taken
+    off before it is made, and whenever more may be left, the rest is promised to the reactor first. So one that raises,
+    or that turns the reactor itself and waits there for the next, holds nothing up.
     """
 
-    __slots__ = ("_after", "_call_soon", "_handle", "_items", "_promised")
+    __slots__ = ("_after", "_call_soon", "_items", "_promised")
 
-    def __init__(self, call_soon: Callable[[Call], object], handle: Callable[..., object], after: Call):
+    def __init__(self, call_soon: Callable[[Call], object], after: Call):
         self._call_soon = call_soon
-        self._handle = handle
-        self._after = after  # called when an iterator of events is at its end
+        self._after = after  # called when an iterator is at its end
         self._items: deque[Any] = deque()
         self._promised = False
 
-    def append(self, item: Call | Iterator[tuple[Any, ...]]) -> None:
-        """Adds a call, or an iterator of events, behind everything else."""
+    def append(self, item: Call | Each) -> None:
+        """Adds an item behind everything else."""
         self._items.append(item)
 
-    def first(self, calls: Iterable[Call]) -> None:
-        """Puts calls before everything else: they are made when the present one returns, or in the next turn."""
-        self._items.extendleft(reversed(list(calls)))
+    def first(self, items: Iterable[Call | Each]) -> None:
+        """Puts items before everything else: their turn is when the present call returns, or in the next turn."""
+        self._items.extendleft(reversed(list(items)))
         self._promise()
 
     def _promise(self) -> None:
@@ -163,19 +183,26 @@ class Agenda:
         self.run()
 
     def run(self) -> None:
-        items, handle = self._items, self._handle
+        items = self._items
         while items:
             item = items[0]
-            if type(item) is not GeneratorType:
+            if type(item) is not tuple:
                 items.popleft()
                 if items:
                     self._promise()
                 item()
                 continue
-            event = next(item, None)
-            if event is None:
-                items.remove(item)
-                self._after()
+            function, each = item
+            for arguments in each:
+                if not self._promised:
+                    self._promise()
+                function(*arguments)
+                if item is not (items[0] if items else None):
+                    break  # something comes before the rest; or a nested turn saw to that already
             else:
-                self._promise()
-                handle(*event)
+                if item is (items[0] if items else None):
+                    items.popleft()
+                self._after()
+
+
+Each = tuple[Callable[..., object], Iterator[tuple[Any, ...]]]

@@ -39,17 +39,21 @@ class Facade:
 
     core: Any
 
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """What the core may call in place of a user's callback."""
+        raise NotImplementedError
+
+    def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same for a handler, which gets what it is registered on as its first argument."""
+        return self._callback(function)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "core":
             raise AttributeError(name)
         return getattr(self.core, name)
 
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """What the core may call, for a callback of the user's."""
-        raise NotImplementedError
-
     def _register(self, registration: Callable[..., Any], handler: Any) -> Any:
-        return registration(self.core, self._callback(handler) if callable(handler) else handler)
+        return registration(self.core, self._handler(handler) if callable(handler) else handler)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.core!r}>"

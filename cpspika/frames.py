@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 from .errors import InvalidFrameError, InvalidProtocolHeader, ProtocolVersionMismatch
 from .spec import CONSTANTS
@@ -19,6 +20,7 @@ HEARTBEAT = CONSTANTS["frame-heartbeat"]
 MIN_SIZE = CONSTANTS["frame-min-size"]
 END = b"\xce"
 OVERHEAD = 8
+PART = 16384  # bytes of a body frame's payload that are worth handing on before the rest has come
 
 _KNOWN = frozenset((METHOD, HEADER, BODY, HEARTBEAT))
 _NAMES = {value: name.removeprefix("frame-") for name, value in CONSTANTS.items() if 1 <= value <= 8}
@@ -56,15 +58,21 @@ def body(channel: int, octets: bytes, frame_max: int) -> Iterator[bytes | memory
 
 
 class FrameReader:
-    """Collects what arrives until frames are whole. `limit`: the largest frame that is taken, in bytes; 0: any."""
+    """Collects what arrives until frames are whole. `limit`: the largest frame that is taken, in bytes; 0: any.
 
-    __slots__ = ("_have", "_need", "_parts", "limit")
+    With `in_parts` the payload of a body frame that is large is handed on as it arrives, so that it isn't put together
+    twice. The last part comes when the frame's end has been seen. `left`: bytes of it that are still to come."""
 
-    def __init__(self, limit: int):
+    __slots__ = ("_channel", "_have", "_in_parts", "_need", "_parts", "left", "limit")
+
+    def __init__(self, limit: int, in_parts: bool = False):
         self.limit = limit
+        self._in_parts = in_parts
         self._parts: list[bytes] = []
         self._have = 0
         self._need = 0
+        self._channel = 0  # of the body frame that is under way...
+        self.left = 0  # ...and how much of its payload is still to come
 
     def feed(self, data: bytes) -> bytes:
         """`data` with what was kept before it; empty while the frame that was begun isn't whole yet, so that a
@@ -82,14 +90,24 @@ class FrameReader:
     def keep(self, buffer: bytes, at: int) -> None:
         """Keeps the beginning of a frame for the next `feed`."""
         rest = buffer[at:]
-        if rest:
-            self._parts.append(rest)
-            self._have = len(rest)
-            self._need = OVERHEAD + _prefix.unpack_from(rest)[2] if len(rest) >= _prefix.size else _prefix.size
+        if not rest:
+            return
+        self._parts.append(rest)
+        self._have = len(rest)
+        if self.left:
+            self._need = 0
+        elif len(rest) < _prefix.size:
+            self._need = _prefix.size
+        else:
+            kind, _, size = _prefix.unpack_from(rest)
+            self._need = OVERHEAD + (min(size, PART) if kind == BODY and self._in_parts else size)
 
-    def next(self, buffer: bytes, at: int) -> tuple[int, int, bytes, int] | None:
-        """(type, channel, payload, offset of what follows), or None where the frame isn't whole.
+    def next(self, buffer: bytes, at: int) -> tuple[int, int, Any, int] | None:
+        """(type, channel, payload, offset of what follows), or None where the frame isn't whole. The payload is bytes,
+        a part of one a memoryview.
         InvalidFrameError: it is none that we may take."""
+        if self.left:
+            return self._part(buffer, at)
         if len(buffer) - at < _prefix.size:
             return None
         kind, channel, size = _prefix.unpack_from(buffer, at)
@@ -103,13 +121,35 @@ class FrameReader:
             )
         begin = at + _prefix.size
         end = begin + size
+        if self._in_parts and kind == BODY and size > PART:
+            self._channel, self.left = channel, size
+            found = self._part(buffer, begin) if len(buffer) - begin >= PART else None
+            if found is None:
+                self.left = 0
+            return found
         if len(buffer) <= end:
             return None
-        if buffer[end] != END[0]:
-            raise InvalidFrameError(
-                f"a {_NAMES[kind]} frame on channel {channel} ends with {buffer[end]:#04x}, not 0xce"
-            )
+        self._check_end(kind, channel, buffer[end])
         return kind, channel, buffer[begin:end], end + 1
+
+    def _part(self, buffer: bytes, at: int) -> tuple[int, int, Any, int] | None:
+        """What there is of the body frame's payload; its last byte only together with the frame's end."""
+        have = len(buffer) - at
+        if have > self.left:
+            end = at + self.left
+            self.left = 0
+            self._check_end(BODY, self._channel, buffer[end])
+            return BODY, self._channel, memoryview(buffer)[at:end], end + 1
+        size = min(have, self.left - 1)
+        if size <= 0:
+            return None
+        self.left -= size
+        return BODY, self._channel, memoryview(buffer)[at : at + size], at + size
+
+    @staticmethod
+    def _check_end(kind: int, channel: int, octet: int) -> None:
+        if octet != END[0]:
+            raise InvalidFrameError(f"a {_NAMES[kind]} frame on channel {channel} ends with {octet:#04x}, not 0xce")
 
 
 def version_of(header: bytes) -> str:

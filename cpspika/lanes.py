@@ -3,20 +3,19 @@
 Nearly all that a messaging program does is these three, so each has a road of its own beside the general one, and
 `tests/test_lanes.py` holds lane and road to the same bytes and the same events on random input, cut at every byte.
 
-*Publish.* One on the general road costs an encoder step for each of its five arguments, three frames, and a walk
-through the state table; and a program that publishes a million messages pays a million times for the same bytes.
-What comes before the body depends on exchange, routing key, flags and properties alone. So the method's frame is
-kept, already made, for each exchange and routing key of a channel; the properties keep their own bytes (see `message`);
-and what differs, two lengths and the body, is put between in one formatting. A small message leaves as one piece of
-bytes, which costs the transport less than four.
+The idea is a *form*. A content of one body frame, publish or delivery, consists of bytes that are the same for message
+after message (the method with its exchange and routing key, the properties, the heads of three frames), and of four
+things that are not: the delivery tag, the size of the body, which stands there twice, and the body itself. So those
+bytes are kept, as a form with blanks. To send a message is to fill the form in; to receive one is to lay the form over
+the bytes and see that all that is printed on it matches. Either is one call of `struct` and a comparison or two, where
+the general road decodes five arguments, walks through two state tables and makes an object for each frame. What a form
+says (tag, exchange, routing key, properties) was decoded once, and its messages share it.
 
-The lane takes only what it can take as it is: an open channel, a body that fits one frame. Anything else goes by
-`Link.send_content`.
-
-*Deliver.* The method, header and body of one small message mostly lie in the buffer together. They are read in one pass
-over fixed places, without an object for each frame or a dict of arguments; the consumer's tag, and exchange and routing
-key, which repeat from message to message, are looked up by their bytes. Whatever looks different in any way (a frame
-that isn't whole, a body in pieces, a wrong end) is left as it is, for the road to read and to judge.
+A form is kept for what repeats: the client's publishes for each exchange, routing key and properties of a channel; a
+consumer's deliveries for each channel and tag; the broker's for the same two, the other way round. A message that
+differs from the last in its printed part has a new form made for it, which costs little more than reading it by itself.
+The lanes take only what they can take as it is: an open channel, a body of one frame. Anything else, and whatever looks
+different in any way, is left as it is for the road, to read and to judge.
 
 *Acknowledge.* A basic.ack is 21 bytes, of which the channel, the tag and a bit differ.
 """
@@ -24,132 +23,435 @@ that isn't whole, a body in pieces, a wrong end) is left as it is, for the road 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, Protocol
 
-from .fields import read_shortstr
+from .codec import Method
+from .errors import ProtocolSyntaxError
+from .fields import read_shortstr, write_shortstr
 from .frames import BODY, HEADER, METHOD
-from .message import Message
+from .message import Envelope, Message
 
 BASIC = 60
-KEPT = 1000  # method frames kept, of all channels; past that the book begins anew
+KEPT = 4096  # forms that a lane keeps; past that its book begins anew
 SMALL = 16384  # bytes up to which copying a body into one piece is cheaper than handing it on by itself
 
-_header = struct.Struct(">BHIHHQ").pack  # type, channel, size, class, weight, body size
-_body = struct.Struct(">BHI").pack
-_HEADER_FIXED = 12  # class, weight and body size
-
-
-class PublishLane:
-    """The lane of one link. `method_frame(number, exchange, routing_key)` makes, by the road, what isn't kept."""
-
-    __slots__ = ("_method_frame", "_methods")
-
-    def __init__(self, method_frame: Callable[[int, str, str], bytes]):
-        self._method_frame = method_frame
-        self._methods: dict[Any, bytes] = {}
-
-    def pack(self, number: int, exchange: str, routing_key: str, properties: bytes, body: bytes) -> list[bytes]:
-        """The chunks of a publish without flags, whose body is of one frame at the most."""
-        key = number, exchange, routing_key
-        try:
-            method = self._methods.get(key)
-        except TypeError:  # no str at all; the road says so in better words
-            method = None
-        if method is None:
-            if len(self._methods) >= KEPT:
-                self._methods.clear()
-            method = self._methods[key] = self._method_frame(number, exchange, routing_key)
-        size = len(body)
-        head = _header(HEADER, number, _HEADER_FIXED + len(properties), BASIC, 0, size)
-        if not size:
-            return [b"%b%b%b\xce" % (method, head, properties)]
-        if size <= SMALL:
-            return [b"%b%b%b\xce%b%b\xce" % (method, head, properties, _body(BODY, number, size), body)]
-        return [b"%b%b%b\xce%b" % (method, head, properties, _body(BODY, number, size)), body, b"\xce"]
-
-
-_ack = struct.Struct(">BHIHHQBB").pack  # type, channel, size, class, method, tag, multiple, end
-
-
-def pack_ack(number: int, tag: int, multiple: bool) -> bytes:
-    """The frame of a basic.ack. struct.error: the tag is none."""
-    return _ack(METHOD, number, 13, BASIC, 80, tag, 1 if multiple else 0, 0xCE)
-
-
-_prefix = struct.Struct(">BHI").unpack_from
-_delivery = struct.Struct(">QB").unpack_from
-_size = struct.Struct(">Q").unpack_from
 DELIVER = b"\0\x3c\0\x3c"  # class and method
+PUBLISH = b"\0\x3c\0\x28"
+_ACK = b"\0\0\0\x0d\0\x3c\0\x50"  # size, class and method
 _BASIC_HEADER = b"\0\x3c\0\0"  # class and weight
-_LEAST = 7 + 4 + 1 + 9 + 2 + 1 + 7 + 14 + 1  # bytes of a delivery with nothing in it
+_prefix = struct.Struct(">BHI")
+_header_head = struct.Struct(">BHIHH").pack  # type, channel, size, class, weight
+_size = struct.Struct(">Q").unpack_from
+
+
+class Place(Protocol):
+    """A channel's place in the state tables of its link."""
+
+    state: str
+    content: str
+
+
+@lru_cache(KEPT)
+def _form(first: int | None, middle: int | None, last: int) -> struct.Struct:
+    """A form's layout: printed bytes, a delivery tag, printed bytes, the body's size, printed bytes, and the size
+    again. Without `middle` there is no tag; without `first` nothing before the tag."""
+    parts = [f"{first}s"] if first is not None else []
+    parts += [f"Q{middle}s"] if middle is not None else []
+    return struct.Struct(f">{''.join(parts)}Q{last}sI")
+
+
+def _heads(number: int, encoded: bytes) -> tuple[bytes, bytes]:
+    """What is printed before the body's size and after it: the heads of the header frame and of the body frame, and
+    the properties between."""
+    before = _header_head(HEADER, number, 12 + len(encoded), BASIC, 0)
+    return before, b"%b\xce%b" % (encoded, _prefix.pack(BODY, number, 0)[:3])
+
+
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+class Road(Protocol):
+    """The link: what the lane leaves to it."""
+
+    frame_max: int
+
+    def send_content(
+        self, number: int, name: str, arguments: dict[str, Any], properties: bytes, body: bytes
+    ) -> Pieces: ...
+    def send(self, number: int, name: str, arguments: dict[str, Any]) -> bytes: ...
+
+
+class SendLane:
+    """A channel's way out: the publishes and acks of a client."""
+
+    __slots__ = (
+        "_ack",
+        "_encoded",
+        "_exchange",
+        "_filled",
+        "_form",
+        "_forms",
+        "_key",
+        "_most",
+        "_number",
+        "_road",
+        "_size",
+        "place",
+    )
+
+    def __init__(self, number: int, place: Place, road: Road):
+        self.place = place
+        self._number = number
+        self._road = road
+        self._most = (road.frame_max or _NO_LIMIT) - _ROOM
+        self._forms: dict[Any, _Blank] = {}
+        self._ack = _prefix.pack(METHOD, number, 13) + _ACK[4:]
+        # The last form, and what it is filled with up to the body.
+        self._exchange = self._key = self._encoded = _NONE
+        self._size = -1
+        self._form: _Blank
+        self._filled = b""
+
+    def publish(self, exchange: str, routing_key: str, encoded: bytes, body: bytes) -> Pieces:
+        """The pieces of a publish without flags. `encoded`: its properties, as they stand in a header. What cannot be
+        sent is refused by the road."""
+        size = len(body)
+        if size > self._most or self.place.state != "open":
+            return self._by_road(exchange, routing_key, encoded, body)
+        # The same objects, mostly: a comparison of strings would cost more than all that follows.
+        if routing_key is not self._key or exchange is not self._exchange or encoded is not self._encoded:
+            if not self._turn_to(exchange, routing_key, encoded):
+                return self._by_road(exchange, routing_key, encoded, body)
+            self._size = -1
+        if size != self._size:
+            pack, first, last, empty = self._form
+            if not size:
+                return [empty]
+            self._size, self._filled = size, pack(first, size, last, size)
+        if size <= SMALL:
+            return [b"%b%b\xce" % (self._filled, body)]
+        return [self._filled, body, b"\xce"]
+
+    def _turn_to(self, exchange: str, routing_key: str, encoded: bytes) -> bool:
+        """Has another form before it; False where there is none."""
+        wanted = exchange, routing_key, encoded
+        try:
+            form = self._forms.get(wanted)
+        except TypeError:
+            return False  # no str at all; the road says so in better words
+        if form is None:
+            if len(encoded) > self._most:
+                return False
+            arguments = {"exchange": exchange, "routing_key": routing_key}
+            before, last = _heads(self._number, encoded)
+            first = self._road.send(self._number, "basic.publish", arguments) + before
+            if len(self._forms) >= KEPT:
+                self._forms.clear()
+            empty = b"%b\0\0\0\0\0\0\0\0%b\xce" % (first, encoded)
+            form = self._forms[wanted] = _form(len(first), None, len(last)).pack, first, last, empty
+        self._exchange, self._key, self._encoded, self._form = exchange, routing_key, encoded, form
+        return True
+
+    def _by_road(self, exchange: str, routing_key: str, encoded: bytes, body: bytes) -> Pieces:
+        arguments = {"exchange": exchange, "routing_key": routing_key}
+        return self._road.send_content(self._number, "basic.publish", arguments, encoded, body)
+
+    def ack(self, delivery_tag: int, multiple: bool) -> bytes:
+        """The frame of a basic.ack."""
+        if self.place.state == "open":
+            try:
+                return _ack(self._ack, delivery_tag, 0x1CE if multiple else 0xCE)
+            except struct.error:
+                pass  # no tag at all; the road says so in better words
+        return self._road.send(self._number, "basic.ack", {"delivery_tag": delivery_tag, "multiple": multiple})
+
+
+Pieces = list[bytes] | list[bytes | memoryview]
+_Blank = tuple[Callable[..., bytes], bytes, bytes, bytes]
+"""A form to be filled in: its `pack`, what is printed before the body's size and after it, and the whole of a message
+without a body."""
+_NONE: Any = object()
+_NO_LIMIT = 2**31
+_ROOM = 32  # what a frame of a content needs beside its body or properties, generously
+_ack = struct.Struct(">11sQH").pack
+_settled = struct.Struct(">H8xQB").unpack_from  # channel, tag, multiple
 
 
 class DeliverLane:
-    """The lane of one link. `limit`: the largest frame that is taken, 0 for any."""
+    """A consumer's deliveries, on their way out of the broker."""
 
-    __slots__ = ("_routes", "_tags", "limit")
+    __slots__ = (
+        "_envelope",
+        "_first",
+        "_last",
+        "_middle",
+        "_most",
+        "_number",
+        "_pack",
+        "_redelivered",
+        "_road",
+        "_tag",
+        "place",
+    )
 
-    def __init__(self) -> None:
-        self.limit = 0
-        self._tags: dict[bytes, str] = {}
-        self._routes: dict[bytes, tuple[str, str]] = {}
+    def __init__(self, number: int, place: Place, road: Road, consumer_tag: str):
+        self.place = place
+        self._number = number
+        self._road = road
+        self._most = (road.frame_max or _NO_LIMIT) - _ROOM
+        self._tag = consumer_tag
+        # Of the last form.
+        self._envelope: Envelope | None = None
+        self._redelivered = False
+        self._pack: Callable[..., bytes]
+        self._first = self._middle = self._last = b""
 
-    def take(self, buffer: bytes, at: int) -> tuple[int, Message, int] | None:
-        """(channel, message, offset of what follows) where a whole delivery of at most one body frame begins here."""
-        end = len(buffer)
-        if end - at < _LEAST or buffer[at] != METHOD or buffer[at + 7 : at + 11] != DELIVER:
+    def deliver(self, delivery_tag: int, redelivered: bool, envelope: Envelope, body: bytes) -> Pieces:
+        """The pieces of a basic.deliver. `envelope`: as of the publish."""
+        size = len(body)
+        if not 0 < size <= self._most or self.place.state != "open" or len(envelope.encoded) > self._most:
+            details = {
+                "consumer_tag": self._tag,
+                "delivery_tag": delivery_tag,
+                "redelivered": redelivered,
+                "exchange": envelope.exchange,
+                "routing_key": envelope.routing_key,
+            }
+            return self._road.send_content(self._number, "basic.deliver", details, envelope.encoded, body)
+        if envelope is not self._envelope or redelivered is not self._redelivered:
+            self._turn_to(envelope, redelivered)
+        head = self._pack(self._first, delivery_tag, self._middle, size, self._last, size)
+        if size <= SMALL:
+            return [b"%b%b\xce" % (head, body)]
+        return [head, body, b"\xce"]
+
+    def _turn_to(self, envelope: Envelope, redelivered: bool) -> None:
+        tag, exchange = write_shortstr("", self._tag), write_shortstr("", envelope.exchange)
+        route = exchange + write_shortstr("", envelope.routing_key)
+        before, self._last = _heads(self._number, envelope.encoded)
+        self._first = _prefix.pack(METHOD, self._number, 13 + len(tag) + len(route)) + DELIVER + tag
+        self._middle = b"%c%b\xce%b" % (redelivered, route, before)
+        self._pack = _form(len(self._first), len(self._middle), len(self._last)).pack
+        self._envelope, self._redelivered = envelope, redelivered
+
+
+# --- in ---------------------------------------------------------------------------------------------------------------
+
+
+class _Printed:
+    """A form to lay over what arrives. `size`: bytes from those that it is known by to the body."""
+
+    __slots__ = ("envelope", "last", "middle", "number", "place", "size", "unpack")
+
+    def __init__(self, number: int, place: Place, envelope: Envelope, middle: bytes, last: bytes, tagged: bool):
+        self.number = number
+        self.place = place
+        self.envelope = envelope
+        self.middle = middle
+        self.last = last
+        layout = _form(None, len(middle), len(last)) if tagged else _form(len(middle), None, len(last))
+        self.unpack = layout.unpack_from
+        self.size = layout.size
+
+
+Found = tuple[int, Message | Method, int]
+"""Channel, message or basic.ack, and the offset of what follows."""
+
+
+class ReceiveLane:
+    """The lane of one link's contents, deliveries for a client and publishes for a server, and of acknowledgements for
+    either: `take(buffer, at, end)` gives what begins at `at`, where it is whole and a content has one body frame.
+    `places`: the link's channels."""
+
+    __slots__ = ("_forms", "_most", "_places", "_routes", "take")
+
+    def __init__(self, places: Mapping[int, Place], is_client: bool):
+        self._most = 0
+        self._places = places
+        self._forms: dict[bytes, _Printed] = {}
+        self._routes: dict[bytes, _Printed] = {}
+        self.take: Callable[[bytes, int, int], Found | None] = self._delivery if is_client else self._publish
+
+    def set_limit(self, frame_max: int) -> None:
+        """The largest frame that is taken, in bytes; 0: any."""
+        self._most = (frame_max or _NO_LIMIT) - 8
+
+    def _delivery(self, buffer: bytes, at: int, end: int) -> Found | None:
+        if end - at < _LEAST_DELIVERY:
+            return self._acknowledged(buffer, at, end)
+        # It is known by what doesn't change while one consumer is served: all up to the end of its tag.
+        known = at + 12 + buffer[at + 11]
+        form = self._forms.get(buffer[at:known])
+        if form is not None:
+            begin = known + form.size
+            if begin <= end:
+                tag, middle, size, last, again = form.unpack(buffer, known)
+                stop = begin + size
+                if middle == form.middle and last == form.last and size == again and stop < end:
+                    place = form.place
+                    if (
+                        buffer[stop] == 0xCE
+                        and size <= self._most
+                        and place.state == "open"
+                        and place.content == "none"
+                    ):
+                        return form.number, Message(form.envelope, tag, buffer[begin:stop]), stop + 1
+            return self._otherwise(buffer, at, end, known)
+        return self._acknowledged(buffer, at, end) or self._learn(buffer, at, end, known, DELIVER)
+
+    def _otherwise(self, buffer: bytes, at: int, end: int, known: int) -> Found | None:
+        """No delivery like the last of its consumer: perhaps like an earlier one with its exchange and routing key."""
+        method_end = at + 7 + int.from_bytes(buffer[at + 3 : at + 7], "big")
+        form = self._routes.get(buffer[at:known] + buffer[known + 8 : method_end])
+        if form is not None and known + form.size <= end:
+            tag, middle, size, last, again = form.unpack(buffer, known)
+            begin = known + form.size
+            stop = begin + size
+            if middle == form.middle and last == form.last and size == again <= self._most and stop < end:
+                place = form.place
+                if buffer[stop] == 0xCE and place.state == "open" and place.content == "none":
+                    self._forms[buffer[at:known]] = form
+                    return form.number, Message(form.envelope, tag, buffer[begin:stop]), stop + 1
+        return self._learn(buffer, at, end, known, DELIVER)
+
+    def _publish(self, buffer: bytes, at: int, end: int) -> Found | None:
+        if end - at < _LEAST_PUBLISH:
+            return self._acknowledged(buffer, at, end)
+        # It is known by all of its method frame.
+        known = at + 8 + int.from_bytes(buffer[at + 3 : at + 7], "big")
+        form = self._forms.get(buffer[at:known])
+        if form is not None:
+            begin = known + form.size
+            if begin <= end:
+                middle, size, last, again = form.unpack(buffer, known)
+                stop = begin + size
+                if middle == form.middle and last == form.last and size == again and stop < end:
+                    place = form.place
+                    if (
+                        buffer[stop] == 0xCE
+                        and size <= self._most
+                        and place.state == "open"
+                        and place.content == "none"
+                    ):
+                        return form.number, Message(form.envelope, 0, buffer[begin:stop]), stop + 1
+            return self._learn(buffer, at, end, known, PUBLISH)
+        return self._acknowledged(buffer, at, end) or self._learn(buffer, at, end, known, PUBLISH)
+
+    def _acknowledged(self, buffer: bytes, at: int, end: int) -> Found | None:
+        """A basic.ack."""
+        if end - at < 21 or buffer[at + 3 : at + 11] != _ACK or buffer[at] != METHOD or buffer[at + 20] != 0xCE:
             return None
-        _, number, size = _prefix(buffer, at)
+        number, tag, bits = _settled(buffer, at + 1)
+        place = self._places.get(number)
+        if place is None or place.state != "open" or place.content != "none":
+            return None
+        return number, Method("basic.ack", {"delivery_tag": tag, "multiple": bits & 1 == 1}), at + 21
+
+    def _learn(self, buffer: bytes, at: int, end: int, known: int, method: bytes) -> Found | None:
+        """Reads a message whose form isn't kept, and keeps that under the bytes up to `known`."""
+        if buffer[at] != METHOD or buffer[at + 7 : at + 11] != method:
+            return None
+        _, number, size = _prefix.unpack_from(buffer, at)
         method_end = at + 7 + size
-        header = method_end + 8  # the header frame's payload
-        if header + 12 > end or buffer[method_end] != 0xCE:
+        header = method_end + 8  # where the header frame's payload begins
+        if header + 14 > end or known > method_end + 1 or buffer[method_end] != 0xCE:
             return None
-        kind, channel, header_size = _prefix(buffer, method_end + 1)
+        kind, channel, header_size = _prefix.unpack_from(buffer, method_end + 1)
         header_end = header + header_size
+        body = header_end + 8
         if kind != HEADER or channel != number or header_size < 14 or buffer[header : header + 4] != _BASIC_HEADER:
             return None
-        if header_end >= end or buffer[header_end] != 0xCE:
+        if body >= end or buffer[header_end] != 0xCE:
             return None
         (body_size,) = _size(buffer, header + 4)
-        body, after = self._body(buffer, header_end + 1, number, body_size, end)
-        if body is None or (self.limit and max(size, header_size, body_size) + 8 > self.limit):
+        after = body + body_size
+        if not body_size or after >= end or buffer[after] != 0xCE:
             return None
-        tag_end = at + 12 + buffer[at + 11]
-        if tag_end + 11 > method_end:
+        place = self._places.get(number)
+        if place is None or place.state != "open" or place.content != "none":
             return None
-        tag = self._tags.get(buffer[at + 11 : tag_end]) or self._new_tag(buffer[at + 11 : tag_end])
-        route = buffer[tag_end + 9 : method_end]
-        exchange, key = self._routes.get(route) or self._new_route(route)
-        if exchange is None or key is None:
+        if _prefix.unpack_from(buffer, header_end + 1) != (BODY, number, body_size):
             return None
-        delivery_tag, bits = _delivery(buffer, tag_end)
-        message = Message(
-            "basic.deliver", tag, delivery_tag, bits & 1 == 1, exchange, key, buffer[header:header_end], body
+        if max(size, header_size, body_size) > self._most:
+            return None
+        return self._found(buffer, at, known, (method_end, header, header_end), (body, after), number, place)
+
+    def _found(
+        self,
+        buffer: bytes,
+        at: int,
+        known: int,
+        frames: tuple[int, int, int],
+        body: tuple[int, int],
+        number: int,
+        place: Place,
+    ) -> Found | None:
+        method_end, header, header_end = frames
+        tagged = self.take == self._delivery
+        encoded = buffer[header + 12 : header_end]
+        tag, begin = (_size(buffer, known)[0], known + 8) if tagged else (0, known)
+        if tagged:
+            envelope = _delivered(buffer[at + 11 : known], buffer[begin:method_end], encoded)
+        else:
+            envelope = _published(buffer[at + 11 : method_end], encoded)
+        if envelope is None:
+            return None
+        form = _Printed(
+            number, place, envelope, buffer[begin : header + 4], buffer[header + 12 : header_end + 4], tagged
         )
-        return number, message, after
-
-    @staticmethod
-    def _body(buffer: bytes, at: int, number: int, size: int, end: int) -> tuple[bytes | None, int]:
-        if not size:
-            return b"", at
-        after = at + 8 + size
-        if after > end or buffer[after - 1] != 0xCE or _prefix(buffer, at) != (BODY, number, size):
-            return None, at
-        return buffer[at + 7 : after - 1], after
-
-    def _new_tag(self, octets: bytes) -> str:
-        if len(self._tags) >= KEPT:
-            self._tags.clear()
-        tag = self._tags[octets] = read_shortstr(octets, 0)[0]
-        return tag
-
-    def _new_route(self, octets: bytes) -> tuple[str, str] | tuple[None, None]:
-        """Exchange and routing key; nothing where these bytes are not exactly both."""
-        if len(octets) < 2 or octets[0] + 2 > len(octets) or octets[0] + octets[octets[0] + 1] + 2 != len(octets):
-            return None, None
-        exchange, at = read_shortstr(octets, 0)
-        if len(self._routes) >= KEPT:
+        if len(self._forms) + len(self._routes) >= KEPT:
+            self._forms.clear()
             self._routes.clear()
-        route = self._routes[octets] = exchange, read_shortstr(octets, at)[0]
-        return route
+        self._forms[buffer[at:known]] = form
+        if tagged:
+            self._routes[buffer[at:known] + buffer[begin:method_end]] = form
+        return number, Message(envelope, tag, buffer[slice(*body)]), body[1] + 1
+
+
+_LEAST_DELIVERY = 55  # bytes with nothing in it but a body of one
+_LEAST_PUBLISH = 48
+
+
+def _delivered(tag: bytes, rest: bytes, encoded: bytes) -> Envelope | None:
+    """Of a delivery: its consumer's tag, and what follows the delivery tag."""
+    route = _route(rest[1:])
+    if route is None or _text(tag) is None:
+        return None
+    return Envelope("basic.deliver", _text(tag), rest[0] & 1 == 1, *route, encoded)
+
+
+def _published(arguments: bytes, encoded: bytes) -> Envelope | None:
+    """Of a publish: its arguments, from the ticket on."""
+    route = _route(arguments[2:-1])
+    if route is None:
+        return None
+    ticket, bits = int.from_bytes(arguments[:2], "big"), arguments[-1]
+    details = {"ticket": ticket, "exchange": route[0], "routing_key": route[1]}
+    return Envelope(
+        "basic.publish",
+        None,
+        False,
+        *route,
+        encoded,
+        {**details, "mandatory": bits & 1 == 1, "immediate": bits & 2 == 2},
+    )
+
+
+@lru_cache(KEPT)
+def _text(octets: bytes) -> str | None:
+    """A short string that is exactly these bytes, or None."""
+    try:
+        text, end = read_shortstr(octets, 0)
+    except ProtocolSyntaxError:
+        return None  # for the road to judge
+    return text if end == len(octets) else None
+
+
+@lru_cache(KEPT)
+def _route(octets: bytes) -> tuple[str, str] | None:
+    """Exchange and routing key, where these bytes are exactly both."""
+    cut = octets[0] + 1 if octets else 0
+    exchange, key = _text(octets[:cut]), _text(octets[cut:])
+    return None if exchange is None or key is None else (exchange, key)

@@ -5,7 +5,7 @@ the same arguments but on_done. What the style does with an operation it says on
 
 - `_perform(operation, args, kwargs)` runs one (a function of the core class; give it `on_done`),
 - `_hand_over(operation, args, kwargs)` runs one that the broker doesn't answer (see `continuations.oneway`),
-- `_callback(function)` makes a user's callback or handler into what the core may call,
+- `_callback(function)` makes a user's callback into what the core may call,
 - `_register(registration, handler)` has the core take a handler (`Facade` has one that does for most).
 
 Type checkers cannot see such a class, so its stub is written by `python -m cpspika.stubs`, and a test holds it to the
@@ -26,6 +26,11 @@ CALLBACKS = frozenset(("on_message", "on_cancel", "handler"))
 def operations(core: type) -> dict[str, Any]:
     """The functions of a core class that are marked as operations."""
     return {name: member for name, member in vars(core).items() if getattr(member, "__operation__", False)}
+
+
+def oneways(core: type) -> dict[str, Any]:
+    """Those that the broker doesn't answer."""
+    return {name: member for name, member in operations(core).items() if getattr(member, "__oneway__", False)}
 
 
 def registrations(core: type) -> dict[str, Any]:
@@ -78,7 +83,7 @@ def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
                     given[name] = self._callback(given[name])
             return self._perform(operation, (), given)
 
-    return _dressed(lifted, operation, shown)
+    return dressed(lifted, operation)
 
 
 def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,6 +91,11 @@ def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]
         return self._register(registration, handler)
 
     return _dressed(lifted, registration, inspect.signature(registration))
+
+
+def dressed(lifted: Callable[..., Any], operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a function the name, docstring and signature of an operation as a facade has it."""
+    return _dressed(lifted, operation, signature(operation))
 
 
 def _dressed(lifted: Any, original: Any, shown: inspect.Signature) -> Callable[..., Any]:

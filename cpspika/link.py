@@ -39,8 +39,8 @@ from .errors import (
     closed,
 )
 from .handshake import Handshake, Negotiated
-from .lanes import DELIVER, DeliverLane, PublishLane, pack_ack
-from .message import Message
+from .lanes import DeliverLane, ReceiveLane, SendLane
+from .message import PROPERTIES_AT, Message
 from .states import CHANNEL, CONNECTION, CONTENT, follow
 
 Event = Method | Message | Negotiated | AMQPError
@@ -79,10 +79,9 @@ class Link:
         self.frame_max = UNTUNED_FRAME_MAX
         self._peer = "S" if role == "client" else "C"
         self._channels: dict[int, _Channel] = {}
-        self._reader = frames.FrameReader(UNTUNED_FRAME_MAX)
-        self._lane = PublishLane(self._publish_method)
-        self._deliveries = DeliverLane()
-        self._deliveries.limit = UNTUNED_FRAME_MAX
+        self._reader = frames.FrameReader(UNTUNED_FRAME_MAX, in_parts=True)
+        self._lane = ReceiveLane(self._channels, role == "client")
+        self._lane.set_limit(UNTUNED_FRAME_MAX)
         self._blamed = b""  # class and method of the last method that arrived
         self._deaf = False
         self._lost = False
@@ -126,17 +125,19 @@ class Link:
             return
         events: list[tuple[int, Event]] = []
         buffer, at = b"", 0
-        take = self._deliveries.take if self.role == "client" else None
+        take, reader = self._lane.take, self._reader
         try:
             buffer = self._reader.feed(data) if self._greeting is None else self._greet(data)
+            end = len(buffer)
             while self.state != "closed":
-                delivery = take(buffer, at) if take is not None else None
-                if delivery is not None and self._may_deliver(delivery[0]):
-                    number, message, at = delivery
-                    self._blamed = DELIVER
-                    yield number, message
+                taken = take(buffer, at, end) if not (self._deaf or reader.left) else None
+                if taken is not None:
+                    begin = at
+                    number, event, at = taken
+                    self._blamed = buffer[begin + 7 : begin + 11]
+                    yield number, event
                     continue
-                found = self._reader.next(buffer, at)
+                found = reader.next(buffer, at)
                 if found is None:
                     break
                 kind, number, payload, at = found
@@ -150,11 +151,6 @@ class Link:
             yield from events
         else:
             self._reader.keep(buffer, at)
-
-    def _may_deliver(self, number: int) -> bool:
-        """Whether a delivery is in order on a channel now; if it isn't, the road says what is wrong with it."""
-        channel = self._channels.get(number)
-        return channel is not None and channel.content == "none" and channel.state == "open" and not self._deaf
 
     def _receive_frame(self, kind: int, number: int, payload: bytes, events: list[tuple[int, Event]]) -> None:
         try:
@@ -246,7 +242,8 @@ class Link:
             self.frame_max = agreed.frame_max
             # Some clients take frame_max for the payload's size. RabbitMQ lets them, and so does a server here.
             leniency = frames.OVERHEAD if self.role == "server" and agreed.frame_max else 0
-            self._reader.limit = self._deliveries.limit = agreed.frame_max + leniency
+            self._reader.limit = agreed.frame_max + leniency
+            self._lane.set_limit(self._reader.limit)
             events.append((0, agreed))
 
     def _say(self, methods: tuple[Method, ...]) -> None:
@@ -263,7 +260,7 @@ class Link:
             body = channel.body.getvalue() if channel.body is not None else b""
             header, channel.header, channel.body = channel.header, b"", None
             if method is not None:
-                events.append((number, Message.of(method, header, body)))
+                events.append((number, Message.of(method, header[PROPERTIES_AT:], body)))
 
     def _receive_header(self, number: int, channel: _Channel, payload: bytes) -> None:
         if channel.content != "header":
@@ -389,29 +386,14 @@ class Link:
         head = self.send(number, name, arguments) + frames.frame(frames.HEADER, number, header)
         return [head, *frames.body(number, body, self.frame_max)]
 
-    def send_publish(
-        self, number: int, exchange: str, routing_key: str, properties: bytes, body: bytes
-    ) -> list[bytes] | list[bytes | memoryview]:
-        """`send_content` of a basic.publish without flags, by the lane where it can take it."""
-        channel = self._channels.get(number)
-        limit = self.frame_max or _NO_LIMIT
-        if channel is None or channel.state != "open" or len(body) + _ROOM > limit or len(properties) + _ROOM > limit:
-            arguments = {"exchange": exchange, "routing_key": routing_key}
-            return self.send_content(number, "basic.publish", arguments, properties, body)
-        return self._lane.pack(number, exchange, routing_key, properties, body)
+    def lane(self, number: int) -> SendLane:
+        """The lane of a channel that has been opened: `send_content` of its publishes without flags and `send` of its
+        acks, made to be fast."""
+        return SendLane(number, self._channels[number], self)
 
-    def send_ack(self, number: int, tag: int, multiple: bool) -> bytes:
-        """`send` of a basic.ack, by the lane where it can take it."""
-        channel = self._channels.get(number)
-        if channel is not None and channel.state == "open":
-            try:
-                return pack_ack(number, tag, multiple)
-            except struct.error:
-                pass  # no tag at all; the road says so in better words
-        return self.send(number, "basic.ack", {"delivery_tag": tag, "multiple": multiple})
-
-    def _publish_method(self, number: int, exchange: str, routing_key: str) -> bytes:
-        return self.send(number, "basic.publish", {"exchange": exchange, "routing_key": routing_key})
+    def consumer_lane(self, number: int, consumer_tag: str) -> DeliverLane:
+        """The lane of a consumer's deliveries: `send_content` of them, made to be fast."""
+        return DeliverLane(number, self._channels[number], self, consumer_tag)
 
     def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
         """Raises what `send_content` would raise for these."""
@@ -442,9 +424,6 @@ class Link:
         """Counts the peer as heard: we didn't listen."""
         self._heard = True
 
-
-_NO_LIMIT = 2**31
-_ROOM = 32  # what a frame of a content needs beside its body or properties, generously
 
 _FRAME_BEGINS = bytes([frames.METHOD])
 

@@ -1,8 +1,8 @@
 """What a content is to its reader: a Message, and the BasicProperties that go with it.
 
-The link makes one Message of a method, a header and a body, and nobody wraps it again on its way to the user. The
-header stays as the bytes that came until somebody asks for `properties`: most consumers want the body alone, and a
-broker passes the bytes on.
+The link makes one Message of a method, a header and a body, and nobody wraps it again on its way to the user. What is
+around the body is an Envelope, which all messages share that came alike. The properties stay as the bytes that came
+until somebody asks for them: most consumers want the body alone, and a broker passes the bytes on.
 """
 
 from __future__ import annotations
@@ -122,6 +122,31 @@ def encode_properties(properties: BasicProperties | Mapping[str, Any] | None) ->
     return properties.encode()
 
 
+class Envelope:
+    """What a message has around its body; messages that came alike share one. `encoded`: the properties, as they stand
+    in a content header, flags first. `details`: the arguments of the method that brought it, where they say more."""
+
+    __slots__ = ("consumer_tag", "details", "encoded", "exchange", "name", "redelivered", "routing_key")
+
+    def __init__(
+        self,
+        name: str,
+        consumer_tag: str | None = None,
+        redelivered: bool = False,
+        exchange: str = "",
+        routing_key: str = "",
+        encoded: bytes = NO_PROPERTIES,
+        details: Mapping[str, Any] | None = None,
+    ):
+        self.name = name
+        self.consumer_tag = consumer_tag
+        self.redelivered = redelivered
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.encoded = encoded
+        self.details = details
+
+
 class Message:
     """A message: delivered, got, or returned.
 
@@ -131,63 +156,63 @@ class Message:
     reply_text: of a returned one, why. `name` is the method that brought it.
     """
 
-    __slots__ = (
-        "_details",
-        "_properties",
-        "body",
-        "channel",
-        "consumer_tag",
-        "delivery_tag",
-        "exchange",
-        "header",
-        "name",
-        "redelivered",
-        "routing_key",
-    )
+    __slots__ = ("_properties", "body", "channel", "delivery_tag", "envelope")
 
     channel: Any
 
-    def __init__(
-        self,
-        name: str,
-        consumer_tag: str | None,
-        delivery_tag: int,
-        redelivered: bool,
-        exchange: str,
-        routing_key: str,
-        header: bytes,
-        body: bytes,
-        details: Mapping[str, Any] | None = None,
-    ):
-        self.name = name
-        self.consumer_tag = consumer_tag
+    def __init__(self, envelope: Envelope, delivery_tag: int, body: bytes):
+        self.envelope = envelope
         self.delivery_tag = delivery_tag
-        self.redelivered = redelivered
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.header = header
         self.body = body
-        self._details = details
         self.channel = None
         self._properties: BasicProperties | None = None
 
     @classmethod
-    def of(cls, method: Method, header: bytes, body: bytes) -> Message:
-        """The message that a method, a header's payload and a body make."""
+    def of(cls, method: Method, encoded: bytes, body: bytes) -> Message:
+        """The message that a method, a header's properties and a body make."""
         get = method.arguments.get
-        tag, delivery = get("consumer_tag"), get("delivery_tag", 0)
-        exchange, key = get("exchange", ""), get("routing_key", "")
-        return cls(
+        envelope = Envelope(
             method.name,
-            tag,
-            delivery,
+            get("consumer_tag"),
             get("redelivered", False),
-            exchange,
-            key,
-            header,
-            body,
+            get("exchange", ""),
+            get("routing_key", ""),
+            encoded,
             method.arguments,
         )
+        return cls(envelope, get("delivery_tag", 0), body)
+
+    def replace_properties(self, properties: BasicProperties) -> None:
+        """Gives it other properties, in an envelope of its own."""
+        e = self.envelope
+        encoded = properties.encode()
+        self.envelope = Envelope(e.name, e.consumer_tag, e.redelivered, e.exchange, e.routing_key, encoded, e.details)
+        self._properties = None
+
+    @property
+    def name(self) -> str:
+        return self.envelope.name
+
+    @property
+    def consumer_tag(self) -> str | None:
+        return self.envelope.consumer_tag
+
+    @property
+    def redelivered(self) -> bool:
+        return self.envelope.redelivered
+
+    @property
+    def exchange(self) -> str:
+        return self.envelope.exchange
+
+    @property
+    def routing_key(self) -> str:
+        return self.envelope.routing_key
+
+    @property
+    def encoded(self) -> bytes:
+        """The properties as bytes."""
+        return self.envelope.encoded
 
     @property
     def properties(self) -> BasicProperties:
@@ -195,7 +220,7 @@ class Message:
         closed for it."""
         if self._properties is None:
             try:
-                values = property_codec(BASIC).decode(self.header, PROPERTIES_AT)
+                values = property_codec(BASIC).decode(self.envelope.encoded, 0)
             except ProtocolSyntaxError as error:
                 if self.channel is not None:
                     self.channel.malformed(error)
@@ -206,10 +231,10 @@ class Message:
     @property
     def details(self) -> Mapping[str, Any]:
         """The arguments of the method that brought it."""
-        if self._details is None:
-            names = ("consumer_tag", "delivery_tag", "redelivered", "exchange", "routing_key")
-            self._details = {name: getattr(self, name) for name in names}
-        return self._details
+        if self.envelope.details is not None:
+            return self.envelope.details
+        names = ("consumer_tag", "delivery_tag", "redelivered", "exchange", "routing_key")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def message_count(self) -> int | None:
@@ -229,9 +254,12 @@ class Message:
     def _detail(self, name: str) -> Any:
         return self.details.get(name)
 
-    def ack(self, **options: Any) -> Any:
-        """Acknowledges this message: channel.basic_ack of its delivery_tag."""
-        return self._channel().basic_ack(self.delivery_tag, **options)
+    def ack(self, multiple: bool = False, **options: Any) -> Any:
+        """Acknowledges this message, with `multiple` all up to it: channel.basic_ack of its delivery_tag."""
+        channel = self.channel
+        if channel is None or multiple or options:
+            return self._channel().basic_ack(self.delivery_tag, multiple=multiple, **options)
+        return channel.basic_ack(self.delivery_tag)
 
     def nack(self, requeue: bool = True, **options: Any) -> Any:
         """Refuses this message; requeue=False drops or dead-letters it (a RabbitMQ extension, on 0-9-1)."""

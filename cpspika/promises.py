@@ -3,8 +3,8 @@
 A style says in one object what its promise is (`Promises`): how one is made and settled, and how a callback's coroutine
 is run. The operations are the core's, lifted. A promise may be ignored, as with `message.ack()`.
 
-What the broker doesn't answer (a publish without confirms, an ack) is a promise kept at once while the channel is
-writable, since its bytes are on their way with the turn; and while it isn't, one that is kept when it is again. So
+What the broker doesn't answer is a promise kept at once, since its bytes are on their way with the turn: an ack, and a
+publish without confirms while the channel is writable. While it isn't, a publish's promise is kept when it is again. So
 awaiting each of them costs next to nothing, and yet holds a publisher back.
 
 A promise that its holder gives up (by cancelling what awaits it) leaves the channel in order: the operation was asked
@@ -25,6 +25,7 @@ from .channel import Channel
 from .connection import Connection, connect
 from .errors import AMQPError, ConsumerCancelled
 from .facade import ConnectionFacade, Facade
+from .lifting import dressed, oneways
 from .message import Message
 from .parameters import ConnectionParameters
 from .reactor import Reactor
@@ -45,6 +46,9 @@ class Promises(Protocol):
 
     def kept(self, result: Any) -> Any:
         """A promise that is kept already; it may be the same each time."""
+
+    def hush(self, promise: Any) -> object:
+        """If nobody asks for this promise, its error is no news."""
 
     def spawn(self, coroutine: Any) -> object:
         """Runs the coroutine (or generator) that a user's callback returned."""
@@ -104,26 +108,26 @@ class PromisingChannel(_Scope):
         return promise
 
     def _hand_over(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        core = self.core
-        if not core.is_open or (operation is _PUBLISH and core.is_confirming):
-            return self._perform(operation, args, kwargs)
-        if core.hands_over:
-            return self._promises.kept(None if operation(core, *args, **kwargs) is None else True)
+        """What is not kept at once, see `_handing_over`."""
         promise, settle = self._promises.make()
-
-        def written(err: AMQPError | None, result: Any) -> None:
-            if err is None and not core.writable and core.is_open:
-                core.drain(on_done=lambda err, _: settle(err, None if err else result))
-            else:
-                settle(err, result)
-
-        operation(core, *args, **kwargs, on_done=written)
+        if operation is not _PUBLISH:
+            # An ack that came to nothing since the channel is gone: the broker has the message again, and no harm is
+            # done. Whoever wants to know awaits it.
+            self._promises.hush(promise)
+        operation(self.core, *args, **kwargs, on_done=settle)
         return promise
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        # What is an ordinary function is called by the core itself: this is the way of each delivery.
+        if _is_work(function) or _is_work(getattr(function, "__call__", None)):  # noqa: B004
             return lambda message: run_callback(self._promises, function, message)
         return function
+
+    def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def called_by_the_core(*args: Any) -> None:
+            run_callback(self._promises, function, *[self if arg is self.core else arg for arg in args])
+
+        return called_by_the_core
 
     def consume(
         self,
@@ -133,26 +137,59 @@ class PromisingChannel(_Scope):
         arguments: Mapping[str, Any] | None = None,
     ) -> Messages:
         """A consumer, as an iterator: `async for message in ch.consume(queue)`. It is started when the first message is
-        asked for, and cancelled when the iterator is closed or goes (as after a `break`); messages that came and
-        weren't handed out go back to the queue then. Set basic_qos before, or the whole queue comes at once. If the
-        broker cancels the consumer, ConsumerCancelled is raised."""
+        asked for, and cancelled when the iterator is closed, or goes (as after a `break`: from the next turn on; with
+        `async with ch.consume(queue) as messages` the block's end waits for it). Messages that came and weren't handed
+        out go back to the queue then. Set basic_qos before, or the whole queue comes at once. If the broker cancels the
+        consumer, ConsumerCancelled is raised."""
         return Messages(self, queue, {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments})
+
+
+def _handing_over(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """A channel's operation that the broker doesn't answer. All messages come this way, out by publish and in by ack,
+    so it is one call deep."""
+    if operation is _PUBLISH:
+
+        def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            core = self.core
+            if not core.hands_over:
+                return self._hand_over(operation, args, kwargs)
+            if operation(core, *args, **kwargs):
+                return self._promises.kept(True)
+            promise, settle = self._promises.make()
+            core.drain(on_done=lambda err, _: settle(err, None if err else True))
+            return promise
+
+    else:
+
+        def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            core = self.core
+            if core.is_open:
+                operation(core, *args, **kwargs)
+                return self._promises.kept(None)
+            return self._hand_over(operation, args, kwargs)
+
+    return dressed(hand_over, operation)
 
 
 class _Arrived:
     """What has come to a consumer, apart from its iterator: the channel holds this, and the iterator can go."""
 
-    __slots__ = ("cancelled", "messages", "no_ack", "waiting")
+    __slots__ = ("_call_soon", "_waking", "cancelled", "messages", "no_ack", "waiting")
 
-    def __init__(self, no_ack: bool) -> None:
+    def __init__(self, no_ack: bool, call_soon: Callable[[Callable[[], object]], object]) -> None:
         self.no_ack = no_ack
+        self._call_soon = call_soon
+        self._waking = False
         self.messages: deque[Message] = deque()
         self.cancelled: list[str] = []
-        self.waiting: Settle | None = None
+        self.waiting: list[Settle] = []
 
     def on_message(self, message: Message) -> None:
         self.messages.append(message)
-        self.wake()
+        if self.waiting and not self._waking:
+            # When all that came with it is here as well: whoever waits is woken once.
+            self._waking = True
+            self._call_soon(self.wake)
 
     def on_cancel(self, tag: str) -> None:
         self.cancelled.append(tag)
@@ -162,27 +199,43 @@ class _Arrived:
         self.wake()
 
     def wake(self) -> None:
-        if self.waiting is not None:
-            settle, self.waiting = self.waiting, None
+        self._waking = False
+        waiting, self.waiting = self.waiting, []
+        for settle in waiting:
             settle(None, None)
 
-    def give_back(self, core: Channel) -> None:
-        """Requeues what nobody asked for."""
+    def end(self, core: Channel, tag: str | None, on_done: Settle) -> None:
+        """Cancels the consumer, and requeues what nobody asked for."""
+
+        def cancelled(err: AMQPError | None, _: Any) -> None:
+            if err is None:
+                self._give_back(core)
+            on_done(err, None)
+
+        if tag is None or self.cancelled or not core.is_open:
+            self._give_back(core)
+            on_done(None, None)
+        else:
+            core.basic_cancel(tag, on_done=cancelled)
+
+    def _give_back(self, core: Channel) -> None:
         while self.messages and core.is_open and not self.no_ack:
             core.basic_reject(self.messages.popleft().delivery_tag, requeue=True)
+        self.messages.clear()
 
 
 class Messages:
-    """The messages of a consumer, one after another; `PromisingChannel.consume` makes them. Also an asynchronous
-    context manager, which ends when the consumer is known to be cancelled."""
+    """The messages of a consumer, one after another; `PromisingChannel.consume` makes them. Several tasks may share
+    one. Also an asynchronous context manager, which ends when the consumer is known to be cancelled."""
 
     def __init__(self, channel: PromisingChannel, queue: str, options: dict[str, Any]):
         self.channel = channel
         self.consumer_tag: str | None = None
         self._queue = queue
         self._options = options
-        self._arrived = _Arrived(options["no_ack"])
+        self._arrived = _Arrived(options["no_ack"], channel.connection.core.reactor.call_soon)
         self._forget: Callable[[], object] | None = None
+        self._started = False
         self._closed = False
 
     def __aiter__(self) -> Messages:
@@ -190,38 +243,47 @@ class Messages:
 
     async def __anext__(self) -> Message:
         arrived, core = self._arrived, self.channel.core
-        if self._closed:
-            raise StopAsyncIteration
-        if self.consumer_tag is None:
-            await self._start()
-        while not arrived.messages:
-            if arrived.cancelled:
+        while self._closed or not arrived.messages:
+            if self._closed:
+                raise StopAsyncIteration
+            if not self._started:
+                await self._start()
+            elif arrived.cancelled:
                 raise ConsumerCancelled(
                     f"the broker cancelled consumer {self.consumer_tag!r}, as when its queue is deleted"
                 )
-            if not core.is_open:
+            elif not core.is_open:
                 raise core.close_reason or core.closed_error()
-            promise, arrived.waiting = self.channel._promises.make()
-            await promise
+            else:
+                promise, settle = self.channel._promises.make()
+                arrived.waiting.append(settle)
+                await promise
         return arrived.messages.popleft()
 
     async def _start(self) -> None:
         arrived, channel = self._arrived, self.channel
-        self._forget = channel.core.add_state_change_handler(arrived.on_state)
-        self.consumer_tag = await channel._perform(
-            Channel.basic_consume,
-            (self._queue, arrived.on_message),
-            {"on_cancel": arrived.on_cancel, **self._options},
-        )
+        self._started = True
+        if self._forget is None:
+            self._forget = channel.core.add_state_change_handler(arrived.on_state)
+        try:
+            self.consumer_tag = await channel._perform(
+                Channel.basic_consume,
+                (self._queue, arrived.on_message),
+                {"on_cancel": arrived.on_cancel, **self._options},
+            )
+        except BaseException:
+            self._started = False  # who asks next, or waits beside, tries again
+            arrived.wake()
+            raise
+        if self._closed:  # meanwhile
+            arrived.end(channel.core, self.consumer_tag, _ignore)
 
     async def aclose(self) -> None:
         """Cancels the consumer, and gives back what came and wasn't handed out."""
-        core, tag = self.channel.core, self.consumer_tag
-        if self._end() and core.is_open:
+        if not self._closed:
             promise, settle = self.channel._promises.make()
-            core.basic_cancel(tag, on_done=settle)
+            self._close()(settle)
             await promise
-            self._arrived.give_back(core)
 
     async def __aenter__(self) -> Messages:
         return self
@@ -235,19 +297,23 @@ class Messages:
             if error is None:
                 raise
 
-    def _end(self) -> bool:
-        """Ends the iteration; whether there is a consumer to be cancelled."""
-        running = self.consumer_tag is not None and not self._closed and not self._arrived.cancelled
+    def _close(self) -> Callable[[Settle], object]:
+        """Ends the iteration; what is still to be done about the consumer."""
         self._closed = True
+        self._arrived.wake()
         if self._forget is not None:
             self._forget()
-        return running
+        return partial(self._arrived.end, self.channel.core, self.consumer_tag)
 
     def __del__(self) -> None:
-        # Nobody awaits it; the reactor carries it out, and an error has been told to whoever has the channel.
-        arrived, core = self._arrived, self.channel.core
-        if self._end() and core.is_open:
-            core.basic_cancel(self.consumer_tag, on_done=lambda err, _: None if err else arrived.give_back(core))
+        # Nobody awaits it, and an error is told to whoever has the channel. The garbage collector may come by in any
+        # thread, and amid anything, so the reactor carries it out.
+        if self._started and not self._closed:
+            self.channel.connection.core.reactor.call_soon_threadsafe(partial(self._close(), _ignore))
+
+
+def _is_work(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function)
 
 
 def run_callback(promises: Promises, function: Callable[..., Any], *args: Any) -> None:
@@ -263,8 +329,10 @@ def promised_connection(
     reactor: Reactor,
     targets: Sequence[ConnectionParameters],
     on_close: Callable[[Any, AMQPError | None], object] | None = None,
+    begun: Callable[[Connection], object] | None = None,
 ) -> Any:
-    """A promise of a connection; make(core) makes its facade. on_close(connection, err) as of `connect`."""
+    """A promise of a connection; make(core) makes its facade. on_close(connection, err) as of `connect`. begun(core) is
+    called at once: whoever gives up the promise may close it, and need not wait for the opening to be over."""
     promise, settle = promises.make(lambda facade: facade.core.close(on_done=_ignore))
     facades: list[Any] = []
 
@@ -277,7 +345,9 @@ def promised_connection(
         if on_close is not None and facades:
             run_callback(promises, on_close, facades[0], err)
 
-    connect(reactor, targets, connected, closed if on_close is not None else None)
+    core = connect(reactor, targets, connected, closed if on_close is not None else None)
+    if begun is not None:
+        begun(core)
     return promise
 
 
@@ -310,3 +380,6 @@ _GIVE_BACK: dict[str, Callable[..., object]] = {
     "basic_consume": _cancel,
     "channel": lambda facade: facade.core.close(on_done=_ignore),
 }
+
+for _name, _operation in oneways(Channel).items():
+    setattr(PromisingChannel, _name, _handing_over(_operation))

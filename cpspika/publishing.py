@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .continuations import Call, Continuation, OnDone, refuse
+from .continuations import Call, Continuation, Each, OnDone, Request, refuse
 from .errors import (
     AMQPError,
     ContentTransmissionForbidden,
@@ -24,7 +23,7 @@ from .errors import (
     MessageNacked,
     MessageReturned,
 )
-from .message import NO_PROPERTIES, PROPERTIES_AT, Message, encode_properties
+from .message import NO_PROPERTIES, Message, encode_properties
 from .sender import Sender
 from .tags import Window
 
@@ -43,7 +42,7 @@ class Owner(Protocol):
     def closed_error(self) -> AMQPError: ...
     def emit(self, kind: str, *details: Any) -> None: ...
     def has_handlers(self, kind: str) -> bool: ...
-    def in_turn(self, calls: Iterable[Call]) -> None: ...
+    def in_turn(self, calls: Iterable[Call | Each]) -> None: ...
     def tell_writable(self) -> None: ...
     def unexpected(self, text: str) -> None: ...
 
@@ -51,22 +50,40 @@ class Owner(Protocol):
 class _Content(NamedTuple):
     """What goes out, ready to be sent now or later."""
 
-    arguments: dict[str, Any]
+    exchange: str
+    routing_key: str
+    mandatory: bool
+    immediate: bool
     properties: bytes
     body: bytes
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(zip(self._fields[:4], self, strict=False))
+
 
 class _Publish(Continuation):
-    """A publish that waits: for the flow to resume, for its fate, or for the kernel. `content` is kept for a mandatory
-    one, to know it again when it returns."""
+    """A publish that waits for its fate, or for the kernel."""
 
-    __slots__ = ("content", "returned", "undecided")
+    __slots__ = ()
+
+    method = "basic.publish"
+    content: _Content | None = None
+    returned: Message | None = None
+    undecided = True  # sent, and the broker will decide
+
+
+class _Watched(_Publish):
+    """One that needs more: it is held until the flow resumes, or `content` is kept to know it again when it returns."""
+
+    __slots__ = ("content", "convert", "returned", "undecided")
 
     def __init__(self, on_done: OnDone[bool] | None, content: _Content | None):
-        super().__init__("basic.publish", on_done)
+        super().__init__(on_done)
         self.content = content
-        self.returned: Message | None = None
-        self.undecided = False  # sent, and the broker will decide
+        self.convert = None
+        self.returned = None
+        self.undecided = False
 
 
 def encode_body(body: Any) -> bytes:
@@ -87,16 +104,17 @@ def encode_body(body: Any) -> bytes:
 class Publisher:
     """The publishing half of one channel."""
 
-    __slots__ = ("_channel", "_held", "_last_returned", "_mandatory", "_sender", "_window", "permitted")
+    __slots__ = ("_channel", "_held", "_last_returned", "_mandatory", "_sender", "_window", "hands_over", "permitted")
 
     def __init__(self, channel: Owner, sender: Sender):
         self._channel = channel
         self._sender = sender
         self.permitted = True
+        self.hands_over = True  # permitted, and not confirming
         self._window: Window[_Publish] | None = None
-        self._mandatory: dict[_Publish, None] = {}
+        self._mandatory: dict[_Watched, None] = {}
         self._last_returned = -1
-        self._held: deque[tuple[_Publish, _Content]] | None = None
+        self._held: deque[tuple[_Watched, _Content]] | None = None
 
     @property
     def is_confirming(self) -> bool:
@@ -106,6 +124,7 @@ class Publisher:
         """Publishes from here on are numbered."""
         if self._window is None:
             self._window = Window()
+            self.hands_over = False
 
     def publish(
         self,
@@ -118,16 +137,30 @@ class Publisher:
         block_on_flow_control: bool,
         on_done: OnDone[bool] | None,
     ) -> bool:
-        octets = encode_body(body)
-        if self.permitted and not (mandatory or immediate) and self._channel.is_open:
-            self._publish_plain(exchange, routing_key, octets, properties, on_done)
-            return self._channel.writable
-        arguments = {"exchange": exchange, "routing_key": routing_key, "mandatory": mandatory, "immediate": immediate}
-        content = _Content(arguments, encode_properties(properties), octets)
+        octets = body if body.__class__ is bytes else encode_body(body)
+        if mandatory or immediate or not self.permitted or not self._channel.is_open:
+            content = _Content(exchange, routing_key, mandatory, immediate, encode_properties(properties), octets)
+            return self._publish_watched(content, block_on_flow_control, on_done)
+        # What nearly all are: without flags, on an open channel whose flow isn't stopped.
+        encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
+        window = self._window
+        if window is not None:
+            publish = _Publish(on_done)  # before anything is sent: it checks on_done
+            writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
+            window.add(publish)
+            return writable
+        if on_done is None:
+            return self._sender.send_publish(exchange, routing_key, encoded, octets)
+        written = Request("basic.publish", on_done, convert=_handed_over)
+        writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
+        self._sender.when_written(written)
+        return writable
+
+    def _publish_watched(self, content: _Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
         if not self._channel.is_open:
             refuse(on_done, self._channel.closed_error(), "basic.publish", self._sender.call_soon)
             return False
-        publish = _Publish(on_done, content if mandatory or immediate else None)
+        publish = _Watched(on_done, content if content.mandatory or content.immediate else None)
         if self.permitted:
             self._send(publish, content)
         elif block_on_flow_control:
@@ -140,30 +173,8 @@ class Publisher:
             refuse(on_done, stopped, "basic.publish", self._sender.call_soon)
         return self._channel.writable
 
-    def _publish_plain(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: bytes,
-        properties: Properties | None,
-        on_done: OnDone[bool] | None,
-    ) -> None:
-        """The publish that nearly all are: without flags, on an open channel whose flow isn't stopped."""
-        encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
-        window = self._window
-        if window is None and on_done is None:
-            self._sender.send_publish(exchange, routing_key, encoded, body)
-            return
-        publish = _Publish(on_done, None)  # before anything is sent: it checks on_done
-        self._sender.send_publish(exchange, routing_key, encoded, body)
-        self._await(publish)
-
-    def _send(self, publish: _Publish, content: _Content) -> None:
-        self._sender.send_content("basic.publish", *content)
-        self._await(publish)
-
-    def _await(self, publish: _Publish) -> None:
-        """It is sent: waits for its fate, or for the kernel."""
+    def _send(self, publish: _Watched, content: _Content) -> None:
+        self._sender.send_content("basic.publish", content.arguments, content.properties, content.body)
         if self._window is not None:
             publish.undecided = True
             self._window.add(publish)
@@ -175,7 +186,7 @@ class Publisher:
 
     # --- flow ---------------------------------------------------------------------------------------------------------
 
-    def _hold(self, publish: _Publish, content: _Content) -> None:
+    def _hold(self, publish: _Watched, content: _Content) -> None:
         # Encoding checks what it is given, and a mistake must raise at the call, not when the flow resumes.
         self._sender.check("basic.publish", content.arguments, content.properties)
         if self._held is None:
@@ -184,6 +195,7 @@ class Publisher:
 
     def on_flow(self, active: bool) -> None:
         changed, self.permitted = self.permitted != active, active
+        self.hands_over = active and self._window is None
         while active and self._held:
             self._send(*self._held.popleft())
         if changed:
@@ -201,22 +213,26 @@ class Publisher:
             name = "basic.ack" if acked else "basic.nack"
             self._channel.unexpected(f"{name} of publish {tag} on channel {self._channel.number}, which isn't waiting")
             return
-        for publish in publishes:
-            self._mandatory.pop(publish, None)
+        if self._mandatory:
+            for publish in publishes:
+                self._mandatory.pop(publish, None)  # type: ignore[call-overload]
+        decide = self._taken if acked else self._refused
         if len(publishes) == 1:
-            self._decide(publishes[0], acked)
+            decide(publishes[0])
         else:
-            self._channel.in_turn(partial(self._decide, publish, acked) for publish in publishes)
+            self._channel.in_turn([(decide, zip(publishes, strict=True))])
 
-    def _decide(self, publish: _Publish, acked: bool) -> None:
-        error: AMQPError
+    def _taken(self, publish: _Publish) -> None:
         if publish.returned is not None:
-            error = _returned(publish.returned)
-        elif acked:
-            publish.done(True)
-            return
-        else:
-            error = MessageNacked("the broker refused the message (basic.nack)")
+            self._tell(publish, _returned(publish.returned))
+        elif publish.on_done is not None:
+            publish.on_done(None, True)
+
+    def _refused(self, publish: _Publish) -> None:
+        refused = MessageNacked("the broker refused the message (basic.nack)")
+        self._tell(publish, refused if publish.returned is None else _returned(publish.returned))
+
+    def _tell(self, publish: _Publish, error: AMQPError) -> None:
         if publish.on_done is not None:
             publish.fail(error)
         elif publish.returned is None or not self._channel.has_handlers("return"):
@@ -232,11 +248,11 @@ class Publisher:
         elif publish is None:
             self._sender.report(_returned(message))
 
-    def _returned_one(self, message: Message) -> _Publish | None:
+    def _returned_one(self, message: Message) -> _Watched | None:
         alike = [publish for publish in self._mandatory if publish.returned is None and _is_of(message, publish)]
         # Those before the last that came back were routed, if the broker keeps the order, as RabbitMQ does.
         alike = [publish for publish in alike if publish.order > self._last_returned] or alike
-        exact = (p for p in alike if p.content is not None and p.content.properties == message.header[PROPERTIES_AT:])
+        exact = (p for p in alike if p.content is not None and p.content.properties == message.encoded)
         return next(exact, alike[0] if alike else None)
 
     # --- the end ------------------------------------------------------------------------------------------------------
@@ -281,9 +297,9 @@ def _returned(message: Message) -> MessageReturned:
 def _is_of(message: Message, publish: _Publish) -> bool:
     if publish.content is None:
         return False
-    arguments = publish.content.arguments
+    content = publish.content
     return (
-        arguments["routing_key"] == message.routing_key
-        and arguments["exchange"] == message.exchange
-        and publish.content.body == message.body
+        content.routing_key == message.routing_key
+        and content.exchange == message.exchange
+        and content.body == message.body
     )

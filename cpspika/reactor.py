@@ -27,6 +27,10 @@ from .errors import ConcurrentUse
 Call = Callable[[], object]
 
 
+IDLE = object()
+"""What a call returns that told nobody anything: the turn may still wait for more."""
+
+
 class Endpoint(NamedTuple):
     """Where to connect. `ssl`: an ssl.SSLContext, or None. `via`: makes the transport in a way of its own, without name
     or address: via(reactor, owner)."""
@@ -51,8 +55,11 @@ class Transport(Protocol):
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
         """Takes chunks to be sent in order; they go out together at the end of the turn."""
 
+    def flush(self) -> None:
+        """Sends now what would go out at the end of the turn, as far as the kernel takes it."""
+
     def close(self) -> None:
-        """Sends what is queued, then hangs up; the owner hears transport_lost(None)."""
+        """Sends what is queued, then hangs up; the owner hears nothing more."""
 
     def pause_reading(self, paused: bool) -> None:
         """Reads nothing more, so that the peer is held back by its own buffers; or goes on."""
@@ -69,8 +76,8 @@ class TransportOwner(Protocol):
 
     def transport_ready(self) -> None: ...
     def data_received(self, data: bytes) -> None: ...
-    def bytes_written(self) -> None:
-        """`written` has grown."""
+    def bytes_written(self) -> bool | None:
+        """`written` has grown. True if somebody was called for it."""
 
     def transport_lost(self, error: Exception | None) -> None: ...
 
@@ -266,13 +273,14 @@ class PlainReactor(ABC):
         return until if timeout is None else min(until, timeout)
 
     def _run_ready(self) -> int:
+        """Makes the calls that wait; how many of them may have told somebody something."""
         # Those that are added meanwhile wait for the next round: one that repeats itself must not keep the socket out.
         ready = self._ready
-        count = len(ready)
-        for _ in range(count):
+        made = 0
+        for _ in range(len(ready)):
             if ready:  # a nested turn may have taken them
-                self.call(ready.popleft())
-        return count
+                made += self.call(ready.popleft()) is not IDLE
+        return made
 
     def forked(self) -> None:
         """In the child of a fork: what waits belongs to the parent. A kind of reactor gives up what both share, too."""
@@ -285,15 +293,15 @@ class PlainReactor(ABC):
         self._held = 0
         self.thread = None
 
-    def call(self, call: Call) -> None:
+    def call(self, call: Call) -> object:
         """Runs a callback under the rule for its exceptions."""
         if self.on_error is None:
-            call()
-            return
+            return call()
         try:
-            call()
+            return call()
         except Exception as error:
             self.on_error(error)
+            return None
 
     @abstractmethod
     def _has_transports(self) -> bool: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from .continuations import Call, Continuation
+from .continuations import Call, Continuation, Each
 from .errors import AMQPError, ProtocolSyntaxError
 
 
@@ -16,14 +16,10 @@ class Sender(Protocol):
 
     @property
     def writable(self) -> bool: ...
-    @property
-    def turn_has_room(self) -> bool:
-        """Less than a buffer's worth was sent since the reactor's last turn."""
-
     def send(self, name: str, arguments: dict[str, Any]) -> None: ...
     def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None: ...
-    def send_publish(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> None:
-        """`send_content` of a basic.publish without flags, made to be fast."""
+    def send_publish(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> bool:
+        """`send_content` of a basic.publish without flags, made to be fast; returns `writable`."""
 
     def send_ack(self, delivery_tag: int, multiple: bool) -> None:
         """`send` of a basic.ack, made to be fast."""
@@ -38,7 +34,7 @@ class Sender(Protocol):
         """This channel's that wait for that."""
 
     def call_soon(self, call: Call) -> object: ...
-    def in_turn(self, calls: Iterable[Call]) -> None:
+    def in_turn(self, calls: Iterable[Call | Each]) -> None:
         """Makes calls one after another, before whatever arrived later is looked at."""
 
     def method_name(self, class_index: int, method_index: int) -> str | None: ...

@@ -17,13 +17,14 @@ from .lifting import operations, registrations, signature
 
 class Style(NamedTuple):
     """`place`: where its operations stand, from here. `imports`: what its classes and promise need. `promise`: the type
-    of a promise of {}. `coroutines`: whether a callback may be a coroutine, and is run."""
+    of a promise of {}; `opening`: that of a channel, if it is another."""
 
     place: str
     channel: str
     connection: str
     imports: str
     promise: str = "{}"
+    opening: str | None = None
 
 
 STYLES = [
@@ -40,6 +41,30 @@ STYLES = [
         "TaskConnection",
         "from cpspika.tasks import Promise, TaskChannel, TaskConnection",
         "Promise[{}]",
+    ),
+    Style(
+        "adapters/trio_operations",
+        "TrioChannel",
+        "TrioConnection",
+        "from cpspika.adapters.trio_adapter import Promise, TrioChannel, TrioConnection",
+        "Promise[{}]",
+    ),
+    Style(
+        "adapters/twisted_operations",
+        "TwistedChannel",
+        "TwistedConnection",
+        "from twisted.internet.defer import Deferred\n\n"
+        "from cpspika.adapters.twisted_adapter import TwistedChannel, TwistedConnection",
+        "Deferred[{}]",
+    ),
+    Style(
+        "adapters/asyncio_operations",
+        "AsyncioChannel",
+        "AsyncioConnection",
+        "from asyncio import Future\n\n"
+        "from cpspika.adapters.asyncio_adapter import AsyncioChannel, AsyncioConnection, Wanted",
+        "Future[{}]",
+        "Wanted[{}]",
     ),
 ]
 
@@ -61,7 +86,8 @@ def stub(style: Style) -> str:
         parts.append(f"class {name}:\n    core: {core.__name__}\n")
         for member, operation in operations(core).items():
             shown = signature(operation)
-            result = style.promise.format(_facade(style, shown.return_annotation))
+            opens = style.opening if shown.return_annotation == "Channel" else None
+            result = (opens or style.promise).format(_facade(style, shown.return_annotation))
             parts.append(_line(style, member, shown, result))
         for member, taker in registrations(core).items():
             shown = inspect.signature(taker)

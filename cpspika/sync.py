@@ -82,13 +82,20 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         outcome: list[tuple[AMQPError | None, Any]] = []
         with _Inside(self):
             start(lambda error, result: outcome.append((error, result)))
-            if not self.spin(lambda: bool(outcome), self.timeout, finish=True):
-                late = OperationTimeout(f"no answer within {self.timeout:g} s")
-                raise late.of(name, describe(place()))
+            # Sent at once, most of what has no answer is done without a turn of the reactor.
+            self.core.flush()
+            if not outcome:
+                self.wait_for(name, lambda: bool(outcome))
         error, result = outcome[0]
         if error is not None:
             raise error
         return self._outward(result)
+
+    def wait_for(self, name: str, done: Callable[[], bool]) -> None:
+        """Turns the reactor until `done`, for the operation of this name."""
+        if not self.spin(done, self.timeout, finish=True):
+            late = OperationTimeout(f"no answer within {self.timeout:g} s")
+            raise late.of(name, describe(place()))
 
     def spin(self, done: Callable[[], bool], timeout: float | None, finish: bool = False) -> bool:
         """Turns the reactor until `done`, putting by the user's callbacks; False if that took longer than `timeout`
@@ -192,7 +199,19 @@ class SyncChannel(Scope, Facade, ChannelOperations):
             operation.__name__, lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done)
         )
 
-    _hand_over = _perform
+    def _hand_over(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        core, connection = self.core, self.connection
+        if not core.writable or not core.is_open or (operation is _PUBLISH and core.is_confirming):
+            return self._perform(operation, args, kwargs)
+        # Done when its bytes have gone to the kernel: they do so here, mostly, without a turn of the reactor.
+        with _Inside(connection):
+            result = operation(core, *args, **kwargs)
+            connection.core.flush()
+            if connection.core.unsent:
+                connection.wait_for(operation.__name__, lambda: not (connection.core.unsent and core.is_open))
+                if not core.is_open:
+                    raise core.closed_error()
+        return result
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return self.connection._callback(function)
@@ -256,6 +275,9 @@ class SyncChannel(Scope, Facade, ChannelOperations):
             if self.core.is_open and not no_ack:
                 for message in waiting:
                     self.basic_reject(message.delivery_tag, requeue=True)
+
+
+_PUBLISH = Channel.basic_publish
 
 
 class _Inside:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from threading import local
+from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from .channel import Channel
@@ -63,6 +64,11 @@ class Promise(Generic[T]):
     def done(self) -> bool:
         return self._state != _PENDING
 
+    @property
+    def given_up(self) -> bool:
+        """Whether it was cancelled before anything came of it."""
+        return self._state == _GIVEN_UP
+
     def result(self) -> T:
         """What came of it; its error is raised. LocalError: nothing yet."""
         self._asked_for = True
@@ -70,7 +76,9 @@ class Promise(Generic[T]):
             return cast("T", self._value)
         if self._state == _BROKEN:
             raise self._value
-        raise LocalError("the promise isn't settled yet") if self._state == _PENDING else Cancelled
+        if self._state == _PENDING:
+            raise LocalError("the promise isn't settled yet")
+        raise Cancelled("it was cancelled before anything came of it")
 
     def then(self, on_done: Callable[[BaseException | None, Any], object]) -> None:
         """Calls on_done(err, result), as a continuation; in the next turn, where it is settled already."""
@@ -81,7 +89,7 @@ class Promise(Generic[T]):
             if self._state == _KEPT:
                 on_done(None, self._value)
             else:
-                on_done(self._value or Cancelled(), None)
+                on_done(self._value or Cancelled("it was cancelled before anything came of it"), None)
 
         if self.done:
             self._reactor.call_soon(tell)
@@ -107,8 +115,27 @@ class Promise(Generic[T]):
     def _finish(self, state: int, value: Any) -> None:
         self._state, self._value = state, value
         waiting, self._waiting = self._waiting, None
-        for call in waiting or ():
-            call()
+        if waiting is not None:
+            self._call(waiting)
+
+    def _call(self, waiting: list[Callable[[], object]]) -> None:
+        done = 0
+        try:
+            for call in waiting:
+                done += 1
+                call()
+        finally:
+            for call in waiting[done:]:  # one that raises does not keep the others from hearing of it
+                self._reactor.call_soon(call)
+
+    def unwanted(self) -> None:
+        """Who asked for it was cancelled, and will not see what came of it."""
+        if self._state == _KEPT and self._give_back is not None:
+            self._give_back(self._value)
+
+    def hush(self) -> None:
+        """If nobody asks for it, its error is no news."""
+        self._asked_for = True
 
     def __await__(self) -> Generator[Promise[T], Any, T]:
         if self._state == _PENDING:
@@ -117,8 +144,18 @@ class Promise(Generic[T]):
 
     __iter__ = __await__
 
+    async def __aenter__(self) -> T:
+        """Of a connection's or a channel's promise: waits for the opening, and closes it at the block's end."""
+        return await self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        opened: Any = self.result()
+        await opened.__aexit__(kind, error, trace)
+
     def __del__(self) -> None:
-        if self._state == _BROKEN and not self._asked_for:
+        if self._state == _BROKEN and not self._asked_for and not isinstance(self._value, Cancelled):
             error = self._value
 
             def out_of_the_reactor() -> None:
@@ -143,11 +180,21 @@ class Task(Promise[T]):
         reactor.call_soon(self._resume)
 
     def cancel(self) -> None:
-        """Raises Cancelled where the task stands, in the next turn. It may clean up, and even go on."""
+        """Gives up what the task waits for, and in the next turn raises Cancelled there. It may clean up, and even go
+        on."""
         if not self.done and not self._cancelled:
             self._cancelled = True
             if self._wanted is not None:
                 self._wanted.cancel()
+
+    def _wake(self) -> None:
+        """What it waits for is settled."""
+        if getattr(_of_thread, "task", None) is None and not self._cancelled:
+            self._resume()
+        else:
+            # By another task, which ended: tasks that wait for one another run in turn, not one inside the other. Or
+            # by `cancel`, whose caller goes on first.
+            self._reactor.call_soon(self._resume)
 
     def _resume(self) -> None:
         outer, _of_thread.task = getattr(_of_thread, "task", None), self
@@ -160,6 +207,8 @@ class Task(Promise[T]):
         """From the promise that is settled to one that isn't."""
         wanted, self._wanted = self._wanted, None
         error, value = _outcome(wanted) if wanted is not None else (None, None)
+        if self._cancelled and wanted is not None:
+            wanted.unwanted()  # what came of it between the settling and this turn
         while True:
             if self._cancelled:
                 self._cancelled, error = False, Cancelled("the task was cancelled")
@@ -168,31 +217,42 @@ class Task(Promise[T]):
                 asked = here.send(value) if error is None else here.throw(error)
             except StopIteration as returned:
                 error, value = None, returned.value
-            except BaseException as raised:
+            except Exception as raised:
                 error, value = raised, None
-                if not isinstance(raised, Exception):
-                    self._stack.clear()
-                    self.settle(raised, None)
-                    raise
+            except BaseException as ends_the_program:
+                self._stack.clear()
+                self._end(ends_the_program, None)
+                raise
             else:
-                error, value = None, None
-                if isinstance(asked, Promise):
-                    if not asked.done:
-                        self._wanted = asked
-                        asked.when_settled(self._resume)
-                        return
-                    error, value = _outcome(asked)
-                elif _is_work(asked):
-                    self._stack.append(asked)
-                else:
-                    error = InvalidArgumentType(
-                        f"a task yields promises, generators and coroutines, not {type(asked).__name__}"
-                    )
+                if isinstance(asked, Promise) and not asked.done and not self._cancelled:
+                    self._wanted = asked
+                    asked.when_settled(self._wake)
+                    return
+                error, value = self._take(asked)
                 continue
             self._stack.pop()
             if not self._stack:
-                self.settle(error, value)
+                self._end(error, value)
                 return
+
+    def _take(self, asked: Any) -> tuple[BaseException | None, Any]:
+        """What was yielded, and need not be waited for."""
+        if isinstance(asked, Promise):
+            if asked.done:
+                return _outcome(asked)
+            asked.cancel()  # the task was cancelled, by itself, and will not wait
+        elif _is_work(asked):
+            self._stack.append(asked)
+        else:
+            told = "a task yields promises, generators and coroutines"
+            return InvalidArgumentType(f"{told}, not {type(asked).__name__}"), None
+        return None, None
+
+    def _end(self, error: BaseException | None, result: Any) -> None:
+        if isinstance(error, Cancelled):
+            self._finish(_GIVEN_UP, None)  # as was wanted: no error, should nobody ask
+        else:
+            self.settle(error, result)
 
 
 def _outcome(promise: Promise[Any]) -> tuple[BaseException | None, Any]:
@@ -203,28 +263,39 @@ def _outcome(promise: Promise[Any]) -> tuple[BaseException | None, Any]:
 
 
 def _is_work(value: Any) -> bool:
-    return isinstance(value, Generator) or hasattr(value, "__await__")
+    """Whether it is a generator or a coroutine, or what can be driven like one; not any awaitable, such as asyncio's
+    future, which yields what only its own loop understands."""
+    return hasattr(value, "send") and hasattr(value, "throw")
 
 
-class _Promises:
-    """Tasks' promises, of one reactor."""
+class _Kept(dict[Any, Promise[Any]]):
+    """Promises that are kept, by result. They are shared: to ask for one changes nothing about it."""
+
+    def __init__(self, reactor: Reactor):
+        self._reactor = reactor
+
+    def __missing__(self, result: Any) -> Promise[Any]:
+        promise: Promise[Any] = Promise(self._reactor)
+        promise.settle(None, result)
+        self[result] = promise
+        return promise
+
+
+class Promises:
+    """Tasks' promises, of one reactor (see `promises.Promises`)."""
 
     def __init__(self, reactor: Reactor):
         self.reactor = reactor
-        self._kept: dict[Any, Promise[Any]] = {}
+        self.kept = _Kept(reactor).__getitem__
 
     def make(self, give_back: GiveBack | None = None) -> tuple[Promise[Any], Settle]:
         promise: Promise[Any] = Promise(self.reactor, give_back)
         return promise, promise.settle
 
-    def kept(self, result: Any) -> Promise[Any]:
-        promise = self._kept.get(result)
-        if promise is None:
-            promise = self._kept[result] = Promise(self.reactor)
-            promise.settle(None, result)
-        return promise
+    def hush(self, promise: Promise[Any]) -> None:
+        promise.hush()
 
-    def spawn(self, coroutine: Any) -> Task[Any]:
+    def spawn(self, coroutine: Any) -> object:
         return Task(self.reactor, coroutine)
 
 
@@ -244,14 +315,16 @@ def connect(
 ) -> Promise[TaskConnection]:
     """A promise of a connection; target and options as of `cpspika.connect`. reactor: by default the one of the task
     that calls, else the calling thread's own."""
-    promises = _Promises(reactor or current_reactor())
+    promises = Promises(reactor or current_reactor())
 
     def facade(core: Connection) -> TaskConnection:
         return TaskConnection(promises, core)
 
+    cores: list[Connection] = []
     promise: Promise[TaskConnection] = promised_connection(
-        promises, facade, promises.reactor, all_targets(target, options), on_close
+        promises, facade, promises.reactor, all_targets(target, options), on_close, cores.append
     )
+    promise.when_settled(lambda: cores[0].close(on_done=lambda err, _: None) if promise.given_up else None)
     return promise
 
 
@@ -277,11 +350,15 @@ def run(work: Work[T], reactor: Reactor | None = None) -> T:
     try:
         while not task.done:
             on.run_once()
+    except BaseException:
+        # Another callback's, or ^C. The task is told, and may yet close what it has open.
+        task.cancel()
+        while not task.done:
+            on.run_once()
+        raise
     finally:
         release()
-        if not task.done:
-            task.cancel()
-            on.run_once(0)
+    on.run_once(0)  # what the task wrote last, or closed, is still in the reactor's hands
     return task.result()
 
 
@@ -295,7 +372,8 @@ def sleep(seconds: float) -> Promise[None]:
 
 
 def gather(*works: Promise[Any] | Work[Any] | Awaitable[Any]) -> Promise[list[Any]]:
-    """A promise of the results of all, in order; it is broken with the first error, and then the others go on."""
+    """A promise of the results of all, in order; it is broken with the first error, and then the others go on. To
+    cancel it is to cancel them all."""
     reactor = current_reactor()
     together: Promise[list[Any]] = Promise(reactor)
     promises = [work if isinstance(work, Promise) else spawn(cast("Work[Any]", work), reactor) for work in works]
@@ -313,6 +391,12 @@ def gather(*works: Promise[Any] | Work[Any] | Awaitable[Any]) -> Promise[list[An
 
     for index, promise in enumerate(promises):
         promise.then(lambda err, result, index=index: settled(index, err, result))  # type: ignore[misc]
+
+    def given_up() -> None:
+        for promise in promises if together.given_up else ():
+            promise.cancel()
+
+    together.when_settled(given_up)
     if not promises:
         together.settle(None, [])
     return together

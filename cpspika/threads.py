@@ -322,8 +322,8 @@ def _hand_over(
     core: Channel, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], at_any_rate: bool
 ) -> bool:
     """Asks for what has no answer without waiting, where there is room, and nobody else would be told."""
-    confirmed = operation is _PUBLISH and core.is_confirming
-    if not at_any_rate and (not core.is_open or confirmed or not core.hands_over):
+    done_with_the_call = core.hands_over if operation is _PUBLISH else core.is_open
+    if not at_any_rate and not (done_with_the_call and core.writable):
         return False
     operation(core, *args, **kwargs, on_done=None)
     return True

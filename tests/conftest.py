@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 import hypothesis
 import pytest
 from rabbitmq import RabbitNode
-from styles import STYLES, Style
+from styles import AGAIN, STYLES, Style
 
 from cpspika.broker import Served, serve
 
@@ -106,9 +106,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("protocol", [only] if only else VERSIONS)
 
 
+@pytest.hookimpl(tryfirst=True)  # before the marks choose what is run
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    again = [STYLES[name] for name in AGAIN if name in STYLES]
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if parameters.get("broker") == "rabbitmq" and parameters.get("style") in again:
+            item.add_marker(pytest.mark.long)
         if "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq":
             item.add_marker(pytest.mark.rabbitmq)
 

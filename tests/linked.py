@@ -105,5 +105,5 @@ def _plain(event: Any) -> Any:
     if isinstance(event, AMQPError):
         return type(event).__name__, event.code, event.text
     if hasattr(event, "body"):
-        return event.name, event.details, event.header, event.body
+        return event.name, event.details, event.encoded, event.body
     return event

@@ -214,7 +214,7 @@ class Peer:
 
     def give_back(self, number: int, message: Message, code: int = 312, text: str = "NO_ROUTE") -> None:
         """Returns a publish, as the broker does: with the header that came."""
-        properties = message.header[12:]
+        properties = message.encoded
         reason = {"reply_code": code, "reply_text": text}
         route = {"exchange": message.exchange, "routing_key": message.routing_key}
         chunks = self.link.send_content(number, "basic.return", {**reason, **route}, properties, message.body)

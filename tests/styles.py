@@ -24,6 +24,7 @@ import os
 import time
 from collections.abc import Callable, Generator
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import cpspika
@@ -305,8 +306,19 @@ STYLES: dict[str, Callable[..., Style]] = {
     "sync-blocking": partial(SyncStyle, cpspika.BlockingConnection),
 }
 
+# Styles that differ from another in the reactor alone. On RabbitMQ these run with the long tests; their reactors are
+# held to the conformance tests besides.
+AGAIN = ("core-asyncore", "core-blocking", "sync-select", "sync-asyncore", "asyncio-uvloop")
 
-# At the end, since this module uses what stands above.
+
+# At the end, since these modules use what stands above.
+import style_asyncio  # noqa: E402
+import style_tasks  # noqa: E402
 import style_threads  # noqa: E402
+import style_trio  # noqa: E402
 
-STYLES |= style_threads.STYLES
+STYLES |= style_tasks.STYLES | style_asyncio.STYLES | style_trio.STYLES | style_threads.STYLES
+if find_spec("twisted") is not None:
+    import style_twisted
+
+    STYLES |= style_twisted.STYLES

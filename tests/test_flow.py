@@ -199,6 +199,32 @@ def test_a_refused_publish_takes_no_number_on_a_confirming_channel() -> None:
     assert sent.result is True
 
 
+def test_drain_is_done_when_the_channel_is_writable() -> None:
+    world = opened()
+    channel = world.channel()
+    at_once, later, never = Done("drain"), Done("drain"), Done("drain")
+    with at_once.not_inside():
+        channel.drain(on_done=at_once)
+    world.settle()
+    assert at_once.result is None
+    world.peer.send(1, "channel.flow", active=False)
+    world.settle()
+    channel.drain(on_done=later)
+    world.settle()
+    assert not later.calls
+    world.peer.send(1, "channel.flow", active=True)
+    world.settle()
+    assert later.result is None
+    world.peer.send(1, "channel.flow", active=False)
+    world.settle()
+    channel.drain(on_done=never)
+    world.peer.send(1, "channel.close", reply_code=404, reply_text="NOT_FOUND")
+    world.settle()
+    assert isinstance(never.error, cpspika.ChannelClosed)
+    with pytest.raises(cpspika.ChannelClosed):
+        channel.drain()
+
+
 def test_writable_follows_the_flow_and_its_handler_tells_of_the_return() -> None:
     world = opened()
     channel, calls = world.channel(), []

@@ -156,6 +156,34 @@ def test_others_run_while_a_greenlet_waits(outside: str, facade: str) -> None:
     assert published == 200
 
 
+def test_a_greenlet_that_is_killed_while_it_waits_closes_its_connection(outside: str) -> None:
+    left = run(
+        """
+        opened = []
+
+        def wait():
+            with make(url, timeout=30) as connection:
+                opened.append(connection)
+                channel = connection.channel()
+                for message in channel.consume(channel.queue_declare("killed", exclusive=True).queue):
+                    pass
+
+        waiting = gevent.spawn(wait)
+        with make(url, timeout=30) as other:
+            while not opened:
+                gevent.sleep(0.001)
+            gevent.sleep(0)
+            waiting.kill(timeout=30)
+            other.channel().queue_declare("killed", exclusive=True)  # it would be locked else
+        print(json.dumps([waiting.dead, opened[0].is_open]))
+        """,
+        outside,
+        0,
+        "BlockingConnection",
+    )
+    assert left == [True, False]
+
+
 def test_two_greenlets_inside_a_connection_is_an_error_that_says_so(outside: str) -> None:
     told = run(
         """

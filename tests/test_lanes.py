@@ -1,17 +1,20 @@
-"""The lanes give the same bytes as the general road, whatever goes down them."""
+"""The lanes give the same bytes and the same events as the general road, whatever goes down them, cut anywhere."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
-from linked import opened, plain
+from linked import Pair, opened, plain
 
 from cpspika import BasicProperties, errors, lanes
-from cpspika.message import Message, encode_properties
+from cpspika.link import Link
+from cpspika.message import Envelope, Message, encode_properties
 
+VERSIONS = st.sampled_from(["0-9-1", "0-8"])
 keys = st.text(max_size=40)
 properties = st.builds(
     BasicProperties,
@@ -19,120 +22,176 @@ properties = st.builds(
     headers=st.none() | st.dictionaries(st.text(max_size=8), st.integers(-5, 5) | st.text(max_size=8), max_size=3),
     delivery_mode=st.none() | st.sampled_from([1, 2]),
 )
-sizes = st.sampled_from([0, 1, 100, 8100, 8150, 8152, 8153, 8160, 8161, 8184, 8185, 16384, 16385, 20000])
+sizes = st.sampled_from([0, 1, 2, 100, 8100, 8150, 8152, 8153, 8160, 8161, 8184, 8185, 16384, 16385, 20000])
+# Few of each, so that messages are often alike in a part, as in life.
+contents = st.tuples(keys, keys, properties, sizes)
+traffic = st.lists(contents, min_size=1, max_size=3).flatmap(
+    lambda few: st.lists(st.sampled_from(few), min_size=1, max_size=8)
+)
+Contents = list[tuple[str, str, BasicProperties, int]]
 
 
-@given(st.lists(st.tuples(keys, keys, properties, sizes), min_size=1, max_size=4), st.sampled_from(["0-9-1", "0-8"]))
-def test_a_publish_has_the_same_bytes_by_lane_and_road(publishes: list[tuple], version: str) -> None:  # type: ignore[type-arg]
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+@given(traffic, VERSIONS)
+def test_a_publish_has_the_same_bytes_by_lane_and_road(publishes: Contents, version: str) -> None:
     link = opened(version).client
-    for exchange, routing_key, given_properties, size in publishes * 2:
+    lane = link.lane(1)
+    for exchange, routing_key, given_properties, size in publishes:
         encoded, body = encode_properties(given_properties), bytes(size)
         arguments = {"exchange": exchange, "routing_key": routing_key}
-        lane = b"".join(link.send_publish(1, exchange, routing_key, encoded, body))
-        assert lane == b"".join(link.send_content(1, "basic.publish", arguments, encoded, body))
+        by_lane = b"".join(lane.publish(exchange, routing_key, encoded, body))
+        assert by_lane == b"".join(link.send_content(1, "basic.publish", arguments, encoded, body))
+
+
+@given(traffic, VERSIONS, st.lists(st.booleans(), min_size=8, max_size=8))
+def test_a_delivery_has_the_same_bytes_by_lane_and_road(deliveries: Contents, version: str, again: list[bool]) -> None:
+    link = opened(version).server
+    lane = link.consumer_lane(1, "ctag")
+    for tag, ((exchange, routing_key, given_properties, size), redelivered) in enumerate(
+        zip(deliveries, again, strict=False)
+    ):
+        encoded, body = encode_properties(given_properties), bytes(size)
+        envelope = Envelope("basic.publish", exchange=exchange, routing_key=routing_key, encoded=encoded)
+        details = _delivery("ctag", tag, redelivered, exchange, routing_key)
+        by_road = b"".join(link.send_content(1, "basic.deliver", details, encoded, body))
+        for _ in range(2):
+            assert b"".join(lane.deliver(tag, redelivered, envelope, body)) == by_road
+
+
+def _delivery(consumer_tag: str, tag: int, redelivered: bool, exchange: str, routing_key: str) -> dict[str, Any]:
+    return {
+        "consumer_tag": consumer_tag,
+        "delivery_tag": tag,
+        "redelivered": redelivered,
+        "exchange": exchange,
+        "routing_key": routing_key,
+    }
+
+
+@given(st.integers(0, 2**64 - 1), st.booleans())
+def test_an_ack_has_the_same_bytes_by_lane_and_road(tag: int, multiple: bool) -> None:
+    link = opened().client
+    assert link.lane(1).ack(tag, multiple) == link.send(1, "basic.ack", {"delivery_tag": tag, "multiple": multiple})
+
+
+@pytest.mark.parametrize("tag", [-1, 2**64, "1", None])
+def test_an_ack_of_no_tag_is_refused(tag: Any) -> None:
+    with pytest.raises((errors.InvalidArgument, errors.InvalidArgumentType)):
+        opened().client.lane(1).ack(tag, False)
 
 
 def test_a_body_beyond_what_is_copied_is_handed_on_as_it_is() -> None:
     pair = opened()
-    pair.client.frame_max = 131072
+    pair.client.frame_max = pair.server.frame_max = 131072
     body = bytes(lanes.SMALL + 1)
-    assert any(chunk is body for chunk in pair.client.send_publish(1, "", "q", b"\0\0", body))
+    assert any(chunk is body for chunk in pair.client.lane(1).publish("", "q", b"\0\0", body))
+    consumer = pair.server.consumer_lane(1, "ctag")
+    assert any(chunk is body for chunk in consumer.deliver(1, False, Envelope("basic.publish"), body))
 
 
-def test_the_book_of_method_frames_does_not_grow_without_end() -> None:
-    link = opened().client
+def test_the_forms_that_are_kept_do_not_grow_without_end() -> None:
+    pair = opened()
+    lane, server = pair.client.lane(1), pair.server
     for number in range(3 * lanes.KEPT):
-        link.send_publish(1, "", f"q{number}", b"\0\0", b"")
-    assert len(link._lane._methods) <= lanes.KEPT
+        server.receive(b"".join(lane.publish("", f"q{number}", b"\0\0", b"x")))
+    assert len(lane._forms) <= lanes.KEPT
+    assert len(server._lane._forms) <= lanes.KEPT
 
 
 def test_a_channel_that_is_not_open_is_refused_by_the_lane_too() -> None:
     pair = opened()
-    pair.client.send_publish(1, "", "q", b"\0\0", b"x")
+    lane = pair.client.lane(1)
+    lane.publish("", "q", b"\0\0", b"x")
     pair.client.send(1, "channel.close", {})
     with pytest.raises(errors.LocalError):
-        pair.client.send_publish(1, "", "q", b"\0\0", b"x")
+        lane.publish("", "q", b"\0\0", b"x")
     with pytest.raises(errors.LocalError):
-        pair.client.send_publish(2, "", "q", b"\0\0", b"x")
+        lane.ack(1, False)
 
 
 def test_a_mistake_leaves_nothing_in_the_book() -> None:
-    link = opened().client
+    lane = opened().client.lane(1)
     for _ in range(2):
         with pytest.raises(errors.InvalidArgument):
-            link.send_publish(1, "", "k" * 256, b"\0\0", b"x")
+            lane.publish("", "k" * 256, b"\0\0", b"x")
         with pytest.raises(errors.InvalidArgumentType):
-            link.send_publish(1, "", 5, b"\0\0", b"x")  # type: ignore[arg-type]
+            lane.publish("", 5, b"\0\0", b"x")  # type: ignore[arg-type]
+        with pytest.raises(errors.InvalidArgumentType):
+            lane.publish("", [], b"\0\0", b"x")  # type: ignore[arg-type]
+    assert not lane._forms
 
 
-class NoLane:
-    """Leaves everything to the road."""
-
-    limit = 0
-
-    def take(self, buffer: bytes, at: int) -> None:
-        return None
+# --- in ---------------------------------------------------------------------------------------------------------------
 
 
-@given(
-    st.lists(st.tuples(keys, keys, keys, properties, sizes, st.booleans()), min_size=1, max_size=4),
-    st.sampled_from(["0-9-1", "0-8"]),
-    st.data(),
-)
-def test_deliveries_are_the_same_events_by_lane_and_road_cut_anywhere(
-    deliveries: list[tuple],  # type: ignore[type-arg]
-    version: str,
-    data: st.DataObject,
+def _leave_to_the_road(link: Link) -> Link:
+    link._lane.take = lambda buffer, at, end: None
+    return link
+
+
+def _sender_and_receivers(version: str, role: str) -> tuple[Link, Link, Link]:
+    """Who sends to a link of the role; and two of these: with a lane, and with the road alone."""
+    by_lane, by_road = opened(version, channels=2), opened(version, channels=2)
+    ends: Callable[[Pair], Link] = (lambda pair: pair.client) if role == "client" else (lambda pair: pair.server)
+    return by_lane.other(ends(by_lane)), ends(by_lane), _leave_to_the_road(ends(by_road))
+
+
+def _stream(sender: Link, contents: Contents, channels: list[int]) -> bytes:
+    """These contents as deliveries, or as publishes, by the road."""
+    parts = []
+    for tag, ((exchange, key, given_properties, size), number) in enumerate(zip(contents, channels, strict=False)):
+        arguments: dict[str, Any] = {"exchange": exchange, "routing_key": key, "mandatory": size == 100}
+        if sender.role == "server":
+            arguments = _delivery(f"c{tag % 2}", tag, size == 1, exchange, key)
+        name = "basic.deliver" if sender.role == "server" else "basic.publish"
+        parts += sender.send_content(number, name, arguments, encode_properties(given_properties), bytes(size))
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+@given(traffic, VERSIONS, st.lists(st.sampled_from([1, 2]), min_size=8, max_size=8), st.data())
+def test_contents_are_the_same_events_by_lane_and_road_cut_anywhere(
+    role: str, contents: Contents, version: str, channels: list[int], data: st.DataObject
 ) -> None:
-    by_lane, by_road = opened(version), opened(version)
-    by_road.client._deliveries = NoLane()  # type: ignore[assignment]
-    stream = b""
-    for tag, (consumer, exchange, key, given_properties, size, redelivered) in enumerate(deliveries * 2):
-        arguments = {
-            "consumer_tag": consumer,
-            "delivery_tag": tag,
-            "redelivered": redelivered,
-            "exchange": exchange,
-            "routing_key": key,
-        }
-        encoded = encode_properties(given_properties)
-        stream += b"".join(by_lane.server.send_content(1, "basic.deliver", arguments, encoded, bytes(size)))
-    cut = data.draw(st.integers(0, len(stream)))
-    lane = by_lane.client.receive(stream[:cut]) + by_lane.client.receive(stream[cut:])
-    road = by_road.client.receive(stream)
-    assert [_told(event) for event in lane] == [_told(event) for event in road]
-    assert len(lane) == 2 * len(deliveries)
+    sender, lane, road = _sender_and_receivers(version, role)
+    stream = _stream(sender, contents, channels)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
+    pieces = [stream[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    by_lane = [event for piece in pieces for event in lane.receive(piece)]
+    assert [_told(event) for event in by_lane] == [_told(event) for event in road.receive(stream)]
+    assert len(by_lane) == len(contents)
 
 
-def _told(event: tuple[int, Message]) -> tuple:  # type: ignore[type-arg]
+def _told(event: tuple[int, Message]) -> tuple[Any, ...]:
     number, m = event
-    return number, m.name, m.consumer_tag, m.delivery_tag, m.redelivered, m.exchange, m.routing_key, m.header, m.body
+    details = {name: m.details.get(name) for name in ("mandatory", "immediate", "ticket")}
+    route = m.consumer_tag, m.delivery_tag, m.redelivered, m.exchange, m.routing_key
+    return number, m.name, *route, m.encoded, m.body, details
 
 
-@given(st.integers(0, 400), st.integers(0, 255))
-def test_a_broken_delivery_is_judged_the_same_by_lane_and_road(place: int, octet: int) -> None:
-    by_lane, by_road = opened(), opened()
-    by_road.client._deliveries = NoLane()  # type: ignore[assignment]
-    arguments = {"consumer_tag": "c", "delivery_tag": 1, "exchange": "x", "routing_key": "key"}
-    one = b"".join(by_lane.server.send_content(1, "basic.deliver", arguments, b"\0\0", bytes(60)))
-    stream = bytearray(one * 3)
+@pytest.mark.parametrize("role", ["client", "server"])
+@given(st.integers(0, 400), st.integers(0, 255), st.sampled_from([1, 60]))
+def test_a_broken_content_is_judged_the_same_by_lane_and_road(role: str, place: int, octet: int, size: int) -> None:
+    sender, lane, road = _sender_and_receivers("0-9-1", role)
+    stream = bytearray(_stream(sender, [("x", "key", BasicProperties(), size)] * 3, [1, 1, 1]))
     stream[place % len(stream)] = octet
-    lane, road = (pair.client.receive(bytes(stream)) for pair in (by_lane, by_road))
-    assert [_judged(event) for event in lane] == [_judged(event) for event in road]
-    assert by_lane.client.take_answers() == by_road.client.take_answers()
+    by_lane, by_road = lane.receive(bytes(stream)), road.receive(bytes(stream))
+    assert [_judged(event) for event in by_lane] == [_judged(event) for event in by_road]
+    assert lane.take_answers() == road.take_answers()
 
 
 def _judged(event: tuple[int, Any]) -> Any:
     return _told(event) if isinstance(event[1], Message) else plain([event])
 
 
-@given(st.integers(0, 2**64 - 1), st.booleans())
-def test_an_ack_has_the_same_bytes_by_lane_and_road(tag: int, multiple: bool) -> None:
-    link = opened().client
-    assert link.send_ack(1, tag, multiple) == link.send(1, "basic.ack", {"delivery_tag": tag, "multiple": multiple})
-
-
-@pytest.mark.parametrize("tag", [-1, 2**64, "1", None])
-def test_an_ack_of_no_tag_is_refused(tag: Any) -> None:
-    with pytest.raises((errors.InvalidArgument, errors.InvalidArgumentType)):
-        opened().client.send_ack(1, tag, False)
+def test_messages_that_came_alike_share_their_envelope() -> None:
+    pair = opened()
+    one = ("x", "key", BasicProperties(delivery_mode=2), 60)
+    other = ("x", "key", BasicProperties(delivery_mode=1), 60)
+    first, second, third = (m for _, m in pair.server.receive(_stream(pair.client, [one, one, other], [1, 1, 1])))
+    assert first.envelope is second.envelope
+    assert third.properties.delivery_mode == 1
+    first.properties.delivery_mode = 7
+    assert second.properties.delivery_mode == 2

@@ -88,7 +88,8 @@ def a_channel_with_a_consumer() -> tuple[World, Any]:
 
 
 def test_every_operation_of_a_channel_is_covered_here() -> None:
-    assert {operation.name for operation in CHANNEL_OPERATIONS} == set(operations(cpspika.Channel))
+    # drain sends nothing: see test_flow
+    assert {operation.name for operation in CHANNEL_OPERATIONS} == set(operations(cpspika.Channel)) - {"drain"}
     assert set(operations(cpspika.Connection)) == {"channel", "close", "update_secret"}
 
 

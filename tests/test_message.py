@@ -40,7 +40,7 @@ def header(properties: bytes = NO_PROPERTIES, size: int = 0) -> bytes:
 
 def message(properties: bytes = NO_PROPERTIES, body: bytes = b"") -> Message:
     arguments = {"consumer_tag": "ct", "delivery_tag": 7, "redelivered": True, "exchange": "x", "routing_key": "k"}
-    return Message.of(Method("basic.deliver", arguments), header(properties), body)
+    return Message.of(Method("basic.deliver", arguments), properties, body)
 
 
 def test_the_properties_are_the_specifications() -> None:

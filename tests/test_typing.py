@@ -56,9 +56,9 @@ def test_handlers_are_lifted_too(core: type, facade: type) -> None:
         assert getattr(facade, name).__doc__ == registration.__doc__
 
 
-@pytest.mark.parametrize("style", stubs.STYLES, ids=lambda style: style.place)
-def test_the_stub_of_a_style_is_up_to_date(style: stubs.Style) -> None:
-    assert stubs.path(style).read_text("utf-8") == stubs.stub(style), "run python -m cpspika.stubs"
+@pytest.mark.parametrize("row", stubs.STYLES, ids=lambda row: row.place)
+def test_the_stub_of_a_style_is_up_to_date(row: stubs.Style) -> None:
+    assert stubs.path(row).read_text("utf-8") == stubs.stub(row), "run python -m cpspika.stubs"
 
 
 def test_help_shows_them() -> None:

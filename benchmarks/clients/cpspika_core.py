@@ -96,6 +96,26 @@ class OnSelect(_Core):
         super().__init__(SelectReactor())
 
 
+class OnAsyncio(_Core):
+    """Callbacks on asyncio's loop: what its style is to be compared with."""
+
+    def __init__(self) -> None:
+        import asyncio  # here: the others shall not pay for it
+
+        from cpspika.adapters import asyncio_adapter
+
+        self._loop = asyncio.new_event_loop()
+        super().__init__(asyncio_adapter.AsyncioReactor(self._loop))
+
+    def run(self) -> None:
+        self._ended = self._loop.create_future()
+        self._loop.run_until_complete(self._ended)
+        self._loop.close()
+
+    def end(self) -> None:
+        self.connection.close(on_done=lambda err, _: self._ended.set_result(None))
+
+
 class OnAsyncore(_Core):
     def __init__(self) -> None:
         super().__init__(AsyncoreReactor())

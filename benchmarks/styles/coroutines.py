@@ -1,10 +1,11 @@
-"""Libraries on asyncio, whose calls are awaited."""
+"""Libraries whose calls are awaited, on asyncio or on a loop of their own."""
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 from ..job import Job, Measure
@@ -44,6 +45,15 @@ class CoroutineClient(ABC):
     @abstractmethod
     async def close(self) -> None: ...
 
+    async def together(self, promises: Iterable[Awaitable[object]]) -> None:
+        """Awaits all of them."""
+        await asyncio.gather(*promises)
+
+    def signal(self) -> tuple[Callable[[], object], Awaitable[object]]:
+        """A call, and what is awaited until it is made."""
+        done = asyncio.get_running_loop().create_future()
+        return partial(done.set_result, None), done
+
     def perform(self, job: Job) -> Measure:
         return asyncio.run(self._perform(job))
 
@@ -70,17 +80,17 @@ async def _publish(client: CoroutineClient, job: Job, meter: Meter) -> None:
 
 async def _confirm(client: CoroutineClient, job: Job, meter: Meter) -> None:
     publish = client.publisher(job.queue, make_body(job.size))
-    await asyncio.gather(*(publish() for _ in range(job.warmup)))
+    await client.together(publish() for _ in range(job.warmup))
     meter.start()
     for begin in range(0, job.count, AT_ONCE):
-        await asyncio.gather(*(publish() for _ in range(min(AT_ONCE, job.count - begin))))
+        await client.together(publish() for _ in range(min(AT_ONCE, job.count - begin)))
     await client.declare(job.queue)
     meter.stop()
 
 
 async def _consume(client: CoroutineClient, job: Job, meter: Meter, acknowledge: bool = False) -> None:
     left = job.warmup + job.count
-    done = asyncio.Event()
+    finish, done = client.signal()
 
     async def on_message(message: Any) -> None:
         nonlocal left
@@ -90,12 +100,12 @@ async def _consume(client: CoroutineClient, job: Job, meter: Meter, acknowledge:
         if left == job.count:
             meter.start()
         elif not left:
-            done.set()
+            finish()
 
     if not job.warmup:
         meter.start()
     await client.consume(job.queue, on_message, not acknowledge)
-    await done.wait()
+    await done
     await client.cancel()
     meter.stop()
 

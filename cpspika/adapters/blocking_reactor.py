@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..errors import LocalError
@@ -19,8 +20,11 @@ class BlockingReactor(PlainReactor):
         super().__init__()
         self._transport: Watched | None = None
         self._fd = -1
-        self._read = self._write = False
+        self._begin()
+
+    def _begin(self) -> None:
         self._waker = Waker()
+        self._wait = _Wait(self._waker.fileno())
 
     def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
         resolve(self, endpoint, on_done)
@@ -31,11 +35,13 @@ class BlockingReactor(PlainReactor):
         return SocketTransport.connect(self, endpoint, address, owner)
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
-        self._fd, self._transport, self._read, self._write = fd, watched, read, write
+        self._fd, self._transport = fd, watched
+        self._wait.watch(fd, read, write)
 
     def unwatch(self, fd: int) -> None:
         if fd == self._fd:
             self._fd, self._transport = -1, None
+            self._wait.watch(fd, False, False)
 
     unwatch_forked = unwatch
 
@@ -43,19 +49,13 @@ class BlockingReactor(PlainReactor):
         return self._transport is not None
 
     def _poll(self, timeout: float | None) -> None:
-        transport, waker = self._transport, self._waker.fileno()
-        readable, writable = _wait(
-            self._fd,
-            waker,
-            transport is not None and self._read,
-            transport is not None and self._write,
-            timeout,
-        )
-        if waker in readable:
+        transport = self._transport
+        waker, readable, writable = self._wait(timeout)
+        if waker:
             self._waker.drain()
-        if transport is not None and self._fd in readable:
+        if readable and transport is not None:
             self.call(transport.on_readable)
-        if transport is not None and transport.socket is not None and self._fd in writable:
+        if writable and transport is not None and transport.socket is not None:
             self.call(transport.on_writable)
 
     def _wake(self) -> None:
@@ -63,7 +63,7 @@ class BlockingReactor(PlainReactor):
 
     def forked(self) -> None:
         self._waker.close()
-        self._waker = Waker()
+        self._begin()
         self._fd, self._transport = -1, None
         super().forked()
 
@@ -72,23 +72,53 @@ class BlockingReactor(PlainReactor):
         self._waker.close()
 
 
+Ready = tuple[bool, bool, bool]
+"""The waker was woken; the socket can be read; it can be written."""
+
 if hasattr(select, "poll"):
 
-    def _wait(fd: int, waker: int, read: bool, write: bool, timeout: float | None) -> tuple[list[int], list[int]]:
-        poll = select.poll()
-        poll.register(waker, select.POLLIN)
-        if read or write:
-            poll.register(fd, read * select.POLLIN | write * select.POLLOUT)
-        found = poll.poll(None if timeout is None else -(-timeout * 1000 // 1))
-        failed = select.POLLHUP | select.POLLERR
-        return (
-            [f for f, events in found if f == waker or (read and events & (select.POLLIN | failed))],
-            [f for f, events in found if f != waker and write and events & (select.POLLOUT | failed)],
-        )
+    class _Wait:
+        """Waits for the waker and one socket. What is waited for is said once, not at each wait."""
+
+        def __init__(self, waker: int):
+            self._waker = waker
+            self._events = 0
+            self._poll = select.poll()
+            self._poll.register(waker, select.POLLIN)
+
+        def watch(self, fd: int, read: bool, write: bool) -> None:
+            self._events = read * select.POLLIN | write * select.POLLOUT
+            if self._events:
+                self._poll.register(fd, self._events)
+            else:
+                with suppress(KeyError):
+                    self._poll.unregister(fd)
+
+        def __call__(self, timeout: float | None) -> Ready:
+            woken, events = False, 0
+            for fd, found in self._poll.poll(None if timeout is None else -(-timeout * 1000 // 1)):
+                if fd == self._waker:
+                    woken = True
+                else:
+                    events = found
+            if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
+                events = self._events  # whichever is tried tells what is wrong
+            return woken, bool(events & select.POLLIN), bool(events & select.POLLOUT)
 
 else:
 
-    def _wait(fd: int, waker: int, read: bool, write: bool, timeout: float | None) -> tuple[list[int], list[int]]:
-        writers = [fd] if write else []
-        readable, writable, failed = select.select([waker, *([fd] if read else [])], writers, writers, timeout)
-        return readable, writable + failed
+    class _Wait:  # type: ignore[no-redef]
+        """Waits for the waker and one socket."""
+
+        def __init__(self, waker: int):
+            self._waker = waker
+            self._fd, self._read, self._write = -1, False, False
+
+        def watch(self, fd: int, read: bool, write: bool) -> None:
+            self._fd, self._read, self._write = fd, read, write
+
+        def __call__(self, timeout: float | None) -> Ready:
+            readers = [self._waker, self._fd] if self._read else [self._waker]
+            writers = [self._fd] if self._write else []
+            readable, writable, failed = select.select(readers, writers, writers, timeout)
+            return self._waker in readable, self._fd in readable, bool(writable or failed)

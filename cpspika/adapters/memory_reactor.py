@@ -70,15 +70,22 @@ class MemoryTransport:
             self._flushing = True
             self._reactor.call_soon(self._flush)
 
+    def flush(self) -> None:
+        if self._out:
+            self._hand_over()
+
     def _flush(self) -> None:
         self._flushing = False
+        self._hand_over()
+        if self._closing:
+            self._hang_up()
+
+    def _hand_over(self) -> None:
         data, peer = b"".join(self._out), self.peer
         self._out.clear()
         if data and peer is not None:
             there = peer
             peer._reactor.call_soon_threadsafe(lambda: there._arrived(data))
-        if self._closing:
-            self._hang_up()
 
     def _arrived(self, data: bytes) -> None:
         """In this end's reactor: the peer's bytes."""

@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from ..reactor import Acceptor, Endpoint, Reactor, Timer, TransportOwner
+from ..reactor import IDLE, Acceptor, Endpoint, Reactor, Timer, TransportOwner
 
 RECEIVE = 65536  # bytes a read asks for; larger buffers come from mmap, whose page faults cost more than the call
-EAGER = 256 * 1024  # bytes of backlog that are worth a system call amid a turn
+EAGER = 1024 * 1024  # bytes of backlog that are worth a system call amid a turn
 GATHER = 512  # chunks handed to one sendmsg; IOV_MAX is 1024
 LINGER = 5.0  # seconds for what is queued to go out after close
-SMALL = 16384  # bytes up to which joining chunks is cheaper than handing them over one by one
+SMALL = 8192  # bytes up to which joining chunks is cheaper than handing them over one by one
 
 _AGAIN: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
 
@@ -98,6 +98,8 @@ class SocketTransport:
         self._endpoint = endpoint
         self._again = _again(endpoint)
         self._owner = owner
+        self._fresh: list[bytes | memoryview] = []  # of this turn
+        self._large = False  # some of these are
         self._out: deque[bytes | memoryview] = deque()
         self._step: Callable[[], None] | None = self._connected
         self._flushing = False
@@ -224,15 +226,18 @@ class SocketTransport:
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
         if self._closing or self._owner is None:
             return
-        size = 0
+        queued = self.queued
         for chunk in chunks:
-            self._out.append(chunk)
-            size += len(chunk)
-        self.queued += size
+            size = len(chunk)
+            self._fresh.append(chunk)
+            queued += size
+            if size > SMALL:
+                self._large = True
+        self.queued = queued
         if not self._flushing:
             self._flushing = True
             self._reactor.call_soon(self._flush)
-        elif self.queued - self.written >= EAGER and not self._stuck:
+        elif queued - self.written >= EAGER and not self._stuck:
             self._send()
 
     def on_writable(self) -> None:
@@ -242,50 +247,70 @@ class SocketTransport:
             if not self._stuck and self.socket is not None:
                 self._watch(read=True, write=False)
 
-    def _flush(self) -> None:
-        """The end of a turn: sends what gathered, and tells the owner."""
+    def flush(self) -> None:
+        """Sends now what gathered, before the end of the turn."""
+        if self.socket is not None and self._step is None and not self._closing and not self._stuck:
+            self._send()
+            self._tell()
+
+    def _flush(self) -> object:
+        """The end of a turn: sends what gathered, and tells the owner. IDLE if nobody was called for it."""
         self._flushing = False
         if self.socket is None or self._step is not None:
-            return
+            return IDLE
         if not self._stuck:
             self._send()
         if self._closing and not self._out:
             self._finish()
-        elif self._owner is not None and self.written != self._told:
-            self._told = self.written
-            self._owner.bytes_written()
+        return None if self._tell() else IDLE
+
+    def _tell(self) -> bool:
+        if self._owner is None or self.written == self._told:
+            return False
+        self._told = self.written
+        return bool(self._owner.bytes_written())
 
     def _send(self) -> None:
         out = self._out
+        if self._fresh:
+            self._gather()
         try:
             while out and not self._stuck:
                 self._sent(self._send_some())
         except self._again:
             self._wait_for_room()
         except OSError as error:
-            out.clear()
+            self._drop()
             failure = error
             # Told in the next turn: what the peer said before it hung up is still to be read, and explains more.
             self._reactor.call_soon(lambda: self._lost_by_writing(failure))
 
+    def _gather(self) -> None:
+        """Small chunks go out as one piece; large ones are not copied."""
+        fresh, self._fresh = self._fresh, []
+        if not self._large:
+            self._out.append(b"".join(fresh) if len(fresh) > 1 else fresh[0])
+            return
+        self._large = False
+        small: list[bytes | memoryview] = []
+        for chunk in fresh:
+            if len(chunk) <= SMALL:
+                small.append(chunk)
+                continue
+            if small:
+                self._out.append(b"".join(small))
+                small.clear()
+            self._out.append(chunk)
+        if small:
+            self._out.append(b"".join(small))
+
     def _send_some(self) -> int:
         out = self._out
-        if len(out) > 1 and (self._endpoint.ssl is not None or len(out[0]) + len(out[1]) <= SMALL):
-            self._join()
         if len(out) == 1 or self._endpoint.ssl is not None:
             sent: int = self.socket.send(out[0])
         else:
             sent = self.socket.sendmsg([out[i] for i in range(min(len(out), GATHER))])
         return sent
-
-    def _join(self) -> None:
-        """Makes one chunk of the small ones in front."""
-        out, size = self._out, 0
-        parts: list[bytes | memoryview] = []
-        while out and (not parts or size + len(out[0]) <= EAGER):
-            parts.append(out.popleft())
-            size += len(parts[-1])
-        out.appendleft(b"".join(parts))
 
     def _sent(self, count: int) -> None:
         out = self._out
@@ -297,6 +322,10 @@ class SocketTransport:
                 return
             count -= len(first)
             out.popleft()
+
+    def _drop(self) -> None:
+        self._fresh.clear()
+        self._out.clear()
 
     def _wait_for_room(self) -> None:
         self._stuck = True
@@ -334,14 +363,14 @@ class SocketTransport:
     def detach(self) -> None:
         self._owner = None
         sock, self.socket = self.socket, None
-        self._out.clear()
+        self._drop()
         if sock is not None:
             self._reactor.unwatch_forked(self._fd)
             sock.close()
 
     def _finish(self) -> None:
         sock, self.socket = self.socket, None
-        self._out.clear()
+        self._drop()
         self._step = None
         if self._linger is not None:
             self._linger.cancel()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from ..message import PROPERTIES_AT, BasicProperties, Message
+from ..message import BasicProperties, Envelope, Message
 
 Death = Mapping[str, Any]
 
@@ -54,9 +54,9 @@ def with_death(message: Message, exchange: str, key: str | None, queue: str, rea
     for name, value in (("exchange", message.exchange), ("queue", queue), ("reason", reason)):
         headers.setdefault(f"x-first-death-{name}", value)
     properties = BasicProperties(headers=headers, **{name: getattr(old, name) for name in _KEPT})
-    header = message.header[:PROPERTIES_AT] + properties.encode()
-    body, key = message.body, message.routing_key if key is None else key
-    return Message("basic.publish", None, 0, False, exchange, key, header, body)
+    key = message.routing_key if key is None else key
+    envelope = Envelope("basic.publish", exchange=exchange, routing_key=key, encoded=properties.encode())
+    return Message(envelope, 0, message.body)
 
 
 def _first(message: Message, queue: str, reason: str, keys: list[Any]) -> Death:

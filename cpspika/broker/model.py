@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..fields import write_table
-from ..message import PROPERTIES_AT, Message
+from ..message import Message
 from .deaths import goes_round, history, with_death
 from .queues import Clock, Entry, Load, Queue, field_type
 from .refusal import not_found, precondition_failed, refusal
@@ -28,7 +28,7 @@ HAS_USER_ID = 1 << 4
 
 
 def flags(message: Message) -> int:
-    return int.from_bytes(message.header[PROPERTIES_AT : PROPERTIES_AT + 2], "big")
+    return int.from_bytes(message.encoded[:2], "big")
 
 
 def unique_name(prefix: str) -> str:
@@ -314,7 +314,7 @@ class VirtualHost:
 
     def route(self, exchange: Exchange, message: Message) -> list[Queue]:
         keys = [message.routing_key]
-        if flags(message) & HAS_HEADERS and b"CC" in message.header:
+        if flags(message) & HAS_HEADERS and b"CC" in message.encoded:
             keys += self._copies(message)
         if not exchange.name and len(keys) == 1:
             queue = self.queues.get(message.routing_key)
@@ -358,7 +358,7 @@ class VirtualHost:
         if "BCC" in headers:
             properties = message.properties
             properties.headers = {name: value for name, value in headers.items() if name != "BCC"}
-            message.header = message.header[:PROPERTIES_AT] + properties.encode()
+            message.replace_properties(properties)
         return keys
 
     @staticmethod
@@ -368,7 +368,7 @@ class VirtualHost:
     def check(self, message: Message) -> None:
         """Refuses a message whose properties cannot mean what they say."""
         self._ttl(message)
-        if flags(message) & HAS_HEADERS and b"CC" in message.header:
+        if flags(message) & HAS_HEADERS and b"CC" in message.encoded:
             for name, value in ((name, _headers(message).get(name)) for name in ("CC", "BCC")):
                 if value is not None and not isinstance(value, list):
                     kind = f'"{name}",{field_type(value)}'

@@ -83,7 +83,7 @@ class Entry:
 
     @property
     def weight(self) -> int:
-        return len(self.message.body) + len(self.message.header) + ALLOWANCE
+        return len(self.message.body) + len(self.message.envelope.encoded) + ALLOWANCE
 
 
 class _Ready:
@@ -298,6 +298,7 @@ class Queue:
         self._rejects = get("x-overflow", "drop-head") != "drop-head"
         self._rejected_die = get("x-overflow") == "reject-publish-dlx"
         self._bounded = self._max_length is not None or self._max_bytes is not None
+        self._plain = self._ttl is None and not self._bounded
         self._ready = _Ready(1 + int(get("x-max-priority") or 0))
         self.single_active = bool(get("x-single-active-consumer"))
         self._rotation = _SingleActive() if self.single_active else _Rotation()
@@ -343,6 +344,17 @@ class Queue:
             if self._rejected_die:
                 self._on_dead(self._entry(message, None), "maxlen")
             return False
+        if self._plain and ttl is None and not self._ready:
+            # It goes straight to a consumer that waits, if there is one: most of all messages do.
+            taker = self._rotation.next()
+            if taker is not None:
+                self._next_position += 1
+                entry = Entry(message, self, self._next_position, None)
+                if not taker.no_ack:
+                    self._load.add(entry.weight)
+                    self.unacknowledged += 1
+                taker.take(entry)
+                return True
         entry = self._entry(message, ttl)
         self._ready.append(entry)
         self.bytes += entry.size

@@ -17,8 +17,9 @@ from ..errors import AMQPError, ChannelClosed, HeartbeatTimeout, ProtocolSyntaxE
 from ..fields import read_table, write_longstr
 from ..frames import PROTOCOL_HEADERS
 from ..handshake import CAPABILITIES, Host, Negotiated, server
+from ..lanes import DeliverLane
 from ..link import Event, Link
-from ..message import PROPERTIES_AT, Message
+from ..message import Envelope, Message
 from ..reactor import Reactor, Timer, Transport
 from ..version import __version__
 from .model import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
@@ -78,7 +79,8 @@ class Session:
         self.congested = False
         self.published = False  # a publisher is what flow control is for
         self._stalled = self._held_back = False
-        self._readable = b""
+        self._known: Envelope | None = None  # that was checked last, and its exchange
+        self._known_exchange: Exchange
         self.exclusive: dict[Queue, None] = {}
         self._confirming: dict[ServerChannel, None] = {}
         self._timers: dict[str, Timer] = {}
@@ -272,8 +274,10 @@ class Session:
 
     def send_content(self, number: int, name: str, arguments: dict[str, Any], message: Message) -> None:
         if self.transport is not None:
-            properties = message.header[PROPERTIES_AT:]
-            self.write(self.link.send_content(number, name, arguments, properties, message.body))
+            self.write(self.link.send_content(number, name, arguments, message.encoded, message.body))
+
+    def consumer_lane(self, number: int, consumer_tag: str) -> DeliverLane:
+        return self.link.consumer_lane(number, consumer_tag)
 
     def _write_answers(self) -> None:
         if self.link.answers:
@@ -567,37 +571,41 @@ class Session:
     # --- publishing ---------------------------------------------------------------------------------------------------
 
     def _on_basic_publish(self, channel: ServerChannel, message: Message) -> None:
-        self.published = True
         if self.broker.stopped:
             channel.set_flow(False)
-        details = message.details or {}
-        if details.get("immediate"):
+        envelope = message.envelope
+        # Messages that came alike share their envelope, and with it what is found out about them here.
+        if envelope is not self._known or self.vhost.exchanges.get(envelope.exchange) is not self._known_exchange:
+            self._known = None
+            self._known_exchange = self._check(channel, message)
+            if message.envelope is envelope:
+                self._known = envelope
+        exchange, mandatory = self._known_exchange, bool(message.details.get("mandatory"))
+        self.published = channel.published = True
+        if channel.is_transactional:
+            channel.publish_later(partial(self._publish, channel, message, exchange, mandatory))
+        else:
+            channel.published_now(self._publish(channel, message, exchange, mandatory))
+
+    def _check(self, channel: ServerChannel, message: Message) -> Exchange:
+        """The exchange that a message is for, if it may be published. Properties are read here, while a fault is still
+        their publisher's."""
+        if message.details.get("immediate"):
             raise refusal(540, "immediate=true")
         exchange = self.vhost.exchange(message.exchange)
         if exchange.internal:
             what = f"exchange '{exchange.name}' in vhost '{self.vhost.name}'"
             raise refusal(403, f"cannot publish to internal {what}")
-        self._check_properties(channel, message)
-        channel.publish(partial(self._publish, channel, message, exchange, details.get("mandatory", False)))
-
-    def _check_properties(self, channel: ServerChannel, message: Message) -> None:
-        self._check_readable(message)
+        properties = message.properties
         self.vhost.check(message)
-        if flags(message) & HAS_USER_ID and message.properties.user_id != self.user:
+        if flags(message) & HAS_USER_ID and properties.user_id != self.user:
             raise precondition_failed(
-                f"user_id property set to '{message.properties.user_id}' but authenticated user was '{self.user}'"
+                f"user_id property set to '{properties.user_id}' but authenticated user was '{self.user}'"
             )
-        if b"amq.rabbitmq.reply-to" in message.header and message.properties.reply_to == REPLY_TO:
-            properties = message.properties
+        if properties.reply_to == REPLY_TO:
             properties.reply_to = channel.reply_address()
-            message.header = message.header[:PROPERTIES_AT] + properties.encode()
-
-    def _check_readable(self, message: Message) -> None:
-        """Properties are looked at here, while a fault is still their publisher's; but not the same ones twice."""
-        properties = message.header[PROPERTIES_AT:]
-        if properties != self._readable:
-            _ = message.properties
-            self._readable = properties
+            message.replace_properties(properties)
+        return exchange
 
     def _publish(self, channel: ServerChannel, message: Message, exchange: Exchange, mandatory: bool) -> bool:
         """Publishes now; returns whether it was taken."""

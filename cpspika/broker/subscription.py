@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import AMQPError
+from ..lanes import DeliverLane
 from ..message import Message
 from ..tags import Window
 from .model import unique_name
@@ -27,6 +28,8 @@ class Carrier(Protocol):
     def capabilities(self) -> dict[str, Any]: ...
     def send(self, number: int, name: str, arguments: dict[str, Any]) -> None: ...
     def send_content(self, number: int, name: str, arguments: dict[str, Any], message: Message) -> None: ...
+    def consumer_lane(self, number: int, consumer_tag: str) -> DeliverLane: ...
+    def write(self, chunks: Any) -> None: ...
     def confirm_soon(self, channel: ServerChannel) -> None: ...
     def close_channel(self, channel: ServerChannel, code: int, text: str) -> None: ...
     def expect_replies(self, token: str, channel: ServerChannel | None) -> None:
@@ -38,6 +41,14 @@ class Carrier(Protocol):
         """Carries it out in the broker's thread."""
 
     def drop_now(self) -> None: ...
+
+
+def deliver(session: Carrier, lane: DeliverLane, delivery_tag: int, redelivered: bool, message: Message) -> None:
+    try:
+        session.write(lane.deliver(delivery_tag, redelivered, message.envelope, message.body))
+    except AMQPError:
+        # It doesn't fit the frame_max that this client agreed on. That is no affair of whoever published it.
+        session.soon(session.drop_now)
 
 
 class Consumer:
@@ -52,6 +63,7 @@ class Consumer:
         self.priority = priority
         self.prefetch = channel.prefetch
         self.unacknowledged = 0
+        self._lane = channel.session.consumer_lane(channel.number, tag)
 
     def __repr__(self) -> str:
         return f"<Consumer {self.tag!r} of {self.queue.name!r}, {self.unacknowledged} unacknowledged>"
@@ -67,15 +79,9 @@ class Consumer:
         return not channel.global_prefetch or channel.unacknowledged < channel.global_prefetch
 
     def take(self, entry: Entry) -> None:
-        message = entry.message
-        details = {
-            "consumer_tag": self.tag,
-            "delivery_tag": self.channel.hand_out(entry, self, self.no_ack),
-            "redelivered": entry.redelivered,
-            "exchange": message.exchange,
-            "routing_key": message.routing_key,
-        }
-        self.channel.deliver(details, message)
+        channel = self.channel
+        tag = channel.hand_out(entry, self, self.no_ack)
+        deliver(channel.session, self._lane, tag, entry.redelivered, entry.message)
 
     def cancelled(self) -> None:
         """The queue is gone: the client is told, if it can hear it."""
@@ -113,6 +119,7 @@ class _Replies(NamedTuple):
 
     tag: str
     token: str
+    lane: DeliverLane
 
 
 class ServerChannel:
@@ -160,13 +167,6 @@ class ServerChannel:
             consumer.unacknowledged += 1
             self.unacknowledged += 1
         return self.unsettled.add(Handed(entry, consumer, self.unsettled.next_tag))
-
-    def deliver(self, details: dict[str, object], message: Message) -> None:
-        try:
-            self.session.send_content(self.number, "basic.deliver", details, message)
-        except AMQPError:
-            # It doesn't fit the frame_max that this client agreed on. That is no affair of whoever published it.
-            self.session.soon(self.session.drop_now)
 
     def settle(self, verdict: str, tag: int, multiple: bool) -> None:
         """verdict: "ack", "requeue" or "reject"."""
@@ -219,7 +219,7 @@ class ServerChannel:
             raise precondition_failed("reply consumer cannot acknowledge")
         if self._replies is not None:
             raise precondition_failed("reply consumer already set")
-        self._replies = _Replies(tag, unique_name(""))
+        self._replies = _Replies(tag, unique_name(""), self.session.consumer_lane(self.number, tag))
         self.session.expect_replies(self._replies.token, self)
 
     def cancel_replies(self, tag: str) -> None:
@@ -235,30 +235,26 @@ class ServerChannel:
     def reply(self, message: Message) -> None:
         """A reply for the client's direct reply-to."""
         if self._replies is not None:
-            details: dict[str, object] = {
-                "consumer_tag": self._replies.tag,
-                "delivery_tag": self.unsettled.skip(),
-                "redelivered": False,
-                "exchange": "",
-                "routing_key": message.routing_key,
-            }
-            self.deliver(details, message)
+            deliver(self.session, self._replies.lane, self.unsettled.skip(), False, message)
 
     # --- publishes ----------------------------------------------------------------------------------------------------
 
-    def publish(self, carry_out: Callable[[], bool]) -> None:
-        self.published = True
+    @property
+    def is_transactional(self) -> bool:
+        return self._transaction is not None
+
+    def publish_later(self, carry_out: Callable[[], bool]) -> None:
+        """At the commit."""
         if self._transaction is not None:
             self._transaction.calls.append(carry_out)
-            return
-        if not self._confirming:
-            carry_out()
-            return
-        tag = self._next_publish
-        self._next_publish += 1
-        taken = carry_out()
-        self._verdicts.append((tag, taken and not self.session.nacks_now()))
-        self.session.confirm_soon(self)
+
+    def published_now(self, taken: bool) -> None:
+        """A publish was carried out, and the queues took it or refused."""
+        if self._confirming:
+            tag = self._next_publish
+            self._next_publish += 1
+            self._verdicts.append((tag, taken and not self.session.nacks_now()))
+            self.session.confirm_soon(self)
 
     def select_confirms(self) -> None:
         if self._transaction is not None:

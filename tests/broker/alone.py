@@ -9,7 +9,6 @@ assert house.bodies("q") == []
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,13 +16,14 @@ from cpspika import BasicProperties, Message
 from cpspika.adapters import MemoryReactor
 from cpspika.broker.model import VirtualHost
 from cpspika.broker.queues import Entry, Load, Queue
+from cpspika.message import Envelope
 
 
 def message(exchange: str, key: str, body: str | bytes = b"", **properties: Any) -> Message:
     """A message as the link makes it of a client's publish."""
     octets = body.encode() if isinstance(body, str) else body
-    header = struct.pack(">HHQ", 60, 0, len(octets)) + BasicProperties(**properties).encode()
-    return Message("basic.publish", None, 0, False, exchange, key, header, octets)
+    encoded = BasicProperties(**properties).encode()
+    return Message(Envelope("basic.publish", exchange=exchange, routing_key=key, encoded=encoded), 0, octets)
 
 
 class Taker:

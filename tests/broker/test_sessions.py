@@ -10,6 +10,7 @@ import pytest
 from wire import MemoryWire, MemoryWorld, amqplain, method, plain, publish
 
 from cpspika import Message
+from cpspika.message import Envelope
 
 
 @pytest.fixture
@@ -534,7 +535,7 @@ def reply_to_of(wire: MemoryWire) -> str:
     wire.wait(lambda: False)
     header = next(what for _, what in wire.frames if isinstance(what, bytes))
     wire.frames.clear()
-    reply_to = Message("basic.deliver", None, 0, False, "", "", header, b"").properties.reply_to
+    reply_to = Message(Envelope("basic.deliver", encoded=header[12:]), 0, b"").properties.reply_to
     assert reply_to is not None
     return reply_to
 

@@ -1,0 +1,79 @@
+"""cpspika in the styles whose operations give promises: asyncio, and tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any
+
+from cpspika import tasks
+from cpspika.adapters import asyncio_adapter
+
+from ..job import Job, Measure
+from ..styles import PREFETCH
+from ..styles.coroutines import CoroutineClient
+
+
+class _Promising(CoroutineClient):
+    """What both styles write alike. A consumer is `async for`, which is how their users write it."""
+
+    connecting: Callable[[str], Awaitable[Any]]
+    start: Callable[[Coroutine[Any, Any, None]], Any]
+
+    async def connect(self, url: str, queue: str, confirms: bool) -> None:
+        self.connection = await type(self).connecting(url)
+        self.channel = await self.connection.channel()
+        if confirms:
+            await self.channel.confirm_select()
+
+    def publisher(self, queue: str, body: bytes) -> Callable[[], Awaitable[object]]:
+        return partial(self.channel.basic_publish, "", queue, body)
+
+    async def declare(self, queue: str) -> int:
+        count: int = (await self.channel.queue_declare(queue, passive=True)).message_count
+        return count
+
+    async def get(self, queue: str) -> object:
+        return await self.channel.basic_get(queue)
+
+    async def consume(self, queue: str, on_message: Callable[[Any], Coroutine[Any, Any, None]], no_ack: bool) -> None:
+        if not no_ack:
+            await self.channel.basic_qos(PREFETCH)
+        self._messages = self.channel.consume(queue, no_ack=no_ack)
+        self._consuming = type(self).start(self._iterate(on_message))
+
+    async def _iterate(self, on_message: Callable[[Any], Coroutine[Any, Any, None]]) -> None:
+        async for message in self._messages:
+            await on_message(message)
+
+    def acknowledge(self, message: Any) -> Awaitable[object]:
+        acked: Awaitable[object] = message.ack()
+        return acked
+
+    async def cancel(self) -> None:
+        self._consuming.cancel()
+        await self._messages.aclose()
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+
+class OnAsyncio(_Promising):
+    connecting = staticmethod(asyncio_adapter.connect)
+    start = staticmethod(asyncio.ensure_future)
+
+
+class OnTasks(_Promising):
+    connecting = staticmethod(tasks.connect)
+    start = staticmethod(tasks.spawn)
+
+    def perform(self, job: Job) -> Measure:
+        return tasks.run(self._perform(job))
+
+    async def together(self, promises: Iterable[Awaitable[object]]) -> None:
+        await tasks.gather(*promises)
+
+    def signal(self) -> tuple[Callable[[], object], Awaitable[object]]:
+        promise: tasks.Promise[None] = tasks.Promise(tasks.current_reactor())
+        return partial(promise.settle, None, None), promise

@@ -1,0 +1,173 @@
+"""asyncio: the same operations, each a Future. Works on the standard loops (but Windows' Proactor) and on uvloop.
+
+    async with asyncio_adapter.connect("amqp://localhost") as conn, await conn.channel() as ch:
+        queue = (await ch.queue_declare(exclusive=True)).queue
+        await ch.basic_publish(routing_key=queue, body="hello")
+        async for message in ch.consume(queue):
+            await message.ack()
+
+An operation is asked for by its call, not by the await: futures may be gathered, so that operations pipeline, or
+ignored (`message.ack()`). Awaiting a publish waits for its confirm, on a confirming channel; on another it returns at
+once, but while the channel isn't writable, so that it holds a publisher back.
+
+A cancelled await (a cancelled task, a time-out) leaves the channel in order, see `promises`. A callback may be a
+coroutine function: it runs in a task of its own, and what it raises goes to the reactor's on_error, or to the loop's
+exception handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Generator
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeVar
+
+from ..channel import Channel
+from ..connection import Connection
+from ..doors import Target, all_targets
+from ..errors import AMQPError, InvalidArgumentType, LocalError
+from ..promises import GiveBack, PromisingChannel, PromisingConnection, Settle, promised_connection
+from .asyncio_operations import ChannelOperations, ConnectionOperations
+from .asyncio_reactor import AsyncioReactor
+
+T = TypeVar("T")
+OnAsyncioClose = Callable[["AsyncioConnection", AMQPError | None], object]
+
+
+class Wanted(asyncio.Future[T]):
+    """The Future of something that must not get lost: a message, a consumer, a channel, a connection. Of the latter two
+    it is an asynchronous context manager as well, which awaits the opening first."""
+
+    def __init__(self, give_back: GiveBack, loop: asyncio.AbstractEventLoop):
+        super().__init__(loop=loop)
+        self._give_back = give_back
+
+    def settle(self, err: AMQPError | None, result: Any) -> None:
+        if not self.done():
+            _settle(self, err, result)
+        elif err is None and self.cancelled():
+            self._give_back(result)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        try:
+            return (yield from super().__await__())
+        except asyncio.CancelledError:
+            # The task was cancelled after the result had come, but before it was resumed with it.
+            if self.done() and not self.cancelled() and self.exception() is None:
+                self._give_back(self.result())
+            raise
+
+    __iter__ = __await__
+
+    async def __aenter__(self) -> T:
+        return await self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        opened: Any = self.result()
+        await opened.__aexit__(kind, error, trace)
+
+
+def _settle(future: asyncio.Future[Any], err: AMQPError | None, result: Any) -> None:
+    if future.done():
+        return  # it was cancelled
+    if err is None:
+        future.set_result(result)
+    else:
+        future.set_exception(err)
+
+
+def _look_at_error(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+class _Kept(dict[Any, "asyncio.Future[Any]"]):
+    """Futures that are done, by result. They are shared: to await one changes nothing about it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop):
+        self._loop = loop
+
+    def __missing__(self, result: Any) -> asyncio.Future[Any]:
+        future = self[result] = self._loop.create_future()
+        future.set_result(result)
+        return future
+
+
+class _Promises:
+    """asyncio's promises, on one loop."""
+
+    def __init__(self, reactor: AsyncioReactor):
+        self._reactor = reactor
+        self._loop = reactor.loop
+        self.kept = _Kept(reactor.loop).__getitem__
+        self._tasks: set[asyncio.Task[Any]] = set()  # the loop itself holds them weakly
+
+    def make(self, give_back: GiveBack | None = None) -> tuple[asyncio.Future[Any], Settle]:
+        if give_back is None:
+            future = self._loop.create_future()
+            return future, partial(_settle, future)
+        wanted: Wanted[Any] = Wanted(give_back, self._loop)
+        return wanted, wanted.settle
+
+    def hush(self, promise: asyncio.Future[Any]) -> None:
+        promise.add_done_callback(_look_at_error)
+
+    def spawn(self, coroutine: Any) -> asyncio.Task[Any]:
+        if not inspect.iscoroutine(coroutine):
+            raise InvalidArgumentType("on asyncio a callback is a function or a coroutine function, not a generator's")
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._reactor.failed(error, "a callback of cpspika's, a coroutine, raised", task=task)
+
+
+class AsyncioConnection(PromisingConnection, ConnectionOperations):
+    """A connection whose operations return Futures. `core`: the Connection below; `reactor`: its AsyncioReactor."""
+
+    def _channel_facade(self, core: Channel) -> AsyncioChannel:
+        return AsyncioChannel(self, core)
+
+
+class AsyncioChannel(PromisingChannel, ChannelOperations):
+    """A channel whose operations return Futures. `core`: the Channel below."""
+
+
+def connect(target: Target, *, on_close: OnAsyncioClose | None = None, **options: Any) -> Wanted[AsyncioConnection]:
+    """Begins to connect on the running loop: `conn = await connect(url)`, or `async with connect(url) as conn`.
+
+    target and options: as of `cpspika.connect`. on_close(connection, err) is called when the connection has ended, err
+    None after a close of our own. LocalError: no loop is running here, or it is one that cannot watch sockets.
+    """
+    try:
+        reactor = AsyncioReactor(asyncio.get_running_loop())
+    except RuntimeError:
+        raise LocalError("no asyncio loop is running here; connect in a coroutine, under asyncio.run(main())") from None
+    targets = all_targets(target, options)
+    if any(each.via is None for each in targets):
+        reactor.check_sockets()
+    promises = _Promises(reactor)
+    cores: list[Connection] = []
+
+    def facade(core: Connection) -> AsyncioConnection:
+        return AsyncioConnection(promises, core)
+
+    def given_up(future: asyncio.Future[Any]) -> None:
+        if future.cancelled():
+            cores[0].close(on_done=lambda err, _: None)
+
+    promise: Wanted[AsyncioConnection] = promised_connection(promises, facade, reactor, targets, on_close, cores.append)
+    promise.add_done_callback(given_up)
+    return promise
+
+
+__all__ = ["AsyncioChannel", "AsyncioConnection", "AsyncioReactor", "Wanted", "connect"]

@@ -1,0 +1,43 @@
+"""A work queue: tasks that outlive a restart of the broker, each done by one worker and acknowledged when it is done.
+
+It queues the tasks named on its command line, and two workers, coroutines here, share them until the queue is empty:
+
+    python examples/tasks/worker.py "wash up"        (on AMQP_URL if that is set, else on the embedded broker)
+"""
+
+import os
+import sys
+
+import cpspika
+from cpspika import tasks
+
+URL = os.environ.get("AMQP_URL", "embedded://")
+QUEUE = "cpspika.tasks.tasks"
+PERSISTENT = cpspika.BasicProperties(delivery_mode=2)  # kept on disk, as the durable queue is
+
+
+async def work(connection):
+    async with await connection.channel() as channel:
+        await channel.basic_qos(prefetch_count=1)  # one task at a time; the others are for whoever is free
+        async for message in channel.consume(QUEUE):
+            print(f"working on {message.body.decode()!r}", "again" if message.redelivered else "")
+            await tasks.sleep(0.1)
+            message.ack()  # a worker that dies before this leaves the task to another
+
+
+async def main():
+    async with await tasks.connect(URL) as connection, await connection.channel() as channel:
+        await channel.queue_declare(QUEUE, durable=True)
+        for task in sys.argv[1:] or ["first task", "second task", "third task"]:
+            await channel.basic_publish(routing_key=QUEUE, body=task, properties=PERSISTENT)
+            print(f"queued {task!r}")
+        workers = [tasks.spawn(work(connection)) for _ in range(2)]
+        while (await channel.queue_declare(QUEUE, passive=True)).message_count:
+            await tasks.sleep(0.1)
+        await tasks.sleep(0.5)  # for what is in hand
+        for worker in workers:
+            worker.cancel()  # it closes its channel; what it had not acknowledged, the broker has again
+        print("no more tasks")
+
+
+tasks.run(main())
