@@ -36,7 +36,7 @@ from .connection import Connection
 from .continuations import check_callable, describe, place
 from .doors import Target, all_targets
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
-from .facade import ConnectionFacade, Facade, Scope, is_void
+from .facade import ConnectionFacade, Facade, Scope
 from .message import Message
 from .promises import unwanted
 from .thread_messages import Messages
@@ -274,9 +274,11 @@ class ThreadedChannel(_Shared, ChannelOperations):
     def _hand_over(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         core, reactor = self.core, self.connection.reactor
         publishes = operation is _PUBLISH
-        while not reactor.inside(_hand_over, core, operation, args, kwargs, reactor.is_mine):
-            awaited = not core.is_open or core.is_confirming or not core.transmission_permitted
-            if not publishes or awaited or core.writable:
+        while not reactor.inside(_hand_over, core, operation, args, kwargs):
+            if reactor.is_mine and not core.is_confirming:
+                operation(core, *args, **kwargs)  # amid the reactor's work nobody waits
+                break
+            if not publishes or not core.hands_over or core.writable:
                 return self._perform(operation, args, kwargs)
             self._wait_for_room()
         return True if publishes else None
@@ -290,11 +292,22 @@ class ThreadedChannel(_Shared, ChannelOperations):
         self.connection.wait("basic_publish", start)
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        core, connection, put = self.core, self.connection, self.connection._workers.put
+        core, outward, put = self.core, self.connection._outward, self.connection._workers.put
 
-        def called_by_the_core(*args: Any) -> None:
-            ours = [connection._outward(arg) for arg in args]
-            put(_lane(core, args[0]), lambda: None if is_void(ours) else function(*ours))
+        def handle(message: Message) -> None:
+            # A delivery whose channel closed meanwhile is the broker's again, and could not be acknowledged.
+            if core.is_open or message.name != "basic.deliver":
+                function(message)
+
+        def called_by_the_core(argument: Any, *more: Any) -> None:
+            """Each consumer has a lane, with what tells it that it was cancelled; the channel's handlers share one."""
+            if isinstance(argument, Message):
+                tag = argument.consumer_tag
+                put(core if tag is None else (core, tag), partial(handle, argument))
+            elif isinstance(argument, str):
+                put((core, argument), partial(function, argument))
+            else:
+                put(core, partial(function, outward(argument), *more))
 
         return called_by_the_core
 
@@ -318,22 +331,13 @@ class ThreadedChannel(_Shared, ChannelOperations):
         return Messages(self, queue, inactivity_timeout, options)
 
 
-def _hand_over(
-    core: Channel, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], at_any_rate: bool
-) -> bool:
+def _hand_over(core: Channel, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Asks for what has no answer without waiting, where there is room, and nobody else would be told."""
     done_with_the_call = core.hands_over if operation is _PUBLISH else core.is_open
-    if not at_any_rate and not (done_with_the_call and core.writable):
+    if not done_with_the_call or not core.writable:
         return False
     operation(core, *args, **kwargs, on_done=None)
     return True
-
-
-def _lane(core: Channel, argument: Any) -> Any:
-    """Of a callback with this argument: each consumer has one, with what tells it that it was cancelled; the handlers
-    of the channel share another."""
-    tag = argument.consumer_tag if isinstance(argument, Message) else argument
-    return (core, tag) if isinstance(tag, str) else core
 
 
 def _tell(on_error: Callable[[BaseException], object], error: BaseException) -> None:

@@ -27,7 +27,8 @@ class Workers:
         self._begin()
 
     def _begin(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._lanes: dict[Hashable, deque[Call]] = {}  # those that are due, or at work
         self._due: deque[Hashable] = deque()
         self._threads: set[threading.Thread] = set()
@@ -37,7 +38,7 @@ class Workers:
 
     def put(self, lane: Hashable, call: Call) -> None:
         """Has a call made, behind all others of its lane."""
-        with self._changed:
+        with self._lock:
             calls = self._lanes.get(lane)
             if calls is not None:
                 calls.append(call)
@@ -75,12 +76,13 @@ class Workers:
                 lane = due.popleft()
                 self._idle -= 1
                 calls = lanes[lane]
-                call = calls.popleft()
                 changed.release()
                 try:
-                    self._make(call)
+                    # Nobody else takes from a lane that is at work. While no other lane waits, it goes on with this.
+                    self._make(calls.popleft())
+                    while calls and not due:
+                        self._make(calls.popleft())
                 finally:
-                    del call  # what it holds must not outlive it in an idle thread
                     changed.acquire()
                 self._idle += 1
                 if calls:
