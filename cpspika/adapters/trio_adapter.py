@@ -106,7 +106,7 @@ async def connect(
     except BaseException as error:
         grouped: Any = getattr(error, "exceptions", ())  # an ExceptionGroup's, which Python 3.10 has no name for
         if len(grouped) == 1:
-            raise grouped[0] from None
+            raise grouped[0] from grouped[0].__cause__  # and not from the group
         raise
 
 
