@@ -48,7 +48,7 @@ PRINTS = {
     "async/relay.py": r"((relaying|arrived:) 'message [123]'\n){6}",
 }
 # The same five in each of the other styles.
-STYLES = ["asyncio", "tasks", "trio", "twisted"]
+STYLES = ["asyncio", "tasks", "threads", "trio", "twisted"]
 EXTRAS = {"trio": "trio", "twisted": "twisted", "greenlets": "gevent"}  # styles that stand on a package
 FIVE = {
     "hello.py": ("sync/hello.py", b"Hello World!"),

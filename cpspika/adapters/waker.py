@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import socket
 
+# Those in use are held here too. Reactors are mostly collected as parts of circles, and of the finalizers in one any
+# may be the first: a socket's, which complains that nobody closed it, or ours, which closes it.
+_open: set[socket.socket] = set()
+
 
 class Waker:
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+        _open.update((self._reader, self._writer))
 
     def fileno(self) -> int:
         return self._reader.fileno()
@@ -29,5 +34,6 @@ class Waker:
         self.close()  # a reactor that nobody holds any more needs no farewell
 
     def close(self) -> None:
-        self._reader.close()
-        self._writer.close()
+        for end in (self._reader, self._writer):
+            end.close()
+            _open.discard(end)
