@@ -7,10 +7,31 @@ styles share.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
 
 from .channel import Channel
+from .errors import AMQPError
 from .message import Message
+
+S = TypeVar("S", bound="Scope")
+
+
+class Scope:
+    """A context manager that closes what it is at the end."""
+
+    def __enter__(self: S) -> S:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        closing: Any = self
+        try:
+            closing.close()
+        except AMQPError:
+            if error is None:
+                raise  # else the error that is under way tells more
 
 
 class Facade:
@@ -30,6 +51,9 @@ class Facade:
         if name.startswith("_") or name == "core":
             raise AttributeError(name)
         return getattr(self.core, name)
+
+    def _register(self, registration: Callable[..., Any], handler: Any) -> Any:
+        return registration(self.core, self._handler(handler) if callable(handler) else handler)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.core!r}>"

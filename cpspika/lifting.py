@@ -5,7 +5,8 @@ the same arguments but on_done. What the style does with an operation it says on
 
 - `_perform(operation, args, kwargs)` runs one (a function of the core class; give it `on_done`),
 - `_hand_over(operation, args, kwargs)` runs one that the broker doesn't answer (see `continuations.oneway`),
-- `_callback(function)` makes a user's callback into what the core may call, and `_handler(function)` a handler.
+- `_callback(function)` makes a user's callback into what the core may call,
+- `_register(registration, handler)` has the core take a handler (`Facade` has one that does for most).
 
 Type checkers cannot see such a class, so its stub is written by `python -m cpspika.stubs`, and a test holds it to the
 truth.
@@ -87,7 +88,7 @@ def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]:
     def lifted(self: Any, /, handler: Any) -> Any:
-        return registration(self.core, self._handler(handler) if callable(handler) else handler)
+        return self._register(registration, handler)
 
     return _dressed(lifted, registration, inspect.signature(registration))
 

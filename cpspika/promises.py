@@ -86,7 +86,7 @@ class PromisingConnection(_Scope, ConnectionFacade):
         return self.channels(self, core)
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        promise, settle = self.promises.make(_GIVE_BACK.get(operation.__name__))
+        promise, settle = self.promises.make(unwanted(operation))
         operation(
             self.core,
             *args,
@@ -111,8 +111,7 @@ class PromisingChannel(_Scope):
         self._promises = connection.promises
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        give_back = _GIVE_BACK.get(operation.__name__)
-        promise, settle = self._promises.make(give_back and partial(give_back, self.core, args, kwargs))
+        promise, settle = self._promises.make(unwanted(operation, self.core, args, kwargs))
         operation(self.core, *args, **kwargs, on_done=settle)
         return promise
 
@@ -358,6 +357,13 @@ def promised_connection(
     if begun is not None:
         begun(core)
     return promise
+
+
+def unwanted(operation: Callable[..., Any], *asked: Any) -> GiveBack | None:
+    """What becomes of a result that comes when its holder has given it up; `asked`: the channel that was asked, with
+    what arguments and keywords."""
+    give_back = _GIVE_BACK.get(operation.__name__)
+    return None if give_back is None else partial(give_back, *asked)
 
 
 def _ignore(err: AMQPError | None, result: Any) -> None:

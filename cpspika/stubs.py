@@ -28,6 +28,12 @@ class Style(NamedTuple):
 
 
 STYLES = [
+    Style(
+        "thread_operations",
+        "ThreadedChannel",
+        "ThreadedConnection",
+        "from cpspika.threads import ThreadedChannel, ThreadedConnection",
+    ),
     Style("sync_operations", "SyncChannel", "SyncConnection", "from cpspika.sync import SyncChannel, SyncConnection"),
     Style(
         "task_operations",
@@ -42,6 +48,14 @@ STYLES = [
         "TrioConnection",
         "from cpspika.adapters.trio_adapter import Promise, TrioChannel, TrioConnection",
         "Promise[{}]",
+    ),
+    Style(
+        "adapters/twisted_operations",
+        "TwistedChannel",
+        "TwistedConnection",
+        "from twisted.internet.defer import Deferred\n\n"
+        "from cpspika.adapters.twisted_adapter import TwistedChannel, TwistedConnection",
+        "Deferred[{}]",
     ),
     Style(
         "adapters/asyncio_operations",

@@ -15,22 +15,19 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import RLock
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from .channel import Channel
 from .connection import Connection, connect
 from .continuations import describe, place
 from .errors import AMQPError, ConcurrentUse, ConsumerCancelled, OperationTimeout
-from .facade import ConnectionFacade, Facade, is_void
+from .facade import ConnectionFacade, Facade, Scope, is_void
 from .message import Message
 from .parameters import ConnectionParameters
 from .reactor import Reactor
 from .sync_operations import ChannelOperations, ConnectionOperations
 
 MANY = 100  # exceptions in one wait; by then they come from the reactor itself, and it will not get better
-
-S = TypeVar("S", bound="_Scope")
 
 
 class _Spins:
@@ -50,23 +47,7 @@ class _Spins:
 _spins: weakref.WeakKeyDictionary[Reactor, _Spins] = weakref.WeakKeyDictionary()
 
 
-class _Scope(Facade):
-    """A context manager that closes what it is at the end."""
-
-    def __enter__(self: S) -> S:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.close()
-        except AMQPError:
-            if error is None:
-                raise  # else the error that is under way tells more
-
-
-class SyncConnection(_Scope, ConnectionFacade, ConnectionOperations):
+class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     """A connection whose calls return their results, or raise their errors.
 
     `core`: the Connection below. `reactor`: what drives it. `lock`: to be held by threads that share it. `timeout`:
@@ -204,7 +185,7 @@ class SyncConnection(_Scope, ConnectionFacade, ConnectionOperations):
         return bool(self._inbox)
 
 
-class SyncChannel(_Scope, ChannelOperations):
+class SyncChannel(Scope, Facade, ChannelOperations):
     """A channel whose calls return their results, or raise their errors. `core`: the Channel below; `connection`: the
     SyncConnection that it belongs to."""
 

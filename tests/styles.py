@@ -24,10 +24,12 @@ import os
 import time
 from collections.abc import Callable, Generator
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import cpspika
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, SelectReactor
+from cpspika.facade import Facade
 from cpspika.lifting import operations
 
 PATIENCE = 20.0  # seconds for one wait: a scenario that hangs fails before pytest dumps its stacks
@@ -292,8 +294,7 @@ class SyncStyle(Style):
 
 
 def _asking(result: Any, reactor: Any) -> Any:
-    known = cpspika.Channel, cpspika.Connection, cpspika.SyncChannel, cpspika.SyncConnection
-    return Asking(result, reactor) if isinstance(result, known) else result
+    return Asking(result, reactor) if isinstance(result, (cpspika.Channel, cpspika.Connection, Facade)) else result
 
 
 STYLES: dict[str, Callable[..., Style]] = {
@@ -313,6 +314,11 @@ AGAIN = ("core-asyncore", "core-blocking", "sync-select", "sync-asyncore", "asyn
 # At the end, since these modules use what stands above.
 import style_asyncio  # noqa: E402
 import style_tasks  # noqa: E402
+import style_threads  # noqa: E402
 import style_trio  # noqa: E402
 
-STYLES |= style_tasks.STYLES | style_asyncio.STYLES | style_trio.STYLES
+STYLES |= style_tasks.STYLES | style_asyncio.STYLES | style_trio.STYLES | style_threads.STYLES
+if find_spec("twisted") is not None:
+    import style_twisted
+
+    STYLES |= style_twisted.STYLES

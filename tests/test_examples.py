@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +48,18 @@ PRINTS = {
     "async/relay.py": r"((relaying|arrived:) 'message [123]'\n){6}",
 }
 # The same five in each of the other styles.
-STYLES = ["asyncio", "tasks", *(style for style in ("trio",) if find_spec(style))]
+STYLES = ["asyncio", "tasks", "trio", "twisted"]
+EXTRAS = {"trio": "trio", "twisted": "twisted", "greenlets": "gevent"}  # styles that stand on a package
 FIVE = {
     "hello.py": ("sync/hello.py", b"Hello World!"),
     "worker.py": ("sync/worker.py", b"first task"),
     "publisher.py": ("sync/publisher.py", b"one"),
     "rpc.py": ("async/rpc.py", b"25"),
     "flow_control.py": ("sync/flow_control.py", b"waited if need be"),
+}
+PRINTS |= {
+    "greenlets/hello.py": PRINTS["sync/hello.py"],
+    "greenlets/thousand.py": r"\d+ greenlets, each with a connection of its own, heard from their neighbours\n",
 }
 PRINTS |= {f"{style}/{name}": PRINTS[like] for style in STYLES for name, (like, _) in FIVE.items()}
 # What another client reads of it on the wire: one of the bodies that each publishes.
@@ -71,9 +75,17 @@ PUBLISHES = {
     "async/publisher.py": None,
     "async/rpc.py": b"25",
     "async/relay.py": b"message 3",
+    "greenlets/hello.py": b"Hello World!",
+    "greenlets/thousand.py": None,
 }
 PUBLISHES |= {f"{style}/{name}": body for style in STYLES for name, (_, body) in FIVE.items()}
 NOT_ON_0_8 = {example for example in PRINTS if example.endswith("/publisher.py")}
+
+
+def skip_without_extra(example: str) -> None:
+    style = example.split("/")[0]
+    if style in EXTRAS:
+        pytest.importorskip(EXTRAS[style])
 
 
 def run(*command: str, **variables: str) -> str:
@@ -95,7 +107,7 @@ def test_every_example_is_tested() -> None:
 @pytest.mark.parametrize("example", PRINTS)
 def test_an_example_can_be_read_in_a_minute(example: str) -> None:
     text = (EXAMPLES / example).read_text()
-    assert len(text.splitlines()) <= 55
+    assert len(text.splitlines()) <= 60
     assert f"python examples/{example}" in text.split('"""')[1]
 
 
@@ -119,6 +131,7 @@ def traced(node: Any) -> Iterator[Any]:
      {(name, "0-8") for name in NOT_ON_0_8}],
 )  # fmt: skip
 def test_an_example_runs_and_pika_reads_its_messages(node: Any, traced: Any, example: str, version: str) -> None:
+    skip_without_extra(example)
     printed = run(str(EXAMPLES / example), AMQP_URL=f"{node.url}?protocol={version}")
     assert re.fullmatch(PRINTS[example], printed), printed
     bodies = []
@@ -135,6 +148,7 @@ def test_an_example_runs_and_pika_reads_its_messages(node: Any, traced: Any, exa
 @pytest.mark.parametrize("example", PRINTS)
 def test_an_example_runs_with_nothing_set_up(example: str) -> None:
     """On the embedded broker, which is made to stop the flow for one of them."""
+    skip_without_extra(example)
     printed = run(str(EXAMPLES / example))
     if example.endswith("/flow_control.py"):
         assert printed.startswith("not now: the broker stopped the flow of channel 1")

@@ -24,11 +24,11 @@ FLOORS = [
     ["message", "handshake", "sender", "lanes"],
     ["link", "publishing", "channel", "dialing"],
     ["connection"],
-    ["lifting", "recovery", "facade", "operations"],
+    ["lifting", "recovery", "facade", "operations", "workers"],
     ["sync_operations", "sync", "promises", "broker"],
     ["adapters"],
     ["doors"],
-    ["sync_doors", "tasks", "task_operations", "threads", "styles"],
+    ["sync_doors", "tasks", "task_operations", "threads", "thread_operations", "thread_messages", "styles"],
     ["cli", "pytest_plugin", "stubs", "__init__", "__main__"],
 ]
 CORE = 8  # the highest floor that needs nothing but the standard library

@@ -393,6 +393,32 @@ def test_threads_that_hold_the_lock_share_a_facade(reactor_type: Any) -> None:
             connection.close()
 
 
+@pytest.mark.parametrize("facade", [cpspika.BlockingConnection, cpspika.SelectConnection])
+def test_threads_with_a_connection_each_need_not_know_of_each_other(facade: Any, embedded: Any) -> None:
+    """All are open at once, and each gets what the next one sends it."""
+    count = 16
+    meeting = threading.Barrier(count)
+    queues = [f"{facade.__name__}-{number}" for number in range(count)]
+    got: dict[int, list[bytes]] = {}
+
+    def work(number: int) -> None:
+        with facade(embedded.url, timeout=DEADLINE) as connection:
+            channel = connection.channel()
+            channel.queue_declare(queues[number], exclusive=True)
+            meeting.wait(DEADLINE)
+            for message in range(20):
+                channel.basic_publish(routing_key=queues[number - 1], body=b"%d" % message)
+            got[number] = [message.body for message, _ in zip(channel.consume(queues[number]), range(20), strict=False)]
+            meeting.wait(DEADLINE)
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert got == {number: [b"%d" % message for message in range(20)] for number in range(count)}
+
+
 def test_a_facade_made_in_one_thread_may_be_used_in_another() -> None:
     """One at a time is all that is asked."""
     with SocketBroker() as broker:

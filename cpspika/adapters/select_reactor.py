@@ -60,7 +60,7 @@ class SelectReactor(PlainReactor):
         return bool(self._watched)
 
     def _poll(self, timeout: float | None) -> None:
-        for key, events in self._selector.select(timeout):
+        for key, events in self._select(timeout):
             transport = key.data
             if transport is None:
                 self._waker.drain()
@@ -69,6 +69,9 @@ class SelectReactor(PlainReactor):
                 self.call(transport.on_readable)
             if events & selectors.EVENT_WRITE and transport.socket is not None:
                 self.call(transport.on_writable)
+
+    def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        return self._selector.select(timeout)
 
     def _wake(self) -> None:
         self._waker.wake()

@@ -1,0 +1,194 @@
+"""Twisted: the same operations, each a Deferred, on Twisted's reactor.
+
+    @inlineCallbacks                                     async def main(reactor):
+    def main(reactor):
+        conn = yield twisted_adapter.connect(url)            conn = await twisted_adapter.connect(url)
+        ch = yield conn.channel()                            ch = await conn.channel()
+        ok = yield ch.queue_declare("q")                     ok = await ch.queue_declare("q")
+        yield conn.close()                                   await conn.close()
+
+    task.react(main)
+
+A callback may be a coroutine, a generator, or return a Deferred; what fails in it is logged, or goes to
+`conn.reactor.on_error`. A Deferred that is cancelled gives up its operation: see `cpspika.promises`. When that of
+`close` fires, nothing of the connection is left in the reactor, and when that of `connect` fails, neither.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+try:
+    from twisted.internet.defer import CancelledError, Deferred, succeed
+    from twisted.internet.interfaces import IStreamClientEndpoint
+    from twisted.python.failure import Failure
+except ImportError as missing:
+    raise ImportError(f"no Twisted ({missing}); install it with: pip install 'cpspika[twisted]'") from None
+
+from ..channel import Channel
+from ..connection import Connection
+from ..continuations import check_callable
+from ..doors import Target, all_targets
+from ..errors import AMQPError, InvalidArgument, InvalidArgumentType
+from ..parameters import ConnectionParameters
+from ..promises import GiveBack, PromisingChannel, PromisingConnection, Settle, promised_connection
+from ..reactor import Reactor, TransportOwner
+from .twisted_endpoint import EndpointTransport
+from .twisted_operations import ChannelOperations, ConnectionOperations
+from .twisted_reactor import TwistedReactor
+
+OnClose = Callable[["TwistedConnection", AMQPError | None], object]
+
+
+class _Promise(Deferred[Any]):
+    """A Deferred of an operation. It runs its callbacks when the operation is settled, as Twisted has it."""
+
+    def __init__(self, give_back: GiveBack | None):
+        super().__init__()
+        self._give_back = give_back
+
+    def settle(self, err: AMQPError | None, result: Any) -> None:
+        if self.called:  # it was cancelled
+            if err is None and self._give_back is not None:
+                self._give_back(result)
+        elif err is not None:
+            self.errback(err)
+        else:
+            self.callback(result)
+
+
+class _Hushed(_Promise):
+    """One that goes in silence, when its failure came to nobody: Twisted logs those of the others."""
+
+    def __del__(self) -> None:
+        self.addErrback(lambda failure: None)
+
+
+class _Promises:
+    """Twisted's promises, on one reactor."""
+
+    def __init__(self, reactor: TwistedReactor):
+        self.reactor = reactor
+
+    def make(self, give_back: GiveBack | None = None) -> tuple[Deferred[Any], Settle]:
+        promise = _Promise(give_back)
+        return promise, promise.settle
+
+    def kept(self, result: Any) -> Deferred[Any]:
+        return succeed(result)  # a new one each time, since callbacks change a Deferred's result
+
+    def hush(self, promise: _Promise) -> None:
+        promise.__class__ = _Hushed
+
+    def spawn(self, coroutine: Any) -> None:
+        self._look_after(Deferred.fromCoroutine(coroutine))
+
+    def _look_after(self, work: Deferred[Any]) -> None:
+        work.addErrback(self.reactor.failed)
+
+    def caller(self, function: Callable[..., Any]) -> Callable[..., None]:
+        """A user's callback as the core may call it: work that it returns is looked after."""
+
+        def called_by_the_core(*args: Any) -> None:
+            returned = function(*args)
+            if isinstance(returned, Deferred):
+                self._look_after(returned)
+            elif inspect.iscoroutine(returned) or isinstance(returned, Generator):
+                self.spawn(returned)
+
+        return called_by_the_core
+
+    def when_quiet(self, result: Any) -> Any:
+        """For a Deferred's callback: the result, when nothing of ours is left in Twisted's reactor."""
+        if isinstance(result, Failure) and isinstance(result.value, CancelledError):
+            return result  # who has given it up doesn't wait
+        return self.reactor.quiet().addCallback(lambda _: result)
+
+
+class TwistedConnection(PromisingConnection, ConnectionOperations):
+    """A connection whose operations return Deferreds. `core`: the Connection below."""
+
+    promises: _Promises
+
+    def _channel_facade(self, core: Channel) -> TwistedChannel:
+        return TwistedChannel(self, core)
+
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        promise = super()._perform(operation, args, kwargs)
+        if operation is Connection.close:
+            promise.addBoth(self.promises.when_quiet)
+        return promise
+
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return super()._callback(self.promises.caller(function))
+
+
+class TwistedChannel(PromisingChannel, ChannelOperations):
+    """A channel whose operations return Deferreds. `core`: the Channel below."""
+
+    _promises: _Promises
+
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self._promises.caller(function)
+
+    def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return super()._handler(self._promises.caller(function))
+
+
+def connect(
+    target: Target, *, reactor: Any = None, endpoint: Any = None, on_close: OnClose | None = None, **options: Any
+) -> Deferred[TwistedConnection]:
+    """A Deferred of a connection; target and options as of `cpspika.connect`. reactor: one of Twisted's, by default the
+    installed one, or a TwistedReactor.
+
+    endpoint: an IStreamClientEndpoint to connect through, such as clientFromString(reactor, "tls:rabbit.example:5671")
+    or wrapClientTLS(...). The target then says who we are, and which virtual host we want; its host and port just name
+    the broker in errors. TLS is the endpoint's (pip install 'cpspika[twisted-tls]'): the target is amqp:// and has no
+    `ssl`. Cancelling the Deferred gives up the attempt.
+    """
+    check_callable("on_close", on_close)
+    on = reactor if isinstance(reactor, TwistedReactor) else TwistedReactor(reactor)
+    promises = _Promises(on)
+    targets = all_targets(target, options)
+    if endpoint is not None:
+        targets = _through(endpoint, targets)
+
+    def facade(core: Connection) -> TwistedConnection:
+        return TwistedConnection(promises, core)
+
+    def failed(failure: Failure) -> Any:
+        if isinstance(failure.value, CancelledError):
+            begun[0].close(on_done=lambda err, _: None)
+        return promises.when_quiet(failure)
+
+    begun: list[Connection] = []
+    on_close = None if on_close is None else promises.caller(on_close)
+    promise: Deferred[TwistedConnection] = promised_connection(promises, facade, on, targets, on_close, begun.append)
+    return promise.addErrback(failed)
+
+
+def _through(endpoint: Any, targets: list[ConnectionParameters]) -> list[ConnectionParameters]:
+    if not IStreamClientEndpoint.providedBy(endpoint):
+        raise InvalidArgumentType(
+            f"endpoint takes an IStreamClientEndpoint, not {type(endpoint).__name__}; "
+            "twisted.internet.endpoints.clientFromString(reactor, text) makes one of a text"
+        )
+    for target in targets:
+        if target.via is not None:
+            raise InvalidArgument(f"no endpoint leads to {target.host}://, which is in this process")
+        if target.ssl is not None:
+            raise InvalidArgument(
+                "with an endpoint, TLS is the endpoint's (a tls: one, or wrapClientTLS), so that none can be left out "
+                "unseen: take amqp:// for amqps:// in the target, and no ssl"
+            )
+
+    def via(reactor: Reactor, owner: TransportOwner) -> EndpointTransport:
+        assert isinstance(reactor, TwistedReactor)
+        return EndpointTransport(reactor, endpoint, owner)
+
+    return [target.replace(via=via) for target in targets]
+
+
+__all__ = ["TwistedChannel", "TwistedConnection", "TwistedReactor", "connect"]

@@ -1,0 +1,365 @@
+"""One connection for many threads: the synchronous facade's calls, from any thread at any time.
+
+    with ThreadedConnection("amqp://") as connection:
+        channel = connection.channel()
+        channel.basic_consume("work", on_message)     # runs on the connection's workers
+        connection.join()                             # until it is closed, by whomever
+
+*Who runs what.* A thread of its own turns the connection's reactor, so that heartbeats go on whatever the program does.
+A call asks the core in the thread that makes it (see `adapters.shared_reactor`), so that a mistake raises there, and
+then waits for the answer without holding anybody else up. Consumers and handlers run on a bounded number of `workers`.
+
+*What doesn't wait.* A publish on a channel without confirms, an ack, a nack and a reject are handed over: the call
+returns, and the bytes go out with the next turn. The calls of one thread keep their order all the same. What the broker
+makes of them later (an unknown delivery tag closes the channel) goes where every error does that answers no call: to
+the channel's state handler, else to `on_error`, else to `threading.excepthook`. A publish waits while the channel isn't
+`writable`, and each of them while a buffer's worth waits to be sent, so memory is bounded however fast the threads are.
+
+*Order.* The messages of one consumer are handled one after another, as they came, since that is what a queue is for;
+different consumers run beside each other. To work on one queue in parallel, start several consumers on it, on one
+channel or more. Handlers of one channel, or of the connection, keep their order too.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from .adapters.shared_reactor import SharedReactor
+from .channel import Channel
+from .connection import Connection
+from .continuations import check_callable, describe, place
+from .doors import Target, all_targets
+from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
+from .facade import ConnectionFacade, Facade, Scope, is_void
+from .message import Message
+from .promises import unwanted
+from .thread_messages import Messages
+from .thread_operations import ChannelOperations, ConnectionOperations
+from .workers import Workers
+
+OnThreadedClose = Callable[["ThreadedConnection", "AMQPError | None"], object]
+
+
+class _Answer:
+    """What a thread waits for. `unwanted(result)`: what becomes of a result that comes when nobody waits any more."""
+
+    __slots__ = ("_given_up", "_lock", "error", "result", "settled", "unwanted")
+
+    def __init__(self, unwanted: Callable[[Any], object] | None = None):
+        self.error: AMQPError | None = None
+        self.result: Any = None
+        self.settled = False
+        self.unwanted = unwanted
+        self._given_up = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def settle(self, error: AMQPError | None, result: Any) -> None:
+        """on_done, inside the reactor."""
+        self.settled, self.error, self.result = True, error, result
+        if not self._given_up:
+            self._lock.release()
+        elif error is None and self.unwanted is not None:
+            self.unwanted(result)
+
+    def wait(self, timeout: float | None) -> bool:
+        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX)))
+
+    def give_up(self) -> None:
+        """Inside the reactor: nobody waits any more."""
+        if not self.settled:
+            self._given_up = True
+        elif self.error is None and self.unwanted is not None:
+            self.unwanted(self.result)
+
+
+class _Shared(Scope, Facade):
+    """What a connection and a channel of it have in common."""
+
+    connection: ThreadedConnection
+
+    def _register(self, registration: Callable[..., Any], handler: Any) -> Any:
+        """Those of pika 0.5 call the handler at once: here and now, and before what comes to it meanwhile."""
+        if not callable(handler):
+            return registration(self.core, handler)  # which says what is wrong with it
+        me, registering, returned = threading.get_ident(), True, threading.Event()
+        at_once: list[tuple[Any, ...]] = []
+
+        def after_the_first(*args: Any) -> None:
+            returned.wait()
+            handler(*args)
+
+        later = self._callback(after_the_first)
+
+        def called_by_the_core(*args: Any) -> None:
+            if registering and threading.get_ident() == me:
+                at_once.append(tuple(map(self.connection._outward, args)))
+            else:
+                later(*args)
+
+        inside = self.connection.reactor.inside
+        try:
+            remove = inside(registration, self.core, called_by_the_core)
+            registering = False
+            for args in at_once:
+                handler(*args)
+        finally:
+            returned.set()
+        return None if remove is None else partial(inside, remove)
+
+
+class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
+    """A connection whose calls return their results, or raise their errors, in whichever thread makes them.
+
+    target and options: as of `connect`. timeout: seconds that a call may take, None for no limit; past it comes
+    OperationTimeout. workers: how many threads, at most, run consumers and handlers. on_close(connection, err): as of
+    `connect`. on_error(error): told what a callback raises, and errors that answer no call; without it they go to
+    threading.excepthook. `core`: the Connection below; `reactor`: what drives it.
+    """
+
+    def __init__(
+        self,
+        target: Target = "amqp://",
+        *,
+        timeout: float | None = None,
+        workers: int = 8,
+        on_close: OnThreadedClose | None = None,
+        on_error: Callable[[BaseException], object] | None = None,
+        **options: Any,
+    ):
+        targets = all_targets(target, options)
+        check_callable("on_close", on_close)
+        check_callable("on_error", on_error)
+        self.connection = self
+        self.timeout = timeout
+        self.on_error = on_error
+        self._answers: set[_Answer] = set()
+        self._workers = Workers(workers, "cpspika worker", self._report)
+        self.reactor = SharedReactor()
+        self.reactor.on_error = self._report
+        closed = self._callback(on_close) if on_close is not None else None
+        self.core: Connection = Connection(self.reactor, closed)
+        _connections.add(self)
+        self._thread = threading.Thread(target=self._turn, name="cpspika reactor", daemon=True)
+
+        def begin(on_done: Any) -> None:
+            self.core.dial(targets, on_done)
+            self._thread.start()
+
+        try:
+            self.wait("connect", begin)
+        except BaseException:
+            self.reactor.inside(self.core.close, on_done=_ignore)
+            raise
+
+    # --- the thread that turns the reactor ----------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Until the connection has ended: then the reactor has nothing left to wait for."""
+        try:
+            self.reactor.run()
+        except BaseException as fault:
+            self.reactor.inside(self._bury, fault)
+        finally:
+            self.reactor.close()
+            self._workers.finish()
+
+    def _bury(self, fault: BaseException) -> None:
+        """The thread dies: all who wait are told, and nobody will wait again."""
+        died = ConnectionLost(f"the thread of the connection's reactor died of {fault!r}")
+        died.__cause__ = fault
+        try:
+            self.core._abort()
+            self.core._end(died)
+            self.reactor.run_ready()
+        finally:
+            for answer in [answer for answer in self._answers if not answer.settled]:
+                answer.settle(died, None)
+            self._report(died)
+
+    def _report(self, error: BaseException) -> None:
+        """What a callback raised, and an error that answers no call."""
+        on_error = self.on_error
+        if on_error is None:
+            _hook(error)
+        else:
+            tell = on_error
+            self._workers.put(self, lambda: _tell(tell, error))
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Waits until the connection has ended, whoever ends it, and its threads with it; False if that took longer
+        than `timeout` seconds. Raises what ended it, unless that was a close of our own."""
+        self.check_may_wait("join")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._thread.join(timeout)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if self._thread.is_alive() or not self._workers.join(left):
+            return False
+        if self.core.close_reason is not None:
+            raise self.core.close_reason
+        return True
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def wait(self, name: str, start: Callable[[Any], object], unwanted: Callable[[Any], object] | None = None) -> Any:
+        """Calls start(on_done) inside the reactor, and waits until on_done is called; returns the result or raises the
+        error. unwanted(result): what becomes of a result that comes later than `timeout`."""
+        self.check_may_wait(name)
+        answer = _Answer(unwanted)
+        try:
+            self.reactor.inside(self._start, start, answer)
+            if not answer.wait(self.timeout):
+                late = OperationTimeout(f"no answer within {self.timeout:g} s")
+                raise late.of(name, describe(place()))
+        except BaseException:
+            self.reactor.inside(answer.give_up)
+            raise
+        finally:
+            self._answers.discard(answer)
+        if answer.error is not None:
+            raise answer.error
+        return answer.result
+
+    def _start(self, start: Callable[[Any], object], answer: _Answer) -> None:
+        self._answers.add(answer)
+        start(lambda error, result: answer.settle(error, None if error else self._outward(result)))
+        if self.reactor.over:
+            self.reactor.run_ready()
+
+    def check_may_wait(self, name: str) -> None:
+        if self.reactor.is_mine:
+            raise ConcurrentUse(
+                f"{name} would wait for ever: it is called amid the reactor's work, in the thread that would bring its "
+                "answer; call it in another, as consumers and handlers are"
+            )
+
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return self.wait(
+            operation.__name__,
+            lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done),
+            unwanted(operation),
+        )
+
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def called_by_the_core(*args: Any) -> None:
+            self._workers.put(self, partial(function, *[self._outward(arg) for arg in args]))
+
+        return called_by_the_core
+
+    def _channel_facade(self, core: Channel) -> ThreadedChannel:
+        return ThreadedChannel(self, core)
+
+
+class ThreadedChannel(_Shared, ChannelOperations):
+    """A channel that any thread may use at any time. `core`: the Channel below; `connection`: the ThreadedConnection
+    that it belongs to."""
+
+    def __init__(self, connection: ThreadedConnection, core: Channel):
+        self.connection = connection
+        self.core = core
+
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return self.connection.wait(
+            operation.__name__,
+            lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done),
+            unwanted(operation, self.core, args, kwargs),
+        )
+
+    def _hand_over(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        core, reactor = self.core, self.connection.reactor
+        publishes = operation is _PUBLISH
+        while not reactor.inside(_hand_over, core, operation, args, kwargs, reactor.is_mine):
+            awaited = not core.is_open or core.is_confirming or not core.transmission_permitted
+            if not publishes or awaited or core.writable:
+                return self._perform(operation, args, kwargs)
+            self._wait_for_room()
+        return True if publishes else None
+
+    def _wait_for_room(self) -> None:
+        """Until the channel is writable."""
+
+        def start(on_done: Any) -> None:
+            self.core.drain(on_done=lambda err, _: on_done(err and err.of("basic.publish", err.asked_at), None))
+
+        self.connection.wait("basic_publish", start)
+
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        core, connection, put = self.core, self.connection, self.connection._workers.put
+
+        def called_by_the_core(*args: Any) -> None:
+            ours = [connection._outward(arg) for arg in args]
+            put(_lane(core, args[0]), lambda: None if is_void(ours) else function(*ours))
+
+        return called_by_the_core
+
+    def malformed(self, error: Any) -> None:
+        """A message's header turned out to be malformed when it was read, in whichever thread that was."""
+        self.connection.reactor.inside(self.core.malformed, error)
+
+    def consume(
+        self,
+        queue: str,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+        inactivity_timeout: float | None = None,
+    ) -> Messages:
+        """Starts a consumer, and iterates over its messages, in any thread; several that iterate over the same share
+        them out. It ends when nothing came for `inactivity_timeout` seconds; None: never. When it is closed, or goes,
+        the consumer is cancelled, and messages that came and weren't handed out go back to the queue. Set basic_qos
+        before, or the whole queue comes at once. If the broker cancels the consumer, ConsumerCancelled is raised."""
+        options = {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}
+        return Messages(self, queue, inactivity_timeout, options)
+
+
+def _hand_over(
+    core: Channel, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], at_any_rate: bool
+) -> bool:
+    """Asks for what has no answer without waiting, where there is room, and nobody else would be told."""
+    done_with_the_call = core.hands_over if operation is _PUBLISH else core.is_open
+    if not at_any_rate and not (done_with_the_call and core.writable):
+        return False
+    operation(core, *args, **kwargs, on_done=None)
+    return True
+
+
+def _lane(core: Channel, argument: Any) -> Any:
+    """Of a callback with this argument: each consumer has one, with what tells it that it was cancelled; the handlers
+    of the channel share another."""
+    tag = argument.consumer_tag if isinstance(argument, Message) else argument
+    return (core, tag) if isinstance(tag, str) else core
+
+
+def _tell(on_error: Callable[[BaseException], object], error: BaseException) -> None:
+    try:
+        on_error(error)
+    except BaseException as worse:
+        _hook(worse)
+
+
+def _hook(error: BaseException) -> None:
+    told = type(error), error, error.__traceback__, threading.current_thread()
+    threading.excepthook(threading.ExceptHookArgs(told))
+
+
+def _ignore(err: AMQPError | None, result: Any) -> None:
+    pass
+
+
+_PUBLISH = Channel.basic_publish
+_connections: weakref.WeakSet[ThreadedConnection] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for connection in list(_connections):
+        connection._workers.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

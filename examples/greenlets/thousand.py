@@ -1,0 +1,46 @@
+"""A thousand greenlets in one thread, each with a connection of its own, all open at once.
+
+Each waits until the last has connected, and then passes a number on to its neighbour through the broker.
+
+    python examples/greenlets/thousand.py        (on AMQP_URL if that is set, else on an embedded broker it serves)
+"""
+
+from gevent import monkey
+
+monkey.patch_all()  # before everything else is imported
+
+import os  # noqa: E402
+
+import gevent  # noqa: E402
+from gevent.event import Event  # noqa: E402
+
+import cpspika  # noqa: E402
+
+GREENLETS = int(os.environ.get("GREENLETS", 1000))
+all_here, queues = Event(), {}
+
+
+def neighbour(url, number):
+    with cpspika.BlockingConnection(url) as connection:
+        channel = connection.channel()
+        queues[number] = channel.queue_declare(exclusive=True).queue
+        if len(queues) == GREENLETS:
+            all_here.set()
+        all_here.wait()  # the others run meanwhile
+        channel.basic_publish(routing_key=queues[(number + 1) % GREENLETS], body=str(number))
+        for message in channel.consume(queues[number], no_ack=True):
+            return int(message.body)
+
+
+def main(url):
+    greenlets = [gevent.spawn(neighbour, url, number) for number in range(GREENLETS)]
+    got = [greenlet.get() for greenlet in greenlets]
+    assert got == [(number - 1) % GREENLETS for number in range(GREENLETS)]
+    print(f"{GREENLETS} greenlets, each with a connection of its own, heard from their neighbours")
+
+
+if "AMQP_URL" in os.environ:
+    main(os.environ["AMQP_URL"])
+else:
+    with cpspika.broker.serve() as broker:
+        main(broker.url)

@@ -1,0 +1,42 @@
+"""A work queue: tasks that outlive a restart of the broker, each done by one worker and acknowledged when it is done.
+
+It queues the tasks named on its command line, then works until the queue is empty. Start several to share the work:
+
+    python examples/twisted/worker.py "wash up"        (on AMQP_URL if that is set, else on the embedded broker)
+"""
+
+import os
+import sys
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.task import deferLater, react
+
+import cpspika
+from cpspika.adapters import twisted_adapter
+
+URL = os.environ.get("AMQP_URL", "embedded://")
+QUEUE = "cpspika.twisted.tasks"
+PERSISTENT = cpspika.BasicProperties(delivery_mode=2)  # kept on disk, as the durable queue is
+
+
+async def main(reactor):
+    async with await twisted_adapter.connect(URL, reactor=reactor) as connection, await connection.channel() as channel:
+        await channel.queue_declare(QUEUE, durable=True)
+        for task in sys.argv[1:] or ["first task", "second task", "third task"]:
+            await channel.basic_publish(routing_key=QUEUE, body=task, properties=PERSISTENT)
+            print(f"queued {task!r}")
+
+        await channel.basic_qos(prefetch_count=1)  # one task at a time; the others are for whoever is free
+        async with channel.consume(QUEUE) as messages:
+            while True:
+                try:
+                    message = await Deferred.fromCoroutine(messages.__anext__()).addTimeout(1.0, reactor)
+                except TimeoutError:
+                    break  # none came for a while
+                print(f"working on {message.body.decode()!r}", "again" if message.redelivered else "")
+                await deferLater(reactor, 0.1)
+                message.ack()  # a worker that dies before this leaves the task to another
+        print("no more tasks")
+
+
+react(main)
