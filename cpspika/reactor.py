@@ -59,7 +59,7 @@ class Transport(Protocol):
         """Sends now what would go out at the end of the turn, as far as the kernel takes it."""
 
     def close(self) -> None:
-        """Sends what is queued, then hangs up; the owner hears transport_lost(None)."""
+        """Sends what is queued, then hangs up; the owner hears nothing more."""
 
     def pause_reading(self, paused: bool) -> None:
         """Reads nothing more, so that the peer is held back by its own buffers; or goes on."""

@@ -63,6 +63,8 @@ def _floor(module: str) -> int:
         return FLOOR["cpspika.doors"]  # the package's own __init__ is a door: its rooms are behind it
     if module.startswith("cpspika.adapters.") and module.endswith(("_adapter", "_operations")):
         return FLOOR["cpspika.styles"]  # the door of a foreign loop's style
+    if module.startswith("cpspika.adapters.conformance"):
+        return FLOOR["cpspika.styles"]  # tests an adapter at the doors
     room = ".".join((module if module != "cpspika" else "cpspika.__init__").split(".")[:2])
     assert room in FLOOR, f"{module} has no floor: give it one in FLOORS, and in the table of the design"
     return FLOOR[room]
