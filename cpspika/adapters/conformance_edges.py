@@ -10,6 +10,7 @@ import threading
 import time
 import unittest
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from ..reactor import Endpoint
@@ -18,12 +19,15 @@ from .conformance_play import Owner, Peer, Play, Steps, needs
 PIECE = b"0123456789abcdef" * 65536  # more than one record of TLS, and than one read
 
 
+def needs_certificates() -> None:
+    if find_spec("trustme") is None:
+        raise unittest.SkipTest("no trustme here, which makes the certificates")
+
+
 def certified() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Contexts of a server for "localhost", and of a client that trusts it."""
-    try:
-        import trustme  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        raise unittest.SkipTest("no trustme here, which makes the certificates") from None
+    import trustme  # type: ignore[import-not-found, unused-ignore]
+
     authority = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     client = ssl.create_default_context()
@@ -223,7 +227,7 @@ class EdgeConformance(Play):
         yield from self.until("end of the TLS handshake", lambda: (peer.has(0), owner.heard)[1])
         return owner, peer
 
-    @needs("sockets")
+    @needs("sockets", first=needs_certificates)
     def test_tls(self) -> Steps[None]:
         owner, peer = yield from self._secured(lambda client: client)
         assert owner.heard == ["ready"]
@@ -238,7 +242,7 @@ class EdgeConformance(Play):
         yield from self.until("end of the stream", peer.hung_up)
         assert bytes(peer.data[-3:]) == b"end"
 
-    @needs("sockets")
+    @needs("sockets", first=needs_certificates)
     def test_tls_with_somebody_who_is_not_trusted(self) -> Steps[None]:
         owner, _ = yield from self._secured(lambda client: ssl.create_default_context())
         assert owner.heard != ["ready"], "TLS was ready with somebody who is not trusted"
