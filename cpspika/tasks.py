@@ -9,9 +9,11 @@
     tasks.run(main())
 
 A task asks for something by yielding (or awaiting) a promise, and is resumed with its result, or with its error raised
-there. It may yield another generator or coroutine, which runs as a part of it. Calls one inside another are kept on a
-list, not on the interpreter's stack, and what is settled already is handed back in a loop, so that depth and length
-cost memory alone. A task runs from promise to promise and is never interrupted between; each is bound to one reactor.
+there. It may yield another generator or coroutine, which runs as a part of it. What is yielded so is kept on a list,
+not on the interpreter's stack, as are tasks that wait for one another, and what is settled already is handed back in a
+loop: depth and length cost memory alone. (A coroutine that another awaits, the interpreter nests itself, as it does
+calls: a thousand deep. Deeper, `await tasks.spawn(...)`.) A task runs from promise to promise and is never interrupted
+between; each is bound to one reactor.
 
 An error that nobody asked for leaves the reactor as an exception, when its promise goes.
 """
@@ -38,6 +40,7 @@ Work = Generator[Any, Any, T] | Coroutine[Any, Any, T]
 OnTaskClose = Callable[["TaskConnection", AMQPError | None], object]
 
 _PENDING, _KEPT, _BROKEN, _GIVEN_UP = range(4)
+_GONE = "it was cancelled before anything came of it"
 
 
 class Cancelled(Exception):
@@ -47,10 +50,10 @@ class Cancelled(Exception):
 class Promise(Generic[T]):
     """What an operation will come to. In a task: `yield` or `await` it. Elsewhere: `then`."""
 
-    __slots__ = ("_asked_for", "_give_back", "_reactor", "_state", "_value", "_waiting")
+    __slots__ = ("_asked_for", "_give_back", "_state", "_value", "_waiting", "reactor")
 
     def __init__(self, reactor: Reactor, give_back: GiveBack | None = None):
-        self._reactor = reactor
+        self.reactor = reactor
         self._give_back = give_back
         self._state = _PENDING
         self._value: Any = None
@@ -79,7 +82,7 @@ class Promise(Generic[T]):
             raise self._value
         if self._state == _PENDING:
             raise LocalError("the promise isn't settled yet")
-        raise Cancelled("it was cancelled before anything came of it")
+        raise Cancelled(_GONE)
 
     def then(self, on_done: Callable[[BaseException | None, Any], object]) -> None:
         """Calls on_done(err, result), as a continuation; in the next turn, where it is settled already."""
@@ -90,10 +93,10 @@ class Promise(Generic[T]):
             if self._state == _KEPT:
                 on_done(None, self._value)
             else:
-                on_done(self._value or Cancelled("it was cancelled before anything came of it"), None)
+                on_done(self._value or Cancelled(_GONE), None)
 
         if self.done:
-            self._reactor.call_soon(tell)
+            self.reactor.call_soon(tell)
         else:
             self.when_settled(tell)
 
@@ -127,7 +130,7 @@ class Promise(Generic[T]):
                 call()
         finally:
             for call in waiting[done:]:  # one that raises does not keep the others from hearing of it
-                self._reactor.call_soon(call)
+                self.reactor.call_soon(call)
 
     def leave(self, call: Callable[[], object]) -> None:
         """Who waited by when_settled(call) waits no longer. If nobody else does, the promise is given up."""
@@ -169,57 +172,71 @@ class Promise(Generic[T]):
             def out_of_the_reactor() -> None:
                 raise error
 
-            self._reactor.call_soon_threadsafe(out_of_the_reactor)
+            self.reactor.call_soon_threadsafe(out_of_the_reactor)
 
 
 _of_thread = local()
 
 
+class _Turn:
+    """A task's turn to go on, when what it waits for is settled. It lets go of the task when it takes place: those who
+    call it are in the traceback of an error that the task ends with, and must not keep alive, and so untold, what
+    nobody asks for."""
+
+    __slots__ = ("_now", "_task")
+
+    def __init__(self, task: Task[Any], now: bool):
+        self._task: Task[Any] | None = task
+        self._now = now
+
+    def __call__(self) -> None:
+        task, outer = self._task, getattr(_of_thread, "task", None)
+        if task is None:
+            return
+        if not self._now and (outer is not None or task.cancelling):
+            # By another task, which ended: tasks that wait for one another run in turn, not one inside the other. Or
+            # by `cancel`, whose caller goes on first.
+            self._now = True
+            task.reactor.call_soon(self)
+            return
+        self._task = None
+        _of_thread.task = task
+        try:
+            task.go_on()
+        finally:
+            _of_thread.task = outer
+            task = None
+
+
 class Task(Promise[T]):
     """A generator or coroutine under way; itself a promise of what it returns. `spawn` makes them."""
 
-    __slots__ = ("_cancelled", "_stack", "_wanted")
+    __slots__ = ("_stack", "_wanted", "cancelling")
 
     def __init__(self, reactor: Reactor, work: Work[T]):
         super().__init__(reactor)
         self._stack: list[Any] = [work]  # the innermost last
         self._wanted: Promise[Any] | None = None
-        self._cancelled = False
-        reactor.call_soon(self._resume)
+        self.cancelling = False  # and wasn't told yet
+        reactor.call_soon(_Turn(self, now=True))
 
     def cancel(self) -> None:
         """Gives up what the task waits for, and in the next turn raises Cancelled there. It may clean up, and even go
         on."""
-        if not self.done and not self._cancelled:
-            self._cancelled = True
+        if not self.done and not self.cancelling:
+            self.cancelling = True
             if self._wanted is not None:
                 self._wanted.cancel()
 
-    def _wake(self) -> None:
-        """What it waits for is settled."""
-        if getattr(_of_thread, "task", None) is None and not self._cancelled:
-            self._resume()
-        else:
-            # By another task, which ended: tasks that wait for one another run in turn, not one inside the other. Or
-            # by `cancel`, whose caller goes on first.
-            self._reactor.call_soon(self._resume)
-
-    def _resume(self) -> None:
-        outer, _of_thread.task = getattr(_of_thread, "task", None), self
-        try:
-            self._run()
-        finally:
-            _of_thread.task = outer
-
-    def _run(self) -> None:
+    def go_on(self) -> None:
         """From the promise that is settled to one that isn't."""
         wanted, self._wanted = self._wanted, None
         error, value = _outcome(wanted) if wanted is not None else (None, None)
-        if self._cancelled and wanted is not None:
+        if self.cancelling and wanted is not None:
             wanted.unwanted()  # what came of it between the settling and this turn
         while True:
-            if self._cancelled:
-                self._cancelled, error = False, Cancelled("the task was cancelled")
+            if self.cancelling:
+                self.cancelling, error = False, Cancelled("the task was cancelled")
             here = self._stack[-1]
             try:
                 asked = here.send(value) if error is None else here.throw(error)
@@ -232,15 +249,17 @@ class Task(Promise[T]):
                 self._end(ends_the_program, None)
                 raise
             else:
-                if isinstance(asked, Promise) and not asked.done and not self._cancelled:
+                if isinstance(asked, Promise) and not asked.done and not self.cancelling:
                     self._wanted = asked
-                    asked.when_settled(self._wake)
+                    asked.when_settled(_Turn(self, now=False))
                     return
                 error, value = self._take(asked)
                 continue
             self._stack.pop()
             if not self._stack:
                 self._end(error, value)
+                error = value = None
+                del self  # as in _Turn
                 return
 
     def _take(self, asked: Any) -> tuple[BaseException | None, Any]:
@@ -264,10 +283,10 @@ class Task(Promise[T]):
 
 
 def _outcome(promise: Promise[Any]) -> tuple[BaseException | None, Any]:
-    try:
-        return None, promise.result()
-    except BaseException as error:
-        return error, None
+    promise.hush()
+    if promise._state == _KEPT:
+        return None, promise._value
+    return promise._value or Cancelled(_GONE), None
 
 
 def _is_work(value: Any) -> bool:
@@ -280,10 +299,10 @@ class _Kept(dict[Any, Promise[Any]]):
     """Promises that are kept, by result. They are shared: to ask for one changes nothing about it."""
 
     def __init__(self, reactor: Reactor):
-        self._reactor = reactor
+        self.reactor = reactor
 
     def __missing__(self, result: Any) -> Promise[Any]:
-        promise: Promise[Any] = Promise(self._reactor)
+        promise: Promise[Any] = Promise(self.reactor)
         promise.settle(None, result)
         self[result] = promise
         return promise
@@ -344,7 +363,7 @@ def connect(
 def current_reactor() -> Reactor:
     """The reactor of the task that is running, else the calling thread's own."""
     task: Task[Any] | None = getattr(_of_thread, "task", None)
-    return task._reactor if task is not None else thread_reactor()
+    return task.reactor if task is not None else thread_reactor()
 
 
 def spawn(work: Work[T], reactor: Reactor | None = None) -> Task[T]:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -734,6 +738,30 @@ def test_a_broker_lives_on_the_loop_beside_its_client(stage: Stage) -> None:
         broker.end()
 
     stage.run(main())
+
+
+FORKS = """
+import asyncio, os, sys
+from cpspika.adapters.asyncio_adapter import connect
+
+async def main():
+    async with connect(sys.argv[1]) as connection, connection.channel() as ch:
+        child = os.fork()
+        if not child:
+            os._exit(connection.is_open or connection.core._transport is not None)
+        assert os.waitpid(child, 0)[1] == 0, "the child holds on to the connection"
+        print((await ch.queue_declare(exclusive=True)).message_count)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_leaves_the_connection_to_its_parent(broker: Served) -> None:
+    command = [sys.executable, "-W", "error", "-c", FORKS, broker.url]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=root, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_what_the_adapter_offers_is_documented() -> None:

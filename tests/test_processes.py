@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -408,7 +409,7 @@ def test_threads_with_a_connection_each_need_not_know_of_each_other(facade: Any,
             meeting.wait(DEADLINE)
             for message in range(20):
                 channel.basic_publish(routing_key=queues[number - 1], body=b"%d" % message)
-            got[number] = [message.body for message, _ in zip(channel.consume(queues[number]), range(20), strict=False)]
+            got[number] = [message.body for message in itertools.islice(channel.consume(queues[number]), 20)]
             meeting.wait(DEADLINE)
 
     threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(count)]

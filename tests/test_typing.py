@@ -11,15 +11,20 @@ from pathlib import Path
 import pytest
 
 import cpspika
-from cpspika import stubs
+from cpspika import stubs, tasks
+from cpspika.adapters import asyncio_adapter
 from cpspika.lifting import operations, registrations
 
 PAIRS = [
     (cpspika.Connection, cpspika.SyncConnection),
     (cpspika.Channel, cpspika.SyncChannel),
+    (cpspika.Connection, tasks.TaskConnection),
+    (cpspika.Channel, tasks.TaskChannel),
+    (cpspika.Connection, asyncio_adapter.AsyncioConnection),
+    (cpspika.Channel, asyncio_adapter.AsyncioChannel),
 ]
 OPERATIONS = [
-    pytest.param(core, facade, name, id=f"{core.__name__}.{name}")
+    pytest.param(core, facade, name, id=f"{facade.__name__}.{name}")
     for core, facade in PAIRS
     for name in operations(core)
 ]
@@ -34,6 +39,26 @@ with cpspika.BlockingConnection("amqp://localhost") as connection, connection.ch
     channel.queue_declare(exclusiv=True)
     channel.basic_ack("1")
     channel.queue_declare("q", on_done=print)
+"""
+AWAITED = """\
+from cpspika import tasks
+from cpspika.adapters import asyncio_adapter
+
+async def main() -> None:
+    async with asyncio_adapter.connect("embedded://") as connection, connection.channel() as channel:
+        reveal_type(await channel.queue_declare(exclusive=True))
+        async for message in channel.consume("q"):
+            reveal_type(message)
+        await channel.queue_declare(exclusiv=True)
+
+async def task() -> None:
+    async with await tasks.connect("embedded://") as connection, await connection.channel() as channel:
+        reveal_type(await channel.queue_declare(exclusive=True))
+        async for message in channel.consume("q"):
+            reveal_type(message)
+        await channel.queue_declare(exclusiv=True)
+
+reveal_type(tasks.run(task()))
 """
 
 
@@ -69,16 +94,28 @@ def test_help_shows_them() -> None:
     assert "Starts a consumer (basic.consume)" in shown
 
 
-def test_a_type_checker_sees_them(tmp_path: Path) -> None:
+def check(directory: Path, text: str) -> list[str]:
+    """What a type checker says of a program: "kind: text" of each remark."""
     pytest.importorskip("mypy")
-    program = tmp_path / "program.py"
-    program.write_text(TYPED)
+    program = directory / "program.py"
+    program.write_text(text)
     root = Path(__file__).parent.parent
     command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--config-file=", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
-    told = [f"{kind}: {text}" for _, kind, text in (line.split(": ", 2) for line in done.stdout.splitlines()[:-1])]
+    ours = [line.split(": ", 2)[1:] for line in done.stdout.splitlines() if line.startswith(str(program))]
+    return [f"{kind}: {told}" for kind, told in ours if " defined in " not in told]
+
+
+def test_a_type_checker_sees_them(tmp_path: Path) -> None:
+    told = check(tmp_path, TYPED)
     results = ["cpspika.channel.QueueDeclareOk", "cpspika.message.Message | None", '"bool"']
-    assert [result in line for line, result in zip(told, results, strict=False)] == [True] * 3, done.stdout
+    assert [result in line for line, result in zip(told, results, strict=False)] == [True] * 3, told
     errors = [line for line in told[3:] if line.startswith("error")]
-    assert len(errors) == 3, done.stdout
-    assert ['"exclusiv"' in errors[0], '"basic_ack"' in errors[1], '"on_done"' in errors[2]] == [True] * 3, done.stdout
+    assert len(errors) == 3, told
+    assert ['"exclusiv"' in errors[0], '"basic_ack"' in errors[1], '"on_done"' in errors[2]] == [True] * 3, told
+
+
+def test_a_type_checker_sees_what_is_awaited(tmp_path: Path) -> None:
+    told = check(tmp_path, AWAITED)
+    seen = ["fallback=cpspika.channel.QueueDeclareOk", "cpspika.message.Message", '"exclusiv"']
+    assert [part in line for line, part in zip(told, [*seen, *seen, "None"], strict=True)] == [True] * 7, told
