@@ -33,6 +33,8 @@ from .reactor import Reactor
 Settle = Callable[[AMQPError | None, Any], object]
 """on_done, from a promise's side."""
 GiveBack = Callable[[Any], object]
+OnClose = Callable[[Any, AMQPError | None], object]
+"""on_close(connection, err) of `connect`, with a style's connection."""
 
 S = TypeVar("S", bound="_Scope")
 
@@ -71,11 +73,17 @@ class _Scope(Facade):
 
 
 class PromisingConnection(_Scope, ConnectionFacade):
-    """A connection whose operations return promises. To be inherited together with the operations."""
+    """A connection whose operations return promises. To be inherited together with the operations. `channels`: the
+    class of its channels."""
+
+    channels: type[PromisingChannel]
 
     def __init__(self, promises: Promises, core: Connection):
         self.promises = promises
         self.core = core
+
+    def _channel_facade(self, core: Channel) -> Any:
+        return self.channels(self, core)
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         promise, settle = self.promises.make(unwanted(operation))
@@ -328,7 +336,7 @@ def promised_connection(
     make: Callable[[Connection], Any],
     reactor: Reactor,
     targets: Sequence[ConnectionParameters],
-    on_close: Callable[[Any, AMQPError | None], object] | None = None,
+    on_close: OnClose | None = None,
     begun: Callable[[Connection], object] | None = None,
 ) -> Any:
     """A promise of a connection; make(core) makes its facade. on_close(connection, err) as of `connect`. begun(core) is

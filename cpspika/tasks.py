@@ -21,6 +21,7 @@ An error that nobody asked for leaves the reactor as an exception, when its prom
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from threading import local
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
@@ -130,6 +131,13 @@ class Promise(Generic[T]):
         finally:
             for call in waiting[done:]:  # one that raises does not keep the others from hearing of it
                 self.reactor.call_soon(call)
+
+    def leave(self, call: Callable[[], object]) -> None:
+        """Who waited by when_settled(call) waits no longer. If nobody else does, the promise is given up."""
+        if self._waiting is not None:
+            self._waiting.remove(call)
+            if not self._waiting:
+                self.cancel()
 
     def unwanted(self) -> None:
         """Who asked for it was cancelled, and will not see what came of it."""
@@ -301,21 +309,26 @@ class _Kept(dict[Any, Promise[Any]]):
 
 
 class Promises:
-    """Tasks' promises, of one reactor (see `promises.Promises`)."""
+    """Tasks' promises, of one reactor (see `promises.Promises`). Other loops' promises may be of a `kind` of their own,
+    whose `__await__` waits there, and callbacks' coroutines run as that loop's do: `spawn(coroutine)`."""
 
-    def __init__(self, reactor: Reactor):
+    def __init__(
+        self,
+        reactor: Reactor,
+        kind: type[Promise[Any]] = Promise,
+        spawn: Callable[[Any], object] | None = None,
+    ):
         self.reactor = reactor
         self.kept = _Kept(reactor).__getitem__
+        self._kind = kind
+        self.spawn = spawn or partial(Task, reactor)
 
     def make(self, give_back: GiveBack | None = None) -> tuple[Promise[Any], Settle]:
-        promise: Promise[Any] = Promise(self.reactor, give_back)
+        promise = self._kind(self.reactor, give_back)
         return promise, promise.settle
 
     def hush(self, promise: Promise[Any]) -> None:
         promise.hush()
-
-    def spawn(self, coroutine: Any) -> object:
-        return Task(self.reactor, coroutine)
 
 
 class TaskConnection(PromisingConnection, ConnectionOperations):

@@ -308,7 +308,7 @@ STYLES: dict[str, Callable[..., Style]] = {
 
 # Styles that differ from another in the reactor alone. On RabbitMQ these run with the long tests; their reactors are
 # held to the conformance tests besides.
-AGAIN = ("core-asyncore", "core-blocking", "sync-select", "sync-asyncore", "asyncio-uvloop")
+AGAIN = ("core-asyncore", "core-blocking", "sync-select", "sync-asyncore", "asyncio-uvloop", "core-twisted")
 
 
 # At the end, since these modules use what stands above.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, MemoryReactor, SelectReactor
 from cpspika.adapters.asyncio_adapter import AsyncioReactor
 from cpspika.adapters.conformance import ReactorConformance, Steps
+from cpspika.adapters.sockets import SocketTransport
 
 
 class TestSelect(ReactorConformance):
@@ -119,6 +121,32 @@ if find_spec("twisted") is not None and find_spec("cpspika.adapters.twisted_adap
             self.twisted.disconnectAll()
 
 
+if find_spec("trio") is not None:
+
+    class TestTrio(ReactorConformance):
+        runs = False
+
+        def play(self, steps: Steps[None]) -> None:
+            import trio
+
+            async def main() -> None:
+                async with trio.open_nursery() as self.nursery:
+                    await self.play_inside(steps, trio.sleep)
+
+            trio.run(main)
+
+        def make_reactor(self) -> Any:
+            from cpspika.adapters.trio_adapter import TrioReactor
+
+            return TrioReactor(self.nursery)
+
+        def leftovers(self) -> list[Any]:
+            return list(self.reactor._watched)
+
+        def close_reactor(self, reactor: Any) -> None:
+            reactor.scope.cancel()
+
+
 # --- the class itself: it finds what it looks for ---------------------------------------------------------------------
 
 
@@ -136,6 +164,24 @@ def _resolve_inside(self: Any, endpoint: Any, on_done: Any) -> None:
     on_done(None, [(2, (endpoint.host, endpoint.port))])
 
 
+def _open_trusting(self: Any, endpoint: Any, address: Any, owner: Any) -> Any:
+    if endpoint.ssl is not None:
+        endpoint.ssl.check_hostname = False
+        endpoint.ssl.verify_mode = ssl.CERT_NONE
+    return SocketTransport.connect(self, endpoint, address, owner)
+
+
+class _Deaf(SocketTransport):
+    def close(self) -> None:
+        pass
+
+
+def _until_none_are_left(self: Any) -> int:
+    while self._ready:
+        self.call(self._ready.popleft())
+    return 0
+
+
 BROKEN = {
     "calls_come_in_order_and_never_inside_call_soon": (
         {"call_soon": lambda self, call: call()},
@@ -149,6 +195,15 @@ BROKEN = {
         {"call": lambda self, call: call()},
         "ZeroDivisionError|division",
     ),
+    "a_call_that_repeats_itself_keeps_nobody_out": (
+        {"_run_ready": _until_none_are_left},
+        "only the call that repeats",
+    ),
+    "a_transport_may_be_closed_while_it_connects": (
+        {"open": lambda self, endpoint, address, owner: _Deaf.connect(self, endpoint, address, owner)},
+        "after close the owner heard",
+    ),
+    "tls_with_somebody_who_is_not_trusted": ({"open": _open_trusting}, "somebody who is not trusted"),
     "another_thread_wakes_the_wait": ({"_wake": lambda self: None}, "ended by a timer"),
 }
 
@@ -165,3 +220,33 @@ def test_what_never_comes_is_named() -> None:
     case.reactor = case.make_reactor()
     with contextlib.closing(case.reactor), pytest.raises(AssertionError, match=r"0\.2 s in vain for the moon"):
         case.play(case.until("moon", lambda: False))
+
+
+if find_spec("trio") is not None:
+    import trio
+
+    from cpspika.adapters.trio_reactor import TrioReactor
+
+    class TestTrio(ReactorConformance):
+        """trio's loop must be entered, and ends what lives in it."""
+
+        listens = runs = False
+
+        def play(self, steps: Any) -> None:
+            async def main() -> None:
+                async with trio.open_nursery() as self.nursery:
+                    await self.play_inside(steps, trio.sleep)
+                    self.nursery.cancel_scope.cancel()
+
+            trio.run(main)
+
+        def make_reactor(self) -> Any:
+            reactor = TrioReactor(self.nursery)
+            self.nursery.start_soon(reactor.live, trio.TASK_STATUS_IGNORED)
+            return reactor
+
+        def leftovers(self) -> list[Any]:
+            return list(self.reactor._watched)
+
+        def close_reactor(self, reactor: Any) -> None:
+            reactor.scope.cancel()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 import textwrap
 import threading
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -409,7 +409,7 @@ def test_threads_with_a_connection_each_need_not_know_of_each_other(facade: Any,
             meeting.wait(DEADLINE)
             for message in range(20):
                 channel.basic_publish(routing_key=queues[number - 1], body=b"%d" % message)
-            got[number] = [message.body for message in islice(channel.consume(queues[number]), 20)]
+            got[number] = [message.body for message in itertools.islice(channel.consume(queues[number]), 20)]
             meeting.wait(DEADLINE)
 
     threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(count)]

@@ -743,7 +743,7 @@ def test_an_iterator_that_goes_in_another_thread_is_cancelled_by_the_reactor() -
     world = opened()
     core = world.channel()
     sent: list[Any] = []
-    facade: Any = tasks.TaskConnection(tasks._Promises(world.reactor), world.connection)._outward(core)
+    facade: Any = tasks.TaskConnection(tasks.Promises(world.reactor), world.connection)._outward(core)
     messages = facade.consume("q")
     reading = tasks.spawn(messages.__anext__(), world.reactor)
     world.settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import warnings
@@ -207,3 +208,165 @@ def test_without_trio_the_error_names_the_extra() -> None:
     script = "import sys; sys.modules['trio'] = None; import cpspika.adapters.trio_adapter"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "pip install 'cpspika[trio]'" in done.stderr.splitlines()[-1]
+
+
+def test_a_connecting_that_is_cancelled_stops_dialling_and_leaves_nothing(run: Any) -> None:
+    """To somebody who accepts, and then says nothing."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        async def main() -> None:
+            living = trio.lowlevel.current_statistics().tasks_living
+            with trio.move_on_after(0.05) as scope:
+                async with trio_adapter.connect(f"amqp://127.0.0.1:{listener.getsockname()[1]}/"):
+                    raise AssertionError("nobody answers")
+            assert scope.cancelled_caught
+            assert trio.lowlevel.current_statistics().tasks_living == living
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.settimeout(PATIENCE)
+                while accepted.recv(4096):
+                    pass  # up to the end of the stream: it hung up
+
+        run(main)
+
+
+def test_callbacks_under_way_are_cancelled_when_the_block_ends(run: Any, embedded: Served) -> None:
+    log: list[str] = []
+
+    async def main() -> None:
+        async with trio_adapter.connect(embedded.url) as connection:
+            channel = await connection.channel()
+            queue = (await channel.queue_declare(exclusive=True)).queue
+
+            async def on_message(message: Any) -> None:
+                log.append("begun")
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    log.append("cancelled")
+
+            await channel.basic_consume(queue, on_message)
+            await channel.basic_publish(routing_key=queue, body="m")
+            await until(lambda: log)
+
+    run(main)
+    assert log == ["begun", "cancelled"]
+
+
+def test_two_exceptions_come_out_together(run: Any, embedded: Served) -> None:
+    async def main() -> None:
+        async with trio_adapter.connect(embedded.url) as connection:
+            channel = await connection.channel()
+            queue = (await channel.queue_declare(exclusive=True)).queue
+
+            async def on_message(message: Any) -> None:
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise ZeroDivisionError
+
+            await channel.basic_consume(queue, on_message)
+            await channel.basic_publish(routing_key=queue, body="m")
+            await channel.queue_declare(queue, passive=True)
+            await trio.lowlevel.checkpoint()
+            raise KeyError
+
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 (an ExceptionGroup, which Python 3.10 has no name for)
+        run(main)
+    assert {type(error) for error in caught.value.exceptions} == {KeyError, ZeroDivisionError}
+
+
+def test_the_cause_of_an_error_is_kept(run: Any) -> None:
+    async def main() -> None:
+        async with trio_adapter.connect("amqp://127.0.0.1:1/"):
+            pass
+
+    with pytest.raises(cpspika.AMQPConnectionError) as caught:
+        run(main)
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+
+
+def test_a_promise_that_two_await_is_given_up_by_the_last_of_them(run: Any, embedded: Served) -> None:
+    async def main() -> list[Any]:
+        got: list[Any] = []
+        async with trio_adapter.connect(embedded.url) as connection:
+            channel = await connection.channel()
+            promise = channel.queue_declare(exclusive=True)
+
+            async def first() -> None:
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await promise
+
+            async def second() -> None:
+                got.append((await promise).consumer_count)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(second)
+                await trio.lowlevel.checkpoint()
+                nursery.start_soon(first)
+        return got
+
+    assert run(main) == [0]
+
+
+def test_whoever_awaits_outside_the_block_is_told_when_it_ends(run: Any) -> None:
+    """The broker never answers, and the block is cancelled: nobody is left waiting."""
+    with cpspika.broker.serve() as broker:
+
+        async def main() -> None:
+            promises: list[Any] = []
+            told: list[Any] = []
+
+            async def wait() -> None:
+                try:
+                    await promises[0]
+                except cpspika.AMQPError as error:
+                    told.append(error)
+
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as scope:
+                    async with trio_adapter.connect(broker.url) as connection:
+                        channel = await connection.channel()
+                        await channel.queue_declare("q", exclusive=True)
+                        await channel.basic_qos(prefetch_count=1)
+                        broker.block()
+                        await until(lambda: connection.is_blocked)
+                        promises.append(channel.basic_publish(routing_key="q", body="held back"))
+                        nursery.start_soon(wait)
+                        await trio.lowlevel.checkpoint()
+                        scope.cancel()
+                        await trio.sleep_forever()
+            assert len(told) == 1
+
+        run(main)
+
+
+def test_a_callback_of_the_last_moment_ends_nothing_of_trios(run: Any, embedded: Served) -> None:
+    """on_close raises when the block is over: an exception of the block's, and no TrioInternalError."""
+
+    async def main() -> None:
+        def on_close(connection: Any, error: Any) -> None:
+            raise ZeroDivisionError("at the end")
+
+        async with trio_adapter.connect(embedded.url, on_close=on_close):
+            pass
+
+    with pytest.raises(ZeroDivisionError, match="at the end"):
+        run(main)
+
+
+def test_a_large_backlog_goes_out_before_the_block_ends(run: Any, embedded: Served) -> None:
+    async def main() -> None:
+        async with trio_adapter.connect(embedded.url) as connection:
+            channel = await connection.channel()
+            await channel.queue_declare("cpspika-trio-backlog", auto_delete=False)
+            for _ in range(8):
+                channel.basic_publish(routing_key="cpspika-trio-backlog", body=b"x" * 2**20)
+        async with trio_adapter.connect(embedded.url) as connection:
+            channel = await connection.channel()
+            assert (await channel.queue_delete("cpspika-trio-backlog")) == 8
+
+    run(main)

@@ -23,12 +23,13 @@ from ..doors import connect
 from ..errors import ConcurrentUse
 from ..parameters import ConnectionParameters
 from ..reactor import Endpoint, Transport
+from .conformance_edges import EdgeConformance
 from .conformance_play import Owner, Peer, Play, Steps, needs
 
 MUCH = b"0123456789abcdef" * (4 * 1024 * 1024 // 16)  # more than a socket's buffers take
 
 
-class ReactorConformance(Play):
+class ReactorConformance(EdgeConformance):
     """The tests of the contract in `cpspika.reactor`."""
 
     # --- calls and time -----------------------------------------------------------------------------------------------

@@ -21,12 +21,15 @@ Done = Callable[[], bool]
 Steps = Generator[Done, None, R]
 
 
-def needs(*flags: str) -> Callable[[Callable[[Any], Steps[None]]], Any]:
-    """A test, for adapters that have all these flags."""
+def needs(*flags: str, first: Callable[[], object] | None = None) -> Callable[[Callable[[Any], Steps[None]]], Any]:
+    """A test, for adapters that have all these flags. first: called before the loop is entered; it may raise SkipTest,
+    which some loops would wrap."""
 
     def test_of(steps: Callable[[Any], Steps[None]]) -> Any:
         @functools.wraps(steps)
         def test(self: Play) -> None:
+            if first is not None:
+                first()
             self.play(self._whole(steps))
 
         test.needs = flags  # type: ignore[attr-defined]
