@@ -208,6 +208,10 @@ BROKEN = {
 }
 
 
+if find_spec("trustme") is None:
+    del BROKEN["tls_with_somebody_who_is_not_trusted"]
+
+
 @pytest.mark.parametrize("test", BROKEN)
 def test_a_broken_reactor_is_found(test: str) -> None:
     members, said = BROKEN[test]
@@ -220,33 +224,3 @@ def test_what_never_comes_is_named() -> None:
     case.reactor = case.make_reactor()
     with contextlib.closing(case.reactor), pytest.raises(AssertionError, match=r"0\.2 s in vain for the moon"):
         case.play(case.until("moon", lambda: False))
-
-
-if find_spec("trio") is not None:
-    import trio
-
-    from cpspika.adapters.trio_reactor import TrioReactor
-
-    class TestTrio(ReactorConformance):
-        """trio's loop must be entered, and ends what lives in it."""
-
-        listens = runs = False
-
-        def play(self, steps: Any) -> None:
-            async def main() -> None:
-                async with trio.open_nursery() as self.nursery:
-                    await self.play_inside(steps, trio.sleep)
-                    self.nursery.cancel_scope.cancel()
-
-            trio.run(main)
-
-        def make_reactor(self) -> Any:
-            reactor = TrioReactor(self.nursery)
-            self.nursery.start_soon(reactor.live, trio.TASK_STATUS_IGNORED)
-            return reactor
-
-        def leftovers(self) -> list[Any]:
-            return list(self.reactor._watched)
-
-        def close_reactor(self, reactor: Any) -> None:
-            reactor.scope.cancel()
