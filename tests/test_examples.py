@@ -58,7 +58,7 @@ FIVE = {
     "flow_control.py": ("sync/flow_control.py", b"waited if need be"),
 }
 PRINTS |= {
-    "greenlets/hello.py": PRINTS["sync/hello.py"],
+    **{f"greenlets/{name}.py": PRINTS[f"sync/{name}.py"] for name in ("hello", "worker", "publisher", "flow_control")},
     "greenlets/thousand.py": r"\d+ greenlets, each with a connection of its own, heard from their neighbours\n",
 }
 PRINTS |= {f"{style}/{name}": PRINTS[like] for style in STYLES for name, (like, _) in FIVE.items()}
@@ -81,6 +81,9 @@ PUBLISHES = {
     "async/rpc.py": b"25",
     "async/relay.py": b"message 3",
     "greenlets/hello.py": b"Hello World!",
+    "greenlets/worker.py": b"first task",
+    "greenlets/publisher.py": b"one",
+    "greenlets/flow_control.py": b"waited if need be",
     "greenlets/thousand.py": None,
 }
 PUBLISHES |= {f"{style}/{name}": body for style in STYLES for name, (_, body) in FIVE.items()}

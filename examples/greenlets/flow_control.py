@@ -1,0 +1,59 @@
+"""Three ways to meet a broker that says "stop publishing" (Channel.Flow): to wait, to be told, to be refused.
+
+The embedded broker is made to say so here, for half a second each time. RabbitMQ knows this method and never sends it:
+there nothing is ever stopped, and you see only that the ways cost nothing.
+
+    python examples/greenlets/flow_control.py        (on AMQP_URL if that is set, else on the embedded broker)
+"""
+
+from gevent import monkey
+
+monkey.patch_all()  # before everything else is imported: what follows is as in a script
+
+import os  # noqa: E402
+import threading  # noqa: E402
+
+import cpspika  # noqa: E402
+
+URL = os.environ.get("AMQP_URL", "embedded://")
+
+
+def stop_for_a_while(channel: cpspika.SyncChannel) -> None:
+    if URL == "embedded://":
+        broker = cpspika.broker.embedded()
+        broker.flow(False)
+        while channel.transmission_permitted:
+            channel.connection.drain_events(timeout=0.01)
+        threading.Timer(0.5, broker.flow, (True,)).start()
+
+
+def by_waiting(channel: cpspika.SyncChannel, queue: str) -> None:
+    """The call returns once the broker permits it. It raises if the channel ends before that."""
+    channel.basic_publish(routing_key=queue, body="waited if need be", block_on_flow_control=True)
+
+
+def by_handler(channel: cpspika.SyncChannel, queue: str) -> None:
+    """A handler is told of each change, and of the present state at once; publish while it is permitted."""
+    state = {}
+    channel.addFlowChangeHandler(lambda channel, permitted: state.update(permitted=permitted))
+    while not state["permitted"]:
+        channel.connection.drain_events()  # runs handlers
+    channel.basic_publish(routing_key=queue, body="permitted")
+
+
+def by_exception(channel: cpspika.SyncChannel, queue: str) -> None:
+    """Without either, a publish that is not permitted fails, and nothing of it is sent."""
+    try:
+        channel.basic_publish(routing_key=queue, body="tried")
+    except cpspika.ContentTransmissionForbidden as error:
+        print("not now:", error)
+
+
+with cpspika.BlockingConnection(URL) as connection:
+    channel = connection.channel()
+    queue = channel.queue_declare(exclusive=True).queue
+    for way in (by_waiting, by_handler, by_exception):
+        stop_for_a_while(channel)
+        way(channel, queue)
+    while (message := channel.basic_get(queue, no_ack=True)) is not None:
+        print("published:", message.body.decode())

@@ -1,0 +1,46 @@
+"""Publishing with confirms: each call returns when the broker has taken the message, or raises what became of it.
+
+Confirms are an extension of AMQP 0-9-1; 0-8 does not have them.
+
+    python examples/greenlets/publisher.py        (on AMQP_URL if that is set, else on the embedded broker)
+"""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()  # before everything else is imported: what follows is as in a script
+
+import os  # noqa: E402
+
+import cpspika  # noqa: E402
+
+URL = os.environ.get("AMQP_URL", "embedded://")
+
+
+def publish(channel: cpspika.SyncChannel, queue: str, body: str) -> str:
+    """Publishes one message; returns what became of it."""
+    try:
+        # mandatory: a message that no queue takes comes back, instead of being dropped (and confirmed).
+        channel.basic_publish(routing_key=queue, body=body, mandatory=True)
+    except cpspika.MessageReturned as error:
+        return f"returned, since {error.message.reply_text}"
+    except cpspika.MessageNacked:
+        return "refused"
+    except cpspika.DeliveryUnknown:
+        return "unknown: the link died first, so publish it again, and let consumers cope with a second copy"
+    return "confirmed"
+
+
+def main() -> None:
+    with cpspika.BlockingConnection(URL) as connection, connection.channel() as channel:
+        arguments = {"x-max-length": 2, "x-overflow": "reject-publish"}
+        queue = channel.queue_declare(exclusive=True, arguments=arguments).queue
+        channel.confirm_select()
+        for body in ("one", "two", "too many"):
+            print(f"{body}: {publish(channel, queue, body)}")
+        print(f"astray: {publish(channel, 'no-such-queue', 'astray')}")
+
+
+if __name__ == "__main__":
+    main()
