@@ -82,10 +82,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         outcome: list[tuple[AMQPError | None, Any]] = []
         with _Inside(self):
             start(lambda error, result: outcome.append((error, result)))
-            # Sent at once, most of what has no answer is done without a turn of the reactor.
-            self.core.flush()
-            if not outcome:
-                self.wait_for(name, lambda: bool(outcome))
+            self.wait_for(name, lambda: bool(outcome))
         error, result = outcome[0]
         if error is not None:
             raise error
@@ -107,6 +104,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         spins = self._spins
         spins.depth += 1
         try:
+            # Sent at once, most of what has no answer is done without a turn of the reactor.
+            self.core.flush()
             while not done():
                 left = None if deadline is None else deadline - self.reactor.time()
                 if left is not None and left <= 0 and turned:
@@ -203,14 +202,12 @@ class SyncChannel(Scope, Facade, ChannelOperations):
         core, connection = self.core, self.connection
         if not core.writable or not core.is_open or (operation is _PUBLISH and core.is_confirming):
             return self._perform(operation, args, kwargs)
-        # Done when its bytes have gone to the kernel: they do so here, mostly, without a turn of the reactor.
         with _Inside(connection):
             result = operation(core, *args, **kwargs)
-            connection.core.flush()
-            if connection.core.unsent:
-                connection.wait_for(operation.__name__, lambda: not (connection.core.unsent and core.is_open))
-                if not core.is_open:
-                    raise core.closed_error()
+            # Done when its bytes have gone to the kernel.
+            connection.wait_for(operation.__name__, lambda: not (connection.core.unsent and core.is_open))
+            if not core.is_open:
+                raise core.closed_error()
         return result
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:

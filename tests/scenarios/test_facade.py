@@ -233,3 +233,14 @@ def test_asyncore_loop_drives_the_consumers(broker: Any, protocol: str) -> None:
     asyncore.loop()
     assert got == [b"0", b"1", b"2"]
     assert not asyncore.socket_map
+
+
+def test_a_handler_does_not_come_amid_the_call_that_gave_rise_to_it(connection: Any, ch: Any, queue: str) -> None:
+    """The call sends what made the channel unwritable, so it is writable again before the answer comes."""
+    told: list[bool] = []
+    ch.add_writable_handler(lambda channel: told.append(channel.writable))
+    assert ch.core.basic_publish("", queue, b"x" * 300_000) is False
+    ch.queue_declare(queue, passive=True)
+    assert told == []
+    assert connection.drain_events(20)
+    assert told == [True]
