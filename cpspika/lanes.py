@@ -11,9 +11,10 @@ the bytes and see that all that is printed on it matches. Either is one call of 
 the general road decodes five arguments, walks through two state tables and makes an object for each frame. What a form
 says (tag, exchange, routing key, properties) was decoded once, and its messages share it.
 
-A form is kept for what repeats: the client's publishes for each exchange, routing key and properties of a channel; a
-consumer's deliveries for each channel and tag; the broker's for the same two, the other way round. A message that
-differs from the last in its printed part has a new form made for it, which costs little more than reading it by itself.
+Out, a channel and a consumer keep the form of their last message; the method frames, which cost most to make, are kept
+in a book that the channels of a link share. In, a link keeps a form for each consumer, or for each method frame of a
+publish. A message that differs from the last in its printed part has a new form made for it, which costs little more
+than reading it by itself. No book grows beyond a bound, however many channels and keys there are.
 The lanes take only what they can take as it is: an open channel, a body of one frame. Anything else, and whatever looks
 different in any way, is left as it is for the road, to read and to judge.
 
@@ -34,7 +35,7 @@ from .frames import BODY, HEADER, METHOD
 from .message import Envelope, Message
 
 BASIC = 60
-KEPT = 4096  # forms that a lane keeps; past that its book begins anew
+KEPT = 4096  # entries of a book; past that it begins anew
 SMALL = 16384  # bytes up to which copying a body into one piece is cheaper than handing it on by itself
 
 DELIVER = b"\0\x3c\0\x3c"  # class and method
@@ -73,9 +74,10 @@ def _heads(number: int, encoded: bytes) -> tuple[bytes, bytes]:
 
 
 class Road(Protocol):
-    """The link: what the lane leaves to it."""
+    """The link: what the lane leaves to it. `publish_frames`: method frames by channel, exchange and routing key."""
 
     frame_max: int
+    publish_frames: dict[Any, bytes]
 
     def send_content(
         self, number: int, name: str, arguments: dict[str, Any], properties: bytes, body: bytes
@@ -88,14 +90,16 @@ class SendLane:
 
     __slots__ = (
         "_ack",
+        "_empty",
         "_encoded",
         "_exchange",
         "_filled",
-        "_form",
-        "_forms",
+        "_first",
         "_key",
+        "_last",
         "_most",
         "_number",
+        "_pack",
         "_road",
         "_size",
         "place",
@@ -106,13 +110,13 @@ class SendLane:
         self._number = number
         self._road = road
         self._most = (road.frame_max or _NO_LIMIT) - _ROOM
-        self._forms: dict[Any, _Blank] = {}
         self._ack = _prefix.pack(METHOD, number, 13) + _ACK[4:]
-        # The last form, and what it is filled with up to the body.
+        # The last form: what it is known by, its printed parts, the whole of a message without a body, and what it is
+        # filled with up to the body.
         self._exchange = self._key = self._encoded = _NONE
+        self._pack: Callable[..., bytes]
+        self._first = self._last = self._empty = self._filled = b""
         self._size = -1
-        self._form: _Blank
-        self._filled = b""
 
     def publish(self, exchange: str, routing_key: str, encoded: bytes, body: bytes) -> Pieces:
         """The pieces of a publish without flags. `encoded`: its properties, as they stand in a header. What cannot be
@@ -121,37 +125,38 @@ class SendLane:
         if size > self._most or self.place.state != "open":
             return self._by_road(exchange, routing_key, encoded, body)
         # The same objects, mostly: a comparison of strings would cost more than all that follows.
-        if routing_key is not self._key or exchange is not self._exchange or encoded is not self._encoded:
-            if not self._turn_to(exchange, routing_key, encoded):
-                return self._by_road(exchange, routing_key, encoded, body)
-            self._size = -1
+        if (
+            routing_key is not self._key or exchange is not self._exchange or encoded is not self._encoded
+        ) and not self._turn_to(exchange, routing_key, encoded):
+            return self._by_road(exchange, routing_key, encoded, body)
         if size != self._size:
-            pack, first, last, empty = self._form
             if not size:
-                return [empty]
-            self._size, self._filled = size, pack(first, size, last, size)
+                return [self._empty]
+            self._size, self._filled = size, self._pack(self._first, size, self._last, size)
         if size <= SMALL:
             return [b"%b%b\xce" % (self._filled, body)]
         return [self._filled, body, b"\xce"]
 
     def _turn_to(self, exchange: str, routing_key: str, encoded: bytes) -> bool:
         """Has another form before it; False where there is none."""
-        wanted = exchange, routing_key, encoded
+        if len(encoded) > self._most:
+            return False
+        frames, wanted = self._road.publish_frames, (self._number, exchange, routing_key)
         try:
-            form = self._forms.get(wanted)
+            method = frames.get(wanted)
         except TypeError:
             return False  # no str at all; the road says so in better words
-        if form is None:
-            if len(encoded) > self._most:
-                return False
+        if method is None:
             arguments = {"exchange": exchange, "routing_key": routing_key}
-            before, last = _heads(self._number, encoded)
-            first = self._road.send(self._number, "basic.publish", arguments) + before
-            if len(self._forms) >= KEPT:
-                self._forms.clear()
-            empty = b"%b\0\0\0\0\0\0\0\0%b\xce" % (first, encoded)
-            form = self._forms[wanted] = _form(len(first), None, len(last)).pack, first, last, empty
-        self._exchange, self._key, self._encoded, self._form = exchange, routing_key, encoded, form
+            method = self._road.send(self._number, "basic.publish", arguments)
+            if len(frames) >= KEPT:
+                frames.clear()
+            frames[wanted] = method
+        before, self._last = _heads(self._number, encoded)
+        self._first = method + before
+        self._pack = _form(len(self._first), None, len(self._last)).pack
+        self._empty = b"%b\0\0\0\0\0\0\0\0%b\xce" % (self._first, encoded)
+        self._exchange, self._key, self._encoded, self._size = exchange, routing_key, encoded, -1
         return True
 
     def _by_road(self, exchange: str, routing_key: str, encoded: bytes, body: bytes) -> Pieces:
@@ -169,9 +174,6 @@ class SendLane:
 
 
 Pieces = list[bytes] | list[bytes | memoryview]
-_Blank = tuple[Callable[..., bytes], bytes, bytes, bytes]
-"""A form to be filled in: its `pack`, what is printed before the body's size and after it, and the whole of a message
-without a body."""
 _NONE: Any = object()
 _NO_LIMIT = 2**31
 _ROOM = 32  # what a frame of a content needs beside its body or properties, generously
@@ -289,32 +291,22 @@ class ReceiveLane:
             if begin <= end:
                 tag, middle, size, last, again = form.unpack(buffer, known)
                 stop = begin + size
-                if middle == form.middle and last == form.last and size == again and stop < end:
+                if middle == form.middle and last == form.last and size == again <= self._most and stop < end:
                     place = form.place
-                    if (
-                        buffer[stop] == 0xCE
-                        and size <= self._most
-                        and place.state == "open"
-                        and place.content == "none"
-                    ):
+                    if buffer[stop] == 0xCE and place.state == "open" and place.content == "none":
                         return form.number, Message(form.envelope, tag, buffer[begin:stop]), stop + 1
             return self._otherwise(buffer, at, end, known)
         return self._acknowledged(buffer, at, end) or self._learn(buffer, at, end, known, DELIVER)
 
     def _otherwise(self, buffer: bytes, at: int, end: int, known: int) -> Found | None:
         """No delivery like the last of its consumer: perhaps like an earlier one with its exchange and routing key."""
+        name = buffer[at:known]
         method_end = at + 7 + int.from_bytes(buffer[at + 3 : at + 7], "big")
-        form = self._routes.get(buffer[at:known] + buffer[known + 8 : method_end])
-        if form is not None and known + form.size <= end:
-            tag, middle, size, last, again = form.unpack(buffer, known)
-            begin = known + form.size
-            stop = begin + size
-            if middle == form.middle and last == form.last and size == again <= self._most and stop < end:
-                place = form.place
-                if buffer[stop] == 0xCE and place.state == "open" and place.content == "none":
-                    self._forms[buffer[at:known]] = form
-                    return form.number, Message(form.envelope, tag, buffer[begin:stop]), stop + 1
-        return self._learn(buffer, at, end, known, DELIVER)
+        form = self._routes.get(name + buffer[known + 8 : method_end])
+        if form is None or form is self._forms[name]:
+            return self._learn(buffer, at, end, known, DELIVER)
+        self._forms[name] = form
+        return self._delivery(buffer, at, end)
 
     def _publish(self, buffer: bytes, at: int, end: int) -> Found | None:
         if end - at < _LEAST_PUBLISH:
@@ -327,14 +319,9 @@ class ReceiveLane:
             if begin <= end:
                 middle, size, last, again = form.unpack(buffer, known)
                 stop = begin + size
-                if middle == form.middle and last == form.last and size == again and stop < end:
+                if middle == form.middle and last == form.last and size == again <= self._most and stop < end:
                     place = form.place
-                    if (
-                        buffer[stop] == 0xCE
-                        and size <= self._most
-                        and place.state == "open"
-                        and place.content == "none"
-                    ):
+                    if buffer[stop] == 0xCE and place.state == "open" and place.content == "none":
                         return form.number, Message(form.envelope, 0, buffer[begin:stop]), stop + 1
             return self._learn(buffer, at, end, known, PUBLISH)
         return self._acknowledged(buffer, at, end) or self._learn(buffer, at, end, known, PUBLISH)
@@ -376,38 +363,27 @@ class ReceiveLane:
             return None
         if max(size, header_size, body_size) > self._most:
             return None
-        return self._found(buffer, at, known, (method_end, header, header_end), (body, after), number, place)
-
-    def _found(
-        self,
-        buffer: bytes,
-        at: int,
-        known: int,
-        frames: tuple[int, int, int],
-        body: tuple[int, int],
-        number: int,
-        place: Place,
-    ) -> Found | None:
-        method_end, header, header_end = frames
-        tagged = self.take == self._delivery
         encoded = buffer[header + 12 : header_end]
-        tag, begin = (_size(buffer, known)[0], known + 8) if tagged else (0, known)
-        if tagged:
+        tag, envelope = 0, None
+        if method is DELIVER:
+            tag, begin = _size(buffer, known)[0], known + 8
             envelope = _delivered(buffer[at + 11 : known], buffer[begin:method_end], encoded)
         else:
+            begin = known
             envelope = _published(buffer[at + 11 : method_end], encoded)
         if envelope is None:
             return None
-        form = _Printed(
-            number, place, envelope, buffer[begin : header + 4], buffer[header + 12 : header_end + 4], tagged
-        )
+        middle, last = buffer[begin : header + 4], buffer[header + 12 : header_end + 4]
+        self._keep(buffer[at:known], _Printed(number, place, envelope, middle, last, method is DELIVER))
+        if method is DELIVER:
+            self._routes[buffer[at:known] + buffer[begin:method_end]] = self._forms[buffer[at:known]]
+        return number, Message(envelope, tag, buffer[body:after]), after + 1
+
+    def _keep(self, name: bytes, form: _Printed) -> None:
         if len(self._forms) + len(self._routes) >= KEPT:
             self._forms.clear()
             self._routes.clear()
-        self._forms[buffer[at:known]] = form
-        if tagged:
-            self._routes[buffer[at:known] + buffer[begin:method_end]] = form
-        return number, Message(envelope, tag, buffer[slice(*body)]), body[1] + 1
+        self._forms[name] = form
 
 
 _LEAST_DELIVERY = 55  # bytes with nothing in it but a body of one

@@ -80,6 +80,7 @@ class Link:
         self._peer = "S" if role == "client" else "C"
         self._channels: dict[int, _Channel] = {}
         self._reader = frames.FrameReader(UNTUNED_FRAME_MAX, in_parts=True)
+        self.publish_frames: dict[Any, bytes] = {}
         self._lane = ReceiveLane(self._channels, role == "client")
         self._lane.set_limit(UNTUNED_FRAME_MAX)
         self._blamed = b""  # class and method of the last method that arrived
@@ -132,9 +133,8 @@ class Link:
             while self.state != "closed":
                 taken = take(buffer, at, end) if not (self._deaf or reader.left) else None
                 if taken is not None:
-                    begin = at
+                    self._blamed = buffer[at + 7 : at + 11]
                     number, event, at = taken
-                    self._blamed = buffer[begin + 7 : begin + 11]
                     yield number, event
                     continue
                 found = reader.next(buffer, at)

@@ -91,12 +91,13 @@ def test_a_body_beyond_what_is_copied_is_handed_on_as_it_is() -> None:
     assert any(chunk is body for chunk in consumer.deliver(1, False, Envelope("basic.publish"), body))
 
 
-def test_the_forms_that_are_kept_do_not_grow_without_end() -> None:
-    pair = opened()
-    lane, server = pair.client.lane(1), pair.server
+def test_what_is_kept_does_not_grow_without_end_however_many_channels_and_properties() -> None:
+    pair = opened(channels=3)
+    ways, server = [pair.client.lane(number) for number in (1, 2, 3)], pair.server
     for number in range(3 * lanes.KEPT):
-        server.receive(b"".join(lane.publish("", f"q{number}", b"\0\0", b"x")))
-    assert len(lane._forms) <= lanes.KEPT
+        encoded = encode_properties({"message_id": str(number)})
+        server.receive(b"".join(ways[number % 3].publish("", f"q{number}", encoded, b"x")))
+    assert len(pair.client.publish_frames) <= lanes.KEPT
     assert len(server._lane._forms) <= lanes.KEPT
 
 
@@ -112,7 +113,8 @@ def test_a_channel_that_is_not_open_is_refused_by_the_lane_too() -> None:
 
 
 def test_a_mistake_leaves_nothing_in_the_book() -> None:
-    lane = opened().client.lane(1)
+    link = opened().client
+    lane = link.lane(1)
     for _ in range(2):
         with pytest.raises(errors.InvalidArgument):
             lane.publish("", "k" * 256, b"\0\0", b"x")
@@ -120,7 +122,7 @@ def test_a_mistake_leaves_nothing_in_the_book() -> None:
             lane.publish("", 5, b"\0\0", b"x")  # type: ignore[arg-type]
         with pytest.raises(errors.InvalidArgumentType):
             lane.publish("", [], b"\0\0", b"x")  # type: ignore[arg-type]
-    assert not lane._forms
+    assert not link.publish_frames
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------
