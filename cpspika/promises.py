@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from .channel import Channel
 from .connection import Connection, connect
@@ -37,6 +37,7 @@ OnClose = Callable[[Any, AMQPError | None], object]
 """on_close(connection, err) of `connect`, with a style's connection."""
 
 S = TypeVar("S", bound="_Scope")
+T = TypeVar("T")
 
 
 class Promises(Protocol):
@@ -56,7 +57,7 @@ class Promises(Protocol):
         """Runs the coroutine (or generator) that a user's callback returned."""
 
 
-class _Scope(Facade):
+class _Scope:
     """A context manager that closes what it is at the end."""
 
     async def __aenter__(self: S) -> S:
@@ -66,10 +67,32 @@ class _Scope(Facade):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self.close()
+            await self.aclose()
         except AMQPError:
             if error is None:
                 raise  # else the error that is under way tells more
+
+    async def aclose(self) -> None:
+        closing: Any = self
+        await closing.close()
+
+
+class Block(Generic[T]):
+    """Makes an awaitable promise of a connection, or of a channel, a context manager: it waits for the opening, and
+    closes what was opened at the block's end."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> T:
+        promise: Any = self
+        opened: T = await promise
+        return opened
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        promise: Any = self
+        await promise.result().__aexit__(kind, error, trace)
 
 
 class PromisingConnection(_Scope, ConnectionFacade):
@@ -102,7 +125,7 @@ class PromisingConnection(_Scope, ConnectionFacade):
         return called_by_the_core
 
 
-class PromisingChannel(_Scope):
+class PromisingChannel(_Scope, Facade):
     """A channel whose operations return promises. To be inherited together with the operations."""
 
     def __init__(self, connection: PromisingConnection, core: Channel):
@@ -232,7 +255,7 @@ class _Arrived:
         self.messages.clear()
 
 
-class Messages:
+class Messages(_Scope):
     """The messages of a consumer, one after another; `PromisingChannel.consume` makes them. Several tasks may share
     one. Also an asynchronous context manager, which ends when the consumer is known to be cancelled."""
 
@@ -293,18 +316,6 @@ class Messages:
             self._close()(settle)
             await promise
 
-    async def __aenter__(self) -> Messages:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self.aclose()
-        except AMQPError:
-            if error is None:
-                raise
-
     def _close(self) -> Callable[[Settle], object]:
         """Ends the iteration; what is still to be done about the consumer."""
         self._closed = True
@@ -337,11 +348,10 @@ def promised_connection(
     reactor: Reactor,
     targets: Sequence[ConnectionParameters],
     on_close: OnClose | None = None,
-    begun: Callable[[Connection], object] | None = None,
-) -> Any:
-    """A promise of a connection; make(core) makes its facade. on_close(connection, err) as of `connect`. begun(core) is
-    called at once: whoever gives up the promise may close it, and need not wait for the opening to be over."""
-    promise, settle = promises.make(lambda facade: facade.core.close(on_done=_ignore))
+) -> tuple[Any, Connection]:
+    """A promise of a connection, and the core's, which is opening: whoever gives up the promise may close it, and need
+    not wait. make(core) makes its facade. on_close(connection, err) as of `connect`."""
+    promise, settle = promises.make(lambda facade: give_up(facade.core))
     facades: list[Any] = []
 
     def connected(err: AMQPError | None, core: Connection | None) -> None:
@@ -353,10 +363,12 @@ def promised_connection(
         if on_close is not None and facades:
             run_callback(promises, on_close, facades[0], err)
 
-    core = connect(reactor, targets, connected, closed if on_close is not None else None)
-    if begun is not None:
-        begun(core)
-    return promise
+    return promise, connect(reactor, targets, connected, closed if on_close is not None else None)
+
+
+def give_up(core: Connection) -> None:
+    """Hangs up on a connection that nobody waits for any more."""
+    core.close(on_done=_ignore)
 
 
 def unwanted(operation: Callable[..., Any], *asked: Any) -> GiveBack | None:

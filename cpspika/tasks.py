@@ -23,15 +23,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from threading import local
-from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
-from .channel import Channel
 from .connection import Connection
 from .continuations import check_callable
 from .doors import Target, all_targets, thread_reactor
 from .errors import AMQPError, InvalidArgumentType, LocalError
-from .promises import GiveBack, PromisingChannel, PromisingConnection, Settle, promised_connection
+from .promises import Block, GiveBack, PromisingChannel, PromisingConnection, Settle, give_up, promised_connection
 from .reactor import Reactor
 from .task_operations import ChannelOperations, ConnectionOperations
 
@@ -47,7 +45,7 @@ class Cancelled(Exception):
     """Raised at the yield of a task that was cancelled, and by whoever waits for it."""
 
 
-class Promise(Generic[T]):
+class Promise(Block[T], Generic[T]):
     """What an operation will come to. In a task: `yield` or `await` it. Elsewhere: `then`."""
 
     __slots__ = ("_asked_for", "_give_back", "_state", "_value", "_waiting", "reactor")
@@ -154,16 +152,6 @@ class Promise(Generic[T]):
         return self.result()
 
     __iter__ = __await__
-
-    async def __aenter__(self) -> T:
-        """Of a connection's or a channel's promise: waits for the opening, and closes it at the block's end."""
-        return await self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        opened: Any = self.result()
-        await opened.__aexit__(kind, error, trace)
 
     def __del__(self) -> None:
         if self._state == _BROKEN and not self._asked_for and not isinstance(self._value, Cancelled):
@@ -331,15 +319,14 @@ class Promises:
         promise.hush()
 
 
+class TaskChannel(PromisingChannel, ChannelOperations):
+    """A channel whose operations return promises for tasks. `core`: the Channel below."""
+
+
 class TaskConnection(PromisingConnection, ConnectionOperations):
     """A connection whose operations return promises for tasks. `core`: the Connection below."""
 
-    def _channel_facade(self, core: Channel) -> TaskChannel:
-        return TaskChannel(self, core)
-
-
-class TaskChannel(PromisingChannel, ChannelOperations):
-    """A channel whose operations return promises for tasks. `core`: the Channel below."""
+    channels = TaskChannel
 
 
 def connect(
@@ -352,11 +339,9 @@ def connect(
     def facade(core: Connection) -> TaskConnection:
         return TaskConnection(promises, core)
 
-    cores: list[Connection] = []
-    promise: Promise[TaskConnection] = promised_connection(
-        promises, facade, promises.reactor, all_targets(target, options), on_close, cores.append
-    )
-    promise.when_settled(lambda: cores[0].close(on_done=lambda err, _: None) if promise.given_up else None)
+    promise: Promise[TaskConnection]
+    promise, core = promised_connection(promises, facade, promises.reactor, all_targets(target, options), on_close)
+    promise.when_settled(lambda: give_up(core) if promise.given_up else None)
     return promise
 
 

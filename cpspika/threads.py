@@ -38,7 +38,7 @@ from .doors import Target, all_targets
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
 from .facade import ConnectionFacade, Facade, Scope
 from .message import Message
-from .promises import unwanted
+from .promises import give_up, unwanted
 from .thread_messages import Messages
 from .thread_operations import ChannelOperations, ConnectionOperations
 from .workers import Workers
@@ -155,7 +155,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         try:
             self.wait("connect", begin)
         except BaseException:
-            self.reactor.inside(self.core.close, on_done=_ignore)
+            self.reactor.inside(give_up, self.core)
             raise
 
     # --- the thread that turns the reactor ----------------------------------------------------------------------------
@@ -350,10 +350,6 @@ def _tell(on_error: Callable[[BaseException], object], error: BaseException) -> 
 def _hook(error: BaseException) -> None:
     told = type(error), error, error.__traceback__, threading.current_thread()
     threading.excepthook(threading.ExceptHookArgs(told))
-
-
-def _ignore(err: AMQPError | None, result: Any) -> None:
-    pass
 
 
 _PUBLISH = Channel.basic_publish

@@ -21,14 +21,12 @@ import asyncio
 import inspect
 from collections.abc import Callable, Generator
 from functools import partial
-from types import TracebackType
 from typing import Any, TypeVar
 
-from ..channel import Channel
 from ..connection import Connection
 from ..doors import Target, all_targets
 from ..errors import AMQPError, InvalidArgumentType, LocalError
-from ..promises import GiveBack, PromisingChannel, PromisingConnection, Settle, promised_connection
+from ..promises import Block, GiveBack, PromisingChannel, PromisingConnection, Settle, give_up, promised_connection
 from .asyncio_operations import ChannelOperations, ConnectionOperations
 from .asyncio_reactor import AsyncioReactor
 
@@ -36,7 +34,7 @@ T = TypeVar("T")
 OnAsyncioClose = Callable[["AsyncioConnection", AMQPError | None], object]
 
 
-class Wanted(asyncio.Future[T]):
+class Wanted(Block[T], asyncio.Future[T]):
     """The Future of something that must not get lost: a message, a consumer, a channel, a connection. Of the latter two
     it is an asynchronous context manager as well, which awaits the opening first."""
 
@@ -60,15 +58,6 @@ class Wanted(asyncio.Future[T]):
             raise
 
     __iter__ = __await__
-
-    async def __aenter__(self) -> T:
-        return await self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        opened: Any = self.result()
-        await opened.__aexit__(kind, error, trace)
 
 
 def _settle(future: asyncio.Future[Any], err: AMQPError | None, result: Any) -> None:
@@ -131,15 +120,14 @@ class _Promises:
             self._reactor.failed(error, "a callback of cpspika's, a coroutine, raised", task=task)
 
 
+class AsyncioChannel(PromisingChannel, ChannelOperations):
+    """A channel whose operations return Futures. `core`: the Channel below."""
+
+
 class AsyncioConnection(PromisingConnection, ConnectionOperations):
     """A connection whose operations return Futures. `core`: the Connection below; `reactor`: its AsyncioReactor."""
 
-    def _channel_facade(self, core: Channel) -> AsyncioChannel:
-        return AsyncioChannel(self, core)
-
-
-class AsyncioChannel(PromisingChannel, ChannelOperations):
-    """A channel whose operations return Futures. `core`: the Channel below."""
+    channels = AsyncioChannel
 
 
 def connect(target: Target, *, on_close: OnAsyncioClose | None = None, **options: Any) -> Wanted[AsyncioConnection]:
@@ -156,17 +144,13 @@ def connect(target: Target, *, on_close: OnAsyncioClose | None = None, **options
     if any(each.via is None for each in targets):
         reactor.check_sockets()
     promises = _Promises(reactor)
-    cores: list[Connection] = []
 
     def facade(core: Connection) -> AsyncioConnection:
         return AsyncioConnection(promises, core)
 
-    def given_up(future: asyncio.Future[Any]) -> None:
-        if future.cancelled():
-            cores[0].close(on_done=lambda err, _: None)
-
-    promise: Wanted[AsyncioConnection] = promised_connection(promises, facade, reactor, targets, on_close, cores.append)
-    promise.add_done_callback(given_up)
+    promise: Wanted[AsyncioConnection]
+    promise, core = promised_connection(promises, facade, reactor, targets, on_close)
+    promise.add_done_callback(lambda future: give_up(core) if future.cancelled() else None)
     return promise
 
 

@@ -16,7 +16,6 @@ from math import inf
 from typing import Any, TypeVar
 
 from .. import tasks
-from ..connection import Connection
 from ..doors import Target, all_targets
 from ..promises import OnClose, PromisingChannel, PromisingConnection, promised_connection
 from .guest_reactor import GuestReactor
@@ -99,17 +98,18 @@ class TrioConnection(PromisingConnection, ConnectionOperations):
 @asynccontextmanager
 async def connect(target: Target, *, on_close: OnClose | None = None, **options: Any) -> AsyncIterator[TrioConnection]:
     """A connection (see `cpspika.connect`). Errors come out as they are, in an ExceptionGroup if they are several."""
-    targets, cores = all_targets(target, options), list[Connection]()
+    targets = all_targets(target, options)
     try:
         async with trio.open_nursery() as nursery:
             reactor = TrioReactor(nursery)
             promises = tasks.Promises(reactor, Promise, lambda coroutine: nursery.start_soon(lambda: coroutine))
             make = partial(TrioConnection, promises)
+            promise, core = promised_connection(promises, make, reactor, targets, on_close)
             try:
-                async with await promised_connection(promises, make, reactor, targets, on_close, cores.append) as conn:
+                async with await promise as conn:
                     yield conn
             finally:
-                cores[0].abort()
+                core.abort()
                 reactor.turn()  # which tells those who wait
                 reactor.scope.cancel()
     except BaseException as error:

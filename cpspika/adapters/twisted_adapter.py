@@ -27,13 +27,12 @@ try:
 except ImportError as missing:
     raise ImportError(f"no Twisted ({missing}); install it with: pip install 'cpspika[twisted]'") from None
 
-from ..channel import Channel
 from ..connection import Connection
 from ..continuations import check_callable
 from ..doors import Target, all_targets
 from ..errors import AMQPError, InvalidArgument, InvalidArgumentType
 from ..parameters import ConnectionParameters
-from ..promises import GiveBack, PromisingChannel, PromisingConnection, Settle, promised_connection
+from ..promises import GiveBack, PromisingChannel, PromisingConnection, Settle, give_up, promised_connection
 from ..reactor import Reactor, TransportOwner
 from .twisted_endpoint import EndpointTransport
 from .twisted_operations import ChannelOperations, ConnectionOperations
@@ -107,24 +106,6 @@ class _Promises:
         return self.reactor.quiet().addCallback(lambda _: result)
 
 
-class TwistedConnection(PromisingConnection, ConnectionOperations):
-    """A connection whose operations return Deferreds. `core`: the Connection below."""
-
-    promises: _Promises
-
-    def _channel_facade(self, core: Channel) -> TwistedChannel:
-        return TwistedChannel(self, core)
-
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        promise = super()._perform(operation, args, kwargs)
-        if operation is Connection.close:
-            promise.addBoth(self.promises.when_quiet)
-        return promise
-
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return super()._callback(self.promises.caller(function))
-
-
 class TwistedChannel(PromisingChannel, ChannelOperations):
     """A channel whose operations return Deferreds. `core`: the Channel below."""
 
@@ -135,6 +116,22 @@ class TwistedChannel(PromisingChannel, ChannelOperations):
 
     def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
         return super()._handler(self._promises.caller(function))
+
+
+class TwistedConnection(PromisingConnection, ConnectionOperations):
+    """A connection whose operations return Deferreds. `core`: the Connection below."""
+
+    channels = TwistedChannel
+    promises: _Promises
+
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        promise = super()._perform(operation, args, kwargs)
+        if operation is Connection.close:
+            promise.addBoth(self.promises.when_quiet)
+        return promise
+
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return super()._callback(self.promises.caller(function))
 
 
 def connect(
@@ -160,12 +157,12 @@ def connect(
 
     def failed(failure: Failure) -> Any:
         if isinstance(failure.value, CancelledError):
-            begun[0].close(on_done=lambda err, _: None)
+            give_up(core)
         return promises.when_quiet(failure)
 
-    begun: list[Connection] = []
     on_close = None if on_close is None else promises.caller(on_close)
-    promise: Deferred[TwistedConnection] = promised_connection(promises, facade, on, targets, on_close, begun.append)
+    promise: Deferred[TwistedConnection]
+    promise, core = promised_connection(promises, facade, on, targets, on_close)
     return promise.addErrback(failed)
 
 
