@@ -31,6 +31,12 @@ IDLE = object()
 """What a call returns that told nobody anything: the turn may still wait for more."""
 
 
+def once(call: Call) -> Call:
+    """Makes the call the first time, and nothing after that."""
+    left = [call]
+    return lambda: left.pop()() if left else None
+
+
 class Endpoint(NamedTuple):
     """Where to connect. `ssl`: an ssl.SSLContext, or None. `via`: makes the transport in a way of its own, without name
     or address: via(reactor, owner)."""
@@ -215,14 +221,10 @@ class PlainReactor(ABC):
         """Keeps `run` from ending for want of work, until the function that is returned is called: for work that is
         under way outside the reactor, in another thread."""
         self._held += 1
-        held = [True]
+        return once(self._release)
 
-        def release() -> None:
-            if held:
-                held.clear()
-                self._held -= 1
-
-        return release
+    def _release(self) -> None:
+        self._held -= 1
 
     def run(self) -> None:
         outer, self._running, self._stopped = self._running, True, False

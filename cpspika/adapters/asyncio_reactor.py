@@ -16,8 +16,8 @@ from threading import get_ident
 from typing import Any
 
 from ..errors import ConcurrentUse, LocalError
-from ..reactor import Acceptor, Call, Endpoint, TransportOwner
-from .sockets import SocketListener, SocketTransport, Watched, resolve
+from ..reactor import Call, once
+from .sockets import Watched, WatchesSockets
 
 
 class _Timer:
@@ -47,7 +47,7 @@ class _Timer:
         return call
 
 
-class AsyncioReactor:
+class AsyncioReactor(WatchesSockets):
     """Drives any number of connections on an asyncio loop: the one given, else the one that is running here, else a new
     one of its own, which `close` closes.
 
@@ -132,18 +132,7 @@ class AsyncioReactor:
 
     # --- sockets ------------------------------------------------------------------------------------------------------
 
-    def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
-        # Not the loop's getaddrinfo: at its end asyncio.run waits for that one's threads, a dead name server or not.
-        resolve(self, endpoint, on_done)
-
-    def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
-        self.check_sockets()
-        return SocketTransport.connect(self, endpoint, address, owner)
-
-    def listen(self, host: str, port: int, acceptor: Acceptor) -> SocketListener:
-        """Accepts connections at host and port (0: a free one)."""
-        self.check_sockets()
-        return SocketListener(self, host, port, acceptor)
+    # `resolve` is not the loop's getaddrinfo, for whose threads asyncio.run waits at its end, dead name server or not.
 
     def check_sockets(self) -> None:
         """LocalError: this loop cannot watch sockets."""
@@ -183,15 +172,11 @@ class AsyncioReactor:
     def hold(self) -> Call:
         """Keeps `run` from ending for want of work, until the function that is returned is called."""
         self._held += 1
-        held = [True]
+        return once(self._release)
 
-        def release() -> None:
-            if held:
-                held.clear()
-                self._held -= 1
-                self._look_whether_over()
-
-        return release
+    def _release(self) -> None:
+        self._held -= 1
+        self._look_whether_over()
 
     def run(self) -> None:
         """Runs the loop until `stop`, or until nothing of ours is left that could call back; what else lives in the

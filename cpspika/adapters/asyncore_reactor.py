@@ -13,11 +13,10 @@ import math
 import select
 import threading
 import warnings
-from collections.abc import Callable
 from typing import Any
 
-from ..reactor import Acceptor, Call, Endpoint, PlainReactor, Timer, TransportOwner
-from .sockets import SocketListener, SocketTransport, Watched, resolve
+from ..reactor import Call, PlainReactor, Timer
+from .sockets import Watched, WatchesSockets
 from .waker import Waker
 
 
@@ -95,7 +94,7 @@ class _WakerEntry(Waker):
     handle_error = _Entry.handle_error
 
 
-class AsyncoreReactor(PlainReactor):
+class AsyncoreReactor(WatchesSockets, PlainReactor):
     """Drives any number of connections, beside whatever else lives in `map` (asyncore's own by default)."""
 
     def __init__(self, map: dict[int, Any] | None = None):
@@ -106,16 +105,6 @@ class AsyncoreReactor(PlainReactor):
         self._waker: _WakerEntry | None = None
         self._alarm: tuple[float, threading.Timer] | None = None
         self._waiting = False  # in our own _poll
-
-    def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
-        resolve(self, endpoint, on_done)
-
-    def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
-        return SocketTransport.connect(self, endpoint, address, owner)
-
-    def listen(self, host: str, port: int, acceptor: Acceptor) -> SocketListener:
-        """Accepts connections at host and port (0: a free one)."""
-        return SocketListener(self, host, port, acceptor)
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
         entry = self._entries.get(fd)

@@ -13,14 +13,13 @@ from contextlib import suppress
 from functools import partial
 from math import inf
 from threading import get_ident
-from typing import Any
 
 from ..errors import LocalError
-from ..reactor import Acceptor, Call, Endpoint, PlainReactor, Timer, TransportOwner
-from .sockets import SocketListener, SocketTransport, Watched, resolve
+from ..reactor import Call, PlainReactor, Timer
+from .sockets import Watched, WatchesSockets
 
 
-class GuestReactor(PlainReactor):
+class GuestReactor(WatchesSockets, PlainReactor):
     """Drives any number of connections in the loop of the thread that makes it. A kind of it fills the holes, and has
     `turn` called after each `_wake`, and when `patience` is over.
 
@@ -93,16 +92,6 @@ class GuestReactor(PlainReactor):
         pass  # the loop does
 
     # --- sockets ------------------------------------------------------------------------------------------------------
-
-    def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
-        resolve(self, endpoint, on_done)
-
-    def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
-        return SocketTransport.connect(self, endpoint, address, owner)
-
-    def listen(self, host: str, port: int, acceptor: Acceptor) -> SocketListener:
-        """Accepts connections at host and port (0: a free one)."""
-        return SocketListener(self, host, port, acceptor)
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
         self._want(fd, False, read, watched.on_readable)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import selectors
-from collections.abc import Callable
-from typing import Any
 
-from ..reactor import Acceptor, Endpoint, PlainReactor, TransportOwner
-from .sockets import SocketListener, SocketTransport, Watched, resolve
+from ..reactor import PlainReactor
+from .sockets import Watched, WatchesSockets
 from .waker import Waker
 
 
-class SelectReactor(PlainReactor):
+class SelectReactor(WatchesSockets, PlainReactor):
     """Drives any number of connections in one thread."""
 
     def __init__(self) -> None:
@@ -23,16 +21,6 @@ class SelectReactor(PlainReactor):
         self._waker = Waker()
         self._selector.register(self._waker.fileno(), selectors.EVENT_READ)
         self._watched: set[int] = set()
-
-    def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
-        resolve(self, endpoint, on_done)
-
-    def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
-        return SocketTransport.connect(self, endpoint, address, owner)
-
-    def listen(self, host: str, port: int, acceptor: Acceptor) -> SocketListener:
-        """Accepts connections at host and port (0: a free one)."""
-        return SocketListener(self, host, port, acceptor)
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
         events = read * selectors.EVENT_READ | write * selectors.EVENT_WRITE

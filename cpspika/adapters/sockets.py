@@ -385,6 +385,25 @@ class SocketTransport:
             owner.transport_lost(error)
 
 
+class WatchesSockets:
+    """What a reactor that is a `Watcher` can do by that alone; for it to inherit."""
+
+    def check_sockets(self) -> None:
+        """LocalError: the loop that this reactor lives on cannot watch sockets."""
+
+    def resolve(self: Any, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
+        resolve(self, endpoint, on_done)
+
+    def open(self: Any, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
+        self.check_sockets()
+        return SocketTransport.connect(self, endpoint, address, owner)
+
+    def listen(self: Any, host: str, port: int, acceptor: Acceptor) -> SocketListener:
+        """Accepts connections at host and port (0: a free one)."""
+        self.check_sockets()
+        return SocketListener(self, host, port, acceptor)
+
+
 class SocketListener:
     """Accepts connections at an address, for an acceptor. `host` and `port`: where it listens."""
 

@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
 from ..errors import ConcurrentUse, LocalError
-from ..reactor import IDLE, Acceptor, Call, Endpoint, Timer, TransportOwner
-from .sockets import SocketListener, SocketTransport, Watched, resolve
+from ..reactor import IDLE, Call, Timer, once
+from .sockets import Watched, WatchesSockets
 
 ROUNDS = 4  # of calls that calls of the turn gave rise to; the rest waits for the next turn
 
@@ -96,7 +96,7 @@ class _Timer:
             self._reactor.timers -= 1
 
 
-class TwistedReactor:
+class TwistedReactor(WatchesSockets):
     """Fulfils `reactor.Reactor` on one of Twisted's (`twisted`; by default the installed one).
 
     on_error(exception) is called with what a callback raises; where it is None, that is logged, or leaves `run_once`.
@@ -209,14 +209,10 @@ class TwistedReactor:
     def hold(self) -> Call:
         """Keeps `run` from ending for want of work, until the function that is returned is called."""
         self._held += 1
-        held = [True]
+        return once(self._release)
 
-        def release() -> None:
-            if held:
-                held.clear()
-                self._held -= 1
-
-        return release
+    def _release(self) -> None:
+        self._held -= 1
 
     def run(self) -> None:
         """Turns a reactor that isn't running until `stop`, or until nothing of ours is left that could call back.
@@ -275,20 +271,9 @@ class TwistedReactor:
 
     # --- sockets ------------------------------------------------------------------------------------------------------
 
-    def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
-        # In a thread of its own: Twisted's pool of threads would be left behind in the reactor.
-        resolve(self, endpoint, on_done)
+    # `resolve` is in a thread of its own: Twisted's pool of threads would be left behind in the reactor.
 
-    def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
-        self._check_watches()
-        return SocketTransport.connect(self, endpoint, address, owner)
-
-    def listen(self, host: str, port: int, acceptor: Acceptor) -> SocketListener:
-        """Accepts connections at host and port (0: a free one)."""
-        self._check_watches()
-        return SocketListener(self, host, port, acceptor)
-
-    def _check_watches(self) -> None:
+    def check_sockets(self) -> None:
         if not IReactorFDSet.providedBy(self.twisted):
             raise LocalError(
                 f"{type(self.twisted).__name__} watches no sockets for others (it is no IReactorFDSet): connect with "
