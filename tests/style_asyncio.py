@@ -9,7 +9,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from styles import PATIENCE, Asking, Operation, Scenario, Style, Until
+from styles import PATIENCE, Asking, Operation, Scenario, Style, perform
 
 from cpspika.adapters import asyncio_adapter
 from cpspika.facade import Facade
@@ -31,24 +31,7 @@ class AsyncioStyle(Style):
         return Operation(None, opened)
 
     def run(self, steps: Scenario) -> None:
-        self._loop.run_until_complete(self._perform(steps))
-
-    async def _perform(self, steps: Scenario) -> None:
-        step: Callable[[], Any] = partial(steps.send, None)
-        while True:
-            try:
-                wanted = step()
-            except StopIteration:
-                return
-            if isinstance(wanted, Until):
-                await _until(wanted.condition)
-                step = partial(steps.send, None)
-            elif isinstance(wanted, list):
-                futures = [_begin(operation) for operation in wanted]
-                step = partial(steps.send, [await _outcome(future) for future in futures])
-            else:
-                outcome = await _outcome(_begin(wanted))
-                step = partial(steps.throw if isinstance(outcome, Exception) else steps.send, outcome)
+        self._loop.run_until_complete(perform(steps, _outcome, _until))
 
     def close(self) -> None:
         super().close()
@@ -66,18 +49,11 @@ async def _until(condition: Callable[[], Any]) -> None:
         await asyncio.sleep(0.002)
 
 
-def _begin(operation: Operation) -> Any:
+async def _outcome(promise: Any) -> Any:
+    if isinstance(promise, Exception):
+        return promise
     try:
-        return operation.call()
-    except Exception as mistake:
-        return mistake
-
-
-async def _outcome(begun: Any) -> Any:
-    if isinstance(begun, Exception):
-        return begun
-    try:
-        result = await asyncio.wait_for(begun, PATIENCE)
+        result = await asyncio.wait_for(promise, PATIENCE)
     except asyncio.TimeoutError as late:
         raise AssertionError(f"nothing came for {PATIENCE:g} s") from late
     except Exception as error:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from styles import PATIENCE, Asking, Operation, Scenario, Style, Until
+from styles import PATIENCE, Asking, Operation, Scenario, Style, perform
 
 from cpspika.facade import Facade
 
@@ -38,30 +37,7 @@ class TrioStyle(Style):
 
     async def _perform(self, steps: Scenario) -> None:
         async with AsyncExitStack() as self._blocks:
-            step: Callable[[], Any] = partial(steps.send, None)
-            while True:
-                try:
-                    wanted = step()
-                except StopIteration:
-                    return
-                step = await self._next(steps, wanted)
-
-    async def _next(self, steps: Scenario, wanted: Any) -> Callable[[], Any]:
-        if isinstance(wanted, Until):
-            await _until(wanted.condition)
-            return partial(steps.send, None)
-        asked = [_asked(operation) for operation in (wanted if isinstance(wanted, list) else [wanted])]
-        outcomes = [await _outcome(promise) for promise in asked]
-        if isinstance(wanted, list):
-            return partial(steps.send, outcomes)
-        return partial(steps.throw if isinstance(outcomes[0], Exception) else steps.send, outcomes[0])
-
-
-def _asked(operation: Operation) -> Any:
-    try:
-        return operation.call()
-    except Exception as mistake:
-        return mistake
+            await perform(steps, _outcome, _until)
 
 
 async def _outcome(promise: Any) -> Any:

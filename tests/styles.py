@@ -22,7 +22,7 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -295,6 +295,35 @@ class SyncStyle(Style):
 
 def _asking(result: Any, reactor: Any) -> Any:
     return Asking(result, reactor) if isinstance(result, (cpspika.Channel, cpspika.Connection, Facade)) else result
+
+
+def begun(operation: Operation) -> Any:
+    """What an operation hands back, to be awaited; or the mistake that it raised."""
+    try:
+        return operation.call()
+    except Exception as mistake:
+        return mistake
+
+
+async def perform(
+    steps: Scenario, outcome: Callable[[Any], Awaitable[Any]], until: Callable[[Callable[[], Any]], Awaitable[None]]
+) -> None:
+    """Runs a scenario where one awaits: outcome(what was begun) is the result, or the error."""
+    step: Callable[[], Any] = partial(steps.send, None)
+    while True:
+        try:
+            wanted = step()
+        except StopIteration:
+            return
+        if isinstance(wanted, Until):
+            await until(wanted.condition)
+            step = partial(steps.send, None)
+        elif isinstance(wanted, list):
+            together = [begun(operation) for operation in wanted]
+            step = partial(steps.send, [await outcome(each) for each in together])
+        else:
+            told = await outcome(begun(wanted))
+            step = partial(steps.throw if isinstance(told, Exception) else steps.send, told)
 
 
 STYLES: dict[str, Callable[..., Style]] = {

@@ -196,6 +196,25 @@ def test_an_operation_after_the_link_was_lost_is_refused(operation: Operation) -
         assert "the network failed" in said(done.error)
 
 
+def test_an_abort_tells_whoever_waits_in_order_and_says_nothing_to_the_broker() -> None:
+    world, channel = a_channel_with_a_consumer()
+    log: list[str] = []
+    channel.queue_declare("q", on_done=lambda error, ok: log.append(f"declare: {type(error).__name__}"))
+    channel.basic_get("q", on_done=lambda error, message: log.append(f"get: {type(error).__name__}"))
+    world.settle()
+    world.peer.expect("queue.declare")
+    world.peer.expect("basic.get")
+    world.connection.abort()
+    world.connection.abort()
+    assert (log, world.connection.is_open) == ([], False), "never inside the call"
+    world.settle()
+    assert log == ["declare: ChannelClosed", "get: ChannelClosed"]
+    assert [type(reason).__name__ for reason in world.closed] == ["ConnectionClosed"]
+    assert "aborted" in said(world.connection.close_reason)
+    with pytest.raises(AssertionError, match="nothing more"):
+        world.peer.expect("connection.close")
+
+
 @named
 def test_an_operation_without_on_done_is_carried_out_all_the_same(operation: Operation) -> None:
     world, channel = a_channel_with_a_consumer()
