@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .channel import Channel
-from .errors import AMQPError
+from .errors import AMQPError, ConsumerCancelled
 from .message import Message
 
 S = TypeVar("S", bound="Scope")
@@ -75,6 +75,13 @@ class ConnectionFacade(Facade):
         if value is not None and value is getattr(self, "core", None):
             return self
         return value
+
+
+def why_over(core: Channel, tag: str | None, cancelled: bool) -> AMQPError:
+    """Why a consumer's iterator has no more messages, though nobody closed it."""
+    if cancelled:
+        return ConsumerCancelled(f"the broker cancelled consumer {tag!r}, as when its queue is deleted")
+    return core.close_reason or core.closed_error()
 
 
 def is_void(arguments: list[Any]) -> bool:

@@ -23,8 +23,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from .channel import Channel
 from .connection import Connection, connect
-from .errors import AMQPError, ConsumerCancelled
-from .facade import ConnectionFacade, Facade
+from .errors import AMQPError
+from .facade import ConnectionFacade, Facade, why_over
 from .lifting import dressed, oneways
 from .message import Message
 from .parameters import ConnectionParameters
@@ -55,6 +55,18 @@ class Promises(Protocol):
 
     def spawn(self, coroutine: Any) -> object:
         """Runs the coroutine (or generator) that a user's callback returned."""
+
+
+class Kept(dict[Any, Any]):
+    """Promises that are kept, by result; make(result) makes one. They are shared: to ask for one changes nothing about
+    it."""
+
+    def __init__(self, make: Callable[[Any], Any]):
+        self._make = make
+
+    def __missing__(self, result: Any) -> Any:
+        promise = self[result] = self._make(result)
+        return promise
 
 
 class _Scope:
@@ -279,12 +291,8 @@ class Messages(_Scope):
                 raise StopAsyncIteration
             if not self._started:
                 await self._start()
-            elif arrived.cancelled:
-                raise ConsumerCancelled(
-                    f"the broker cancelled consumer {self.consumer_tag!r}, as when its queue is deleted"
-                )
-            elif not core.is_open:
-                raise core.close_reason or core.closed_error()
+            elif arrived.cancelled or not core.is_open:
+                raise why_over(core, self.consumer_tag, bool(arrived.cancelled))
             else:
                 promise, settle = self.channel._promises.make()
                 arrived.waiting.append(settle)

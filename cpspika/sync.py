@@ -20,8 +20,8 @@ from typing import Any
 from .channel import Channel
 from .connection import Connection, connect
 from .continuations import describe, place
-from .errors import AMQPError, ConcurrentUse, ConsumerCancelled, OperationTimeout
-from .facade import ConnectionFacade, Facade, Scope, is_void
+from .errors import AMQPError, ConcurrentUse, OperationTimeout
+from .facade import ConnectionFacade, Facade, Scope, is_void, why_over
 from .message import Message
 from .parameters import ConnectionParameters
 from .reactor import Reactor
@@ -260,10 +260,8 @@ class SyncChannel(Scope, Facade, ChannelOperations):
                     connection.spin(lambda: bool(waiting or ended) or not self.core.is_open, patience)
                 if waiting:
                     yield waiting.popleft()
-                elif ended:
-                    raise ConsumerCancelled(f"the broker cancelled consumer {tag!r}, as when its queue is deleted")
-                elif not self.core.is_open:
-                    raise self.core.close_reason or self.core.closed_error()
+                elif ended or not self.core.is_open:
+                    raise why_over(self.core, tag, bool(ended))
                 else:
                     return
         finally:

@@ -29,7 +29,7 @@ from .connection import Connection
 from .continuations import check_callable
 from .doors import Target, all_targets, thread_reactor
 from .errors import AMQPError, InvalidArgumentType, LocalError
-from .promises import Block, GiveBack, PromisingChannel, PromisingConnection, Settle, give_up, promised_connection
+from .promises import Block, GiveBack, Kept, PromisingChannel, PromisingConnection, Settle, give_up, promised_connection
 from .reactor import Reactor
 from .task_operations import ChannelOperations, ConnectionOperations
 
@@ -283,19 +283,6 @@ def _is_work(value: Any) -> bool:
     return hasattr(value, "send") and hasattr(value, "throw")
 
 
-class _Kept(dict[Any, Promise[Any]]):
-    """Promises that are kept, by result. They are shared: to ask for one changes nothing about it."""
-
-    def __init__(self, reactor: Reactor):
-        self.reactor = reactor
-
-    def __missing__(self, result: Any) -> Promise[Any]:
-        promise: Promise[Any] = Promise(self.reactor)
-        promise.settle(None, result)
-        self[result] = promise
-        return promise
-
-
 class Promises:
     """Tasks' promises, of one reactor (see `promises.Promises`). Other loops' promises may be of a `kind` of their own,
     whose `__await__` waits there, and callbacks' coroutines run as that loop's do: `spawn(coroutine)`."""
@@ -307,13 +294,18 @@ class Promises:
         spawn: Callable[[Any], object] | None = None,
     ):
         self.reactor = reactor
-        self.kept = _Kept(reactor).__getitem__
+        self.kept = Kept(self._keep).__getitem__
         self._kind = kind
         self.spawn = spawn or partial(Task, reactor)
 
     def make(self, give_back: GiveBack | None = None) -> tuple[Promise[Any], Settle]:
         promise = self._kind(self.reactor, give_back)
         return promise, promise.settle
+
+    def _keep(self, result: Any) -> Promise[Any]:
+        promise, settle = self.make()
+        settle(None, result)
+        return promise
 
     def hush(self, promise: Promise[Any]) -> None:
         promise.hush()

@@ -9,8 +9,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from .channel import Channel
-from .errors import ConsumerCancelled, UnknownConsumerTag
-from .facade import Scope
+from .errors import UnknownConsumerTag
+from .facade import Scope, why_over
 from .message import Message
 
 
@@ -46,10 +46,7 @@ class Messages(Scope):
         arrived.queue.put(None)  # the other threads that iterate shall hear of it too
         if arrived.closed:
             raise StopIteration
-        if arrived.cancelled:
-            tag = self.consumer_tag
-            raise ConsumerCancelled(f"the broker cancelled consumer {tag!r}, as when its queue is deleted")
-        raise core.close_reason or core.closed_error()
+        raise why_over(core, self.consumer_tag, arrived.cancelled)
 
     def close(self) -> None:
         """Cancels the consumer, and gives back what came and wasn't handed out. Every thread's iteration ends."""

@@ -26,7 +26,16 @@ from typing import Any, TypeVar
 from ..connection import Connection
 from ..doors import Target, all_targets
 from ..errors import AMQPError, InvalidArgumentType, LocalError
-from ..promises import Block, GiveBack, PromisingChannel, PromisingConnection, Settle, give_up, promised_connection
+from ..promises import (
+    Block,
+    GiveBack,
+    Kept,
+    PromisingChannel,
+    PromisingConnection,
+    Settle,
+    give_up,
+    promised_connection,
+)
 from .asyncio_operations import ChannelOperations, ConnectionOperations
 from .asyncio_reactor import AsyncioReactor
 
@@ -74,25 +83,13 @@ def _look_at_error(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-class _Kept(dict[Any, "asyncio.Future[Any]"]):
-    """Futures that are done, by result. They are shared: to await one changes nothing about it."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop):
-        self._loop = loop
-
-    def __missing__(self, result: Any) -> asyncio.Future[Any]:
-        future = self[result] = self._loop.create_future()
-        future.set_result(result)
-        return future
-
-
 class _Promises:
     """asyncio's promises, on one loop."""
 
     def __init__(self, reactor: AsyncioReactor):
         self._reactor = reactor
         self._loop = reactor.loop
-        self.kept = _Kept(reactor.loop).__getitem__
+        self.kept = Kept(self._keep).__getitem__
         self._tasks: set[asyncio.Task[Any]] = set()  # the loop itself holds them weakly
 
     def make(self, give_back: GiveBack | None = None) -> tuple[asyncio.Future[Any], Settle]:
@@ -101,6 +98,11 @@ class _Promises:
             return future, partial(_settle, future)
         wanted: Wanted[Any] = Wanted(give_back, self._loop)
         return wanted, wanted.settle
+
+    def _keep(self, result: Any) -> asyncio.Future[Any]:
+        future, settle = self.make()
+        settle(None, result)
+        return future
 
     def hush(self, promise: asyncio.Future[Any]) -> None:
         promise.add_done_callback(_look_at_error)
