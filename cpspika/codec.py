@@ -1,7 +1,9 @@
 """Compiles the rows of `spec` into encoders and decoders of one version.
 
-A row becomes a list of steps, each the reader or writer of a type; a run of bits becomes one step, since they share
-octets (0-9-1 §4.2.5.2). A row is compiled when it is first used: a program needs few of them, and import stays cheap.
+A row is written out as the function that somebody would write by hand who had to encode that one method, or to decode
+it, and Python compiles that: numbers and bits that lie side by side are one call of `struct`, and what isn't given is
+put in as the bytes that it would become. A run of bits shares octets (0-9-1 §4.2.5.2). It is done when a row is
+first used: a program needs few of them, and import stays cheap.
 """
 
 from __future__ import annotations
@@ -76,8 +78,8 @@ class Codec:
         self.classes = {row.class_index: row for row in spec.load(version)}
         self.by_name = {method.name: method for row in self.classes.values() for method in row.methods}
         self.by_index = {(method.class_index, method.method_index): method for method in self.by_name.values()}
-        self._encoders: dict[str, Callable[[dict[str, Any]], bytes]] = {}
-        self._decoders: dict[str, Callable[[bytes], dict[str, Any]]] = {}
+        self._encoders: dict[str, Encoder] = {}
+        self._decoders: dict[str, Decoder] = {}
 
     @staticmethod
     @cache
@@ -101,11 +103,15 @@ class Codec:
     def decode(self, payload: bytes) -> Method:
         """The method in a method frame's payload. UnknownMethodError, ProtocolSyntaxError: there is none, or it is
         malformed."""
-        row = self._row_of(payload)
-        decoder = self._decoders.get(row.name)
+        return self.decoder(self._row_of(payload).name)(payload, 4, len(payload))
+
+    def decoder(self, name: str) -> Decoder:
+        """Reads a method whose arguments begin at `at` in `data` and take all up to `end`. What lies behind that
+        doesn't change what it returns, or that it raises ProtocolSyntaxError."""
+        decoder = self._decoders.get(name)
         if decoder is None:
-            decoder = self._decoders[row.name] = _decoder(row.name, row.arguments, 4)
-        return Method(row.name, decoder(payload))
+            decoder = self._decoders[name] = _decoder(self.row(name))
+        return decoder
 
     def _row_of(self, payload: bytes) -> spec.Method:
         if len(payload) < 4:
@@ -116,43 +122,44 @@ class Codec:
             raise UnknownMethodError(f"AMQP {self.version} has no method {index[1]} in class {index[0]}")
         return row
 
-    def _encoder(self, row: spec.Method) -> Callable[[dict[str, Any]], bytes]:
-        head = _index.pack(row.class_index, row.method_index)
-        steps = _write_steps(row.arguments, self.version)
+    def _encoder(self, row: spec.Method) -> Encoder:
+        scope: dict[str, Any] = {
+            **_WRITE,
+            "table": partial(fields.write_table, dialect=self.version),
+            "octets": _OCTETS,
+        }
+        parts = [repr(_index.pack(row.class_index, row.method_index))]
+        for run in _runs(row.arguments):
+            if isinstance(run, list):
+                bits = (f"({1 << place} if given.get({name!r}) else 0)" for place, name in enumerate(run))
+                parts.append(f"octets[{' | '.join(bits)}]")
+            else:
+                empty = scope[run.type](run.name, _DEFAULTS.get(run.type, 0))
+                parts.append(f"{run.type}({run.name!r}, given[{run.name!r}]) if {run.name!r} in given else {empty!r}")
         known = {argument.name for argument in row.arguments}
 
-        def encode(arguments: dict[str, Any]) -> bytes:
-            if not arguments.keys() <= known:
-                unknown = ", ".join(sorted(arguments.keys() - known))
-                raise InvalidArgument(f"{row.name} of AMQP {self.version} has no argument {unknown}")
-            return head + b"".join([step(arguments) for step in steps])
+        def unknown(given: dict[str, Any]) -> InvalidArgument:
+            names = ", ".join(sorted(given.keys() - known))
+            return InvalidArgument(f"{row.name} of AMQP {self.version} has no argument {names}")
 
+        scope.update(known=known, unknown=unknown)
+        exec(_ENCODER.format(slots="%b" * len(parts), parts=", ".join(parts)), scope)
+        encode: Encoder = scope["encode"]
         return encode
 
 
+Encoder = Callable[[dict[str, Any]], bytes]
+Decoder = Callable[[bytes, int, int], Method]
+
+_ENCODER = """
+def encode(given):
+    if not given.keys() <= known:
+        raise unknown(given)
+    return b"{slots}" % ({parts},)
+"""
+
 _index = struct.Struct(">HH")
-
-
-def _write_steps(arguments: tuple[spec.Argument, ...], version: str) -> list[Callable[[dict[str, Any]], bytes]]:
-    steps: list[Callable[[dict[str, Any]], bytes]] = []
-    for run in _runs(arguments):
-        if isinstance(run, list):
-            steps.append(partial(_write_bits, run))
-        else:
-            write = _WRITE[run.type]
-            if run.type == "table":
-                write = partial(fields.write_table, dialect=version)
-            steps.append(partial(_write_one, write, run.name, _DEFAULTS.get(run.type, 0)))
-    return steps
-
-
-def _write_one(write: fields.Writer, name: str, default: Any, arguments: dict[str, Any]) -> bytes:
-    return write(name, arguments.get(name, default))
-
-
-def _write_bits(names: list[str], arguments: dict[str, Any]) -> bytes:
-    value = sum(1 << place for place, name in enumerate(names) if arguments.get(name))
-    return value.to_bytes((len(names) + 7) // 8, "little")
+_OCTETS = [bytes([octet]) for octet in range(256)]  # of up to eight bits; no method has more in a row
 
 
 def _runs(arguments: tuple[spec.Argument, ...]) -> list[spec.Argument | list[str]]:
@@ -168,27 +175,62 @@ def _runs(arguments: tuple[spec.Argument, ...]) -> list[spec.Argument | list[str
     return runs
 
 
-def _decoder(what: str, arguments: tuple[spec.Argument, ...], begin: int) -> Callable[[bytes], dict[str, Any]]:
-    steps = [
-        (run, fields.read_octet) if isinstance(run, list) else (run.name, _READ[run.type]) for run in _runs(arguments)
-    ]
+_LAYOUT = {"octet": "B", "short": "H", "long": "I", "longlong": "Q"}
 
-    def decode(payload: bytes) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        at = begin
-        try:
-            for names, read in steps:
-                value, at = read(payload, at)
-                if isinstance(names, list):
-                    found.update((name, bool(value >> place & 1)) for place, name in enumerate(names))
-                else:
-                    found[names] = value
-        except ProtocolSyntaxError as error:
-            raise type(error)(f"{what} is malformed: {error.text}") from None
-        if at != len(payload):
-            raise ProtocolSyntaxError(f"{what} is malformed: {len(payload) - at} bytes follow its last argument")
-        return found
 
+_DECODER = """
+def decode(data, at, end):
+    try:
+        {steps}
+    except Exception as error:
+        raise malformed(error) from None
+    if at != end:
+        raise surplus(end - at)
+    return Method({name!r}, {{{found}}})
+"""
+
+
+def _decoder(row: spec.Method) -> Decoder:
+    scope: dict[str, Any] = {**_READ, "Method": Method}
+    steps: list[str] = []
+    found: list[str] = []
+    layout, numbers = "", list[str]()  # of the numbers that lie side by side
+
+    def read_numbers() -> None:
+        nonlocal layout, numbers
+        if layout:
+            numbered = struct.Struct(">" + layout)
+            scope["unpack_" + layout] = numbered.unpack_from
+            steps.append(f"{', '.join(numbers)}, = unpack_{layout}(data, at); at += {numbered.size}")
+            layout, numbers = "", []
+
+    for place, run in enumerate(_runs(row.arguments)):
+        variable = f"v{place}"
+        if isinstance(run, list):
+            found += [f"{name!r}: {variable} & {1 << bit} != 0" for bit, name in enumerate(run)]
+        else:
+            found.append(f"{run.name!r}: {variable}")
+        code = "B" if isinstance(run, list) else _LAYOUT.get(run.type)
+        if code is not None:
+            layout, numbers = layout + code, [*numbers, variable]
+        elif isinstance(run, spec.Argument):
+            read_numbers()
+            steps.append(f"{variable}, at = {run.type}(data, at)")
+    read_numbers()
+
+    def malformed(error: Exception) -> Exception:
+        if isinstance(error, ProtocolSyntaxError):
+            return type(error)(f"{row.name} is malformed: {error.text}")
+        return surplus(-1) if isinstance(error, struct.error) else error
+
+    def surplus(size: int) -> ProtocolSyntaxError:
+        amiss = f"{size} bytes follow its last argument" if size > 0 else "it ends amid its arguments"
+        return ProtocolSyntaxError(f"{row.name} is malformed: {amiss}")
+
+    scope.update(malformed=malformed, surplus=surplus)
+    source = _DECODER.format(steps="\n        ".join(steps or ["pass"]), name=row.name, found=", ".join(found))
+    exec(source, scope)
+    decode: Decoder = scope["decode"]
     return decode
 
 

@@ -91,7 +91,9 @@ class _Line:
 
     def send(self, name: str, arguments: dict[str, Any]) -> None:
         connection = self._connection
-        connection.check_thread()
+        thread = self._reactor.thread
+        if thread is not None and thread != get_ident():
+            connection.check_thread()
         connection.write([connection.link.send(self._number, name, arguments)])
 
     def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None:
@@ -360,8 +362,7 @@ class Connection:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._agenda.append((self._handle, self.link.events(data)))
-        self._agenda.run()
+        self._agenda.take(self._handle, self.link.events(data))
 
     def _handle(self, number: int, event: Any) -> None:
         if self.link.answers:

@@ -49,22 +49,25 @@ def registration(method: F) -> F:
 
 Place = tuple[CodeType, int]
 
-_ours: dict[str, bool] = {}  # file names that were met, and whether they are the library's
+
+class _Ours(dict[str, bool]):
+    """File names that were met, and whether they are the library's."""
+
+    def __missing__(self, name: str) -> bool:
+        self[name] = ours = name.startswith(_PACKAGE)
+        return ours
+
+
+_ours = _Ours()
 
 
 def place(depth: int = 2) -> Place | None:
     """Where the program called into the library. Kept as a code object and an offset, since the line is wanted only if
     something goes wrong. `depth`: of the first frame that may be the program's."""
     frame: FrameType | None = sys._getframe(depth)
-    while frame is not None:
-        code = frame.f_code
-        ours = _ours.get(code.co_filename)
-        if ours is None:
-            ours = _ours[code.co_filename] = code.co_filename.startswith(_PACKAGE)
-        if not ours:
-            return code, frame.f_lasti
+    while frame is not None and _ours[frame.f_code.co_filename]:
         frame = frame.f_back
-    return None
+    return (frame.f_code, frame.f_lasti) if frame is not None else None
 
 
 def describe(where: Place | None) -> str | None:
@@ -103,7 +106,10 @@ class Continuation:
             self.on_done(None, result)
 
     def reply(self, reply: Any) -> None:
-        self.done(self.convert(reply) if self.convert is not None else None)
+        if self.on_done is not None:
+            self.on_done(None, self.convert(reply) if self.convert is not None else None)
+        elif self.convert is not None:
+            self.convert(reply)
 
     def fail(self, error: AMQPError) -> None:
         if self.on_done is not None:
@@ -129,7 +135,11 @@ class Request(Continuation):
         expected: tuple[str, ...] = (),
         convert: Callable[[Any], Any] | None = None,
     ):
-        super().__init__(on_done)
+        if not callable(on_done):
+            check_callable("on_done", on_done)
+        self.on_done = on_done
+        self.asked = place(3)
+        self.order = next(_order)
         self.method = method
         self.expected = expected
         self.convert = convert
@@ -180,6 +190,11 @@ class Agenda:
 
     def _resume(self) -> None:
         self._promised = False
+        self.run()
+
+    def take(self, function: Callable[..., object], each: Iterator[tuple[Any, ...]]) -> None:
+        """Adds an item, and runs what there is."""
+        self._items.append((function, each))
         self.run()
 
     def run(self) -> None:

@@ -65,9 +65,15 @@ def read_longstr(data: bytes, at: int) -> tuple[bytes, int]:
 
 
 def read_shortstr(data: bytes, at: int) -> tuple[str, int]:
-    size, at = read_octet(data, at)
     # Some publishers put other encodings into routing keys; what isn't UTF-8 must survive and go back as it came.
-    return _take(data, at, size).decode("utf-8", "surrogateescape"), at + size
+    begin = at + 1
+    try:
+        end = begin + data[at]
+    except IndexError:
+        raise _truncated(data, at, 1) from None
+    if end > len(data):
+        raise _truncated(data, begin, end - begin)
+    return data[begin:end].decode("utf-8", "surrogateescape"), end
 
 
 def read_timestamp(data: bytes, at: int) -> tuple[datetime | int, int]:
@@ -207,7 +213,7 @@ def _octets(name: str, value: Any) -> bytes:
 
 
 def write_shortstr(name: str, value: Any) -> bytes:
-    octets = _octets(name, value)
+    octets = value.encode() if value.__class__ is str and value.isascii() else _octets(name, value)
     if len(octets) > 255:
         raise InvalidArgument(f"{name} is {len(octets)} bytes long; AMQP allows 255")
     return b"%c%b" % (len(octets), octets)

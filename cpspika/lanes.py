@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Protocol
 
-from .codec import Method
+from .codec import Codec, Decoder, Method
 from .errors import ProtocolSyntaxError
 from .fields import read_shortstr, write_shortstr
 from .frames import BODY, HEADER, METHOD
@@ -40,10 +40,11 @@ SMALL = 16384  # bytes up to which copying a body into one piece is cheaper than
 
 DELIVER = b"\0\x3c\0\x3c"  # class and method
 PUBLISH = b"\0\x3c\0\x28"
-_ACK = b"\0\0\0\x0d\0\x3c\0\x50"  # size, class and method
+_ACK = b"\0\x3c\0\x50"
 _BASIC_HEADER = b"\0\x3c\0\0"  # class and weight
 _prefix = struct.Struct(">BHI")
 _header_head = struct.Struct(">BHIHH").pack  # type, channel, size, class, weight
+_method_head = struct.Struct(">BHI4s").unpack_from  # type, channel, size, class and method
 _size = struct.Struct(">Q").unpack_from
 
 
@@ -110,7 +111,7 @@ class SendLane:
         self._number = number
         self._road = road
         self._most = (road.frame_max or _NO_LIMIT) - _ROOM
-        self._ack = _prefix.pack(METHOD, number, 13) + _ACK[4:]
+        self._ack = _prefix.pack(METHOD, number, 13) + _ACK
         # The last form: what it is known by, its printed parts, the whole of a message without a body, and what it is
         # filled with up to the body.
         self._exchange = self._key = self._encoded = _NONE
@@ -178,7 +179,6 @@ _NONE: Any = object()
 _NO_LIMIT = 2**31
 _ROOM = 32  # what a frame of a content needs beside its body or properties, generously
 _ack = struct.Struct(">11sQH").pack
-_settled = struct.Struct(">H8xQB").unpack_from  # channel, tag, multiple
 
 
 class DeliverLane:
@@ -265,16 +265,23 @@ Found = tuple[int, Message | Method, int]
 class ReceiveLane:
     """The lane of one link's contents, deliveries for a client and publishes for a server, and of acknowledgements for
     either: `take(buffer, at, end)` gives what begins at `at`, where it is whole and a content has one body frame.
-    `places`: the link's channels."""
+    `places`: the link's channels. `peer`: who sends, "C" or "S", as in `spec`."""
 
-    __slots__ = ("_forms", "_most", "_places", "_routes", "take")
+    __slots__ = ("_codec", "_forms", "_methods", "_most", "_peer", "_places", "_routes", "take")
 
-    def __init__(self, places: Mapping[int, Place], is_client: bool):
+    def __init__(self, places: Mapping[int, Place], peer: str):
         self._most = 0
         self._places = places
+        self._peer = peer
+        self._codec: Codec
         self._forms: dict[bytes, _Printed] = {}
         self._routes: dict[bytes, _Printed] = {}
-        self.take: Callable[[bytes, int, int], Found | None] = self._delivery if is_client else self._publish
+        self._methods: dict[bytes, Decoder | Callable[..., None]] = {}
+        self.take: Callable[[bytes, int, int], Found | None] = self._delivery if peer == "S" else self._publish
+
+    def speak(self, codec: Codec) -> None:
+        """The version is known."""
+        self._codec = codec
 
     def set_limit(self, frame_max: int) -> None:
         """The largest frame that is taken, in bytes; 0: any."""
@@ -282,7 +289,7 @@ class ReceiveLane:
 
     def _delivery(self, buffer: bytes, at: int, end: int) -> Found | None:
         if end - at < _LEAST_DELIVERY:
-            return self._acknowledged(buffer, at, end)
+            return self._method(buffer, at, end)
         # It is known by what doesn't change while one consumer is served: all up to the end of its tag.
         known = at + 12 + buffer[at + 11]
         form = self._forms.get(buffer[at:known])
@@ -296,7 +303,7 @@ class ReceiveLane:
                     if buffer[stop] == 0xCE and place.state == "open" and place.content == "none":
                         return form.number, Message(form.envelope, tag, buffer[begin:stop]), stop + 1
             return self._otherwise(buffer, at, end, known)
-        return self._acknowledged(buffer, at, end) or self._learn(buffer, at, end, known, DELIVER)
+        return self._method(buffer, at, end) or self._learn(buffer, at, end, known, DELIVER)
 
     def _otherwise(self, buffer: bytes, at: int, end: int, known: int) -> Found | None:
         """No delivery like the last of its consumer: perhaps like an earlier one with its exchange and routing key."""
@@ -310,7 +317,7 @@ class ReceiveLane:
 
     def _publish(self, buffer: bytes, at: int, end: int) -> Found | None:
         if end - at < _LEAST_PUBLISH:
-            return self._acknowledged(buffer, at, end)
+            return self._method(buffer, at, end)
         # It is known by all of its method frame.
         known = at + 8 + int.from_bytes(buffer[at + 3 : at + 7], "big")
         form = self._forms.get(buffer[at:known])
@@ -324,17 +331,35 @@ class ReceiveLane:
                     if buffer[stop] == 0xCE and place.state == "open" and place.content == "none":
                         return form.number, Message(form.envelope, 0, buffer[begin:stop]), stop + 1
             return self._learn(buffer, at, end, known, PUBLISH)
-        return self._acknowledged(buffer, at, end) or self._learn(buffer, at, end, known, PUBLISH)
+        return self._method(buffer, at, end) or self._learn(buffer, at, end, known, PUBLISH)
 
-    def _acknowledged(self, buffer: bytes, at: int, end: int) -> Found | None:
-        """A basic.ack."""
-        if end - at < 21 or buffer[at + 3 : at + 11] != _ACK or buffer[at] != METHOD or buffer[at + 20] != 0xCE:
+    def _method(self, buffer: bytes, at: int, end: int) -> Found | None:
+        """A method that no content follows, and that leaves its channel open."""
+        if end - at < 12:
             return None
-        number, tag, bits = _settled(buffer, at + 1)
+        kind, number, size, index = _method_head(buffer, at)
+        stop = at + 7 + size
+        if kind != METHOD or stop >= end or buffer[stop] != 0xCE or size > self._most:
+            return None
         place = self._places.get(number)
         if place is None or place.state != "open" or place.content != "none":
             return None
-        return number, Method("basic.ack", {"delivery_tag": tag, "multiple": bits & 1 == 1}), at + 21
+        decode = self._methods.get(index) or self._decoder(index)
+        try:
+            event = decode(buffer, at + 11, stop)
+        except ProtocolSyntaxError:
+            return None
+        return (number, event, stop + 1) if event is not None else None
+
+    def _decoder(self, index: bytes) -> Decoder | Callable[..., None]:
+        """What reads the methods of this class and number; one that isn't the lane's gives None."""
+        row = self._codec.by_index.get((int.from_bytes(index[:2], "big"), int.from_bytes(index[2:], "big")))
+        if row is None:
+            return _left
+        theirs = row.sender in (self._peer, "B")
+        plain = theirs and not row.content and not row.name.startswith(("connection.", "channel."))
+        self._methods[index] = decoder = self._codec.decoder(row.name) if plain else _left
+        return decoder
 
     def _learn(self, buffer: bytes, at: int, end: int, known: int, method: bytes) -> Found | None:
         """Reads a message whose form isn't kept, and keeps that under the bytes up to `known`."""
@@ -384,6 +409,10 @@ class ReceiveLane:
             self._forms.clear()
             self._routes.clear()
         self._forms[name] = form
+
+
+def _left(buffer: bytes, at: int, end: int) -> None:
+    """Left to the road."""
 
 
 _LEAST_DELIVERY = 55  # bytes with nothing in it but a body of one

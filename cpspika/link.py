@@ -41,13 +41,14 @@ from .errors import (
 from .handshake import Handshake, Negotiated
 from .lanes import DeliverLane, ReceiveLane, SendLane
 from .message import PROPERTIES_AT, Message
-from .states import CHANNEL, CONNECTION, CONTENT, follow
+from .states import CONNECTION, CONTENT, follow
 
 Event = Method | Message | Negotiated | AMQPError
 Role = Literal["client", "server"]
 
 UNTUNED_FRAME_MAX = 131072  # what a peer may send before tune-ok: capability tables and tokens grow past 4096
 BODY_MAX = 2**31 - 1  # bytes of one body; brokers refuse less (RabbitMQ: 512 MiB at most)
+MIN_PAYLOAD = frames.MIN_SIZE - frames.OVERHEAD  # bytes that fit into every frame
 SILENT_TICKS = 4  # of half an interval each
 
 _content_header = struct.Struct(">HHQ")
@@ -81,7 +82,7 @@ class Link:
         self._channels: dict[int, _Channel] = {}
         self._reader = frames.FrameReader(UNTUNED_FRAME_MAX, in_parts=True)
         self.publish_frames: dict[Any, bytes] = {}
-        self._lane = ReceiveLane(self._channels, role == "client")
+        self._lane = ReceiveLane(self._channels, self._peer)
         self._lane.set_limit(UNTUNED_FRAME_MAX)
         self._blamed = b""  # class and method of the last method that arrived
         self._deaf = False
@@ -98,6 +99,7 @@ class Link:
         """Starts the handshake: a client's with the protocol header, a server's with connection.start."""
         self.version = version
         self.codec = Codec.of(version)
+        self._lane.speak(self.codec)
         self._handshake = handshake
         if self.role == "client":
             self.answers.append(frames.PROTOCOL_HEADERS[version])
@@ -130,7 +132,7 @@ class Link:
         try:
             buffer = self._reader.feed(data) if self._greeting is None else self._greet(data)
             end = len(buffer)
-            while self.state != "closed":
+            while at < end and self.state != "closed":
                 taken = take(buffer, at, end) if not (self._deaf or reader.left) else None
                 if taken is not None:
                     self._blamed = buffer[at + 7 : at + 11]
@@ -150,7 +152,8 @@ class Link:
             self._lost = isinstance(error, InvalidFrameError)
             yield from events
         else:
-            self._reader.keep(buffer, at)
+            if at < len(buffer):
+                self._reader.keep(buffer, at)
 
     def _receive_frame(self, kind: int, number: int, payload: bytes, events: list[tuple[int, Event]]) -> None:
         try:
@@ -332,7 +335,7 @@ class Link:
     # --- states -------------------------------------------------------------------------------------------------------
 
     def _step_connection(self, direction: str, name: str) -> None:
-        after = follow(CONNECTION, self.state, direction, name)
+        after = follow("connection", self.state, direction, name)
         if after is None:
             raise self._out_of_order(0, self.state, direction, name)
         if after in ("closing", "asked to close") and self.state not in ("closing", "asked to close"):
@@ -340,9 +343,11 @@ class Link:
         self.state = after
 
     def _step_channel(self, number: int, channel: _Channel, direction: str, name: str) -> None:
+        after = follow("channel", channel.state, direction, name)
+        if after == "open" == channel.state and name[:11] != "connection.":
+            return  # what nearly all do
         if name.startswith("connection."):
             raise self._out_of_order(number, "not channel 0", direction, name)
-        after = follow(CHANNEL, channel.state, direction, name)
         if after is None and direction + name == "<channel.open":
             raise UnopenedChannelError(f"CHANNEL_ERROR - second 'channel.open' seen: channel {number} is open")
         if after is None:
@@ -364,7 +369,9 @@ class Link:
     def send(self, number: int, name: str, arguments: dict[str, Any]) -> bytes:
         """The frame of a method. InvalidArgument, InvalidArgumentType: it cannot be encoded; LocalError: it cannot be
         sent now. Nothing has changed then."""
-        payload = self._sized(name, self.codec.encode(name, arguments))
+        payload = self.codec.encode(name, arguments)
+        if len(payload) > MIN_PAYLOAD:
+            self._sized(name, payload)
         if number == 0:
             self._step_connection(">", name)
         else:

@@ -184,6 +184,8 @@ class Timers:
 
     def due(self, now: float) -> Call | None:
         """Takes the earliest that is due."""
+        if not self._heap or self._heap[0][0] > now:
+            return None
         when = self.next()
         if when is None or when > now:
             return None
@@ -246,19 +248,21 @@ class PlainReactor(ABC):
         outer, self.thread = self._enter()
         try:
             # A turn that had calls to make doesn't wait: they may have done what the caller turns the reactor for.
-            timeout = 0 if self._run_ready() else timeout
+            if self._ready and self._run_ready():
+                timeout = 0
             self._poll(self._patience(timeout))
             now = self.time()
             while (call := self._timers.due(now)) is not None:
                 self.call(call)
-            self._run_ready()
+            if self._ready:
+                self._run_ready()
         finally:
             self.thread = outer
 
     def _enter(self) -> tuple[int | None, int]:
         """The thread that is inside already (this one, in a nested turn), and this one."""
         me = threading.get_ident()
-        if self.thread not in (None, me):
+        if self.thread is not None and self.thread != me:
             raise ConcurrentUse(
                 "another thread is inside this reactor; give each thread its own, or use call_soon_threadsafe"
             )
@@ -271,17 +275,21 @@ class PlainReactor(ABC):
         due = self._timers.next()
         if due is None:
             return timeout
-        until = max(0.0, due - self.time())
-        return until if timeout is None else min(until, timeout)
+        until = due - self.time()
+        if timeout is not None and timeout < until:
+            return timeout
+        return until if until > 0 else 0
 
     def _run_ready(self) -> int:
         """Makes the calls that wait; how many of them may have told somebody something."""
         # Those that are added meanwhile wait for the next round: one that repeats itself must not keep the socket out.
         ready = self._ready
         made = 0
+        guarded = self.on_error is not None
         for _ in range(len(ready)):
             if ready:  # a nested turn may have taken them
-                made += self.call(ready.popleft()) is not IDLE
+                call = ready.popleft()
+                made += (self.call(call) if guarded else call()) is not IDLE
         return made
 
     def forked(self) -> None:

@@ -10,6 +10,8 @@ Replies to what was asked before a close still come while the close is under way
 
 from __future__ import annotations
 
+from functools import cache
+
 Table = dict[str, dict[str, str]]
 
 CONNECTION: Table = {
@@ -68,9 +70,14 @@ CONTENT: Table = {
 _NAMED_ONLY = frozenset(("channel.open", "channel.open-ok", "channel.close-ok"))
 
 
-def follow(table: Table, state: str, direction: str, name: str) -> str | None:
-    """The state after the event, or None where it is out of order. `direction`: ">" sent, "<" received."""
-    rows = table[state]
+_TABLES = {"connection": CONNECTION, "channel": CHANNEL}
+
+
+@cache  # of what there are some thousands of at most; it is asked at each method
+def follow(table: str, state: str, direction: str, name: str) -> str | None:
+    """The state after the event, or None where it is out of order. `table`: "connection" or "channel". `direction`: ">"
+    sent, "<" received. `name`: of a method that `spec` has."""
+    rows = _TABLES[table][state]
     after = rows.get(direction + name) or rows.get(name)
     if after is None and name not in _NAMED_ONLY:
         after = rows.get(direction + "*") or rows.get("*")

@@ -75,37 +75,44 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         self.wait("connect", begin)
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.wait(operation.__name__, lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done))
+        return self.wait(operation.__name__, operation, self.core, *args, **kwargs)
 
-    def wait(self, name: str, start: Callable[[Callable[[Any, Any], None]], object]) -> Any:
-        """Calls start(on_done) and turns the reactor until it is called; returns the result or raises the error."""
+    def wait(self, name: str, start: Callable[..., object], /, *args: Any, **kwargs: Any) -> Any:
+        """Calls `start` with these arguments and an on_done, and turns the reactor until that is called; returns the
+        result or raises the error. `name`: of the operation."""
         outcome: list[tuple[AMQPError | None, Any]] = []
-        with _Inside(self):
-            start(lambda error, result: outcome.append((error, result)))
-            self.wait_for(name, lambda: bool(outcome))
+        self.enter()
+        try:
+            start(*args, **kwargs, on_done=lambda error, result: outcome.append((error, result)))
+            self.wait_for(name, outcome.__len__)
+        finally:
+            self.lock.release()
         error, result = outcome[0]
         if error is not None:
             raise error
         return self._outward(result)
 
-    def wait_for(self, name: str, done: Callable[[], bool]) -> None:
-        """Turns the reactor until `done`, for the operation of this name."""
-        if not self.spin(done, self.timeout, finish=True):
+    def wait_for(self, name: str, done: Callable[[], object], flush: bool = False) -> None:
+        """Turns the reactor until `done`, for the operation of this name; with `flush` what it wrote is sent first."""
+        if not self.spin(done, self.timeout, finish=True, flush=flush):
             late = OperationTimeout(f"no answer within {self.timeout:g} s")
             raise late.of(name, describe(place()))
 
-    def spin(self, done: Callable[[], bool], timeout: float | None, finish: bool = False) -> bool:
+    def spin(
+        self, done: Callable[[], object], timeout: float | None, finish: bool = False, flush: bool = False
+    ) -> bool:
         """Turns the reactor until `done`, putting by the user's callbacks; False if that took longer than `timeout`
         seconds. An exception that comes out of the reactor meanwhile is raised; with `finish` not before it is done, so
-        that an operation isn't left half-way."""
+        that an operation isn't left half-way. With `flush` what is to be sent is sent at once, which may be all that is
+        needed."""
         deadline = None if timeout is None else self.reactor.time() + timeout
         strays: list[Exception] = []
         turned = False
         spins = self._spins
         spins.depth += 1
         try:
-            # Sent at once, most of what has no answer is done without a turn of the reactor.
-            self.core.flush()
+            if flush:
+                self.core.flush()
             while not done():
                 left = None if deadline is None else deadline - self.reactor.time()
                 if left is not None and left <= 0 and turned:
@@ -121,13 +128,22 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                         break
         finally:
             spins.depth -= 1
-            if spins.depth == 0:
+            if spins.depth == 0 and spins.behind:
                 behind, spins.behind = spins.behind, {}
                 for connection in behind:
                     self.reactor.call_soon(connection._catch_up)
         if strays:
             raise strays[0]
-        return done()
+        return bool(done())
+
+    def enter(self) -> None:
+        """Takes the lock for this thread's stay inside the connection; whoever comes in while another is inside gets
+        ConcurrentUse."""
+        if not self.lock.acquire(blocking=False):
+            raise ConcurrentUse(
+                "another thread is inside this connection: hold connection.lock around each use, "
+                "or give each thread its own"
+            )
 
     # --- callbacks ----------------------------------------------------------------------------------------------------
 
@@ -194,9 +210,7 @@ class SyncChannel(Scope, Facade, ChannelOperations):
         self._stopped = False
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.connection.wait(
-            operation.__name__, lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done)
-        )
+        return self.connection.wait(operation.__name__, operation, self.core, *args, **kwargs)
 
     def _hand_over(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         core, connection = self.core, self.connection
@@ -205,7 +219,8 @@ class SyncChannel(Scope, Facade, ChannelOperations):
         with _Inside(connection):
             result = operation(core, *args, **kwargs)
             # Done when its bytes have gone to the kernel.
-            connection.wait_for(operation.__name__, lambda: not (connection.core.unsent and core.is_open))
+            # Sent at once, it mostly is without a turn of the reactor.
+            connection.wait_for(operation.__name__, lambda: not (connection.core.unsent and core.is_open), flush=True)
             if not core.is_open:
                 raise core.closed_error()
         return result
@@ -244,10 +259,8 @@ class SyncChannel(Scope, Facade, ChannelOperations):
         ended: list[str] = []
         options: dict[str, Any] = {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}
 
-        def start(on_done: Any) -> None:
-            self.core.basic_consume(queue, waiting.append, on_cancel=ended.append, on_done=on_done, **options)
-
-        tag = self.connection.wait("basic_consume", start)
+        callbacks = {"on_message": waiting.append, "on_cancel": ended.append}
+        tag = self.connection.wait("basic_consume", self.core.basic_consume, queue, **callbacks, **options)
         return self._messages(tag, waiting, ended, inactivity_timeout, no_ack)
 
     def _messages(
@@ -276,19 +289,15 @@ _PUBLISH = Channel.basic_publish
 
 
 class _Inside:
-    """A thread's stay inside a connection."""
+    """A thread's stay inside a connection, as a block."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_connection",)
 
     def __init__(self, connection: SyncConnection):
-        self._lock = connection.lock
+        self._connection = connection
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            raise ConcurrentUse(
-                "another thread is inside this connection: hold connection.lock around each use, "
-                "or give each thread its own"
-            )
+        self._connection.enter()
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._connection.lock.release()

@@ -54,7 +54,10 @@ class BlockingReactor(PlainReactor):
         if waker:
             self._waker.drain()
         if readable and transport is not None:
-            self.call(transport.on_readable)
+            if self.on_error is None:
+                transport.on_readable()
+            else:
+                self.call(transport.on_readable)
         if writable and transport is not None and transport.socket is not None:
             self.call(transport.on_writable)
 
