@@ -626,16 +626,7 @@ class Channel:
     # --- what arrives -------------------------------------------------------------------------------------------------
 
     def handle(self, event: Method | Message | AMQPError) -> None:
-        """Takes what the link received for this channel."""
-        if event.__class__ is Message and event.envelope.name == "basic.deliver":
-            # Most of all that arrives; the rest is told apart below.
-            consumer = self._consumers.get(event.envelope.consumer_tag)  # type: ignore[arg-type]
-            if consumer is not None and self.is_open:
-                event.channel = self.face
-                consumer.on_message(event)
-            else:
-                self._undeliverable(event)
-            return
+        """Takes what the link received for this channel, but deliveries that came alike."""
         if isinstance(event, AMQPError):
             self._fail_and_close(event)
             return
@@ -651,6 +642,22 @@ class Channel:
         elif not self._overtakes(event):
             waited = f"; {self._pending[0].method} is waiting" if self._pending else ""
             self.unexpected(f"{event.name} on channel {self.number}, which nobody asked for{waited}")
+
+    def deliveries(self, messages: list[Message]) -> Each:
+        """What is to be called for deliveries to one consumer: most of all that arrives."""
+        consumer = self._consumers.get(messages[0].envelope.consumer_tag)  # type: ignore[arg-type]
+        if consumer is None:
+            self._undeliverable(messages[0])
+            return
+        on_message, face = consumer.on_message, self.face
+        for message in messages:
+            if not self.is_open:
+                break
+            message.channel = face
+            yield on_message, message
+
+    def _on_deliver(self, message: Message) -> None:
+        self.in_turn([self.deliveries([message])])
 
     def _overtakes(self, event: Method | Message) -> bool:
         """RabbitMQ answers basic.consume and basic.cancel by way of the queue, so the reply to a later request may come
@@ -801,6 +808,7 @@ _OVERTAKEN = frozenset(("basic.consume", "basic.cancel"))
 _HANDLERS: dict[str, Callable[[Channel, Any], None]] = {
     "basic.ack": Channel._on_publish_settled,
     "basic.nack": Channel._on_publish_settled,
+    "basic.deliver": Channel._on_deliver,
     "basic.return": Channel._on_return,
     "basic.cancel": Channel._on_cancel,
     "channel.flow": Channel._on_flow,

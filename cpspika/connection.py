@@ -362,16 +362,22 @@ class Connection:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._agenda.take(self._handle, self.link.events(data))
+        self._agenda.take(self._arrived(data))
 
-    def _handle(self, number: int, event: Any) -> None:
-        if self.link.answers:
-            self._write_answers()
-        channel = self._channels.get(number)
-        if channel is not None:
-            channel.handle(event)
-        elif not number:
-            self._handle_own(event)
+    def _arrived(self, data: bytes) -> Each:
+        """What is to be called for what arrived."""
+        link, channels = self.link, self._channels
+        for number, event in link.runs(data):
+            if link.answers:
+                self._write_answers()
+            channel = channels.get(number)
+            if channel is None:
+                if not number:
+                    yield self._handle_own, event
+            elif event.__class__ is list:
+                yield from channel.deliveries(event)
+            else:
+                yield channel.handle, event
 
     def _handle_own(self, event: Event) -> None:
         if isinstance(event, Method):

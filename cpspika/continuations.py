@@ -159,8 +159,8 @@ def refuse(on_done: OnDone[Any] | None, error: AMQPError, method: str, call_soon
 class Agenda:
     """What has arrived and what is to be called for it, in one order.
 
-    An item is a call, or a function and an iterator: the function is called with each tuple that the iterator gives,
-    which is asked for the next when the one before has been dealt with. A call may give rise to others (the reply that
+    An item is a call, or an iterator of them, each a function and its argument, which is asked for the next when the
+    one before has been dealt with. A call may give rise to others (the reply that
     ends a channel settles all that waits on it): these go to the front, before whatever arrived later. Each is taken
     off before it is made, and whenever more may be left, the rest is promised to the reactor first. So one that raises,
     or that turns the reactor itself and waits there for the next, holds nothing up.
@@ -174,13 +174,13 @@ class Agenda:
         self._items: deque[Any] = deque()
         self._promised = False
 
-    def append(self, item: Call | Each) -> None:
+    def append(self, item: Call) -> None:
         """Adds an item behind everything else."""
         self._items.append(item)
 
     def first(self, items: Iterable[Call | Each]) -> None:
         """Puts items before everything else: their turn is when the present call returns, or in the next turn."""
-        self._items.extendleft(reversed(list(items)))
+        self._items.extendleft(reversed([item if callable(item) else (item,) for item in items]))
         self._promise()
 
     def _promise(self) -> None:
@@ -192,9 +192,9 @@ class Agenda:
         self._promised = False
         self.run()
 
-    def take(self, function: Callable[..., object], each: Iterator[tuple[Any, ...]]) -> None:
+    def take(self, each: Each) -> None:
         """Adds an item, and runs what there is."""
-        self._items.append((function, each))
+        self._items.append((each,))
         self.run()
 
     def run(self) -> None:
@@ -207,11 +207,10 @@ class Agenda:
                     self._promise()
                 item()
                 continue
-            function, each = item
-            for arguments in each:
+            for function, argument in item[0]:
                 if not self._promised:
                     self._promise()
-                function(*arguments)
+                function(argument)
                 if item is not (items[0] if items else None):
                     break  # something comes before the rest; or a nested turn saw to that already
             else:
@@ -220,4 +219,4 @@ class Agenda:
                 self._after()
 
 
-Each = tuple[Callable[..., object], Iterator[tuple[Any, ...]]]
+Each = Iterator[tuple[Callable[[Any], object], Any]]

@@ -13,12 +13,14 @@ says (tag, exchange, routing key, properties) was decoded once, and its messages
 
 Out, a channel and a consumer keep the form of their last message; the method frames, which cost most to make, are kept
 in a book that the channels of a link share. In, a link keeps a form for each consumer, or for each method frame of a
-publish. A message that differs from the last in its printed part has a new form made for it, which costs little more
-than reading it by itself. No book grows beyond a bound, however many channels and keys there are.
-The lanes take only what they can take as it is: an open channel, a body of one frame. Anything else, and whatever looks
-different in any way, is left as it is for the road, to read and to judge.
+publish; it reads as many messages as came one after another, before anybody is told of the first. A message that
+differs from the last in its printed part has a new form made for it, which costs little more than reading it by itself.
+No book grows beyond a bound, however many channels and keys there are. The lanes take only what they can take as it is:
+an open channel, a body of one frame or none. Anything else, and whatever looks different in any way, is left as it is
+for the road, to read and to judge.
 
-*Acknowledge.* A basic.ack is 21 bytes, of which the channel, the tag and a bit differ.
+*Methods.* What has no content and leaves its channel open (an acknowledgement, a reply) is decoded where it lies. A
+basic.ack on its way out is 21 bytes, of which the channel, the tag and a bit differ.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ _ACK = b"\0\x3c\0\x50"
 _BASIC_HEADER = b"\0\x3c\0\0"  # class and weight
 _prefix = struct.Struct(">BHI")
 _header_head = struct.Struct(">BHIHH").pack  # type, channel, size, class, weight
+_EMPTY = b"%b\0\0\0\0\0\0\0\0%b\xce"  # what is before the size, which is none, and the properties
 _method_head = struct.Struct(">BHI4s").unpack_from  # type, channel, size, class and method
 _size = struct.Struct(">Q").unpack_from
 
@@ -156,7 +159,7 @@ class SendLane:
         before, self._last = _heads(self._number, encoded)
         self._first = method + before
         self._pack = _form(len(self._first), None, len(self._last)).pack
-        self._empty = b"%b\0\0\0\0\0\0\0\0%b\xce" % (self._first, encoded)
+        self._empty = _EMPTY % (self._first, encoded)
         self._exchange, self._key, self._encoded, self._size = exchange, routing_key, encoded, -1
         return True
 
@@ -185,6 +188,7 @@ class DeliverLane:
     """A consumer's deliveries, on their way out of the broker."""
 
     __slots__ = (
+        "_empty",
         "_envelope",
         "_first",
         "_last",
@@ -208,12 +212,12 @@ class DeliverLane:
         self._envelope: Envelope | None = None
         self._redelivered = False
         self._pack: Callable[..., bytes]
-        self._first = self._middle = self._last = b""
+        self._first = self._middle = self._last = self._empty = b""
 
     def deliver(self, delivery_tag: int, redelivered: bool, envelope: Envelope, body: bytes) -> Pieces:
         """The pieces of a basic.deliver. `envelope`: as of the publish."""
         size = len(body)
-        if not 0 < size <= self._most or self.place.state != "open" or len(envelope.encoded) > self._most:
+        if size > self._most or self.place.state != "open" or len(envelope.encoded) > self._most:
             details = {
                 "consumer_tag": self._tag,
                 "delivery_tag": delivery_tag,
@@ -224,6 +228,8 @@ class DeliverLane:
             return self._road.send_content(self._number, "basic.deliver", details, envelope.encoded, body)
         if envelope is not self._envelope or redelivered is not self._redelivered:
             self._turn_to(envelope, redelivered)
+        if not size:
+            return [b"%b%b%b" % (self._first, delivery_tag.to_bytes(8, "big"), self._empty)]
         head = self._pack(self._first, delivery_tag, self._middle, size, self._last, size)
         if size <= SMALL:
             return [b"%b%b\xce" % (head, body)]
@@ -236,6 +242,7 @@ class DeliverLane:
         self._first = _prefix.pack(METHOD, self._number, 13 + len(tag) + len(route)) + DELIVER + tag
         self._middle = b"%c%b\xce%b" % (redelivered, route, before)
         self._pack = _form(len(self._first), len(self._middle), len(self._last)).pack
+        self._empty = _EMPTY % (self._middle, envelope.encoded)
         self._envelope, self._redelivered = envelope, redelivered
 
 
@@ -243,29 +250,32 @@ class DeliverLane:
 
 
 class _Printed:
-    """A form to lay over what arrives. `size`: bytes from those that it is known by to the body."""
+    """A form to lay over what arrives. `name`: the bytes that it is known by. `size`: bytes from there to the body.
+    `empty`: what is printed there after the tag if there is no body."""
 
-    __slots__ = ("envelope", "last", "middle", "number", "place", "size", "unpack")
+    __slots__ = ("empty", "envelope", "last", "middle", "name", "number", "place", "size", "unpack")
 
-    def __init__(self, number: int, place: Place, envelope: Envelope, middle: bytes, last: bytes, tagged: bool):
+    def __init__(self, name: bytes, number: int, place: Place, envelope: Envelope, middle: bytes, tagged: bool):
+        self.name = name
         self.number = number
         self.place = place
         self.envelope = envelope
         self.middle = middle
-        self.last = last
-        layout = _form(None, len(middle), len(last)) if tagged else _form(len(middle), None, len(last))
+        self.last = _heads(number, envelope.encoded)[1]
+        self.empty = _EMPTY % (middle, envelope.encoded)
+        layout = _form(None, len(middle), len(self.last)) if tagged else _form(len(middle), None, len(self.last))
         self.unpack = layout.unpack_from
         self.size = layout.size
 
 
-Found = tuple[int, Message | Method, int]
-"""Channel, message or basic.ack, and the offset of what follows."""
+Found = tuple[int, "list[Message] | Method", int]
+"""Channel, messages that came alike one after another, or a method, and the offset of what follows."""
 
 
 class ReceiveLane:
-    """The lane of one link's contents, deliveries for a client and publishes for a server, and of acknowledgements for
-    either: `take(buffer, at, end)` gives what begins at `at`, where it is whole and a content has one body frame.
-    `places`: the link's channels. `peer`: who sends, "C" or "S", as in `spec`."""
+    """The lane of one link's contents, deliveries for a client and publishes for a server, and of methods without a
+    content for either: `take(buffer, at, end)` gives what begins at `at`, where it is whole and a content has one body
+    frame or none. `places`: the link's channels. `peer`: who sends, "C" or "S", as in `spec`."""
 
     __slots__ = ("_codec", "_forms", "_methods", "_most", "_peer", "_places", "_routes", "take")
 
@@ -277,7 +287,7 @@ class ReceiveLane:
         self._forms: dict[bytes, _Printed] = {}
         self._routes: dict[bytes, _Printed] = {}
         self._methods: dict[bytes, Decoder | Callable[..., None]] = {}
-        self.take: Callable[[bytes, int, int], Found | None] = self._delivery if peer == "S" else self._publish
+        self.take: Callable[[bytes, int, int], Found | None] = self._deliveries if peer == "S" else self._publishes
 
     def speak(self, codec: Codec) -> None:
         """The version is known."""
@@ -287,51 +297,80 @@ class ReceiveLane:
         """The largest frame that is taken, in bytes; 0: any."""
         self._most = (frame_max or _NO_LIMIT) - 8
 
-    def _delivery(self, buffer: bytes, at: int, end: int) -> Found | None:
+    def _deliveries(self, buffer: bytes, at: int, end: int) -> Found | None:
         if end - at < _LEAST_DELIVERY:
             return self._method(buffer, at, end)
         # It is known by what doesn't change while one consumer is served: all up to the end of its tag.
         known = at + 12 + buffer[at + 11]
         form = self._forms.get(buffer[at:known])
-        if form is not None:
-            begin = known + form.size
-            if begin <= end:
-                tag, middle, size, last, again = form.unpack(buffer, known)
-                stop = begin + size
-                if middle == form.middle and last == form.last and size == again <= self._most and stop < end:
-                    place = form.place
-                    if buffer[stop] == 0xCE and place.state == "open" and place.content == "none":
-                        return form.number, Message(form.envelope, tag, buffer[begin:stop]), stop + 1
-            return self._otherwise(buffer, at, end, known)
-        return self._method(buffer, at, end) or self._learn(buffer, at, end, known, DELIVER)
+        if form is None:
+            return self._method(buffer, at, end) or self._learn(buffer, at, end, known, DELIVER)
+        messages: list[Message] = []
+        name, number, most = form.name, form.number, self._most
+        while form is not None and form.place.state == "open" and form.place.content == "none":
+            unpack, middle, last, empty, envelope = form.unpack, form.middle, form.last, form.empty, form.envelope
+            while buffer[at:known] == name:
+                begin = known + form.size
+                if begin <= end:
+                    tag, printed, size, then, again = unpack(buffer, known)
+                    stop = begin + size
+                    if 0 < size == again <= most and printed == middle and then == last and stop < end:
+                        if buffer[stop] != 0xCE:
+                            break
+                        messages.append(Message(envelope, tag, buffer[begin:stop]))
+                        at, known = stop + 1, stop + 1 + len(name)
+                        continue
+                if not buffer.startswith(empty, known + 8):
+                    break
+                messages.append(Message(envelope, _size(buffer, known)[0], b""))
+                at = known + 8 + len(empty)
+                known = at + len(name)
+            else:
+                break
+            form = self._turn_over(buffer, at, known, form)
+        return (number, messages, at) if messages else self._learn(buffer, at, end, known, DELIVER)
 
-    def _otherwise(self, buffer: bytes, at: int, end: int, known: int) -> Found | None:
-        """No delivery like the last of its consumer: perhaps like an earlier one with its exchange and routing key."""
-        name = buffer[at:known]
+    def _turn_over(self, buffer: bytes, at: int, known: int, form: _Printed) -> _Printed | None:
+        """A delivery that isn't like the last of its consumer: has the form before it of an earlier one with the same
+        exchange and routing key, if there was any."""
         method_end = at + 7 + int.from_bytes(buffer[at + 3 : at + 7], "big")
-        form = self._routes.get(name + buffer[known + 8 : method_end])
-        if form is None or form is self._forms[name]:
-            return self._learn(buffer, at, end, known, DELIVER)
-        self._forms[name] = form
-        return self._delivery(buffer, at, end)
+        other = self._routes.get(form.name + buffer[known + 8 : method_end])
+        if other is None or other is form:
+            return None
+        self._forms[form.name] = other
+        return other
 
-    def _publish(self, buffer: bytes, at: int, end: int) -> Found | None:
+    def _publishes(self, buffer: bytes, at: int, end: int) -> Found | None:
         if end - at < _LEAST_PUBLISH:
             return self._method(buffer, at, end)
         # It is known by all of its method frame.
         known = at + 8 + int.from_bytes(buffer[at + 3 : at + 7], "big")
         form = self._forms.get(buffer[at:known])
-        if form is not None:
-            begin = known + form.size
-            if begin <= end:
-                middle, size, last, again = form.unpack(buffer, known)
-                stop = begin + size
-                if middle == form.middle and last == form.last and size == again <= self._most and stop < end:
-                    place = form.place
-                    if buffer[stop] == 0xCE and place.state == "open" and place.content == "none":
-                        return form.number, Message(form.envelope, 0, buffer[begin:stop]), stop + 1
-            return self._learn(buffer, at, end, known, PUBLISH)
-        return self._method(buffer, at, end) or self._learn(buffer, at, end, known, PUBLISH)
+        if form is None:
+            return self._method(buffer, at, end) or self._learn(buffer, at, end, known, PUBLISH)
+        messages: list[Message] = []
+        if form.place.state == "open" and form.place.content == "none":
+            name, unpack, middle, last, empty = form.name, form.unpack, form.middle, form.last, form.empty
+            envelope, most = form.envelope, self._most
+            while buffer[at:known] == name:
+                begin = known + form.size
+                if begin <= end:
+                    printed, size, then, again = unpack(buffer, known)
+                    stop = begin + size
+                    if 0 < size == again <= most and printed == middle and then == last and stop < end:
+                        if buffer[stop] != 0xCE:
+                            break
+                        messages.append(Message(envelope, 0, buffer[begin:stop]))
+                        at, known = stop + 1, stop + 1 + len(name)
+                        continue
+                if not buffer.startswith(empty, known):
+                    break
+                messages.append(Message(envelope, 0, b""))
+                at = known + len(empty)
+                known = at + len(name)
+            if messages:
+                return form.number, messages, at
+        return self._learn(buffer, at, end, known, PUBLISH)
 
     def _method(self, buffer: bytes, at: int, end: int) -> Found | None:
         """A method that no content follows, and that leaves its channel open."""
@@ -375,16 +414,18 @@ class ReceiveLane:
         body = header_end + 8
         if kind != HEADER or channel != number or header_size < 14 or buffer[header : header + 4] != _BASIC_HEADER:
             return None
-        if body >= end or buffer[header_end] != 0xCE:
+        if header_end >= end or buffer[header_end] != 0xCE:
             return None
         (body_size,) = _size(buffer, header + 4)
-        after = body + body_size
-        if not body_size or after >= end or buffer[after] != 0xCE:
-            return None
+        after = header_end + 1
+        if body_size:
+            after = body + body_size + 1
+            if after > end or buffer[after - 1] != 0xCE:
+                return None
+            if _prefix.unpack_from(buffer, header_end + 1) != (BODY, number, body_size):
+                return None
         place = self._places.get(number)
         if place is None or place.state != "open" or place.content != "none":
-            return None
-        if _prefix.unpack_from(buffer, header_end + 1) != (BODY, number, body_size):
             return None
         if max(size, header_size, body_size) > self._most:
             return None
@@ -398,11 +439,11 @@ class ReceiveLane:
             envelope = _published(buffer[at + 11 : method_end], encoded)
         if envelope is None:
             return None
-        middle, last = buffer[begin : header + 4], buffer[header + 12 : header_end + 4]
-        self._keep(buffer[at:known], _Printed(number, place, envelope, middle, last, method is DELIVER))
+        name, middle = buffer[at:known], buffer[begin : header + 4]
+        self._keep(name, _Printed(name, number, place, envelope, middle, method is DELIVER))
         if method is DELIVER:
-            self._routes[buffer[at:known] + buffer[begin:method_end]] = self._forms[buffer[at:known]]
-        return number, Message(envelope, tag, buffer[body:after]), after + 1
+            self._routes[name + buffer[begin:method_end]] = self._forms[name]
+        return number, [Message(envelope, tag, buffer[body : after - 1])], after
 
     def _keep(self, name: bytes, form: _Printed) -> None:
         if len(self._forms) + len(self._routes) >= KEPT:
@@ -415,8 +456,8 @@ def _left(buffer: bytes, at: int, end: int) -> None:
     """Left to the road."""
 
 
-_LEAST_DELIVERY = 55  # bytes with nothing in it but a body of one
-_LEAST_PUBLISH = 48
+_LEAST_DELIVERY = 46  # bytes with nothing in it
+_LEAST_PUBLISH = 39
 
 
 def _delivered(tag: bytes, rest: bytes, encoded: bytes) -> Envelope | None:

@@ -123,6 +123,15 @@ class Link:
         """`receive`, an event at a time: a frame is read when the event before it has been dealt with, and not earlier,
         so that what its owner sends for one goes out before the close-ok that a later frame of the same piece calls
         for. `answers` are to be looked at after each."""
+        for number, event in self.runs(data):
+            if event.__class__ is list:
+                for message in event:
+                    yield number, message
+            else:
+                yield number, event  # type: ignore[misc]
+
+    def runs(self, data: bytes) -> Iterator[tuple[int, Event | list[Message]]]:
+        """`events`, but messages that came one after another on one channel, and alike, are one list."""
         self._heard = True
         if self._lost or self.state == "closed":
             return

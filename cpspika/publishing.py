@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .continuations import Call, Continuation, Each, OnDone, Request, refuse
@@ -220,7 +221,7 @@ class Publisher:
         if len(publishes) == 1:
             decide(publishes[0])
         else:
-            self._channel.in_turn([(decide, zip(publishes, strict=True))])
+            self._channel.in_turn([zip(repeat(decide), publishes, strict=False)])
 
     def _taken(self, publish: _Publish) -> None:
         if publish.returned is not None:

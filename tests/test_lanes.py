@@ -140,13 +140,13 @@ def _sender_and_receivers(version: str, role: str) -> tuple[Link, Link, Link]:
     return by_lane.other(ends(by_lane)), ends(by_lane), _leave_to_the_road(ends(by_road))
 
 
-def _stream(sender: Link, contents: Contents, channels: list[int]) -> bytes:
+def _stream(sender: Link, contents: Contents, channels: list[int], consumers: int = 2) -> bytes:
     """These contents as deliveries, or as publishes, by the road."""
     parts = []
     for tag, ((exchange, key, given_properties, size), number) in enumerate(zip(contents, channels, strict=False)):
         arguments: dict[str, Any] = {"exchange": exchange, "routing_key": key, "mandatory": size == 100}
         if sender.role == "server":
-            arguments = _delivery(f"c{tag % 2}", tag, size == 1, exchange, key)
+            arguments = _delivery(f"c{tag % consumers}", tag, size == 1, exchange, key)
         name = "basic.deliver" if sender.role == "server" else "basic.publish"
         parts += sender.send_content(number, name, arguments, encode_properties(given_properties), bytes(size))
     return b"".join(parts)
@@ -186,6 +186,24 @@ def test_a_broken_content_is_judged_the_same_by_lane_and_road(role: str, place: 
 
 def _judged(event: tuple[int, Any]) -> Any:
     return _told(event) if isinstance(event[1], Message) else plain([event])
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+@pytest.mark.parametrize("size", [0, 2, 99])
+def test_messages_that_came_alike_one_after_another_are_one_run(role: str, size: int) -> None:
+    sender, lane, _ = _sender_and_receivers("0-9-1", role)
+    other = 60 if size == 0 else 0  # whether it has a body makes no difference
+    contents = [("x", "key", BasicProperties(), size), ("x", "key", BasicProperties(), other)] * 3
+    stream = _stream(sender, contents, [1] * 6, consumers=1)
+    _, rest = list(lane.runs(stream))
+    assert [len(message.body) for message in rest[1]] == [other, size, other, size, other]
+
+
+def test_a_consumers_deliveries_are_one_run_though_their_keys_alternate() -> None:
+    pair = opened()
+    contents = [("x", f"k{n % 2}", BasicProperties(), 60) for n in range(8)]
+    stream = _stream(pair.server, contents, [1] * 8, consumers=1)
+    assert [len(run) for _, run in pair.client.runs(stream)] == [1, 1, 6]
 
 
 def test_messages_that_came_alike_share_their_envelope() -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
-from scripted import Done, World, opened, run_until, said
+from scripted import DELIVERY, Done, World, content, opened, run_until, said
 
 import cpspika
 from cpspika import errors
@@ -1048,6 +1048,60 @@ def test_an_on_message_may_close_the_connection_and_gets_no_more() -> None:
     world.peer.expect("basic.ack")
     world.peer.expect("connection.close")
     assert world.closed == [None]
+
+
+def _run_of_deliveries(count: int, first: int = 1) -> bytes:
+    """Deliveries that came alike, in one piece."""
+    return b"".join(
+        content(1, "basic.deliver", b"%d" % tag, **{**DELIVERY, "delivery_tag": tag})
+        for tag in range(first, first + count)
+    )
+
+
+@pytest.mark.parametrize("owner", ["channel", "connection"])
+@pytest.mark.parametrize("way", ["close", "abort"])
+def test_no_delivery_of_a_run_comes_after_its_on_message_closed(owner: str, way: str) -> None:
+    if (owner, way) == ("channel", "abort"):
+        owner = "connection"
+    world = opened()
+    channel, got = world.channel(), []
+
+    def on_message(message: Any) -> None:
+        got.append(message.delivery_tag)
+        if message.delivery_tag == 3:
+            getattr(channel if owner == "channel" else world.connection, way)()
+
+    world.consume(channel, on_message)
+    world.peer.send_raw(_run_of_deliveries(6))
+    world.settle()
+    assert got == [1, 2, 3]
+
+
+def test_a_run_of_deliveries_goes_on_after_an_on_message_that_raised_or_turned_the_reactor() -> None:
+    world = opened()
+    channel, got = world.channel(), []
+
+    def on_message(message: Any) -> None:
+        got.append(message.delivery_tag)
+        if message.delivery_tag == 2:
+            raise Boom
+        if message.delivery_tag == 4:
+            run_until(world.reactor, lambda: 6 in got, 1)
+
+    world.consume(channel, on_message)
+    world.peer.send_raw(_run_of_deliveries(7))
+    assert booms(world) == 1
+    assert got == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_broken_frame_behind_a_run_of_deliveries_comes_after_it() -> None:
+    world = opened()
+    channel, got = world.channel(), []
+    world.consume(channel, lambda message: got.append((message.delivery_tag, channel.is_open)))
+    world.peer.send_raw(_run_of_deliveries(3) + b"\x09" * 40)
+    world.settle()
+    assert got == [(1, True), (2, True), (3, True)]
+    assert isinstance(world.closed[0], errors.InvalidFrameError)
 
 
 def test_a_callback_may_turn_the_reactor_until_a_later_reply_comes() -> None:

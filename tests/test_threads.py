@@ -617,7 +617,7 @@ def test_a_malformed_header_that_a_worker_reads_closes_the_connection() -> None:
         peer.send_raw(content(1, "basic.deliver", b"x", b"\x80\x00\xff", **arguments))
         wait_for(lambda: ended, "the end of the connection")
         assert isinstance(ended[0], cpspika.ProtocolSyntaxError)
-        assert caught
+        wait_for(lambda: caught, "the error in the worker")
         connection.end()
 
 
