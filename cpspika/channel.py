@@ -643,8 +643,16 @@ class Channel:
             waited = f"; {self._pending[0].method} is waiting" if self._pending else ""
             self.unexpected(f"{event.name} on channel {self.number}, which nobody asked for{waited}")
 
+    def deliver(self, message: Message) -> None:
+        consumer = self._consumers.get(message.envelope.consumer_tag)  # type: ignore[arg-type]
+        if consumer is not None and self.is_open:
+            message.channel = self.face
+            consumer.on_message(message)
+        else:
+            self._undeliverable(message)
+
     def deliveries(self, messages: list[Message]) -> Each:
-        """What is to be called for deliveries to one consumer: most of all that arrives."""
+        """`deliver`, for several to one consumer: what is to be called for them. Most of all that arrives."""
         consumer = self._consumers.get(messages[0].envelope.consumer_tag)  # type: ignore[arg-type]
         if consumer is None:
             self._undeliverable(messages[0])
@@ -655,9 +663,6 @@ class Channel:
                 break
             message.channel = face
             yield on_message, message
-
-    def _on_deliver(self, message: Message) -> None:
-        self.in_turn([self.deliveries([message])])
 
     def _overtakes(self, event: Method | Message) -> bool:
         """RabbitMQ answers basic.consume and basic.cancel by way of the queue, so the reply to a later request may come
@@ -808,7 +813,7 @@ _OVERTAKEN = frozenset(("basic.consume", "basic.cancel"))
 _HANDLERS: dict[str, Callable[[Channel, Any], None]] = {
     "basic.ack": Channel._on_publish_settled,
     "basic.nack": Channel._on_publish_settled,
-    "basic.deliver": Channel._on_deliver,
+    "basic.deliver": Channel.deliver,
     "basic.return": Channel._on_return,
     "basic.cancel": Channel._on_cancel,
     "channel.flow": Channel._on_flow,

@@ -375,7 +375,10 @@ class Connection:
                 if not number:
                     yield self._handle_own, event
             elif event.__class__ is list:
-                yield from channel.deliveries(event)
+                if len(event) == 1:
+                    yield channel.deliver, event[0]
+                else:
+                    yield from channel.deliveries(event)
             else:
                 yield channel.handle, event
 

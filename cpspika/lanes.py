@@ -306,29 +306,35 @@ class ReceiveLane:
         if form is None:
             return self._method(buffer, at, end) or self._learn(buffer, at, end, known, DELIVER)
         messages: list[Message] = []
-        name, number, most = form.name, form.number, self._most
-        while form is not None and form.place.state == "open" and form.place.content == "none":
-            unpack, middle, last, empty, envelope = form.unpack, form.middle, form.last, form.empty, form.envelope
-            while buffer[at:known] == name:
+        name, most = form.name, self._most
+        while form.place.state == "open" and form.place.content == "none":
+            unpack, middle, last, envelope = form.unpack, form.middle, form.last, form.envelope
+            while True:
                 begin = known + form.size
                 if begin <= end:
                     tag, printed, size, then, again = unpack(buffer, known)
                     stop = begin + size
-                    if 0 < size == again <= most and printed == middle and then == last and stop < end:
+                    if printed == middle and 0 < size == again <= most and then == last and stop < end:
                         if buffer[stop] != 0xCE:
                             break
                         messages.append(Message(envelope, tag, buffer[begin:stop]))
-                        at, known = stop + 1, stop + 1 + len(name)
+                        at = stop + 1
+                        known = at + len(name)
+                        if buffer[at:known] != name:
+                            return form.number, messages, at
                         continue
-                if not buffer.startswith(empty, known + 8):
+                if not buffer.startswith(form.empty, known + 8):
                     break
                 messages.append(Message(envelope, _size(buffer, known)[0], b""))
-                at = known + 8 + len(empty)
+                at = known + 8 + len(form.empty)
                 known = at + len(name)
-            else:
+                if buffer[at:known] != name:
+                    return form.number, messages, at
+            other = self._turn_over(buffer, at, known, form)
+            if other is None:
                 break
-            form = self._turn_over(buffer, at, known, form)
-        return (number, messages, at) if messages else self._learn(buffer, at, end, known, DELIVER)
+            form = other
+        return (form.number, messages, at) if messages else self._learn(buffer, at, end, known, DELIVER)
 
     def _turn_over(self, buffer: bytes, at: int, known: int, form: _Printed) -> _Printed | None:
         """A delivery that isn't like the last of its consumer: has the form before it of an earlier one with the same
