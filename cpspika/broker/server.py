@@ -163,23 +163,25 @@ class Broker:
 
     def close_connections(self, code: int = 320, text: str = "CONNECTION_FORCED - closed by hand") -> None:
         """Closes every connection with a reply code."""
-        self._each(list(self.sessions), lambda session: session.close(code, text))
+        self._each(lambda: self.sessions, lambda session: session.close(code, text))
 
     def close_channels(self, code: int, text: str) -> None:
         """Closes every channel with a reply code."""
-        self._each(self._channels(), lambda channel: channel.close(code, text))
+        self._each(self._channels, lambda channel: channel.close(code, text))
 
     def drop_links(self) -> None:
         """Cuts every link without a word."""
-        self._each(list(self.sessions), Session.drop_now)
+        self._each(lambda: self.sessions, Session.drop_now)
 
     def stall(self, stalled: bool = True) -> None:
         """Reads nothing more from any client, and so answers nothing, until stall(False)."""
-        self._each(list(self.sessions), lambda session: session.stall(stalled))
+        self._each(lambda: self.sessions, lambda session: session.stall(stalled))
 
-    def _each(self, those: list[T], do: Callable[[T], object]) -> None:
+    def _each(self, those: Callable[[], Iterable[T]], do: Callable[[T], object]) -> None:
+        """Does it to each of those that there are when the reactor's thread comes to it."""
+
         def carry_out() -> None:
-            for one in those:
+            for one in list(those()):
                 do(one)
 
         self.call(carry_out)

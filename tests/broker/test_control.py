@@ -322,6 +322,39 @@ def test_one_connection_and_one_channel(served: Served, by_call: bool) -> None:
         connections[1].close()
 
 
+def test_a_channel_that_ends_before_the_brokers_thread_comes_to_it_is_no_fault(served: Served) -> None:
+    with cpspika.BlockingConnection(served.url, timeout=DEADLINE) as connection:
+        connection.channel()
+        (session,) = served.connections
+        (channel,) = session.channels.values()
+        held, asked = threading.Event(), threading.Event()
+
+        def close_it_first() -> None:
+            held.set()
+            assert asked.wait(DEADLINE)
+            channel.close(403, "ACCESS_REFUSED - go away")
+
+        reactor = served.reactor
+        reactor.call_soon_threadsafe(close_it_first)
+        assert held.wait(DEADLINE)
+        errors: list[Exception] = []
+
+        def close_all() -> None:
+            try:
+                served.close_channels(406, "PRECONDITION_FAILED - all of you")
+            except Exception as error:
+                errors.append(error)
+
+        closing = threading.Thread(target=close_all)
+        closing.start()
+        until(lambda: reactor._ready, "the call from the other thread")
+        asked.set()
+        closing.join(DEADLINE)
+        assert errors == []
+        until(lambda: not session.channels, "the channel's end")
+        assert connection.is_open
+
+
 def ended(connection: Any) -> bool:
     """Whether it has, after a look at what came."""
     with contextlib.suppress(cpspika.AMQPError):  # nobody has a handler for it
