@@ -134,8 +134,10 @@ class Codec:
                 bits = (f"({1 << place} if given.get({name!r}) else 0)" for place, name in enumerate(run))
                 parts.append(f"octets[{' | '.join(bits)}]")
             else:
+                name = repr(run.name)
                 empty = scope[run.type](run.name, _DEFAULTS.get(run.type, 0))
-                parts.append(f"{run.type}({run.name!r}, given[{run.name!r}]) if {run.name!r} in given else {empty!r}")
+                is_given = f"given.get({name}) is not None" if run.type == "table" else f"{name} in given"
+                parts.append(f"{run.type}({name}, given[{name}]) if {is_given} else {empty!r}")
         known = {argument.name for argument in row.arguments}
 
         def unknown(given: dict[str, Any]) -> InvalidArgument:

@@ -478,9 +478,9 @@ class Connection:
 
     def bytes_written(self) -> bool:
         transport = self._transport
-        calls: list[Call] = []
-        if transport is None:
+        if transport is None or not (self._unwritten or self._congested):
             return False
+        calls: list[Call] = []
         while self._unwritten and self._unwritten[0][0] <= transport.written:
             calls.append(partial(self._unwritten.popleft()[2].reply, None))
         if self._congested and transport.queued - transport.written <= LOW_WATER:

@@ -134,23 +134,19 @@ class Reactor(Protocol):
 class _Timer:
     """A call in the heap. A cancelled one stays there for a while, without what it held."""
 
-    __slots__ = ("_call", "_timers")
+    __slots__ = ("_timers", "call")
 
     def __init__(self, timers: Timers, call: Call):
         self._timers = timers
-        self._call: Call | None = call
+        self.call: Call | None = call  # None: cancelled, or made
 
     def cancel(self) -> None:
-        if self._call is not None:
-            self._call = None
+        if self.call is not None:
+            self.call = None
             self._timers.cancelled()
 
-    @property
-    def live(self) -> bool:
-        return self._call is not None
-
     def take(self) -> Call | None:
-        call, self._call = self._call, None
+        call, self.call = self.call, None
         return call
 
 
@@ -171,13 +167,13 @@ class Timers:
     def cancelled(self) -> None:
         self._cancelled += 1
         if self._cancelled > 64 and self._cancelled * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].live]
+            self._heap = [entry for entry in self._heap if entry[2].call is not None]
             heapq.heapify(self._heap)
             self._cancelled = 0
 
     def next(self) -> float | None:
         """When the earliest is due, or None."""
-        while self._heap and not self._heap[0][2].live:
+        while self._heap and self._heap[0][2].call is None:
             heapq.heappop(self._heap)
             self._cancelled -= 1
         return self._heap[0][0] if self._heap else None

@@ -69,22 +69,26 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         closed = self._callback(on_close) if on_close is not None else None
         self.core: Connection
 
-        def begin(on_done: Any) -> None:
+        def begin(self: SyncConnection, on_done: Any) -> None:
             self.core = connect(reactor, targets, on_done, closed)
 
-        self.wait("connect", begin)
+        self.wait("connect", begin, self, (), {})
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.wait(operation.__name__, operation, self.core, *args, **kwargs)
+        return self.wait(operation.__name__, operation, self.core, args, kwargs)
 
-    def wait(self, name: str, start: Callable[..., object], /, *args: Any, **kwargs: Any) -> Any:
-        """Calls `start` with these arguments and an on_done, and turns the reactor until that is called; returns the
-        result or raises the error. `name`: of the operation."""
+    def wait(
+        self, name: str, operation: Callable[..., object], core: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Calls `operation` of `core` with these arguments and an on_done, and turns the reactor until that is called;
+        returns the result or raises the error. `name`: what it is known by."""
         outcome: list[tuple[AMQPError | None, Any]] = []
-        self.enter()
+        if not self.lock.acquire(False):
+            raise _concurrent()
         try:
-            start(*args, **kwargs, on_done=lambda error, result: outcome.append((error, result)))
-            self.wait_for(name, outcome.__len__)
+            operation(core, *args, **kwargs, on_done=lambda error, result: outcome.append((error, result)))
+            if not self.spin(outcome.__len__, self.timeout, finish=True):
+                raise self._late(name)
         finally:
             self.lock.release()
         error, result = outcome[0]
@@ -92,11 +96,15 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             raise error
         return self._outward(result)
 
-    def wait_for(self, name: str, done: Callable[[], object], flush: bool = False) -> None:
-        """Turns the reactor until `done`, for the operation of this name; with `flush` what it wrote is sent first."""
-        if not self.spin(done, self.timeout, finish=True, flush=flush):
-            late = OperationTimeout(f"no answer within {self.timeout:g} s")
-            raise late.of(name, describe(place()))
+    def _late(self, name: str) -> AMQPError:
+        return OperationTimeout(f"no answer within {self.timeout:g} s").of(name, describe(place()))
+
+    def flush(self, name: str, over: Callable[[], bool]) -> None:
+        """Has the kernel take what is to be sent, for the operation of this name, or turns the reactor until it is
+        `over`. Mostly it takes it all at once, without a turn."""
+        core = self.core
+        if not self.spin(lambda: over() or not core.unsent, self.timeout, finish=True, flush=True):
+            raise self._late(name)
 
     def spin(
         self, done: Callable[[], object], timeout: float | None, finish: bool = False, flush: bool = False
@@ -135,15 +143,6 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         if strays:
             raise strays[0]
         return bool(done())
-
-    def enter(self) -> None:
-        """Takes the lock for this thread's stay inside the connection; whoever comes in while another is inside gets
-        ConcurrentUse."""
-        if not self.lock.acquire(blocking=False):
-            raise ConcurrentUse(
-                "another thread is inside this connection: hold connection.lock around each use, "
-                "or give each thread its own"
-            )
 
     # --- callbacks ----------------------------------------------------------------------------------------------------
 
@@ -210,7 +209,7 @@ class SyncChannel(Scope, Facade, ChannelOperations):
         self._stopped = False
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.connection.wait(operation.__name__, operation, self.core, *args, **kwargs)
+        return self.connection.wait(operation.__name__, operation, self.core, args, kwargs)
 
     def _hand_over(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         core, connection = self.core, self.connection
@@ -218,9 +217,7 @@ class SyncChannel(Scope, Facade, ChannelOperations):
             return self._perform(operation, args, kwargs)
         with _Inside(connection):
             result = operation(core, *args, **kwargs)
-            # Done when its bytes have gone to the kernel.
-            # Sent at once, it mostly is without a turn of the reactor.
-            connection.wait_for(operation.__name__, lambda: not (connection.core.unsent and core.is_open), flush=True)
+            connection.flush(operation.__name__, lambda: not core.is_open)
             if not core.is_open:
                 raise core.closed_error()
         return result
@@ -259,8 +256,8 @@ class SyncChannel(Scope, Facade, ChannelOperations):
         ended: list[str] = []
         options: dict[str, Any] = {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}
 
-        callbacks = {"on_message": waiting.append, "on_cancel": ended.append}
-        tag = self.connection.wait("basic_consume", self.core.basic_consume, queue, **callbacks, **options)
+        options |= {"on_message": waiting.append, "on_cancel": ended.append}
+        tag = self.connection.wait("basic_consume", Channel.basic_consume, self.core, (queue,), options)
         return self._messages(tag, waiting, ended, inactivity_timeout, no_ack)
 
     def _messages(
@@ -291,13 +288,20 @@ _PUBLISH = Channel.basic_publish
 class _Inside:
     """A thread's stay inside a connection, as a block."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_lock",)
 
     def __init__(self, connection: SyncConnection):
-        self._connection = connection
+        self._lock = connection.lock
 
     def __enter__(self) -> None:
-        self._connection.enter()
+        if not self._lock.acquire(False):
+            raise _concurrent()
 
     def __exit__(self, *_: object) -> None:
-        self._connection.lock.release()
+        self._lock.release()
+
+
+def _concurrent() -> ConcurrentUse:
+    return ConcurrentUse(
+        "another thread is inside this connection: hold connection.lock around each use, or give each thread its own"
+    )
