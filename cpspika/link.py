@@ -39,8 +39,9 @@ from .errors import (
     closed,
 )
 from .handshake import Handshake, Negotiated
-from .lanes import DeliverLane, ReceiveLane, SendLane
+from .lanes import DeliverLane, SendLane
 from .message import PROPERTIES_AT, Message
+from .receive_lane import ReceiveLane
 from .states import CONNECTION, CONTENT, follow
 
 Event = Method | Message | Negotiated | AMQPError

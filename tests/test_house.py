@@ -21,7 +21,7 @@ FLOORS = [
     ["errors", "reactor"],
     ["fields", "frames", "states", "tags"],
     ["parameters", "codec", "continuations"],
-    ["message", "handshake", "sender", "lanes"],
+    ["message", "handshake", "sender", "lanes", "receive_lane"],
     ["link", "publishing", "channel", "dialing"],
     ["connection"],
     ["lifting", "recovery", "facade", "operations", "workers"],
