@@ -59,6 +59,7 @@ class _Ours(dict[str, bool]):
 
 
 _ours = _Ours()
+_last: Place | None = None
 
 
 def place(depth: int = 2) -> Place | None:
@@ -67,7 +68,14 @@ def place(depth: int = 2) -> Place | None:
     frame: FrameType | None = sys._getframe(depth)
     while frame is not None and _ours[frame.f_code.co_filename]:
         frame = frame.f_back
-    return (frame.f_code, frame.f_lasti) if frame is not None else None
+    if frame is None:
+        return None
+    # A program asks from few places, one after another from the same: what waits by the thousand shares a tuple.
+    global _last
+    last, code, offset = _last, frame.f_code, frame.f_lasti
+    if last is None or last[0] is not code or last[1] != offset:
+        _last = last = (code, offset)
+    return last
 
 
 def describe(where: Place | None) -> str | None:

@@ -87,15 +87,15 @@ class FrameReader:
         self._parts.clear()
         return whole
 
-    def keep(self, buffer: bytes, at: int) -> None:
-        """Keeps the beginning of a frame for the next `feed`."""
+    def keep(self, buffer: bytes, at: int, need: int = 0) -> None:
+        """Keeps the beginning of a frame for the next `feed`, or of frames that take `need` bytes together."""
         rest = buffer[at:]
         if not rest:
             return
         self._parts.append(rest)
         self._have = len(rest)
-        if self.left:
-            self._need = 0
+        if need or self.left:
+            self._need = need
         elif len(rest) < _prefix.size:
             self._need = _prefix.size
         else:

@@ -137,13 +137,16 @@ class Link:
         if self._lost or self.state == "closed":
             return
         events: list[tuple[int, Event]] = []
-        buffer, at = b"", 0
+        buffer, at, need = b"", 0, 0
         take, reader = self._lane.take, self._reader
         try:
             buffer = self._reader.feed(data) if self._greeting is None else self._greet(data)
             end = len(buffer)
             while at < end and self.state != "closed":
                 taken = take(buffer, at, end) if not (self._deaf or reader.left) else None
+                if isinstance(taken, int):
+                    need = taken
+                    break
                 if taken is not None:
                     self._blamed = buffer[at + 7 : at + 11]
                     number, event, at = taken
@@ -163,7 +166,7 @@ class Link:
             yield from events
         else:
             if at < len(buffer):
-                self._reader.keep(buffer, at)
+                self._reader.keep(buffer, at, need)
 
     def _receive_frame(self, kind: int, number: int, payload: bytes, events: list[tuple[int, Event]]) -> None:
         try:

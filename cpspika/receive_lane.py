@@ -10,7 +10,7 @@ from .codec import Codec, Decoder, Method
 from .errors import ProtocolSyntaxError
 from .fields import read_shortstr
 from .frames import BODY, HEADER, METHOD
-from .lanes import DELIVER, EMPTY, KEPT, NO_LIMIT, PUBLISH, Place, heads, layout, prefix
+from .lanes import DELIVER, EMPTY, KEPT, NO_LIMIT, PUBLISH, SMALL, Place, heads, layout, prefix
 from .message import Envelope, Message
 
 _BASIC_HEADER = b"\0\x3c\0\0"  # class and weight
@@ -44,7 +44,8 @@ Found = tuple[int, "list[Message] | Method", int]
 class ReceiveLane:
     """The lane of one link's contents, deliveries for a client and publishes for a server, and of methods without a
     content for either: `take(buffer, at, end)` gives what begins at `at`, where it is whole and a content has one body
-    frame or none. `places`: the link's channels. `peer`: who sends, "C" or "S", as in `spec`."""
+    frame or none; of one whose body is still arriving, how many bytes it takes. `places`: the link's channels. `peer`:
+    who sends, "C" or "S", as in `spec`."""
 
     __slots__ = ("_codec", "_forms", "_methods", "_most", "_peer", "_places", "_routes", "take")
 
@@ -56,7 +57,9 @@ class ReceiveLane:
         self._forms: dict[bytes, _Printed] = {}
         self._routes: dict[bytes, _Printed] = {}
         self._methods: dict[bytes, Decoder | Callable[..., None]] = {}
-        self.take: Callable[[bytes, int, int], Found | None] = self._deliveries if peer == "S" else self._publishes
+        self.take: Callable[[bytes, int, int], Found | int | None] = (
+            self._deliveries if peer == "S" else self._publishes
+        )
 
     def speak(self, codec: Codec) -> None:
         """The version is known."""
@@ -66,7 +69,7 @@ class ReceiveLane:
         """The largest frame that is taken, in bytes; 0: any."""
         self._most = (frame_max or NO_LIMIT) - 8
 
-    def _deliveries(self, buffer: bytes, at: int, end: int) -> Found | None:
+    def _deliveries(self, buffer: bytes, at: int, end: int) -> Found | int | None:
         if end - at < _LEAST_DELIVERY:
             return self._method(buffer, at, end)
         # It is known by what doesn't change while one consumer is served: all up to the end of its tag.
@@ -83,7 +86,9 @@ class ReceiveLane:
                 if begin <= end:
                     tag, printed, size, then, again = unpack(buffer, known)
                     stop = begin + size
-                    if printed == middle and 0 < size == again <= most and then == last and stop < end:
+                    if printed == middle and 0 < size == again <= most and then == last:
+                        if stop >= end:
+                            return (form.number, messages, at) if messages else _wait(stop + 1 - at)
                         if buffer[stop] != 0xCE:
                             break
                         messages.append(Message(envelope, tag, buffer[begin:stop]))
@@ -115,7 +120,7 @@ class ReceiveLane:
         self._forms[form.name] = other
         return other
 
-    def _publishes(self, buffer: bytes, at: int, end: int) -> Found | None:
+    def _publishes(self, buffer: bytes, at: int, end: int) -> Found | int | None:
         if end - at < _LEAST_PUBLISH:
             return self._method(buffer, at, end)
         # It is known by all of its method frame.
@@ -132,7 +137,9 @@ class ReceiveLane:
                 if begin <= end:
                     printed, size, then, again = unpack(buffer, known)
                     stop = begin + size
-                    if 0 < size == again <= most and printed == middle and then == last and stop < end:
+                    if printed == middle and 0 < size == again <= most and then == last:
+                        if stop >= end:
+                            return (form.number, messages, at) if messages else _wait(stop + 1 - at)
                         if buffer[stop] != 0xCE:
                             break
                         messages.append(Message(envelope, 0, buffer[begin:stop]))
@@ -225,6 +232,12 @@ class ReceiveLane:
             self._forms.clear()
             self._routes.clear()
         self._forms[name] = form
+
+
+def _wait(size: int) -> int | None:
+    """A content of this many bytes is worth waiting for, to be read in one piece; of a larger one the road takes the
+    body as it comes."""
+    return size if size <= SMALL else None
 
 
 def _left(buffer: bytes, at: int, end: int) -> None:

@@ -99,7 +99,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     def _late(self, name: str) -> AMQPError:
         return OperationTimeout(f"no answer within {self.timeout:g} s").of(name, describe(place()))
 
-    def flush(self, name: str, over: Callable[[], bool]) -> None:
+    def push(self, name: str, over: Callable[[], bool]) -> None:
         """Has the kernel take what is to be sent, for the operation of this name, or turns the reactor until it is
         `over`. Mostly it takes it all at once, without a turn."""
         core = self.core
@@ -217,7 +217,7 @@ class SyncChannel(Scope, Facade, ChannelOperations):
             return self._perform(operation, args, kwargs)
         with _Inside(connection):
             result = operation(core, *args, **kwargs)
-            connection.flush(operation.__name__, lambda: not core.is_open)
+            connection.push(operation.__name__, lambda: not core.is_open)
             if not core.is_open:
                 raise core.closed_error()
         return result

@@ -215,3 +215,14 @@ def test_messages_that_came_alike_share_their_envelope() -> None:
     assert third.properties.delivery_mode == 1
     first.properties.delivery_mode = 7
     assert second.properties.delivery_mode == 2
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_a_content_whose_body_is_arriving_is_waited_for_and_read_in_one_piece(role: str) -> None:
+    sender, lane, _ = _sender_and_receivers("0-9-1", role)
+    contents = [("x", "key", BasicProperties(), 60)] * 3
+    stream = _stream(sender, contents, [1] * 3, consumers=1)
+    cut = len(stream) - 30
+    first, second = (list(lane.runs(piece)) for piece in (stream[:cut], stream[cut:]))
+    assert [len(run) for _, run in first] == [1, 1]
+    assert [len(run) for _, run in second] == [1]  # a run: it came by the lane
