@@ -11,6 +11,7 @@ KIB, MIB = 1 << 10, 1 << 20
 QUICK = 0.1  # of the full counts
 CORE, PIKA = "cpspika", "pika-select"
 CHANNELS = (1, 10, 100, 1000)
+ALONE = ("publish", "confirm", "consume", "consume+ack", "call")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def scenarios(millions: float) -> list[Scenario]:
         *_by_size("publish"),
         *_by_size("consume"),
         *(Scenario(f"channels {n}", "through", 50_000, channels=n, clients=(CORE, PIKA)) for n in CHANNELS),
+        *(Scenario(f"alone {what}", f"alone {what}", 200_000) for what in ALONE),
+        *(Scenario(f"alone, channels {n}", "alone consume", 200_000, channels=n) for n in CHANNELS),
         Scenario("broker", "through", 100_000, clients=(CORE,), each_broker=True),
         Scenario("soak", "through", soak, soak, clients=(CORE,), samples=10, once=True),
     ]

@@ -27,6 +27,7 @@ def all_tables(results: Results) -> list[Table]:
         _sizes(results, "consume"),
         _large(results),
         _channels(results),
+        _alone(results),
         _soak(results),
         _brokers(results),
         _failures(results),
@@ -141,6 +142,21 @@ def _channels(results: Results) -> Table:
     rows = _by_client(results, scenarios, lambda scenario, name: number(results.cpu(scenario, name)), clients)
     title = "Channels in use: client CPU, µs a message that is published and consumed"
     return Table(title, ["", *map(str, CHANNELS)], rows)
+
+
+def _alone(results: Results) -> Table:
+    """What the core costs by itself; the rest of the other tables is the kernel's, and that of waking up."""
+    scenarios = {
+        "a publish": "alone publish",
+        "a publish and its confirm": "alone confirm",
+        "a delivery": "alone consume",
+        "a delivery and its ack": "alone consume+ack",
+        "a call and its answer": "alone call",
+        **{f"a delivery, {count} channels taking turns": f"alone, channels {count}" for count in CHANNELS[1:]},
+    }
+    costs = {what: results.cpu(scenario, "cpspika-alone") for what, scenario in scenarios.items()}
+    rows = [[what, number(cost)] for what, cost in costs.items() if cost is not None]
+    return Table("The core by itself, fed from memory: no socket, no other process", ["", "CPU, µs"], rows)
 
 
 def _soak(results: Results) -> Table:

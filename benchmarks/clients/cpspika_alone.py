@@ -1,0 +1,190 @@
+"""cpspika's core by itself: no socket, no other process, no waiting.
+
+What it would write is dropped, and what it reads was prepared, so that the cost of the library's own code can be told
+from that of the kernel's calls and of waking up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import cycle, islice
+from typing import Any
+
+import cpspika
+from cpspika import handshake
+from cpspika.adapters import MemoryReactor
+from cpspika.codec import Method
+from cpspika.handshake import Host, Negotiated
+from cpspika.link import Link
+from cpspika.message import NO_PROPERTIES
+
+from ..job import Job, Measure
+from ..meter import Meter
+from ..styles import make_body
+
+PIECE = 14  # deliveries that come in one piece; RabbitMQ writes about so many of 100 bytes at once
+TURN = 500  # publishes in one turn
+CONFIRMED = 5  # publishes that one ack confirms
+LIMITS = Negotiated(frame_max=131072, channel_max=2047, heartbeat=0, virtual_host="", peer_properties={})
+KEY = "benchmark"
+
+
+class _Sink:
+    """A transport that takes everything; the peer answers it while `listening`."""
+
+    queued = written = 0
+
+    def __init__(self, owner: Any):
+        self.owner = owner
+        self.listening = True
+        self._link = Link("server", None, None)
+
+    def write(self, chunks: Iterable[bytes | memoryview]) -> None:
+        if self.listening:
+            said = b"".join(chunks)
+            self.owner.reactor.call_soon(lambda: self._hear(said))
+
+    def _hear(self, data: bytes) -> None:
+        link = self._link
+        greeting = link.greet_back(data) if not link.version else None
+        if greeting is not None:
+            version, data = greeting
+            host = Host(version, {}, "PLAIN", LIMITS, lambda mechanism, answers: "user", lambda user, vhost: None)
+            link.begin(version, handshake.server(host))
+        answers = [self._answer(number, event) for number, event in link.receive(data)]
+        self.owner.data_received(link.take_answers() + b"".join(answers))
+
+    def _answer(self, number: int, event: Any) -> bytes:
+        replies = self._link.codec.row(event.name).replies if isinstance(event, Method) else ()
+        if not number or not replies:
+            return b""
+        tag = {"consumer_tag": f"amq.ctag-{number:022}"} if replies[0] == "basic.consume-ok" else {}
+        return self._link.send(number, replies[0], tag)
+
+    def method(self, number: int, name: str, **arguments: Any) -> bytes:
+        return self._link.send(number, name, arguments)
+
+    def acks(self, number: int) -> Callable[[int, bool], bytes]:
+        return self._link.lane(number).ack
+
+    def delivery(self, number: int, delivery_tag: int, body: bytes) -> bytes:
+        arguments = {"consumer_tag": f"amq.ctag-{number:022}", "delivery_tag": delivery_tag, "routing_key": KEY}
+        return b"".join(self._link.send_content(number, "basic.deliver", arguments, NO_PROPERTIES, body))
+
+    def pause_reading(self, paused: bool) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def detach(self) -> None: ...
+
+
+class _Reactor(MemoryReactor):
+    def resolve(self, endpoint: Any, on_done: Callable[..., object]) -> None:
+        self.call_soon(lambda: on_done(None, [None]))
+
+    def open(self, endpoint: Any, address: Any, owner: Any) -> Any:
+        self.sink = _Sink(owner)
+        self.call_soon(owner.transport_ready)
+        return self.sink
+
+
+class Alone:
+    def perform(self, job: Job) -> Measure:
+        self.reactor = _Reactor()
+        self.connection = cpspika.connect("amqp://nowhere", reactor=self.reactor, on_done=_check)
+        self.reactor.settle()
+        self.channels = [self.connection.channel() for _ in range(job.channels)]
+        self.reactor.settle()
+        self.count = 0
+        body = make_body(job.size)
+        steps = _ACTIONS[job.action](self, body)
+        self._run(steps, job.warmup)
+        meter = Meter(job)
+        meter.start()
+        self._run(steps, job.count)
+        meter.stop()
+        assert meter.result is not None
+        return meter.result
+
+    def _run(self, step: Callable[[], int], count: int) -> None:
+        while count > 0:
+            count -= step()
+            self.reactor.run_once(0)
+
+    def _publish(self, body: bytes) -> Callable[[], int]:
+        publish = self.channels[0].basic_publish
+        self.reactor.sink.listening = False
+
+        def step() -> int:
+            for _ in range(TURN):
+                publish("", KEY, body)
+            return TURN
+
+        return step
+
+    def _confirm(self, body: bytes) -> Callable[[], int]:
+        channel, sink = self.channels[0], self.reactor.sink
+        channel.confirm_select()
+        self.reactor.settle()
+        sink.listening = False
+        ack, last = sink.acks(1), 0
+
+        def step() -> int:
+            nonlocal last
+            for _ in range(TURN):
+                channel.basic_publish("", KEY, body, on_done=_check)
+            acks = range(last + CONFIRMED, last + TURN + 1, CONFIRMED)
+            last += TURN
+            sink.owner.data_received(b"".join([ack(tag, True) for tag in acks]))
+            return TURN
+
+        return step
+
+    def _consume(self, body: bytes, on_message: Callable[[Any], object] = lambda message: None) -> Callable[[], int]:
+        for channel in self.channels:
+            channel.basic_consume("q", on_message)
+        self.reactor.settle()
+        sink = self.reactor.sink
+        sink.listening = False
+        numbers = cycle(channel.number for channel in self.channels)
+        pieces = cycle(
+            [
+                b"".join(sink.delivery(number, tag + 1, body) for tag, number in enumerate(islice(numbers, PIECE)))
+                for _ in range(max(1, len(self.channels)))
+            ]
+        )
+
+        def step() -> int:
+            sink.owner.data_received(next(pieces))
+            return PIECE
+
+        return step
+
+    def _consume_ack(self, body: bytes) -> Callable[[], int]:
+        return self._consume(body, cpspika.Message.ack)
+
+    def _call(self, body: bytes) -> Callable[[], int]:
+        channel, sink = self.channels[0], self.reactor.sink
+        sink.listening = False
+        answer = sink.method(1, "queue.declare-ok", queue="q", message_count=1, consumer_count=1)
+
+        def step() -> int:
+            channel.queue_declare("q", passive=True, on_done=_check)
+            sink.owner.data_received(answer)
+            return 1
+
+        return step
+
+
+def _check(err: Any, result: Any) -> None:
+    if err:
+        raise err
+
+
+_ACTIONS: dict[str, Callable[[Alone, bytes], Callable[[], int]]] = {
+    "alone publish": Alone._publish,
+    "alone confirm": Alone._confirm,
+    "alone consume": Alone._consume,
+    "alone consume+ack": Alone._consume_ack,
+    "alone call": Alone._call,
+}
