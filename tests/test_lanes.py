@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +100,20 @@ def test_what_is_kept_does_not_grow_without_end_however_many_channels_and_proper
         server.receive(b"".join(ways[number % 3].publish("", f"q{number}", encoded, b"x")))
     assert len(pair.client.publish_frames) <= lanes.KEPT
     assert len(server._lane._forms) <= lanes.KEPT
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_what_is_kept_does_not_grow_without_end_however_large_the_properties(role: str) -> None:
+    sender, lane, _ = _sender_and_receivers("0-9-1", role)
+    large = BasicProperties(headers={"h": "x" * 8000})
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            assert lane.receive(_stream(sender, [("x", f"k{number}", large, 1)], [1]))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 6_000_000
 
 
 def test_a_channel_that_is_not_open_is_refused_by_the_lane_too() -> None:
