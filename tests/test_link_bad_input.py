@@ -259,7 +259,7 @@ def test_a_channel_closed_for_its_body_ends_by_close_ok_and_opens_again() -> Non
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_second_body_beyond_all_measure_on_a_channel_that_is_closing_is_let_pass(ours: bool) -> None:
-    """Its close is under way, ours or for the first such body: there is nothing more to say, and what follows counts."""
+    """Its close is under way, ours or for the first such body: there is no more to say, and what follows counts."""
     pair = opened(channels=2)
     if ours:
         pair.server.send(1, "channel.close", {})
