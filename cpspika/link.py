@@ -42,7 +42,7 @@ from .handshake import Handshake, Negotiated
 from .lanes import DeliverLane, SendLane
 from .message import PROPERTIES_AT, Message
 from .receive_lane import ReceiveLane
-from .states import CONNECTION, CONTENT, follow
+from .states import CHANNEL, CONNECTION, CONTENT, follow
 
 Event = Method | Message | Negotiated | AMQPError
 Role = Literal["client", "server"]
@@ -314,8 +314,9 @@ class Link:
     def _fail(self, number: int, error: AMQPError, events: list[tuple[int, Event]]) -> None:
         """The peer made a mistake: say so, and tell of it."""
         if isinstance(error, ChannelClosed):
-            self.answers.append(self.send(number, "channel.close", self._close_for(error)))
-            events.append((number, error))
+            if ">channel.close" in CHANNEL[self._channels[number].state]:  # else its close is under way
+                self.answers.append(self.send(number, "channel.close", self._close_for(error)))
+                events.append((number, error))
             return
         if (
             ">connection.close" in CONNECTION[self.state]

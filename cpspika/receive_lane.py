@@ -47,7 +47,7 @@ class ReceiveLane:
     frame or none; of one whose body is still arriving, how many bytes it takes. `places`: the link's channels. `peer`:
     who sends, "C" or "S", as in `spec`."""
 
-    __slots__ = ("_codec", "_forms", "_methods", "_most", "_peer", "_places", "_routes", "take")
+    __slots__ = ("_codec", "_forms", "_methods", "_most", "_peer", "_places", "_printed", "_routes", "take")
 
     def __init__(self, places: Mapping[int, Place], peer: str):
         self._most = 0
@@ -56,6 +56,7 @@ class ReceiveLane:
         self._codec: Codec
         self._forms: dict[bytes, _Printed] = {}
         self._routes: dict[bytes, _Printed] = {}
+        self._printed = 0  # bytes of the forms that were made since the books began anew
         self._methods: dict[bytes, Decoder | Callable[..., None]] = {}
         self.take: Callable[[bytes, int, int], Found | int | None] = (
             self._deliveries if peer == "S" else self._publishes
@@ -228,9 +229,12 @@ class ReceiveLane:
         return number, [Message(envelope, tag, buffer[body : after - 1])], after
 
     def _keep(self, name: bytes, form: _Printed) -> None:
-        if len(self._forms) + len(self._routes) >= KEPT:
+        # Properties may be as large as a frame, so it isn't enough to count the forms.
+        if len(self._forms) + len(self._routes) >= KEPT or self._printed >= _KEPT_BYTES:
             self._forms.clear()
             self._routes.clear()
+            self._printed = 0
+        self._printed += form.size
         self._forms[name] = form
 
 
@@ -244,6 +248,7 @@ def _left(buffer: bytes, at: int, end: int) -> None:
     """Left to the road."""
 
 
+_KEPT_BYTES = 2**20  # which a full book of common forms doesn't come near; what they take is some three times that
 _LEAST_DELIVERY = 46  # bytes with nothing in it
 _LEAST_PUBLISH = 39
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from linked import Pair, opened, plain
+from scripted import body_frame, content, frame, header_frame, method_frame
 
 from cpspika import BasicProperties, errors, lanes
+from cpspika.frames import HEARTBEAT_FRAME
 from cpspika.link import Link
 from cpspika.message import Envelope, Message, encode_properties
 
@@ -101,6 +104,20 @@ def test_what_is_kept_does_not_grow_without_end_however_many_channels_and_proper
     assert len(server._lane._forms) <= lanes.KEPT
 
 
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_what_is_kept_does_not_grow_without_end_however_large_the_properties(role: str) -> None:
+    sender, lane, _ = _sender_and_receivers("0-9-1", role)
+    large = BasicProperties(headers={"h": "x" * 8000})
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            assert lane.receive(_stream(sender, [("x", f"k{number}", large, 1)], [1]))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 6_000_000
+
+
 def test_a_channel_that_is_not_open_is_refused_by_the_lane_too() -> None:
     pair = opened()
     lane = pair.client.lane(1)
@@ -186,6 +203,56 @@ def test_a_broken_content_is_judged_the_same_by_lane_and_road(role: str, place: 
 
 def _judged(event: tuple[int, Any]) -> Any:
     return _told(event) if isinstance(event[1], Message) else plain([event])
+
+
+def _own(role: str, number: int, size: int) -> bytes:
+    """A content that the link of this role takes, alike but for its body."""
+    if role == "client":
+        return content(number, "basic.deliver", bytes(size), consumer_tag="c", delivery_tag=size, routing_key="key")
+    return content(number, "basic.publish", bytes(size), routing_key="key")
+
+
+def _pieces_of_a_stream(role: str) -> st.SearchStrategy[bytes]:
+    numbers = st.sampled_from([1, 1, 2, 0])
+    owns = st.builds(_own, st.just(role), st.sampled_from([1, 1, 2]), st.sampled_from([0, 1, 60, 8184, 8185, 8193]))
+    # Without header and body, without its body, or with another end.
+    begun = st.builds(lambda number, lacks: _own(role, number, 60)[:-lacks], numbers, st.sampled_from([22 + 68, 68]))
+    begun |= st.builds(lambda whole: whole[:-1] + b"\0", owns)
+    replies = ["queue.purge-ok", "channel.close-ok"] if role == "client" else ["queue.purge", "channel.open"]
+    names = st.sampled_from(["basic.ack", "basic.ack", "channel.flow", "channel.close", "tx.select-ok", *replies])
+    weighted = st.builds(lambda whole: whole.replace(b"\0\x3c\0\0", b"\0\x3c\0\1"), owns)
+    return (
+        st.lists(owns, min_size=1, max_size=4).map(b"".join)
+        | st.builds(method_frame, numbers, names)
+        | st.builds(body_frame, numbers, st.just(b""))
+        | st.sampled_from([HEARTBEAT_FRAME, header_frame(1, 0), header_frame(1, 2**63), frame(1, 1, b"\0\x3c\0\x50")])
+        | begun
+        | weighted
+    )
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+@settings(max_examples=150)
+@given(data=st.data(), version=VERSIONS)
+def test_any_frames_are_the_same_events_and_answers_by_lane_and_road_though_we_close_a_channel_amid_them(
+    role: str, data: st.DataObject, version: str
+) -> None:
+    _, lane, road = _sender_and_receivers(version, role)
+    for link in (lane, road):
+        link.receive(_own(role, 1, 60) + _own(role, 2, 60))
+    stream = bytearray(b"".join(data.draw(st.lists(_pieces_of_a_stream(role), min_size=1, max_size=6))))
+    if data.draw(st.booleans()):
+        stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
+    closing = data.draw(st.none() | st.integers(0, len(cuts)))
+    for turn, (begin, end) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
+        if turn == closing and all(1 in link._channels and link._channels[1].state == "open" for link in (lane, road)):
+            assert lane.send(1, "channel.close", {}) == road.send(1, "channel.close", {})
+        piece = bytes(stream[begin:end])
+        by_lane, by_road = lane.receive(piece), road.receive(piece)
+        assert [_judged(event) for event in by_lane] == [_judged(event) for event in by_road]
+        assert lane.take_answers() == road.take_answers()
+    assert lane.state == road.state
 
 
 @pytest.mark.parametrize("role", ["client", "server"])

@@ -257,6 +257,21 @@ def test_a_channel_closed_for_its_body_ends_by_close_ok_and_opens_again() -> Non
     assert pair.server.state == "open"
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_second_body_beyond_all_measure_on_a_channel_that_is_closing_is_let_pass(ours: bool) -> None:
+    """Its close is under way, ours or for the first such body: there is no more to say, and what follows counts."""
+    pair = opened(channels=2)
+    if ours:
+        pair.server.send(1, "channel.close", {})
+    else:
+        pair.server.receive(PUBLISH + header(1, 2**63))
+        pair.server.take_answers()
+    events = pair.server.receive(PUBLISH + header(1, 2**63) + body(1, b"some of it") + method(2, "tx.select"))
+    assert events == [(2, Method("tx.select", {}))]
+    assert pair.server.take_answers() == b""
+    assert pair.server.receive(method(1, "channel.close-ok")) == [(1, Method("channel.close-ok", {}))]
+
+
 def test_the_largest_body_that_we_take_allocates_only_what_came() -> None:
     pair = opened()
     tracemalloc.start()
