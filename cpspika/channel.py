@@ -655,7 +655,7 @@ class Channel:
         """`deliver`, for several to one consumer: what is to be called for them. Most of all that arrives."""
         consumer = self._consumers.get(messages[0].envelope.consumer_tag)  # type: ignore[arg-type]
         if consumer is None:
-            self._undeliverable(messages[0])
+            yield self._undeliverable, messages[0]
             return
         on_message, face = consumer.on_message, self.face
         for message in messages:
