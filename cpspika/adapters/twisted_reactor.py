@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
 from ..errors import ConcurrentUse, LocalError
-from ..reactor import IDLE, Call, Timer, once
+from ..reactor import Call, Timer, make_calls, once
 from .sockets import Watched, WatchesSockets
 
 ROUNDS = 4  # of calls that calls of the turn gave rise to; the rest waits for the next turn
@@ -170,22 +170,11 @@ class TwistedReactor(WatchesSockets):
         try:
             self.call(call)
             for _ in range(ROUNDS):
-                if self._ready:
-                    self._run_ready()
+                make_calls(self._ready, self.call)
         finally:
             self._inside = False
             if self._ready:
                 self._come_back()
-
-    def _run_ready(self) -> int:
-        """Makes the calls that wait; how many of them may have told somebody something."""
-        # Those that are added meanwhile wait for the next round: one that repeats itself must not keep the others out.
-        ready = self._ready
-        made = 0
-        for _ in range(len(ready)):
-            if ready:  # a nested turn may have taken them
-                made += self.call(ready.popleft()) is not IDLE
-        return made
 
     def call(self, call: Call) -> object:
         try:
@@ -237,7 +226,7 @@ class TwistedReactor(WatchesSockets):
         outer = self._inside, self._driven, self.thread
         self._inside, self._driven, self.thread = False, True, get_ident()
         try:
-            if self._run_ready():
+            if make_calls(self._ready, self.call):
                 timeout = 0
             self.twisted.iterate(self._patience(timeout))
             self.twisted.iterate(0)  # the timers that came due while it waited
