@@ -240,6 +240,61 @@ def test_on_close_is_told_why(broker: Served) -> None:
     assert held() == []
 
 
+STOPPING = """
+import contextlib, socket, sys
+from twisted.internet import reactor
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from cpspika.adapters import twisted_adapter
+from cpspika.broker import serve
+
+by, stage = sys.argv[1:]
+
+def begin(host, port):
+    options = {"endpoint": TCP4ClientEndpoint(reactor, host, port)} if by == "endpoint" else {}
+    return twisted_adapter.connect(
+        f"amqp://{host}:{port}", on_close=lambda connection, err: print("on_close", type(err).__name__), **options
+    ).addErrback(lambda failure: print("connect", failure.type.__name__))
+
+def opened(connection):
+    reactor.stop()
+    connection.channel().addErrback(lambda failure: print("channel", failure.type.__name__))
+    connections.append(connection)
+
+def stop_while_it_connects():
+    (reactor.stop if reactor.getWriters() else lambda: reactor.callLater(0, stop_while_it_connects))()
+
+connections = []
+with contextlib.ExitStack() as stack:
+    if stage == "open":
+        broker = stack.enter_context(serve())
+        begin(broker.host, broker.port).addCallback(opened)
+    else:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        begin(*full.getsockname())
+        stop_while_it_connects()
+    reactor.run()
+print([one for one in reactor.getReaders() + reactor.getWriters() if "Waker" not in str(one)])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how to keep a connection from being made is Linux's")
+@pytest.mark.parametrize("by", ["socket", "endpoint"])
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [("open", ["channel ChannelClosed", "on_close ConnectionLost"]), ("connecting", ["connect ConnectError"])],
+)
+def test_a_reactor_that_stops_loses_its_connections(by: str, stage: str, told: list[str]) -> None:
+    """As Twisted has it with every protocol: what waits fails, and no socket is left."""
+    command = [sys.executable, "-X", "dev", "-c", STOPPING, by, stage]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parent, timeout=80, check=False)
+    assert done.stdout.splitlines() == [*told, "[]"], done.stderr
+    assert done.stderr == ""
+
+
 # --- giving up --------------------------------------------------------------------------------------------------------
 
 

@@ -54,7 +54,7 @@ class EndpointTransport(Protocol):
             self._connecting.addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
-        self._lost(failure.value)
+        self._reactor.turn(partial(self._lost, failure.value))
 
     # --- what Twisted calls -------------------------------------------------------------------------------------------
 

@@ -9,12 +9,16 @@ goes to `on_error`. A program that isn't Twisted's may turn a reactor that isn't
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from socket import SO_ERROR, SOL_SOCKET
 from threading import get_ident
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IWriteDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -71,11 +75,18 @@ class _Descriptor:
             self._reactor.turn(self._watched.on_writable)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Twisted watches it no longer, since the peer hung up or refused: the transport finds that out by itself, and
-        the reason better."""
+        """Twisted watches it no longer. Either it stops; or the peer hung up or refused, and the transport finds that
+        out by itself, and the reason better."""
         reads, writes = self.reads, self.writes
         self.reads = self.writes = False
-        if self._watched.socket is not None:
+        if self._watched.socket is None:
+            return
+        if isinstance(reason.value, ConnectionLost) and not self._reactor.twisted.running:
+            # It hangs up on all that it has. (Or was turned by hand, and a connection was refused: the socket knows.)
+            code = self._watched.socket.getsockopt(SOL_SOCKET, SO_ERROR)
+            error = OSError(code, os.strerror(code)) if code else reason.value
+            self._reactor.turn(partial(self._watched.lost, error))
+        else:
             self._reactor.turn(self._watched.on_readable if reads else self._watched.on_writable)
         if self._watched.socket is not None and not (self.reads or self.writes):
             self.watch(reads, writes)
