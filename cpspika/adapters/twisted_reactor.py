@@ -99,7 +99,7 @@ class _Timer:
 
     def __init__(self, reactor: TwistedReactor, seconds: float, call: Call):
         self._reactor = reactor
-        self._delayed: Any = reactor.twisted.callLater(seconds, reactor.due, call)
+        self._delayed: Any = reactor.twisted.callLater(max(0.0, seconds), reactor.due, call)
 
     def cancel(self) -> None:
         if self._delayed.active():
