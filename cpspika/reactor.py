@@ -31,6 +31,17 @@ IDLE = object()
 """What a call returns that told nobody anything: the turn may still wait for more."""
 
 
+def make_calls(waiting: deque[Call], guard: Callable[[Call], object] | None) -> int:
+    """Makes the calls that wait, by guard(call) where there is one; how many may have told somebody something."""
+    # Those that are added meanwhile wait for the next round: one that repeats itself must not keep the socket out.
+    made = 0
+    for _ in range(len(waiting)):
+        if waiting:  # a nested turn may have taken them
+            call = waiting.popleft()
+            made += (call() if guard is None else guard(call)) is not IDLE
+    return made
+
+
 def once(call: Call) -> Call:
     """Makes the call the first time, and nothing after that."""
     left = [call]
@@ -244,14 +255,14 @@ class PlainReactor(ABC):
         outer, self.thread = self._enter()
         try:
             # A turn that had calls to make doesn't wait: they may have done what the caller turns the reactor for.
-            if self._ready and self._run_ready():
+            if self._ready and make_calls(self._ready, None if self.on_error is None else self.call):
                 timeout = 0
             self._poll(self._patience(timeout))
             now = self.time()
             while (call := self._timers.due(now)) is not None:
                 self.call(call)
             if self._ready:
-                self._run_ready()
+                make_calls(self._ready, None if self.on_error is None else self.call)
         finally:
             self.thread = outer
 
@@ -275,18 +286,6 @@ class PlainReactor(ABC):
         if timeout is not None and timeout < until:
             return timeout
         return until if until > 0 else 0
-
-    def _run_ready(self) -> int:
-        """Makes the calls that wait; how many of them may have told somebody something."""
-        # Those that are added meanwhile wait for the next round: one that repeats itself must not keep the socket out.
-        ready = self._ready
-        made = 0
-        guarded = self.on_error is not None
-        for _ in range(len(ready)):
-            if ready:  # a nested turn may have taken them
-                call = ready.popleft()
-                made += (self.call(call) if guarded else call()) is not IDLE
-        return made
 
     def forked(self) -> None:
         """In the child of a fork: what waits belongs to the parent. A kind of reactor gives up what both share, too."""

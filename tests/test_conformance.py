@@ -176,7 +176,7 @@ class _Deaf(SocketTransport):
         pass
 
 
-def _until_none_are_left(self: Any) -> int:
+def _until_none_are_left(self: Any, timeout: float | None) -> int:
     while self._ready:
         self.call(self._ready.popleft())
     return 0
@@ -196,7 +196,7 @@ BROKEN = {
         "ZeroDivisionError|division",
     ),
     "a_call_that_repeats_itself_keeps_nobody_out": (
-        {"_run_ready": _until_none_are_left},
+        {"_patience": _until_none_are_left},
         "only the call that repeats",
     ),
     "a_transport_may_be_closed_while_it_connects": (

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import select
 import socket
+import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +18,17 @@ import pytest
 
 pytest.importorskip("twisted")
 
-from style_twisted import outcome, private_reactor, spin
+from style_twisted import outcome, private_reactor, spin, twisted_reactor
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, inlineCallbacks
-from twisted.internet.endpoints import TCP4ClientEndpoint
+from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import globalLogPublisher
+from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
 import cpspika
 from cpspika.adapters import twisted_adapter
+from cpspika.adapters.sockets import LINGER
+from cpspika.adapters.twisted_endpoint import EndpointTransport
 from cpspika.broker import Served, serve
 
 TESTS = Path(__file__).parent
@@ -218,8 +225,22 @@ def test_an_error_that_nobody_asked_for_is_logged(connection: Any, logged: list[
     channel = outcome(connection.channel())
     channel.queue_declare("nothing", passive=True)
     spin(lambda: not channel.is_open, "the channel did not close")
-    spin(lambda: gc.collect() and logged, "nothing in the log")
+    spin(lambda: (gc.collect(), logged)[1], "nothing in the log")
     assert isinstance(logged[0], cpspika.NotFound)
+
+
+def test_a_failure_of_the_programs_own_is_logged_for_an_ack_too(connection: Any, logged: list[Any]) -> None:
+    """That an ack came to nothing isn't logged."""
+    channel = outcome(connection.channel())
+    outcome(channel.close())
+
+    def fail(failure: Any) -> None:
+        raise KeyError("the program's")
+
+    channel.basic_ack(1)
+    channel.basic_ack(1).addErrback(fail)
+    spin(lambda: (gc.collect(), logged)[1], "nothing in the log")
+    assert [error.args for error in logged] == [("the program's",)]
 
 
 def test_on_close_is_told_why(broker: Served) -> None:
@@ -238,6 +259,61 @@ def test_on_close_is_told_why(broker: Served) -> None:
     assert isinstance(told[0][1], cpspika.ConnectionLost)
     outcome(connection.close())
     assert held() == []
+
+
+STOPPING = """
+import contextlib, socket, sys
+from twisted.internet import reactor
+from twisted.internet.endpoints import TCP4ClientEndpoint
+from cpspika.adapters import twisted_adapter
+from cpspika.broker import serve
+
+by, stage = sys.argv[1:]
+
+def begin(host, port):
+    options = {"endpoint": TCP4ClientEndpoint(reactor, host, port)} if by == "endpoint" else {}
+    return twisted_adapter.connect(
+        f"amqp://{host}:{port}", on_close=lambda connection, err: print("on_close", type(err).__name__), **options
+    ).addErrback(lambda failure: print("connect", failure.type.__name__))
+
+def opened(connection):
+    reactor.stop()
+    connection.channel().addErrback(lambda failure: print("channel", failure.type.__name__))
+    connections.append(connection)
+
+def stop_while_it_connects():
+    (reactor.stop if reactor.getWriters() else lambda: reactor.callLater(0, stop_while_it_connects))()
+
+connections = []
+with contextlib.ExitStack() as stack:
+    if stage == "open":
+        broker = stack.enter_context(serve())
+        begin(broker.host, broker.port).addCallback(opened)
+    else:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        begin(*full.getsockname())
+        stop_while_it_connects()
+    reactor.run()
+print([one for one in reactor.getReaders() + reactor.getWriters() if "Waker" not in str(one)])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how to keep a connection from being made is Linux's")
+@pytest.mark.parametrize("by", ["socket", "endpoint"])
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [("open", ["channel ChannelClosed", "on_close ConnectionLost"]), ("connecting", ["connect ConnectError"])],
+)
+def test_a_reactor_that_stops_loses_its_connections(by: str, stage: str, told: list[str]) -> None:
+    """As Twisted has it with every protocol: what waits fails, and no socket is left."""
+    command = [sys.executable, "-X", "dev", "-c", STOPPING, by, stage]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS.parent, timeout=80, check=False)
+    assert done.stdout.splitlines() == [*told, "[]"], done.stderr
+    assert done.stderr == ""
 
 
 # --- giving up --------------------------------------------------------------------------------------------------------
@@ -351,6 +427,103 @@ def test_an_endpoint_that_cannot_be_used_is_refused_at_the_call(broker: Served) 
         connect(broker.url, endpoint="tcp:localhost:5672")
     with pytest.raises(cpspika.InvalidArgument, match="unknown option 'hearbeat'"):
         connect(broker.url, endpoint=door, hearbeat=5)
+
+
+class Owner:
+    """Of an endpoint's transport: notes what it hears, and may raise when the transport is lost."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.heard: list[str] = []
+        self.failure = failure
+
+    def transport_ready(self) -> None:
+        self.heard.append("ready")
+
+    def data_received(self, data: bytes) -> None:
+        self.heard.append("data")
+
+    def bytes_written(self) -> bool:
+        return True
+
+    def transport_lost(self, error: Exception | None) -> None:
+        self.heard.append("lost")
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_what_an_owner_raises_when_it_is_lost_goes_to_on_error_and_nothing_is_held(
+    silent: socket.socket, listens: bool
+) -> None:
+    reactor = twisted_adapter.TwistedReactor(private_reactor())
+    errors: list[BaseException] = []
+    reactor.on_error = errors.append
+    host, port = silent.getsockname() if listens else ("127.0.0.1", 1)
+    owner = Owner(KeyError("lost"))
+    transport = EndpointTransport(reactor, TCP4ClientEndpoint(private_reactor(), host, port), owner)
+    if listens:
+        spin(lambda: owner.heard, "nobody connected")
+        silent.accept()[0].close()
+    spin(lambda: "lost" in owner.heard, "it was not lost")
+    assert errors == [owner.failure]
+    assert transport.gone.called
+    assert not reactor._has_work()
+
+
+def test_an_endpoint_that_connects_though_it_was_given_up_is_hung_up_on(silent: socket.socket) -> None:
+    host, port = silent.getsockname()
+    factories: list[Any] = []
+
+    @implementer(IStreamClientEndpoint)
+    class Stubborn:
+        def connect(self, factory: Any) -> Deferred[Any]:
+            factories.append(factory)
+            return Deferred()
+
+    owner = Owner()
+    transport = EndpointTransport(twisted_reactor(), Stubborn(), owner)
+    spin(lambda: factories, "the endpoint was not asked")
+    transport.abort()
+    spin(lambda: transport.gone.called, "it was not given up")
+    TCP4ClientEndpoint(private_reactor(), host, port).connect(factories[0])
+    spin(lambda: select.select([silent], [], [], 0)[0], "nobody connected")
+    with silent.accept()[0] as peer:
+        spin(lambda: select.select([peer], [], [], 0)[0], "it was not hung up on")
+        assert hung_up(peer)
+    assert owner.heard == []
+    spin(lambda: not held(), "something was left")
+
+
+def test_a_transport_that_does_not_read_hangs_up_all_the_same(certificates: Any, silent: socket.socket) -> None:
+    """In TLS the peer's goodbye is waited for, and so it must be read."""
+    ssl_of_twisted = pytest.importorskip("twisted.internet.ssl")
+    host, port = silent.getsockname()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+
+    def answer() -> None:
+        with context.wrap_socket(silent.accept()[0], server_side=True) as peer:
+            peer.sendall(peer.recv(1))
+            while peer.recv(65536):
+                pass
+
+    answering = threading.Thread(target=answer, daemon=True)
+    answering.start()
+    authority = ssl_of_twisted.Certificate.loadPEM(Path(certificates.ca).read_text())
+    trusting = ssl_of_twisted.optionsForClientTLS("localhost", authority)
+    owner = Owner()
+    inner = TCP4ClientEndpoint(private_reactor(), host, port)
+    transport = EndpointTransport(twisted_reactor(), wrapClientTLS(trusting, inner), owner)
+    transport.write([b"x" * 100_000])
+    spin(lambda: owner.heard, "nobody connected")
+    transport.flush()
+    spin(lambda: "data" in owner.heard, "nobody answered")
+    transport.pause_reading(True)
+    began = time.monotonic()
+    transport.close()
+    spin(lambda: transport.gone.called, "it did not hang up")
+    assert time.monotonic() - began < LINGER
+    answering.join(20)
 
 
 # --- importing it ---------------------------------------------------------------------------------------------------

@@ -79,6 +79,13 @@ def test_the_core_runs_on_it(reactor: TwistedReactor, by: str) -> None:
     assert log == ["q"]
 
 
+def test_a_time_that_has_passed_has_come(reactor: TwistedReactor) -> None:
+    """As other reactors have it; Twisted's own refuses it."""
+    called: list[int] = []
+    reactor.call_later(-1, lambda: called.append(1))
+    run_until(reactor, lambda: called)
+
+
 def test_the_synchronous_facade_and_tasks_run_on_it(reactor: TwistedReactor, embedded: Any) -> None:
     with (
         cpspika.SelectConnection(embedded.url, reactor=reactor, timeout=DEADLINE) as connection,

@@ -15,7 +15,7 @@ import threading
 import warnings
 from typing import Any
 
-from ..reactor import Call, PlainReactor, Timer
+from ..reactor import Call, PlainReactor, Timer, make_calls
 from .sockets import Watched, WatchesSockets
 from .waker import Waker
 
@@ -181,7 +181,7 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
         now = self.time()
         while (call := self._timers.due(now)) is not None:
             self.call(call)
-        self._run_ready()
+        make_calls(self._ready, self.call)
         self._stand_down()
 
     # --- the loop of our own ------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from threading import RLock, get_ident
 from typing import Any, TypeVar
 
+from ..reactor import make_calls
 from .select_reactor import SelectReactor
 
 T = TypeVar("T")
@@ -75,7 +76,7 @@ class SharedReactor(SelectReactor):
     def run_ready(self) -> None:
         """Once it is over: makes the calls that wait."""
         while self._ready:
-            self._run_ready()
+            make_calls(self._ready, self.call)
 
     def forked(self) -> None:
         self._mutex = RLock()  # the one there was may be held by a thread that stayed behind in the parent

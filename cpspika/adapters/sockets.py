@@ -41,6 +41,8 @@ class Watched(Protocol):
 
     def on_readable(self) -> None: ...
     def on_writable(self) -> None: ...
+    def lost(self, error: Exception | None) -> None:
+        """It is over: so the loop has it, or the socket."""
 
 
 class Watcher(Reactor, Protocol):
@@ -120,7 +122,7 @@ class SocketTransport:
             transport._begin(*address)
         except OSError as error:
             failure = error
-            reactor.call_soon(lambda: transport._lost(failure))
+            reactor.call_soon(lambda: transport.lost(failure))
         return transport
 
     @classmethod
@@ -190,7 +192,7 @@ class SocketTransport:
         try:
             step()
         except OSError as error:
-            self._lost(error)
+            self.lost(error)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -205,10 +207,10 @@ class SocketTransport:
         except self._again:
             return
         except OSError as error:
-            self._lost(error)
+            self.lost(error)
             return
         if not data:
-            self._lost(None)
+            self.lost(None)
         elif self._owner is not None:
             self._owner.data_received(data)
 
@@ -346,7 +348,7 @@ class SocketTransport:
             except OSError:
                 data = b""
             if not data:
-                self._lost(error)
+                self.lost(error)
             else:
                 self._owner.data_received(data)
 
@@ -386,7 +388,7 @@ class SocketTransport:
             self._reactor.unwatch(self._fd)
             sock.close()
 
-    def _lost(self, error: Exception | None) -> None:
+    def lost(self, error: Exception | None) -> None:
         owner, self._owner = self._owner, None
         self._finish()
         if owner is not None:
@@ -446,6 +448,9 @@ class SocketListener:
 
     def on_writable(self) -> None:
         pass
+
+    def lost(self, error: Exception | None) -> None:
+        self.close()
 
     def close(self) -> None:
         sock, self.socket = self.socket, None

@@ -59,10 +59,15 @@ class _Promise(Deferred[Any]):
 
 
 class _Hushed(_Promise):
-    """One that goes in silence, when its failure came to nobody: Twisted logs those of the others."""
+    """One that goes in silence, when our failure came to nobody: Twisted logs those of the others."""
 
     def __del__(self) -> None:
-        self.addErrback(lambda failure: None)
+        self.addErrback(_unless_ours)
+
+
+def _unless_ours(failure: Failure) -> Any:
+    # What the program's own callbacks raise is its to know.
+    return None if isinstance(failure.value, (AMQPError, CancelledError)) else failure
 
 
 class _Promises:

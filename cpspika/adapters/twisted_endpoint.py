@@ -54,17 +54,19 @@ class EndpointTransport(Protocol):
             self._connecting.addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
-        self._lost(failure.value)
+        self._reactor.turn(partial(self._lost, failure.value))
 
     # --- what Twisted calls -------------------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
+        if self._owner is None:  # some endpoints cannot be stopped
+            self._cut()
+            return
         self._open = True
         self.transport.registerProducer(self, True)
         if self._paused:
             self.transport.pauseProducing()
-        if self._owner is not None:
-            self._reactor.turn(self._owner.transport_ready)
+        self._reactor.turn(self._owner.transport_ready)
 
     def dataReceived(self, data: bytes) -> None:
         if self._owner is not None:
@@ -143,6 +145,7 @@ class EndpointTransport(Protocol):
         if not self._open:
             self.abort()
             return
+        self.pause_reading(False)  # TLS waits for the peer's goodbye
         self._closing = True
         self._owner = None
         self._reactor.leaves(self.gone)
@@ -176,9 +179,9 @@ class EndpointTransport(Protocol):
         self._out.clear()
         if self._linger is not None:
             self._linger.cancel()
+        self._gone()  # first: the owner may raise
         if owner is not None:
             owner.transport_lost(error)
-        self._gone()
 
     def _gone(self) -> None:
         self._release()

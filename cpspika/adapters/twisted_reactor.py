@@ -9,19 +9,23 @@ goes to `on_error`. A program that isn't Twisted's may turn a reactor that isn't
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from socket import SO_ERROR, SOL_SOCKET
 from threading import get_ident
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor, IWriteDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
 from ..errors import ConcurrentUse, LocalError
-from ..reactor import IDLE, Call, Timer, once
+from ..reactor import Call, Timer, make_calls, once
 from .sockets import Watched, WatchesSockets
 
 ROUNDS = 4  # of calls that calls of the turn gave rise to; the rest waits for the next turn
@@ -71,11 +75,18 @@ class _Descriptor:
             self._reactor.turn(self._watched.on_writable)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Twisted watches it no longer, since the peer hung up or refused: the transport finds that out by itself, and
-        the reason better."""
+        """Twisted watches it no longer. Either it stops; or the peer hung up or refused, and the transport finds that
+        out by itself, and the reason better."""
         reads, writes = self.reads, self.writes
         self.reads = self.writes = False
-        if self._watched.socket is not None:
+        if self._watched.socket is None:
+            return
+        if isinstance(reason.value, ConnectionLost) and not self._reactor.twisted.running:
+            # It hangs up on all that it has. (Or was turned by hand, and a connection was refused: the socket knows.)
+            code = self._watched.socket.getsockopt(SOL_SOCKET, SO_ERROR)
+            error = OSError(code, os.strerror(code)) if code else reason.value
+            self._reactor.turn(partial(self._watched.lost, error))
+        else:
             self._reactor.turn(self._watched.on_readable if reads else self._watched.on_writable)
         if self._watched.socket is not None and not (self.reads or self.writes):
             self.watch(reads, writes)
@@ -88,7 +99,7 @@ class _Timer:
 
     def __init__(self, reactor: TwistedReactor, seconds: float, call: Call):
         self._reactor = reactor
-        self._delayed: Any = reactor.twisted.callLater(seconds, reactor.due, call)
+        self._delayed: Any = reactor.twisted.callLater(max(0.0, seconds), reactor.due, call)
 
     def cancel(self) -> None:
         if self._delayed.active():
@@ -170,22 +181,11 @@ class TwistedReactor(WatchesSockets):
         try:
             self.call(call)
             for _ in range(ROUNDS):
-                if self._ready:
-                    self._run_ready()
+                make_calls(self._ready, self.call)
         finally:
             self._inside = False
             if self._ready:
                 self._come_back()
-
-    def _run_ready(self) -> int:
-        """Makes the calls that wait; how many of them may have told somebody something."""
-        # Those that are added meanwhile wait for the next round: one that repeats itself must not keep the others out.
-        ready = self._ready
-        made = 0
-        for _ in range(len(ready)):
-            if ready:  # a nested turn may have taken them
-                made += self.call(ready.popleft()) is not IDLE
-        return made
 
     def call(self, call: Call) -> object:
         try:
@@ -237,7 +237,7 @@ class TwistedReactor(WatchesSockets):
         outer = self._inside, self._driven, self.thread
         self._inside, self._driven, self.thread = False, True, get_ident()
         try:
-            if self._run_ready():
+            if make_calls(self._ready, self.call):
                 timeout = 0
             self.twisted.iterate(self._patience(timeout))
             self.twisted.iterate(0)  # the timers that came due while it waited
