@@ -769,9 +769,8 @@ class Channel:
         self._consumers = {}
         told = self.has_handlers("state") or any(continuation.on_done is not None for continuation in unsettled)
         fates = [(c, reason if c is failed and reason else self._publisher.fate(c, others)) for c in unsettled]
-        calls: list[Call] = [
-            partial(c.fail, fate) if c.answer is None else partial(c.reply, c.answer) for c, fate in fates
-        ]
+        calls: list[Call | Each] = [self._publisher.decided]
+        calls += [partial(c.fail, fate) if c.answer is None else partial(c.reply, c.answer) for c, fate in fates]
         if self._ended:
             calls += [closer.done for closer in self._closers]
             self._closers = []

@@ -105,7 +105,17 @@ def encode_body(body: Any) -> bytes:
 class Publisher:
     """The publishing half of one channel."""
 
-    __slots__ = ("_channel", "_held", "_last_returned", "_mandatory", "_sender", "_window", "hands_over", "permitted")
+    __slots__ = (
+        "_channel",
+        "_held",
+        "_last_returned",
+        "_mandatory",
+        "_sender",
+        "_window",
+        "decided",
+        "hands_over",
+        "permitted",
+    )
 
     def __init__(self, channel: Owner, sender: Sender):
         self._channel = channel
@@ -116,6 +126,7 @@ class Publisher:
         self._mandatory: dict[_Watched, None] = {}
         self._last_returned = -1
         self._held: deque[tuple[_Watched, _Content]] | None = None
+        self.decided: Each = iter(())  # what an ack or nack of many decided, as far as it isn't told
 
     @property
     def is_confirming(self) -> bool:
@@ -221,7 +232,8 @@ class Publisher:
         if len(publishes) == 1:
             decide(publishes[0])
         else:
-            self._channel.in_turn([zip(repeat(decide), publishes, strict=False)])
+            self.decided = zip(repeat(decide), publishes, strict=False)
+            self._channel.in_turn([self.decided])
 
     def _taken(self, publish: _Publish) -> None:
         if publish.returned is not None:

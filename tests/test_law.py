@@ -797,6 +797,27 @@ def test_raising_amid_an_ack_of_many_leaves_the_others_their_fate() -> None:
     assert log == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("owner", ["channel", "connection"])
+def test_what_an_ack_of_many_decided_is_told_before_the_end_that_one_of_them_brings(owner: str) -> None:
+    world = opened()
+    channel, told = world.confirming(), []
+
+    def on_done(number: int) -> Any:
+        def done(error: Any, result: Any) -> None:
+            told.append((number, error is None))
+            if number == 1:
+                world.connection.abort() if owner == "connection" else channel.end(None)
+
+        return done
+
+    for number in range(5):
+        channel.basic_publish("", "q", b"x", on_done=on_done(number))
+    world.settle()
+    world.peer.ack(4, multiple=True)
+    world.settle()
+    assert told == [(0, True), (1, True), (2, True), (3, True), (4, False)]
+
+
 @pytest.mark.parametrize("end", ENDS)
 def test_raising_amid_the_end_leaves_the_others_their_end(end: str) -> None:
     world = opened()
