@@ -50,8 +50,7 @@ Role = Literal["client", "server"]
 
 UNTUNED_FRAME_MAX = 131072  # what a peer may send before tune-ok: capability tables and tokens grow past 4096
 BODY_MAX = 2**31 - 1  # bytes of one body; brokers refuse less (RabbitMQ: 512 MiB at most)
-LARGE = 128 * 1024  # bytes of a block that glibc's malloc takes from the kernel by itself, to begin with...
-LARGEST = 4 * 1024 * 1024  # ...and of one that it shall keep for the next
+KEPT_BLOCK = 4 * 1024 * 1024  # bytes of a block whose memory the process shall keep for the next
 MIN_PAYLOAD = frames.MIN_SIZE - frames.OVERHEAD  # bytes that fit into every frame
 SILENT_TICKS = 4  # of half an interval each
 
@@ -77,6 +76,7 @@ class Link:
     once the client's protocol header told the version."""
 
     def __init__(self, role: Role, version: str | None, handshake: Handshake | None):
+        _keep_pages()
         self.role = role
         self.version = ""
         self.state = self.before_close = "begun"
@@ -277,8 +277,6 @@ class Link:
         if channel.content == "none":
             method, channel.method = channel.method, None
             body = channel.body.getvalue() if channel.body is not None else b""
-            if len(body) > LARGE:
-                _keep_pages()
             header, channel.header, channel.body = channel.header, b"", None
             if method is not None:
                 events.append((number, Message.of(method, header[PROPERTIES_AT:], body)))
@@ -453,10 +451,11 @@ class Link:
 
 @cache
 def _keep_pages() -> None:
-    """Once a process that receives large bodies: has glibc keep what they leave. It would give each back to the kernel,
-    and have the next page by page; how large a block must be for that it learns from the largest that was freed. This
-    one is never touched, so it is address space for a moment, and no memory. Without it a body of 1 MiB may cost four times as much."""
-    bytes(LARGEST)
+    """Once a process: has glibc's malloc keep what a turn's writes and large bodies leave. It would give every block of
+    more than 128 KiB back to the kernel, and have the next page by page, which costs up to four times what is done with
+    it; how large a block it shall keep it learns from the largest that was freed. This one is never touched, so it is
+    address space for a moment, and no memory."""
+    bytes(KEPT_BLOCK)
 
 
 _FRAME_BEGINS = bytes([frames.METHOD])
