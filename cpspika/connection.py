@@ -91,9 +91,7 @@ class _Line:
 
     def send(self, name: str, arguments: dict[str, Any]) -> None:
         connection = self._connection
-        thread = self._reactor.thread
-        if thread is not None and thread != get_ident():
-            connection.check_thread()
+        connection.check_thread()
         connection.write([connection.link.send(self._number, name, arguments)])
 
     def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None:

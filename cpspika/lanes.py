@@ -54,11 +54,12 @@ class Place(Protocol):
 
 
 @lru_cache(KEPT)
-def layout(first: int | None, middle: int | None, last: int) -> struct.Struct:
+def layout(first: int | None, middle: int | None, last: int, tag: str = "Q") -> struct.Struct:
     """A form's layout: printed bytes, a delivery tag, printed bytes, the body's size, printed bytes, and the size
-    again. Without `middle` there is no tag; without `first` nothing before the tag."""
+    again. Without `middle` there is no tag; without `first` nothing before the tag; with a `tag` of "0s" it is empty,
+    but has its place."""
     parts = [f"{first}s"] if first is not None else []
-    parts += [f"Q{middle}s"] if middle is not None else []
+    parts += [f"{tag}{middle}s"] if middle is not None else []
     return struct.Struct(f">{''.join(parts)}Q{last}sI")
 
 

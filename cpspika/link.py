@@ -51,7 +51,6 @@ Role = Literal["client", "server"]
 UNTUNED_FRAME_MAX = 131072  # what a peer may send before tune-ok: capability tables and tokens grow past 4096
 BODY_MAX = 2**31 - 1  # bytes of one body; brokers refuse less (RabbitMQ: 512 MiB at most)
 KEPT_BLOCK = 4 * 1024 * 1024  # bytes of a block whose memory the process shall keep for the next
-MIN_PAYLOAD = frames.MIN_SIZE - frames.OVERHEAD  # bytes that fit into every frame
 SILENT_TICKS = 4  # of half an interval each
 
 _content_header = struct.Struct(">HHQ")
@@ -135,7 +134,7 @@ class Link:
                 yield number, event  # type: ignore[misc]
 
     def runs(self, data: bytes) -> Iterator[tuple[int, Event | list[Message]]]:
-        """`events`, but messages that came one after another on one channel, and alike, are one list."""
+        """`events`, but messages that came one after another for one consumer, or alike for a server, are one list."""
         self._heard = True
         if self._lost or self.state == "closed":
             return
@@ -361,14 +360,13 @@ class Link:
 
     def _step_channel(self, number: int, channel: _Channel, direction: str, name: str) -> None:
         after = follow("channel", channel.state, direction, name)
-        if after == "open" == channel.state and name[:11] != "connection.":
-            return  # what nearly all do
-        if name.startswith("connection."):
-            raise self._out_of_order(number, "not channel 0", direction, name)
         if after is None and direction + name == "<channel.open":
             raise UnopenedChannelError(f"CHANNEL_ERROR - second 'channel.open' seen: channel {number} is open")
         if after is None:
-            raise self._out_of_order(number, channel.state, direction, name)
+            state = "not channel 0" if name.startswith("connection.") else channel.state
+            raise self._out_of_order(number, state, direction, name)
+        if after == channel.state:
+            return  # as nearly always
         channel.state = after
         if after == "closed":
             self._channels.pop(number, None)
@@ -386,9 +384,7 @@ class Link:
     def send(self, number: int, name: str, arguments: dict[str, Any]) -> bytes:
         """The frame of a method. InvalidArgument, InvalidArgumentType: it cannot be encoded; LocalError: it cannot be
         sent now. Nothing has changed then."""
-        payload = self.codec.encode(name, arguments)
-        if len(payload) > MIN_PAYLOAD:
-            self._sized(name, payload)
+        payload = self._sized(name, self.codec.encode(name, arguments))
         if number == 0:
             self._step_connection(">", name)
         else:

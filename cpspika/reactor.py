@@ -191,8 +191,6 @@ class Timers:
 
     def due(self, now: float) -> Call | None:
         """Takes the earliest that is due."""
-        if not self._heap or self._heap[0][0] > now:
-            return None
         when = self.next()
         if when is None or when > now:
             return None

@@ -19,12 +19,13 @@ _size = struct.Struct(">Q").unpack_from
 
 
 class _Printed:
-    """A form to lay over what arrives. `name`: the bytes that it is known by. `size`: bytes from there to the body.
-    `empty`: what is printed there after the tag if there is no body."""
+    """A form to lay over what arrives. `name`: the bytes that it is known by. `blank`: how many those of the delivery
+    tag are that follows, none in a publish. `size`: bytes from the name to the body. `empty`: what is printed after the
+    tag if there is no body."""
 
-    __slots__ = ("empty", "envelope", "last", "middle", "name", "number", "place", "size", "unpack")
+    __slots__ = ("blank", "empty", "envelope", "last", "middle", "name", "number", "place", "size", "unpack")
 
-    def __init__(self, name: bytes, number: int, place: Place, envelope: Envelope, middle: bytes, tagged: bool):
+    def __init__(self, name: bytes, number: int, place: Place, envelope: Envelope, middle: bytes, blank: int):
         self.name = name
         self.number = number
         self.place = place
@@ -32,13 +33,15 @@ class _Printed:
         self.middle = middle
         self.last = heads(number, envelope.encoded)[1]
         self.empty = EMPTY % (middle, envelope.encoded)
-        form = layout(None, len(middle), len(self.last)) if tagged else layout(len(middle), None, len(self.last))
+        self.blank = blank
+        form = layout(None, len(middle), len(self.last), "Q" if blank else "0s")
         self.unpack = form.unpack_from
         self.size = form.size
 
 
 Found = tuple[int, "list[Message] | Method", int]
-"""Channel, messages that came alike one after another, or a method, and the offset of what follows."""
+"""Channel; messages that came one after another, for one consumer or published alike, or a method; and the offset of
+what follows."""
 
 
 class ReceiveLane:
@@ -47,7 +50,7 @@ class ReceiveLane:
     frame or none; of one whose body is still arriving, how many bytes it takes. `places`: the link's channels. `peer`:
     who sends, "C" or "S", as in `spec`."""
 
-    __slots__ = ("_codec", "_forms", "_methods", "_most", "_peer", "_places", "_printed", "_routes", "take")
+    __slots__ = ("_codec", "_forms", "_methods", "_most", "_peer", "_places", "_printed", "_routes")
 
     def __init__(self, places: Mapping[int, Place], peer: str):
         self._most = 0
@@ -58,9 +61,6 @@ class ReceiveLane:
         self._routes: dict[bytes, _Printed] = {}
         self._printed = 0  # bytes of the forms that were made since the books began anew
         self._methods: dict[bytes, Decoder | Callable[..., None]] = {}
-        self.take: Callable[[bytes, int, int], Found | int | None] = (
-            self._deliveries if peer == "S" else self._publishes
-        )
 
     def speak(self, codec: Codec) -> None:
         """The version is known."""
@@ -70,14 +70,15 @@ class ReceiveLane:
         """The largest frame that is taken, in bytes; 0: any."""
         self._most = (frame_max or NO_LIMIT) - 8
 
-    def _deliveries(self, buffer: bytes, at: int, end: int) -> Found | int | None:
-        if end - at < _LEAST_DELIVERY:
+    def take(self, buffer: bytes, at: int, end: int) -> Found | int | None:
+        if end - at < _LEAST:
             return self._method(buffer, at, end)
-        # It is known by what doesn't change while one consumer is served: all up to the end of its tag.
-        known = at + 12 + buffer[at + 11]
+        # It is known by what doesn't change while one consumer is served, all up to the end of its tag; or else by all
+        # of its method frame.
+        known = at + (12 + buffer[at + 11] if self._peer == "S" else 8 + int.from_bytes(buffer[at + 3 : at + 7], "big"))
         form = self._forms.get(buffer[at:known])
         if form is None:
-            return self._method(buffer, at, end) or self._learn(buffer, at, end, known, DELIVER)
+            return self._method(buffer, at, end) or self._learn(buffer, at, end, known)
         messages: list[Message] = []
         name, most = form.name, self._most
         while form.place.state == "open" and form.place.content == "none":
@@ -92,16 +93,16 @@ class ReceiveLane:
                             return (form.number, messages, at) if messages else _wait(stop + 1 - at)
                         if buffer[stop] != 0xCE:
                             break
-                        messages.append(Message(envelope, tag, buffer[begin:stop]))
+                        messages.append(Message(envelope, tag or 0, buffer[begin:stop]))
                         at = stop + 1
                         known = at + len(name)
                         if buffer[at:known] != name:
                             return form.number, messages, at
                         continue
-                if not buffer.startswith(form.empty, known + 8):
+                if not buffer.startswith(form.empty, known + form.blank):
                     break
-                messages.append(Message(envelope, _size(buffer, known)[0], b""))
-                at = known + 8 + len(form.empty)
+                messages.append(Message(envelope, int.from_bytes(buffer[known : known + form.blank], "big"), b""))
+                at = known + form.blank + len(form.empty)
                 known = at + len(name)
                 if buffer[at:known] != name:
                     return form.number, messages, at
@@ -109,7 +110,7 @@ class ReceiveLane:
             if other is None:
                 break
             form = other
-        return (form.number, messages, at) if messages else self._learn(buffer, at, end, known, DELIVER)
+        return (form.number, messages, at) if messages else self._learn(buffer, at, end, known)
 
     def _turn_over(self, buffer: bytes, at: int, known: int, form: _Printed) -> _Printed | None:
         """A delivery that isn't like the last of its consumer: has the form before it of an earlier one with the same
@@ -120,40 +121,6 @@ class ReceiveLane:
             return None
         self._forms[form.name] = other
         return other
-
-    def _publishes(self, buffer: bytes, at: int, end: int) -> Found | int | None:
-        if end - at < _LEAST_PUBLISH:
-            return self._method(buffer, at, end)
-        # It is known by all of its method frame.
-        known = at + 8 + int.from_bytes(buffer[at + 3 : at + 7], "big")
-        form = self._forms.get(buffer[at:known])
-        if form is None:
-            return self._method(buffer, at, end) or self._learn(buffer, at, end, known, PUBLISH)
-        messages: list[Message] = []
-        if form.place.state == "open" and form.place.content == "none":
-            name, unpack, middle, last, empty = form.name, form.unpack, form.middle, form.last, form.empty
-            envelope, most = form.envelope, self._most
-            while buffer[at:known] == name:
-                begin = known + form.size
-                if begin <= end:
-                    printed, size, then, again = unpack(buffer, known)
-                    stop = begin + size
-                    if printed == middle and 0 < size == again <= most and then == last:
-                        if stop >= end:
-                            return (form.number, messages, at) if messages else _wait(stop + 1 - at)
-                        if buffer[stop] != 0xCE:
-                            break
-                        messages.append(Message(envelope, 0, buffer[begin:stop]))
-                        at, known = stop + 1, stop + 1 + len(name)
-                        continue
-                if not buffer.startswith(empty, known):
-                    break
-                messages.append(Message(envelope, 0, b""))
-                at = known + len(empty)
-                known = at + len(name)
-            if messages:
-                return form.number, messages, at
-        return self._learn(buffer, at, end, known, PUBLISH)
 
     def _method(self, buffer: bytes, at: int, end: int) -> Found | None:
         """A method that no content follows, and that leaves its channel open."""
@@ -183,9 +150,10 @@ class ReceiveLane:
         self._methods[index] = decoder = self._codec.decoder(row.name) if plain else _left
         return decoder
 
-    def _learn(self, buffer: bytes, at: int, end: int, known: int, method: bytes) -> Found | None:
+    def _learn(self, buffer: bytes, at: int, end: int, known: int) -> Found | None:
         """Reads a message whose form isn't kept, and keeps that under the bytes up to `known`."""
-        if buffer[at] != METHOD or buffer[at + 7 : at + 11] != method:
+        delivers = self._peer == "S"
+        if buffer[at] != METHOD or buffer[at + 7 : at + 11] != (DELIVER if delivers else PUBLISH):
             return None
         _, number, size = prefix.unpack_from(buffer, at)
         method_end = at + 7 + size
@@ -213,18 +181,16 @@ class ReceiveLane:
         if max(size, header_size, body_size) > self._most:
             return None
         encoded = buffer[header + 12 : header_end]
-        tag, envelope = 0, None
-        if method is DELIVER:
-            tag, begin = _size(buffer, known)[0], known + 8
+        tag, begin = (_size(buffer, known)[0], known + 8) if delivers else (0, known)
+        if delivers:
             envelope = _delivered(buffer[at + 11 : known], buffer[begin:method_end], encoded)
         else:
-            begin = known
             envelope = _published(buffer[at + 11 : method_end], encoded)
         if envelope is None:
             return None
         name, middle = buffer[at:known], buffer[begin : header + 4]
-        self._keep(name, _Printed(name, number, place, envelope, middle, method is DELIVER))
-        if method is DELIVER:
+        self._keep(name, _Printed(name, number, place, envelope, middle, begin - known))
+        if delivers:
             self._routes[name + buffer[begin:method_end]] = self._forms[name]
         return number, [Message(envelope, tag, buffer[body : after - 1])], after
 
@@ -249,8 +215,7 @@ def _left(buffer: bytes, at: int, end: int) -> None:
 
 
 _KEPT_BYTES = 2**20  # which a full book of common forms doesn't come near; what they take is some three times that
-_LEAST_DELIVERY = 46  # bytes with nothing in it
-_LEAST_PUBLISH = 39
+_LEAST = 39  # bytes of a publish with nothing in it; a delivery has 46
 
 
 def _delivered(tag: bytes, rest: bytes, encoded: bytes) -> Envelope | None:

@@ -54,10 +54,7 @@ class BlockingReactor(PlainReactor):
         if waker:
             self._waker.drain()
         if readable and transport is not None:
-            if self.on_error is None:
-                transport.on_readable()
-            else:
-                self.call(transport.on_readable)
+            self.call(transport.on_readable)
         if writable and transport is not None and transport.socket is not None:
             self.call(transport.on_writable)
 
@@ -77,7 +74,6 @@ class BlockingReactor(PlainReactor):
 
 Ready = tuple[bool, bool, bool]
 """The waker was woken; the socket can be read; it can be written."""
-_READABLE = (False, True, False)
 
 if hasattr(select, "poll"):
 
@@ -87,13 +83,11 @@ if hasattr(select, "poll"):
         def __init__(self, waker: int):
             self._waker = waker
             self._events = 0
-            self._arrival: list[tuple[int, int]] = []
             self._poll = select.poll()
             self._poll.register(waker, select.POLLIN)
 
         def watch(self, fd: int, read: bool, write: bool) -> None:
             self._events = read * select.POLLIN | write * select.POLLOUT
-            self._arrival = [(fd, select.POLLIN)]  # what comes of nearly every wait
             if self._events:
                 self._poll.register(fd, self._events)
             else:
@@ -102,10 +96,7 @@ if hasattr(select, "poll"):
 
         def __call__(self, timeout: float | None) -> Ready:
             woken, events = False, 0
-            ready = self._poll.poll(None if timeout is None else -(-timeout * 1000 // 1))
-            if ready == self._arrival:
-                return _READABLE
-            for fd, found in ready:
+            for fd, found in self._poll.poll(None if timeout is None else -(-timeout * 1000 // 1)):
                 if fd == self._waker:
                     woken = True
                 else:

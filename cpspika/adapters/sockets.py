@@ -99,7 +99,6 @@ class SocketTransport:
         self._reactor = reactor
         self._endpoint = endpoint
         self._again = _again(endpoint)
-        self._tls = endpoint.ssl is not None
         self._owner = owner
         self._fresh: list[bytes | memoryview] = []  # of this turn
         self._large = False  # some of these are
@@ -187,23 +186,23 @@ class SocketTransport:
         if self._owner is not None:
             self._owner.transport_ready()
 
-    def _advance(self, step: Callable[[], None]) -> None:
-        """A step towards being ready."""
+    def _advance(self) -> bool:
+        """A step towards being ready, where it isn't."""
+        if self._step is None:
+            return False
         try:
-            step()
+            self._step()
         except OSError as error:
             self.lost(error)
+        return True
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def on_readable(self) -> None:
-        if self._step is not None:
-            self._advance(self._step)
-            return
-        if self.socket is None:
+        if self._advance() or self.socket is None:
             return
         try:
-            data: bytes = self._receive() if self._tls else self.socket.recv(RECEIVE)
+            data = self._receive()
         except self._again:
             return
         except OSError as error:
@@ -216,7 +215,7 @@ class SocketTransport:
 
     def _receive(self) -> bytes:
         data: bytes = self.socket.recv(RECEIVE)
-        if not self._tls or not data:
+        if self._endpoint.ssl is None or not data:
             return data
         # TLS may hold more that it decrypted already, which a watch on the socket doesn't see.
         parts = [data]
@@ -244,13 +243,11 @@ class SocketTransport:
             self._send()
 
     def on_writable(self) -> None:
-        if self._step is not None:
-            self._advance(self._step)
-            return
-        self._stuck = False
-        self._flush()
-        if not self._stuck and self.socket is not None:
-            self._watch(read=True, write=False)
+        if not self._advance():
+            self._stuck = False
+            self._flush()
+            if not self._stuck and self.socket is not None:
+                self._watch(read=True, write=False)
 
     def flush(self) -> None:
         """Sends now what gathered, before the end of the turn."""
@@ -281,12 +278,7 @@ class SocketTransport:
             self._gather()
         try:
             while out and not self._stuck:
-                sent = self._send_some()
-                self.written += sent
-                if sent == len(out[0]):
-                    out.popleft()
-                else:
-                    self._sent(sent)
+                self._sent(self._send_some())
         except self._again:
             self._wait_for_room()
         except OSError as error:
@@ -316,15 +308,15 @@ class SocketTransport:
 
     def _send_some(self) -> int:
         out = self._out
-        if len(out) == 1 or self._tls:
+        if len(out) == 1 or self._endpoint.ssl is not None:
             sent: int = self.socket.send(out[0])
         else:
             sent = self.socket.sendmsg([out[i] for i in range(min(len(out), GATHER))])
         return sent
 
     def _sent(self, count: int) -> None:
-        """Takes off what has gone."""
         out = self._out
+        self.written += count
         while count:
             first = out[0]
             if count < len(first):
