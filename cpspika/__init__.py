@@ -9,24 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .channel import Channel, QueueDeclareOk
-from .connection import Connection
-from .doors import connect
+from .client.channel import Channel, QueueDeclareOk
+from .client.connection import Connection
+from .connecting import connect
 from .errors import *  # noqa: F403 (errors.__all__ is every class of the tree)
-from .message import BasicProperties, Message
-from .parameters import (
-    AmqplainCredentials,
-    ConnectionParameters,
-    Credentials,
-    ExternalCredentials,
-    PlainCredentials,
-)
+from .parameters import AmqplainCredentials, ConnectionParameters, Credentials, ExternalCredentials, PlainCredentials
 from .version import __version__
+from .wire.message import BasicProperties, Message
 
 if TYPE_CHECKING:
     from . import broker
-    from .sync import SyncChannel, SyncConnection
-    from .sync_doors import AsyncoreConnection, BlockingConnection, SelectConnection
+    from .blocking import AsyncoreConnection, BlockingConnection, SelectConnection
+    from .styles.sync import SyncChannel, SyncConnection
 
 __all__ = [
     "AmqplainCredentials",
@@ -53,11 +47,11 @@ __all__ = [
 
 # A program pays for the import of what it asks for: the facade, the broker.
 _LAZY = {
-    "AsyncoreConnection": ".sync_doors",
-    "BlockingConnection": ".sync_doors",
-    "SelectConnection": ".sync_doors",
-    "SyncChannel": ".sync",
-    "SyncConnection": ".sync",
+    "AsyncoreConnection": ".blocking",
+    "BlockingConnection": ".blocking",
+    "SelectConnection": ".blocking",
+    "SyncChannel": ".styles.sync",
+    "SyncConnection": ".styles.sync",
 }
 
 

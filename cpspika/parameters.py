@@ -11,26 +11,28 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .errors import InvalidArgument, InvalidArgumentType, LoginError
-from .fields import write_longstr, write_shortstr, write_table
-from .frames import MIN_SIZE, PROTOCOL_HEADERS
+from .spec import CONSTANTS, VERSIONS
 
 if TYPE_CHECKING:
     import ssl as tls
 
 DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 EMBEDDED = "embedded"
+FRAME_MIN = CONSTANTS["frame-min-size"]  # bytes
+SHORTSTR_MAX = 255  # bytes
 
 
 class Credentials(Protocol):
     """What a way to log in answers; a user's own class needs just these.
 
-    `mechanism`: the SASL mechanism's name. `start()`: the response that goes with it. `respond(challenge)`: the answer
-    to each challenge of the broker (connection.secure); a mechanism that has none leaves it out.
+    `mechanism`: the name of the SASL mechanism. `start()`: the first response (connection.start-ok); a mapping is sent
+    as a field table, as AMQPLAIN wants it. `respond(challenge)`: the response to each challenge of the broker
+    (connection.secure). A mechanism without challenges leaves `respond` out.
     """
 
     @property
     def mechanism(self) -> str: ...
-    def start(self) -> bytes: ...
+    def start(self) -> bytes | Mapping[str, str]: ...
     def respond(self, challenge: bytes) -> bytes: ...
 
 
@@ -74,11 +76,8 @@ class AmqplainCredentials(_PasswordCredentials):
 
     mechanism = "AMQPLAIN"
 
-    def start(self) -> bytes:
-        fields = {"LOGIN": self.username, "PASSWORD": self._password}
-        return b"".join(
-            write_shortstr("key", key) + b"S" + write_longstr("login", text) for key, text in fields.items()
-        )
+    def start(self) -> dict[str, str]:
+        return {"LOGIN": self.username, "PASSWORD": self._password}
 
 
 class ExternalCredentials(_Credentials):
@@ -126,8 +125,8 @@ def _integer(low: int, high: int) -> Any:
 
 
 def _protocol(name: str, value: Any) -> str:
-    if value not in PROTOCOL_HEADERS:
-        raise InvalidArgument(f"{name}={value!r} is not one of {', '.join(map(repr, PROTOCOL_HEADERS))}")
+    if value not in VERSIONS:
+        raise InvalidArgument(f"{name}={value!r} is not one of {', '.join(map(repr, VERSIONS))}")
     return str(value)
 
 
@@ -142,12 +141,15 @@ def _ssl(name: str, value: Any) -> tls.SSLContext | None:
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise InvalidArgumentType(f"{name} takes a str, not {type(value).__name__}")
-    write_shortstr(name, value)
+    size = len(value.encode("utf-8", "surrogatepass"))
+    if size > SHORTSTR_MAX:
+        raise InvalidArgument(f"{name} is {size} bytes long; AMQP allows {SHORTSTR_MAX}")
     return value
 
 
 def _table(name: str, value: Any) -> dict[str, Any]:
-    write_table(name, value)
+    if value is not None and not isinstance(value, Mapping):
+        raise InvalidArgumentType(f"{name} takes a dict, not {type(value).__name__}")
     return dict(value or {})
 
 
@@ -175,7 +177,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "heartbeat": (None, _heartbeat),
     "frame_max": (
         131072,
-        lambda name, value: _integer(0, 2**32 - 1)(name, value) and _integer(MIN_SIZE, 2**32 - 1)(name, value),
+        lambda name, value: _integer(0, 2**32 - 1)(name, value) and _integer(FRAME_MIN, 2**32 - 1)(name, value),
     ),
     "channel_max": (0, _integer(0, 65535)),
     "connection_timeout": (15.0, _seconds),

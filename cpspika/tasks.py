@@ -25,13 +25,22 @@ from functools import partial
 from threading import local
 from typing import Any, Generic, TypeVar, cast
 
-from .connection import Connection
-from .continuations import check_callable
-from .doors import Target, all_targets, thread_reactor
+from .client.connection import Connection
+from .client.continuations import check_callable
+from .connecting import Target, all_targets, thread_reactor
 from .errors import AMQPError, InvalidArgumentType, LocalError
-from .promises import Block, GiveBack, Kept, PromisingChannel, PromisingConnection, Settle, give_up, promised_connection
 from .reactor import Reactor
-from .task_operations import ChannelOperations, ConnectionOperations
+from .styles.promises import (
+    Block,
+    GiveBack,
+    Kept,
+    PromisingChannel,
+    PromisingConnection,
+    Settle,
+    give_up,
+    promised_connection,
+)
+from .styles.task_operations import ChannelOperations, ConnectionOperations
 
 T = TypeVar("T")
 Work = Generator[Any, Any, T] | Coroutine[Any, Any, T]

@@ -31,17 +31,17 @@ from functools import partial
 from typing import Any
 
 from .adapters.shared_reactor import SharedReactor
-from .channel import Channel
-from .connection import Connection
-from .continuations import check_callable, describe, place
-from .doors import Target, all_targets
+from .client.channel import Channel
+from .client.connection import Connection
+from .client.continuations import check_callable, describe, place
+from .connecting import Target, all_targets
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
-from .facade import ConnectionFacade, Facade, Scope
-from .message import Message
-from .promises import give_up, unwanted
-from .thread_messages import Messages
-from .thread_operations import ChannelOperations, ConnectionOperations
-from .workers import Workers
+from .styles.facade import ConnectionFacade, Facade, Scope
+from .styles.promises import give_up, unwanted
+from .styles.thread_consumer import Messages
+from .styles.thread_operations import ChannelOperations, ConnectionOperations
+from .styles.workers import Workers
+from .wire.message import Message
 
 OnThreadedClose = Callable[["ThreadedConnection", "AMQPError | None"], object]
 

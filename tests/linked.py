@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cpspika import handshake
 from cpspika.errors import AMQPError
-from cpspika.frames import PROTOCOL_HEADERS
-from cpspika.handshake import Host, Negotiated
-from cpspika.link import Link
 from cpspika.parameters import ConnectionParameters
+from cpspika.wire import handshake
+from cpspika.wire.frames import PROTOCOL_HEADERS
+from cpspika.wire.handshake import Host, Negotiated
+from cpspika.wire.link import Link
 
 Events = list[tuple[int, Any]]
 

@@ -35,14 +35,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import cpspika
-import cpspika.connection
-from cpspika import frames
+import cpspika.client.connection
 from cpspika.adapters import MemoryReactor
-from cpspika.codec import Codec
 from cpspika.errors import AMQPError, LocalError
-from cpspika.handshake import Host, Negotiated, server
-from cpspika.link import Link
-from cpspika.message import NO_PROPERTIES, Message, encode_properties
+from cpspika.wire import frames
+from cpspika.wire.codec import Codec
+from cpspika.wire.handshake import Host, Negotiated, server
+from cpspika.wire.link import Link
+from cpspika.wire.message import NO_PROPERTIES, Message, encode_properties
 
 DEADLINE = 10.0  # seconds that a wait on a real socket may take
 PROPERTIES = {"product": "scripted", "capabilities": {"publisher_confirms": True, "basic.nack": True}}
@@ -495,7 +495,7 @@ def using(reactor: Any) -> Iterator[Any]:
         yield reactor
     finally:
         reactor.on_error = lambda error: None
-        mine = [c for c in list(cpspika.connection._connections) if c.reactor is reactor]
+        mine = [c for c in list(cpspika.client.connection._connections) if c.reactor is reactor]
         for connection in mine:
             with contextlib.suppress(LocalError):
                 connection.close()

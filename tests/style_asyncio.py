@@ -12,7 +12,7 @@ from typing import Any
 from styles import PATIENCE, Asking, Operation, Scenario, Style, perform
 
 from cpspika.adapters import asyncio_adapter
-from cpspika.facade import Facade
+from cpspika.styles.facade import Facade
 
 
 class AsyncioStyle(Style):

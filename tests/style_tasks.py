@@ -11,7 +11,7 @@ from styles import PATIENCE, Asking, Operation, Scenario, Style, Until
 
 from cpspika import tasks
 from cpspika.adapters import SelectReactor
-from cpspika.facade import Facade
+from cpspika.styles.facade import Facade
 
 
 class TaskStyle(Style):

@@ -9,7 +9,7 @@ from typing import Any
 
 from styles import PATIENCE, Asking, Operation, Scenario, Style, perform
 
-from cpspika.facade import Facade
+from cpspika.styles.facade import Facade
 
 
 class TrioStyle(Style):

@@ -13,7 +13,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
 from cpspika.adapters import twisted_adapter
-from cpspika.facade import Facade
+from cpspika.styles.facade import Facade
 
 
 @functools.cache

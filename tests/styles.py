@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 
 import cpspika
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, SelectReactor
-from cpspika.facade import Facade
-from cpspika.lifting import operations
+from cpspika.styles.facade import Facade
+from cpspika.styles.lifting import operations
 
 PATIENCE = 20.0  # seconds for one wait: a scenario that hangs fails before pytest dumps its stacks
 

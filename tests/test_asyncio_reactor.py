@@ -48,7 +48,7 @@ def real(reactor: AsyncioReactor) -> AsyncioReactor:
 def shared(reactor: AsyncioReactor) -> Iterator[AsyncioReactor]:
     yield reactor
     reactor.on_error = lambda error: None
-    for connection in list(cpspika.connection._connections):
+    for connection in list(cpspika.client.connection._connections):
         if connection.reactor is reactor:
             connection.close()
     run_until(reactor, lambda: not reactor._watched)

@@ -27,7 +27,7 @@ from scripted import (
 )
 
 import cpspika
-from cpspika import frames
+from cpspika.wire import frames
 
 METHOD, HEADER, BODY, HEARTBEAT = frames.METHOD, frames.HEADER, frames.BODY, frames.HEARTBEAT
 

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpspika import spec
-from cpspika.codec import SECRETS, Codec, Method, property_codec
 from cpspika.errors import (
     InvalidArgument,
     InvalidArgumentType,
@@ -20,6 +19,7 @@ from cpspika.errors import (
     ProtocolSyntaxError,
     UnknownMethodError,
 )
+from cpspika.wire.codec import SECRETS, Codec, Method, property_codec
 
 UTC = timezone.utc
 ROWS = [(version, row) for version in spec.VERSIONS for one in spec.load(version) for row in one.methods]

@@ -12,8 +12,8 @@ import pytest
 
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, MemoryReactor, SelectReactor
 from cpspika.adapters.asyncio_adapter import AsyncioReactor
-from cpspika.adapters.conformance import ReactorConformance, Steps
 from cpspika.adapters.sockets import SocketTransport
+from cpspika.testing.conformance import ReactorConformance, Steps
 
 
 class TestSelect(ReactorConformance):

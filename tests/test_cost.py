@@ -16,9 +16,9 @@ from scripted import Done, run_until, using
 
 import cpspika
 from cpspika.adapters import MemoryReactor, SelectReactor
-from cpspika.codec import Codec
-from cpspika.frames import METHOD, frame
-from cpspika.handshake import Negotiated
+from cpspika.wire.codec import Codec
+from cpspika.wire.frames import METHOD, frame
+from cpspika.wire.handshake import Negotiated
 
 ROOT = Path(__file__).parent.parent
 CHANNEL = 3 * 1024

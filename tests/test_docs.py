@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from test_examples import ROOT, run
-from test_house import MODULES
+from test_layers import MODULES
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHEETS = {sheet: BLOCK.findall((ROOT / sheet).read_text("utf-8")) for sheet in

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cpspika import fields
 from cpspika.errors import InvalidArgument, InvalidArgumentType, InvalidTableError, ProtocolSyntaxError
 from cpspika.spec import VERSIONS
+from cpspika.wire import fields
 
 UTC = timezone.utc
 SCALARS = {

@@ -10,7 +10,7 @@ from scripted import Done, MemoryBroker, World, opened, said
 import cpspika
 from cpspika.adapters import MemoryReactor
 from cpspika.parameters import ConnectionParameters
-from cpspika.sync import SyncConnection
+from cpspika.styles.sync import SyncConnection
 
 
 def stopped(confirms: bool = False) -> tuple[World, Any]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpspika import frames
 from cpspika.errors import AMQPConnectionError, InvalidFrameError, InvalidProtocolHeader, ProtocolVersionMismatch
+from cpspika.wire import frames
 
 Frame = tuple[int, int, bytes]
 

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cpspika import frames
-from cpspika.codec import Codec, property_codec
-from cpspika.link import Link
-from cpspika.message import PROPERTIES_AT, BasicProperties, Message
 from cpspika.spec import VERSIONS
+from cpspika.wire import frames
+from cpspika.wire.codec import Codec, property_codec
+from cpspika.wire.link import Link
+from cpspika.wire.message import PROPERTIES_AT, BasicProperties, Message
 
 
 class Golden(NamedTuple):

@@ -9,8 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from linked import LIMITS, Pair, opened
 
-from cpspika import frames
-from cpspika.codec import Codec, Method
 from cpspika.errors import (
     AccessRefused,
     AMQPError,
@@ -22,10 +20,12 @@ from cpspika.errors import (
     ProtocolVersionMismatch,
     closed,
 )
-from cpspika.handshake import Negotiated
-from cpspika.link import Link
 from cpspika.parameters import AmqplainCredentials, ExternalCredentials, PlainCredentials
 from cpspika.spec import VERSIONS
+from cpspika.wire import frames
+from cpspika.wire.codec import Codec, Method
+from cpspika.wire.handshake import Negotiated
+from cpspika.wire.link import Link
 
 SECRET = "hunter2"
 

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from linked import Pair, opened, plain
 from scripted import body_frame, content, frame, header_frame, method_frame
 
-from cpspika import BasicProperties, errors, lanes
-from cpspika.frames import HEARTBEAT_FRAME
-from cpspika.link import Link
-from cpspika.message import Envelope, Message, encode_properties
-from cpspika.receive_lane import ReceiveLane
+from cpspika import BasicProperties, errors
+from cpspika.wire import fast_send as lanes
+from cpspika.wire.fast_receive import ReceiveLane
+from cpspika.wire.frames import HEARTBEAT_FRAME
+from cpspika.wire.link import Link
+from cpspika.wire.message import Envelope, Message, encode_properties
 
 VERSIONS = st.sampled_from(["0-9-1", "0-8"])
 keys = st.text(max_size=40)

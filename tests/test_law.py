@@ -13,7 +13,7 @@ from scripted import DELIVERY, Done, World, content, opened, run_until, said
 import cpspika
 from cpspika import errors
 from cpspika.adapters import MemoryReactor
-from cpspika.lifting import operations
+from cpspika.styles.lifting import operations
 
 
 class Boom(Exception):

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from linked import LIMITS, bare, opened, plain
 
-from cpspika import frames, spec
-from cpspika.codec import Method
+from cpspika import spec
 from cpspika.errors import HeartbeatTimeout, InvalidArgument, InvalidArgumentType, LocalError, ProtocolSyntaxError
-from cpspika.link import SILENT_TICKS, Link
-from cpspika.message import NO_PROPERTIES, Message, encode_properties
-from cpspika.states import CONNECTION
+from cpspika.wire import frames
+from cpspika.wire.codec import Method
+from cpspika.wire.link import SILENT_TICKS, Link
+from cpspika.wire.message import NO_PROPERTIES, Message, encode_properties
+from cpspika.wire.states import CONNECTION
 
 SAMPLES: dict[str, Any] = {
     "bit": True,

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from linked import LIMITS, Pair, opened, plain
 
-from cpspika import errors, frames
-from cpspika.codec import Codec, Method
+from cpspika import errors
 from cpspika.errors import AMQPError
-from cpspika.link import BODY_MAX, Link
-from cpspika.message import Message
+from cpspika.wire import frames
+from cpspika.wire.codec import Codec, Method
+from cpspika.wire.link import BODY_MAX, Link
+from cpspika.wire.message import Message
 
 FRAME_MAX = LIMITS.frame_max
 codec = Codec.of("0-9-1")

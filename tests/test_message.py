@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpspika import spec
-from cpspika.codec import Method, property_codec
 from cpspika.errors import InvalidArgument, InvalidArgumentType, LocalError, ProtocolSyntaxError
-from cpspika.message import NO_PROPERTIES, BasicProperties, Message, encode_properties
+from cpspika.wire.codec import Method, property_codec
+from cpspika.wire.message import NO_PROPERTIES, BasicProperties, Message, encode_properties
 
 FULL = {
     "content_type": "text/plain",

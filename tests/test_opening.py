@@ -24,9 +24,10 @@ from scripted import (
 )
 
 import cpspika
-from cpspika import ConnectionParameters, PlainCredentials, frames
+from cpspika import ConnectionParameters, PlainCredentials
 from cpspika.adapters import BlockingReactor, MemoryReactor, SelectReactor
-from cpspika.sync import SyncConnection
+from cpspika.styles.sync import SyncConnection
+from cpspika.wire import frames
 
 START = {"version_major": 0, "version_minor": 9, "mechanisms": "PLAIN AMQPLAIN", "locales": "en_US"}
 TUNE = {"channel_max": 2047, "frame_max": 131072, "heartbeat": 0}

@@ -17,7 +17,7 @@ from scripted import DEADLINE, Done, SocketBroker, run_until, using
 import cpspika
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, SelectReactor
 from cpspika.parameters import ConnectionParameters
-from cpspika.sync import SyncConnection
+from cpspika.styles.sync import SyncConnection
 
 ROOT = Path(__file__).parent.parent
 REACTORS = ["SelectReactor", "BlockingReactor", "AsyncoreReactor"]
@@ -33,7 +33,7 @@ sys.path.insert(0, {root!r})
 import cpspika
 from cpspika import adapters
 from cpspika.parameters import ConnectionParameters
-from cpspika.sync import SyncConnection
+from cpspika.styles.sync import SyncConnection
 from scripted import Done, run_until
 
 port = {port}

@@ -21,7 +21,7 @@ import cpspika
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, MemoryReactor, SelectReactor
 from cpspika.parameters import ConnectionParameters
 from cpspika.reactor import Timers
-from cpspika.sync import SyncConnection
+from cpspika.styles.sync import SyncConnection
 
 try:
     with warnings.catch_warnings():

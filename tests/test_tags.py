@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cpspika import tags
-from cpspika.tags import Window
+from cpspika.wire import delivery_tags as tags
+from cpspika.wire.delivery_tags import Window
 
 
 class WindowMachine(RuleBasedStateMachine):

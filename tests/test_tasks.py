@@ -13,15 +13,7 @@ from typing import Any
 import pytest
 from scripted import Done, opened
 
-from cpspika import (
-    ChannelClosed,
-    ConsumerCancelled,
-    InvalidArgumentType,
-    LocalError,
-    MessageNacked,
-    NotFound,
-    tasks,
-)
+from cpspika import ChannelClosed, ConsumerCancelled, InvalidArgumentType, LocalError, MessageNacked, NotFound, tasks
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, MemoryReactor, SelectReactor
 from cpspika.broker import Served, serve
 from cpspika.tasks import Cancelled, Promise

@@ -21,10 +21,10 @@ from test_processes import forking
 
 import cpspika
 from cpspika.broker import Served, serve
-from cpspika.connection import HIGH_WATER
-from cpspika.lifting import operations, registrations
+from cpspika.client.connection import HIGH_WATER
+from cpspika.styles.lifting import operations, registrations
+from cpspika.styles.workers import Workers
 from cpspika.threads import ThreadedChannel, ThreadedConnection
-from cpspika.workers import Workers
 
 
 class Opened(ThreadedConnection):

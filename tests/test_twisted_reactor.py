@@ -51,7 +51,7 @@ def real(reactor: TwistedReactor) -> TwistedReactor:
 def shared(reactor: TwistedReactor) -> Iterator[TwistedReactor]:
     yield reactor
     reactor.on_error = lambda error: None
-    for connection in list(cpspika.connection._connections):
+    for connection in list(cpspika.client.connection._connections):
         if connection.reactor is reactor:
             connection.close()
     run_until(reactor, lambda: not reactor._watched)

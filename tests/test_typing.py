@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import cpspika
-from cpspika import stubs, tasks
+from cpspika import tasks
 from cpspika.adapters import asyncio_adapter
-from cpspika.lifting import operations, registrations
+from cpspika.styles import stubs
+from cpspika.styles.lifting import operations, registrations
 
 PAIRS = [
     (cpspika.Connection, cpspika.SyncConnection),
@@ -83,7 +84,7 @@ def test_handlers_are_lifted_too(core: type, facade: type) -> None:
 
 @pytest.mark.parametrize("row", stubs.STYLES, ids=lambda row: row.place)
 def test_the_stub_of_a_style_is_up_to_date(row: stubs.Style) -> None:
-    assert stubs.path(row).read_text("utf-8") == stubs.stub(row), "run python -m cpspika.stubs"
+    assert stubs.path(row).read_text("utf-8") == stubs.stub(row), "run python -m cpspika.styles.stubs"
 
 
 def test_help_shows_them() -> None:
@@ -108,7 +109,7 @@ def check(directory: Path, text: str) -> list[str]:
 
 def test_a_type_checker_sees_them(tmp_path: Path) -> None:
     told = check(tmp_path, TYPED)
-    results = ["cpspika.channel.QueueDeclareOk", "cpspika.message.Message | None", '"bool"']
+    results = ["cpspika.client.channel.QueueDeclareOk", "cpspika.wire.message.Message | None", '"bool"']
     assert [result in line for line, result in zip(told, results, strict=False)] == [True] * 3, told
     errors = [line for line in told[3:] if line.startswith("error")]
     assert len(errors) == 3, told
@@ -117,5 +118,5 @@ def test_a_type_checker_sees_them(tmp_path: Path) -> None:
 
 def test_a_type_checker_sees_what_is_awaited(tmp_path: Path) -> None:
     told = check(tmp_path, AWAITED)
-    seen = ["fallback=cpspika.channel.QueueDeclareOk", "cpspika.message.Message", '"exclusiv"']
+    seen = ["fallback=cpspika.client.channel.QueueDeclareOk", "cpspika.wire.message.Message", '"exclusiv"']
     assert [part in line for line, part in zip(told, [*seen, *seen, "None"], strict=True)] == [True] * 7, told

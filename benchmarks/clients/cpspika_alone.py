@@ -11,12 +11,12 @@ from itertools import cycle, islice
 from typing import Any
 
 import cpspika
-from cpspika import handshake
 from cpspika.adapters import MemoryReactor
-from cpspika.codec import Method
-from cpspika.handshake import Host, Negotiated
-from cpspika.link import Link
-from cpspika.message import NO_PROPERTIES
+from cpspika.wire import handshake
+from cpspika.wire.codec import Method
+from cpspika.wire.handshake import Host, Negotiated
+from cpspika.wire.link import Link
+from cpspika.wire.message import NO_PROPERTIES
 
 from ..job import Job, Measure
 from ..meter import Meter

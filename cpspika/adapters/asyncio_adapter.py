@@ -23,10 +23,11 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, TypeVar
 
-from ..connection import Connection
-from ..doors import Target, all_targets
+from ..client.connection import Connection
+from ..connecting import Target, all_targets
 from ..errors import AMQPError, InvalidArgumentType, LocalError
-from ..promises import (
+from ..styles.asyncio_operations import ChannelOperations, ConnectionOperations
+from ..styles.promises import (
     Block,
     GiveBack,
     Kept,
@@ -36,7 +37,6 @@ from ..promises import (
     give_up,
     promised_connection,
 )
-from .asyncio_operations import ChannelOperations, ConnectionOperations
 from .asyncio_reactor import AsyncioReactor
 
 T = TypeVar("T")

@@ -16,10 +16,10 @@ from math import inf
 from typing import Any, TypeVar
 
 from .. import tasks
-from ..doors import Target, all_targets
-from ..promises import OnClose, PromisingChannel, PromisingConnection, promised_connection
+from ..connecting import Target, all_targets
+from ..styles.promises import OnClose, PromisingChannel, PromisingConnection, promised_connection
+from ..styles.trio_operations import ChannelOperations, ConnectionOperations
 from .guest_reactor import GuestReactor
-from .trio_operations import ChannelOperations, ConnectionOperations
 
 try:
     import trio

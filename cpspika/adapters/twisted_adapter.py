@@ -10,8 +10,9 @@
     task.react(main)
 
 A callback may be a coroutine, a generator, or return a Deferred; what fails in it is logged, or goes to
-`conn.reactor.on_error`. A Deferred that is cancelled gives up its operation: see `cpspika.promises`. When that of
-`close` fires, nothing of the connection is left in the reactor, and when that of `connect` fails, neither.
+`conn.reactor.on_error`. A Deferred that is cancelled gives up its operation: see
+`cpspika.styles.promises`. When that of `close` fires, nothing of the connection is left in the reactor, and when that
+of `connect` fails, neither.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ try:
 except ImportError as missing:
     raise ImportError(f"no Twisted ({missing}); install it with: pip install 'cpspika[twisted]'") from None
 
-from ..connection import Connection
-from ..continuations import check_callable
-from ..doors import Target, all_targets
+from ..client.connection import Connection
+from ..client.continuations import check_callable
+from ..connecting import Target, all_targets
 from ..errors import AMQPError, InvalidArgument, InvalidArgumentType
 from ..parameters import ConnectionParameters
-from ..promises import GiveBack, PromisingChannel, PromisingConnection, Settle, give_up, promised_connection
 from ..reactor import Reactor, TransportOwner
+from ..styles.promises import GiveBack, PromisingChannel, PromisingConnection, Settle, give_up, promised_connection
+from ..styles.twisted_operations import ChannelOperations, ConnectionOperations
 from .twisted_endpoint import EndpointTransport
-from .twisted_operations import ChannelOperations, ConnectionOperations
 from .twisted_reactor import TwistedReactor
 
 OnClose = Callable[["TwistedConnection", AMQPError | None], object]

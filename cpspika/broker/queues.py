@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from ..message import Message
+from ..wire.message import Message
 from .refusal import precondition_failed
 
 

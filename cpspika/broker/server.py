@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from ..errors import OperationTimeout
-from ..handshake import Negotiated
-from ..message import Message
 from ..reactor import Acceptor, Listener, Reactor, Transport
-from .model import Binding, Exchange, VirtualHost
+from ..wire.handshake import Negotiated
+from ..wire.message import Message
+from .channel import REPLY_TO, ServerChannel
 from .queues import Load, Queue
 from .session import Session
-from .subscription import REPLY_TO, ServerChannel
+from .virtual_host import Binding, Exchange, VirtualHost
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -12,20 +12,20 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
-from ..codec import Method
 from ..errors import AMQPError, ChannelClosed, HeartbeatTimeout, ProtocolSyntaxError
-from ..fields import read_table, write_longstr
-from ..frames import PROTOCOL_HEADERS
-from ..handshake import CAPABILITIES, Host, Negotiated, server
-from ..lanes import DeliverLane
-from ..link import Event, Link
-from ..message import Envelope, Message
 from ..reactor import Reactor, Timer, Transport
 from ..version import __version__
-from .model import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
+from ..wire.codec import Method
+from ..wire.fast_send import DeliverLane
+from ..wire.fields import read_table, write_longstr
+from ..wire.frames import PROTOCOL_HEADERS
+from ..wire.handshake import CAPABILITIES, Host, Negotiated, server
+from ..wire.link import Event, Link
+from ..wire.message import Envelope, Message
+from .channel import REPLY_TO, Consumer, ServerChannel
 from .queues import Queue, field_type
 from .refusal import precondition_failed, refusal
-from .subscription import REPLY_TO, Consumer, ServerChannel
+from .virtual_host import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
 
 logger = logging.getLogger(__name__)
 

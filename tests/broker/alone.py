@@ -14,9 +14,9 @@ from typing import Any
 
 from cpspika import BasicProperties, Message
 from cpspika.adapters import MemoryReactor
-from cpspika.broker.model import VirtualHost
 from cpspika.broker.queues import Entry, Load, Queue
-from cpspika.message import Envelope
+from cpspika.broker.virtual_host import VirtualHost
+from cpspika.wire.message import Envelope
 
 
 def message(exchange: str, key: str, body: str | bytes = b"", **properties: Any) -> Message:

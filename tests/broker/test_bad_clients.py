@@ -18,7 +18,7 @@ from scripted import body_frame, frame, header_frame
 from wire import MemoryWire, MemoryWorld, SocketWire, method, plain, publish, until
 
 from cpspika.broker import serve
-from cpspika.frames import PROTOCOL_HEADERS
+from cpspika.wire.frames import PROTOCOL_HEADERS
 
 fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

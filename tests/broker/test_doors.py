@@ -278,7 +278,7 @@ def test_how_soon_it_is_ready() -> None:
             finally:
                 running.terminate()
 
-    python("-c", "import cpspika.cli")  # so that nothing is compiled in the measurement
+    python("-c", "import cpspika.cli.broker")  # so that nothing is compiled in the measurement
     interpreter, broker = min(bare() for _ in range(3)), min(ready() for _ in range(3))
     print(f"\nready {1000 * (broker - interpreter):.0f} ms beyond the interpreter's {1000 * interpreter:.0f} ms")
     assert broker - interpreter < 1.5
@@ -313,7 +313,7 @@ USERS_TESTS = """
 def test_the_plugins_fixtures(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     pytester.makepyfile(USERS_TESTS)
     installed = [point.value for point in importlib.metadata.entry_points(group="pytest11")]
-    by_name = [] if "cpspika.pytest_plugin" in installed else ["-p", "cpspika.pytest_plugin"]
+    by_name = [] if "cpspika.testing.pytest_plugin" in installed else ["-p", "cpspika.testing.pytest_plugin"]
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     result = pytester.runpytest_subprocess("-W", "error", *by_name)
     result.assert_outcomes(passed=3)
@@ -321,7 +321,7 @@ def test_the_plugins_fixtures(pytester: pytest.Pytester, monkeypatch: pytest.Mon
 
 def test_the_plugin_tells_of_its_fixtures(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = [point.value for point in importlib.metadata.entry_points(group="pytest11")]
-    by_name = [] if "cpspika.pytest_plugin" in installed else ["-p", "cpspika.pytest_plugin"]
+    by_name = [] if "cpspika.testing.pytest_plugin" in installed else ["-p", "cpspika.testing.pytest_plugin"]
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     result = pytester.runpytest_subprocess("--fixtures", *by_name)
     result.stdout.fnmatch_lines(["*amqp_broker*", "*embedded broker*", "*amqp_url*"])

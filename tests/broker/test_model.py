@@ -8,13 +8,7 @@ from typing import Any
 import pytest
 from alone import House, Taker
 
-from cpspika import (
-    AccessRefused,
-    CommandInvalid,
-    ConnectionClosed,
-    NotFound,
-    PreconditionFailed,
-)
+from cpspika import AccessRefused, CommandInvalid, ConnectionClosed, NotFound, PreconditionFailed
 
 
 @pytest.fixture

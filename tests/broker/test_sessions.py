@@ -10,7 +10,7 @@ import pytest
 from wire import MemoryWire, MemoryWorld, amqplain, method, plain, publish
 
 from cpspika import Message
-from cpspika.message import Envelope
+from cpspika.wire.message import Envelope
 
 
 @pytest.fixture

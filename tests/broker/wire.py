@@ -22,9 +22,9 @@ from cpspika import BasicProperties
 from cpspika.adapters import MemoryReactor
 from cpspika.adapters.memory_reactor import MemoryTransport
 from cpspika.broker import Broker
-from cpspika.codec import Codec, Method
-from cpspika.fields import write_table
-from cpspika.frames import METHOD, PROTOCOL_HEADERS, FrameReader
+from cpspika.wire.codec import Codec, Method
+from cpspika.wire.fields import write_table
+from cpspika.wire.frames import METHOD, PROTOCOL_HEADERS, FrameReader
 
 DEADLINE = 10.0
 

@@ -7,13 +7,7 @@ from typing import Any
 import pytest
 from styles import Scenario, Style, scenario
 
-from cpspika import (
-    AccessRefused,
-    DuplicateConsumerTag,
-    NotInThisVersion,
-    PreconditionFailed,
-    UnknownConsumerTag,
-)
+from cpspika import AccessRefused, DuplicateConsumerTag, NotInThisVersion, PreconditionFailed, UnknownConsumerTag
 
 
 def filled(ch: Any, *bodies: str) -> Any:

@@ -1,0 +1,58 @@
+"""The doors of the synchronous facade: one class for each reactor that it comes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .adapters import BlockingReactor
+from .connecting import Target, all_targets, asyncore_reactor, thread_reactor
+from .errors import AMQPError
+from .reactor import Reactor
+from .styles.sync import SyncConnection
+
+OnSyncClose = Callable[[SyncConnection, AMQPError | None], object]
+
+
+class BlockingConnection(SyncConnection):
+    """The synchronous facade over a blocking socket of its own: for scripts. target and options: as of `connect`;
+    timeout: seconds that each call may take."""
+
+    def __init__(
+        self,
+        target: Target = "amqp://",
+        *,
+        timeout: float | None = None,
+        on_close: OnSyncClose | None = None,
+        **options: Any,
+    ):
+        super().__init__(BlockingReactor(), all_targets(target, options), timeout, on_close)
+
+
+class SelectConnection(SyncConnection):
+    """The synchronous facade over the calling thread's SelectReactor, or the one given."""
+
+    def __init__(
+        self,
+        target: Target = "amqp://",
+        *,
+        timeout: float | None = None,
+        on_close: OnSyncClose | None = None,
+        reactor: Reactor | None = None,
+        **options: Any,
+    ):
+        super().__init__(reactor or thread_reactor(), all_targets(target, options), timeout, on_close)
+
+
+class AsyncoreConnection(SyncConnection):
+    """The synchronous facade over asyncore: `asyncore.loop()` drives its consumers beside other dispatchers."""
+
+    def __init__(
+        self,
+        target: Target = "amqp://",
+        *,
+        timeout: float | None = None,
+        on_close: OnSyncClose | None = None,
+        **options: Any,
+    ):
+        super().__init__(asyncore_reactor(), all_targets(target, options), timeout, on_close)

@@ -1,0 +1,19 @@
+"""The command line, `python -m cpspika COMMAND`. A module for each command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from ..version import __version__
+from . import broker
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command that `argv` names (without it: the process's own arguments)."""
+    parser = argparse.ArgumentParser(prog="python -m cpspika", description="AMQP in continuation-passing style.")
+    parser.add_argument("--version", action="version", version=f"cpspika {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    broker.add_parser(commands)
+    arguments = parser.parse_args(argv)
+    arguments.run(arguments)

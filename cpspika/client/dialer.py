@@ -1,0 +1,149 @@
+"""Finding a broker: targets in order, each with all its addresses, within one connection_timeout.
+
+An attempt is TCP, TLS and the whole handshake, so a host that accepts and then says nothing is passed over like one
+that refuses. The time that is left is shared out evenly among the attempts that are left: a dead address cannot use up
+what the living one behind it needs. A broker that answers "no" to the credentials or the virtual host has the last
+word; every other failure moves on to the next address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ..errors import AMQPError, ConnectError, ConnectTimeout, LocalError, LoginError, VirtualHostRefused
+from ..reactor import Endpoint, Reactor, Timer, Transport, TransportOwner
+
+
+class Dialling(TransportOwner, Protocol):
+    """Who dials: the owner of each attempt's transport."""
+
+    def attempt(self, target: Any, transport: Transport) -> None: ...
+    def dial_failed(self, error: AMQPError) -> None: ...
+
+
+class Dialer:
+    """One search for a broker. `targets`: an endpoint and what `attempt` is told of it, each."""
+
+    def __init__(self, reactor: Reactor, targets: Sequence[tuple[Endpoint, Any]], owner: Dialling):
+        self._reactor = reactor
+        self._targets = list(targets)
+        self._owner = owner
+        self._addresses: list[Any] = []
+        self._errors: list[AMQPError] = []
+        self._transport: Transport | None = None
+        self._deadline: float | None = None
+        self._timer: Timer | None = None
+        self._attempt = 0  # a resolution or timer of an earlier one is void
+        self._endpoint: Endpoint
+        self._target: Any = None
+        self._seconds: float | None = None
+
+    def begin(self, timeout: float | None) -> None:
+        self._seconds = timeout
+        if timeout is not None:
+            self._deadline = self._reactor.time() + timeout
+        self._next_target()
+
+    def done(self) -> None:
+        """The attempt succeeded."""
+        self._attempt += 1
+        self._stop_timer()
+
+    def cancel(self) -> None:
+        """Gives up without a word."""
+        self.done()
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def failed(self, error: AMQPError) -> None:
+        """The attempt failed; its transport is gone."""
+        self._attempt += 1
+        self._stop_timer()
+        self._transport = None
+        self._errors.append(error)
+        if isinstance(error, (LoginError, VirtualHostRefused)):
+            self._owner.dial_failed(error)
+        elif self._addresses:
+            self._next_address()
+        else:
+            self._next_target()
+
+    def _next_target(self) -> None:
+        if not self._targets or self._left() == 0:
+            self._reactor.call_soon(lambda: self._owner.dial_failed(self._verdict()))
+            return
+        self._endpoint, self._target = self._targets.pop(0)
+        attempt = self._begin_attempt()
+
+        def resolved(error: Exception | None, addresses: list[Any] | None) -> None:
+            if attempt != self._attempt:
+                return
+            if error is not None:
+                failure = ConnectError(f"{self._endpoint}: {error}")
+                failure.__cause__ = error
+                self.failed(failure)
+            else:
+                self._addresses = list(addresses or ())
+                self._next_address()
+
+        if self._endpoint.via is None:
+            self._reactor.resolve(self._endpoint, resolved)
+        else:
+            self._addresses = [None]
+            self._next_address()
+
+    def _next_address(self) -> None:
+        address = self._addresses.pop(0)
+        self._begin_attempt()
+        via = self._endpoint.via
+        try:
+            if via is None:
+                self._transport = self._reactor.open(self._endpoint, address, self._owner)
+            else:
+                self._transport = via(self._reactor, self._owner)
+        except (LocalError, OSError) as error:
+            failure = ConnectError(f"{self._endpoint}: {error}")
+            failure.__cause__ = error
+            self._reactor.call_soon(lambda: self.failed(failure))
+            return
+        self._owner.attempt(self._target, self._transport)
+
+    def _begin_attempt(self) -> int:
+        self._attempt += 1
+        self._stop_timer()
+        left = self._left()
+        if left is not None:
+            share = left / (1 + len(self._addresses) + len(self._targets))
+            self._timer = self._reactor.call_later(share, self._timed_out)
+        return self._attempt
+
+    def _timed_out(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+        self.failed(
+            ConnectTimeout(
+                f"{self._endpoint} did not open a connection in time (connection_timeout={self._seconds:g} s)"
+            )
+        )
+
+    def _left(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - self._reactor.time())
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _verdict(self) -> AMQPError:
+        """All failures in one error; of their own class where they agree in it."""
+        if not self._errors:
+            return ConnectTimeout(f"no time to connect in (connection_timeout={self._seconds:g} s)")
+        if len(self._errors) == 1:
+            return self._errors[0]
+        alike = type(self._errors[0]) if len({type(error) for error in self._errors}) == 1 else ConnectError
+        cls = alike if issubclass(alike, ConnectError) else ConnectError
+        verdict = cls("; ".join(error.text for error in self._errors))
+        verdict.__cause__ = self._errors[-1]
+        return verdict

@@ -1,0 +1,318 @@
+"""What becomes of a publish: sent or held, confirmed, refused, returned, or unknown.
+
+On a confirming channel each publish waits in a window under its number until the broker's ack or nack names it. A
+message that comes back (basic.return) carries no number, so it is paired by what it is: RabbitMQ returns in the order
+of publishing and before the ack, hence it belongs to the oldest waiting mandatory publish of the same exchange, routing
+key and body (and the same header bytes, where several agree in the rest). Two waiting publishes that agree in all of
+these cannot be told apart by anybody; the older one is taken. The user's properties aren't touched.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..errors import (
+    AMQPError,
+    ContentTransmissionForbidden,
+    DeliveryUnknown,
+    InvalidArgument,
+    InvalidArgumentType,
+    MessageNacked,
+    MessageReturned,
+)
+from ..wire.delivery_tags import Window
+from ..wire.message import NO_PROPERTIES, Message, encode_properties
+from .channel_sender import Sender
+from .continuations import Call, Continuation, Each, OnDone, Request, refuse
+
+if TYPE_CHECKING:
+    from ..wire.message import Properties
+
+
+class Owner(Protocol):
+    """The channel, as its publisher sees it."""
+
+    number: int
+    is_open: bool
+
+    @property
+    def writable(self) -> bool: ...
+    def closed_error(self) -> AMQPError: ...
+    def emit(self, kind: str, *details: Any) -> None: ...
+    def has_handlers(self, kind: str) -> bool: ...
+    def in_turn(self, calls: Iterable[Call | Each]) -> None: ...
+    def tell_writable(self) -> None: ...
+    def unexpected(self, text: str) -> None: ...
+
+
+class _Content(NamedTuple):
+    """What goes out, ready to be sent now or later."""
+
+    exchange: str
+    routing_key: str
+    mandatory: bool
+    immediate: bool
+    properties: bytes
+    body: bytes
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(zip(self._fields[:4], self, strict=False))
+
+
+class _Publish(Continuation):
+    """A publish that waits for its fate, or for the kernel."""
+
+    __slots__ = ()
+
+    method = "basic.publish"
+    content: _Content | None = None
+    returned: Message | None = None
+    undecided = True  # sent, and the broker will decide
+
+
+class _Watched(_Publish):
+    """One that needs more: it is held until the flow resumes, or `content` is kept to know it again when it returns."""
+
+    __slots__ = ("content", "convert", "returned", "undecided")
+
+    def __init__(self, on_done: OnDone[bool] | None, content: _Content | None):
+        super().__init__(on_done)
+        self.content = content
+        self.convert = None
+        self.returned = None
+        self.undecided = False
+
+
+def encode_body(body: Any) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    if isinstance(body, str):
+        try:
+            return body.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgument(
+                "the body has characters that UTF-8 cannot encode; encode it yourself, and pass bytes"
+            ) from None
+    if isinstance(body, (bytearray, memoryview)):
+        return bytes(body)  # a copy, since it goes out later and may change until then
+    raise InvalidArgumentType(f"body takes bytes or str, not {type(body).__name__}")
+
+
+class Publisher:
+    """The publishing half of one channel."""
+
+    __slots__ = (
+        "_channel",
+        "_held",
+        "_last_returned",
+        "_mandatory",
+        "_sender",
+        "_window",
+        "decided",
+        "hands_over",
+        "permitted",
+    )
+
+    def __init__(self, channel: Owner, sender: Sender):
+        self._channel = channel
+        self._sender = sender
+        self.permitted = True
+        self.hands_over = True  # permitted, and not confirming
+        self._window: Window[_Publish] | None = None
+        self._mandatory: dict[_Watched, None] = {}
+        self._last_returned = -1
+        self._held: deque[tuple[_Watched, _Content]] | None = None
+        self.decided: Each = iter(())  # what an ack or nack of many decided, as far as it isn't told
+
+    @property
+    def is_confirming(self) -> bool:
+        return self._window is not None
+
+    def confirm(self) -> None:
+        """Publishes from here on are numbered."""
+        if self._window is None:
+            self._window = Window()
+            self.hands_over = False
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: str | bytes,
+        properties: Properties | None,
+        mandatory: bool,
+        immediate: bool,
+        block_on_flow_control: bool,
+        on_done: OnDone[bool] | None,
+    ) -> bool:
+        octets = body if body.__class__ is bytes else encode_body(body)
+        if mandatory or immediate or not self.permitted or not self._channel.is_open:
+            content = _Content(exchange, routing_key, mandatory, immediate, encode_properties(properties), octets)
+            return self._publish_watched(content, block_on_flow_control, on_done)
+        # What nearly all are: without flags, on an open channel whose flow isn't stopped.
+        encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
+        window = self._window
+        if window is not None:
+            publish = _Publish(on_done)  # before anything is sent: it checks on_done
+            writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
+            window.add(publish)
+            return writable
+        if on_done is None:
+            return self._sender.send_publish(exchange, routing_key, encoded, octets)
+        written = Request("basic.publish", on_done, convert=_handed_over)
+        writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
+        self._sender.when_written(written)
+        return writable
+
+    def _publish_watched(self, content: _Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
+        if not self._channel.is_open:
+            refuse(on_done, self._channel.closed_error(), "basic.publish", self._sender.call_soon)
+            return False
+        publish = _Watched(on_done, content if content.mandatory or content.immediate else None)
+        if self.permitted:
+            self._send(publish, content)
+        elif block_on_flow_control:
+            self._hold(publish, content)
+        else:
+            stopped = ContentTransmissionForbidden(
+                f"the broker stopped the flow of channel {self._channel.number}; wait for the flow change handler, "
+                "or publish with block_on_flow_control=True"
+            )
+            refuse(on_done, stopped, "basic.publish", self._sender.call_soon)
+        return self._channel.writable
+
+    def _send(self, publish: _Watched, content: _Content) -> None:
+        self._sender.send_content("basic.publish", content.arguments, content.properties, content.body)
+        if self._window is not None:
+            publish.undecided = True
+            self._window.add(publish)
+            if publish.content is not None:
+                self._mandatory[publish] = None
+        elif publish.on_done is not None:
+            publish.convert = _handed_over
+            self._sender.when_written(publish)
+
+    # --- flow ---------------------------------------------------------------------------------------------------------
+
+    def _hold(self, publish: _Watched, content: _Content) -> None:
+        # Encoding checks what it is given, and a mistake must raise at the call, not when the flow resumes.
+        self._sender.check("basic.publish", content.arguments, content.properties)
+        if self._held is None:
+            self._held = deque()
+        self._held.append((publish, content))
+
+    def on_flow(self, active: bool) -> None:
+        changed, self.permitted = self.permitted != active, active
+        self.hands_over = active and self._window is None
+        while active and self._held:
+            self._send(*self._held.popleft())
+        if changed:
+            channel = self._channel
+            channel.in_turn((lambda: channel.emit("flow", channel, active), channel.tell_writable))
+
+    # --- the broker decides -------------------------------------------------------------------------------------------
+
+    def on_settled(self, acked: bool, tag: int, multiple: bool) -> None:
+        try:
+            publishes = self._window.take(tag, multiple) if self._window is not None else None
+        except KeyError:
+            publishes = None
+        if publishes is None:
+            name = "basic.ack" if acked else "basic.nack"
+            self._channel.unexpected(f"{name} of publish {tag} on channel {self._channel.number}, which isn't waiting")
+            return
+        if self._mandatory:
+            for publish in publishes:
+                self._mandatory.pop(publish, None)  # type: ignore[call-overload]
+        decide = self._taken if acked else self._refused
+        if len(publishes) == 1:
+            decide(publishes[0])
+        else:
+            self.decided = zip(repeat(decide), publishes, strict=False)
+            self._channel.in_turn([self.decided])
+
+    def _taken(self, publish: _Publish) -> None:
+        if publish.returned is not None:
+            self._tell(publish, _returned(publish.returned))
+        elif publish.on_done is not None:
+            publish.on_done(None, True)
+
+    def _refused(self, publish: _Publish) -> None:
+        refused = MessageNacked("the broker refused the message (basic.nack)")
+        self._tell(publish, refused if publish.returned is None else _returned(publish.returned))
+
+    def _tell(self, publish: _Publish, error: AMQPError) -> None:
+        if publish.on_done is not None:
+            publish.fail(error)
+        elif publish.returned is None or not self._channel.has_handlers("return"):
+            self._sender.report(publish.told(error))
+
+    def on_return(self, message: Message) -> None:
+        publish = self._returned_one(message)
+        if publish is not None:
+            publish.returned = message
+            self._last_returned = publish.order
+        if self._channel.has_handlers("return"):
+            self._channel.emit("return", message)
+        elif publish is None:
+            self._sender.report(_returned(message))
+
+    def _returned_one(self, message: Message) -> _Watched | None:
+        alike = [publish for publish in self._mandatory if publish.returned is None and _is_of(message, publish)]
+        # Those before the last that came back were routed, if the broker keeps the order, as RabbitMQ does.
+        alike = [publish for publish in alike if publish.order > self._last_returned] or alike
+        exact = (p for p in alike if p.content is not None and p.content.properties == message.encoded)
+        return next(exact, alike[0] if alike else None)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def only(self) -> _Publish | None:
+        """The publish that waits, if it is the only one."""
+        if self._window is None or len(self._window) != 1:
+            return None
+        return next(iter(self._window))[1]
+
+    def take_all(self) -> list[Continuation]:
+        """Everything that waits for a fate, which will not come."""
+        waiting: list[Continuation] = [publish for _, publish in self._window or ()]
+        waiting += [publish for publish, _ in self._held or ()]
+        self._window = self._held = None
+        self._mandatory = {}
+        return waiting
+
+    def fate(self, continuation: Continuation, reason: AMQPError) -> AMQPError:
+        """What a continuation is told when the channel ended under it."""
+        if not isinstance(continuation, _Publish) or not continuation.undecided:
+            return reason
+        if continuation.returned is not None:
+            return _returned(continuation.returned)
+        unknown = DeliveryUnknown(f"the broker may have taken the message or not: {reason.text}")
+        unknown.__cause__ = reason
+        return unknown
+
+
+def _handed_over(reply: None) -> bool:
+    return True
+
+
+def _returned(message: Message) -> MessageReturned:
+    return MessageReturned(
+        f"{message.reply_code} {message.reply_text}: the message came back",
+        code=message.reply_code,
+        message=message,
+    )
+
+
+def _is_of(message: Message, publish: _Publish) -> bool:
+    if publish.content is None:
+        return False
+    content = publish.content
+    return (
+        content.routing_key == message.routing_key
+        and content.exchange == message.exchange
+        and content.body == message.body
+    )

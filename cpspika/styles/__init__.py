@@ -1,0 +1,1 @@
+"""How a calling style is derived from the core's operations, which are written once."""

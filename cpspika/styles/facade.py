@@ -1,0 +1,93 @@
+"""What every facade is: a connection or channel in another style, with the core's attributes, around the core.
+
+A facade inherits the operations that `lifting` made and says how its style performs them; this is the rest that all
+styles share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from ..client.channel import Channel
+from ..errors import AMQPError, ConsumerCancelled
+from ..wire.message import Message
+
+S = TypeVar("S", bound="Scope")
+
+
+class Scope:
+    """A context manager that closes what it is at the end."""
+
+    def __enter__(self: S) -> S:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        closing: Any = self
+        try:
+            closing.close()
+        except AMQPError:
+            if error is None:
+                raise  # else the error that is under way tells more
+
+
+class Facade:
+    """`core`: the Connection or Channel below; what the facade doesn't have itself is the core's."""
+
+    core: Any
+
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """What the core may call in place of a user's callback."""
+        raise NotImplementedError
+
+    def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same for a handler, which gets what it is registered on as its first argument."""
+        return self._callback(function)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "core":
+            raise AttributeError(name)
+        return getattr(self.core, name)
+
+    def _register(self, registration: Callable[..., Any], handler: Any) -> Any:
+        return registration(self.core, self._handler(handler) if callable(handler) else handler)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.core!r}>"
+
+
+class ConnectionFacade(Facade):
+    """A connection, whose channels are of one class of facades."""
+
+    def _channel_facade(self, core: Channel) -> Any:
+        """Makes a channel's facade."""
+        raise NotImplementedError
+
+    def _outward(self, value: Any) -> Any:
+        """What the core hands out, in this facade's terms."""
+        if isinstance(value, Channel):
+            if value.face is value:
+                value.face = self._channel_facade(value)
+            return value.face
+        if value is not None and value is getattr(self, "core", None):
+            return self
+        return value
+
+
+def why_over(core: Channel, tag: str | None, cancelled: bool) -> AMQPError:
+    """Why a consumer's iterator has no more messages, though nobody closed it."""
+    if cancelled:
+        return ConsumerCancelled(f"the broker cancelled consumer {tag!r}, as when its queue is deleted")
+    return core.close_reason or core.closed_error()
+
+
+def is_void(arguments: list[Any]) -> bool:
+    """Whether a callback that was put by has lost its object: a delivery whose channel closed meanwhile is the broker's
+    again, and could not be acknowledged."""
+    return any(
+        isinstance(argument, Message) and argument.name == "basic.deliver" and not argument.channel.is_open
+        for argument in arguments
+    )

@@ -1,0 +1,126 @@
+"""Writes the stubs of what is lifted: `python -m cpspika.styles.stubs`, after an operation's signature has changed.
+
+An adapter of your own may have one too: make a `Style` of it, and write `stub(style)` beside its operations.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ..client.channel import Channel
+from ..client.connection import Connection
+from .lifting import operations, registrations, signature
+
+
+class Style(NamedTuple):
+    """`place`: where its operations stand, from here. `imports`: what its classes and promise need. `promise`: the type
+    of a promise of {}; `opening`: that of a channel, if it is another."""
+
+    place: str
+    channel: str
+    connection: str
+    imports: str
+    promise: str = "{}"
+    opening: str | None = None
+
+
+STYLES = [
+    Style(
+        "thread_operations",
+        "ThreadedChannel",
+        "ThreadedConnection",
+        "from cpspika.threads import ThreadedChannel, ThreadedConnection",
+    ),
+    Style(
+        "sync_operations",
+        "SyncChannel",
+        "SyncConnection",
+        "from cpspika.styles.sync import SyncChannel, SyncConnection",
+    ),
+    Style(
+        "task_operations",
+        "TaskChannel",
+        "TaskConnection",
+        "from cpspika.tasks import Promise, TaskChannel, TaskConnection",
+        "Promise[{}]",
+    ),
+    Style(
+        "trio_operations",
+        "TrioChannel",
+        "TrioConnection",
+        "from cpspika.adapters.trio_adapter import Promise, TrioChannel, TrioConnection",
+        "Promise[{}]",
+    ),
+    Style(
+        "twisted_operations",
+        "TwistedChannel",
+        "TwistedConnection",
+        "from twisted.internet.defer import Deferred\n\n"
+        "from cpspika.adapters.twisted_adapter import TwistedChannel, TwistedConnection",
+        "Deferred[{}]",
+    ),
+    Style(
+        "asyncio_operations",
+        "AsyncioChannel",
+        "AsyncioConnection",
+        "from asyncio import Future\n\n"
+        "from cpspika.adapters.asyncio_adapter import AsyncioChannel, AsyncioConnection, Wanted",
+        "Future[{}]",
+        "Wanted[{}]",
+    ),
+]
+
+_HEAD = '''\
+"""Written by `python -m cpspika.styles.stubs`: the operations of the core, as this style has them."""
+
+from collections.abc import Callable
+
+from cpspika.client.channel import Arguments, Channel, OnMessage, QueueDeclareOk, Remove
+from cpspika.client.connection import Connection
+from cpspika.wire.message import Message, Properties
+'''
+
+
+def stub(style: Style) -> str:
+    """The text of a style's stub."""
+    parts = [_HEAD, style.imports, "\n\n"]
+    for core, name in ((Connection, "ConnectionOperations"), (Channel, "ChannelOperations")):
+        parts.append(f"class {name}:\n    core: {core.__name__}\n")
+        for member, operation in operations(core).items():
+            shown = signature(operation)
+            opens = style.opening if shown.return_annotation == "Channel" else None
+            result = (opens or style.promise).format(_facade(style, shown.return_annotation))
+            parts.append(_line(style, member, shown, result))
+        for member, taker in registrations(core).items():
+            shown = inspect.signature(taker)
+            parts.append(_line(style, member, shown, shown.return_annotation))
+        parts.append("\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+def _line(style: Style, name: str, shown: inspect.Signature, result: str) -> str:
+    parameters = ", ".join(["self", *(_parameter(style, p) for p in list(shown.parameters.values())[1:])])
+    return f"    def {name}({parameters}) -> {result}: ...\n"
+
+
+def _parameter(style: Style, parameter: inspect.Parameter) -> str:
+    default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+    return f"{parameter.name}: {_facade(style, parameter.annotation)}{default}"
+
+
+def _facade(style: Style, annotation: str) -> str:
+    """An annotation of the core's, with the facade's classes."""
+    classes = {"Channel": style.channel, "Connection": style.connection}
+    return re.sub(r"\b(Channel|Connection)\b", lambda found: classes[found[0]], annotation)
+
+
+def path(style: Style) -> Path:
+    return Path(__file__).parent / f"{style.place}.pyi"
+
+
+if __name__ == "__main__":
+    for each in STYLES:
+        path(each).write_text(stub(each))

@@ -1,0 +1,307 @@
+"""The synchronous facade: each call turns the reactor until its continuation fires.
+
+A call that waits runs input and output, and its own continuation, and nothing else of the user's: handlers and
+consumers that are due meanwhile are put by, and run when the program gives them room, in `drain_events`,
+`start_consuming`, the iterator `consume`, or when it lets the reactor run by itself. So no callback is entered while
+another, or the program itself, is amid a call.
+
+One thread at a time may be inside a connection. Threads that share one hold `connection.lock` around each use; a thread
+that comes in without it, while another is inside, gets ConcurrentUse.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import RLock
+from typing import Any
+
+from ..client.channel import Channel
+from ..client.connection import Connection, connect
+from ..client.continuations import describe, place
+from ..errors import AMQPError, ConcurrentUse, OperationTimeout
+from ..parameters import ConnectionParameters
+from ..reactor import Reactor
+from ..wire.message import Message
+from .facade import ConnectionFacade, Facade, Scope, is_void, why_over
+from .sync_operations import ChannelOperations, ConnectionOperations
+
+MANY = 100  # exceptions in one wait; by then they come from the reactor itself, and it will not get better
+
+
+class _Spins:
+    """Of one reactor: how many calls are waiting, one inside another, and whose callbacks are put by meanwhile."""
+
+    __slots__ = ("__weakref__", "behind", "depth")
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.behind: dict[SyncConnection, None] = {}
+
+    @classmethod
+    def of(cls, reactor: Reactor) -> _Spins:
+        return _spins.setdefault(reactor, cls())
+
+
+_spins: weakref.WeakKeyDictionary[Reactor, _Spins] = weakref.WeakKeyDictionary()
+
+
+class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
+    """A connection whose calls return their results, or raise their errors.
+
+    `core`: the Connection below. `reactor`: what drives it. `lock`: to be held by threads that share it. `timeout`:
+    seconds that a call may take, None for no limit; past it comes OperationTimeout.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        targets: Sequence[ConnectionParameters],
+        timeout: float | None = None,
+        on_close: Callable[[SyncConnection, AMQPError | None], object] | None = None,
+    ):
+        self.reactor = reactor
+        self.timeout = timeout
+        self.lock = RLock()
+        self._spins = _Spins.of(reactor)
+        self._inbox: deque[Callable[[], object]] = deque()
+        closed = self._callback(on_close) if on_close is not None else None
+        self.core: Connection
+
+        def begin(self: SyncConnection, on_done: Any) -> None:
+            self.core = connect(reactor, targets, on_done, closed)
+
+        self.wait("connect", begin, self, (), {})
+
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return self.wait(operation.__name__, operation, self.core, args, kwargs)
+
+    def wait(
+        self, name: str, operation: Callable[..., object], core: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Calls `operation` of `core` with these arguments and an on_done, and turns the reactor until that is called;
+        returns the result or raises the error. `name`: what it is known by."""
+        outcome: list[tuple[AMQPError | None, Any]] = []
+        if not self.lock.acquire(False):
+            raise _concurrent()
+        try:
+            operation(core, *args, **kwargs, on_done=lambda error, result: outcome.append((error, result)))
+            if not self.spin(outcome.__len__, self.timeout, finish=True):
+                raise self._late(name)
+        finally:
+            self.lock.release()
+        error, result = outcome[0]
+        if error is not None:
+            raise error
+        return self._outward(result)
+
+    def _late(self, name: str) -> AMQPError:
+        return OperationTimeout(f"no answer within {self.timeout:g} s").of(name, describe(place()))
+
+    def push(self, name: str, over: Callable[[], bool]) -> None:
+        """Has the kernel take what is to be sent, for the operation of this name, or turns the reactor until it is
+        `over`. Mostly it takes it all at once, without a turn."""
+        core = self.core
+        if not self.spin(lambda: over() or not core.unsent, self.timeout, finish=True, flush=True):
+            raise self._late(name)
+
+    def spin(
+        self, done: Callable[[], object], timeout: float | None, finish: bool = False, flush: bool = False
+    ) -> bool:
+        """Turns the reactor until `done`, putting by the user's callbacks; False if that took longer than `timeout`
+        seconds. An exception that comes out of the reactor meanwhile is raised; with `finish` not before it is done, so
+        that an operation isn't left half-way. With `flush` what is to be sent is sent at once, which may be all that is
+        needed."""
+        deadline = None if timeout is None else self.reactor.time() + timeout
+        strays: list[Exception] = []
+        turned = False
+        spins = self._spins
+        spins.depth += 1
+        try:
+            if flush:
+                self.core.flush()
+            while not done():
+                left = None if deadline is None else deadline - self.reactor.time()
+                if left is not None and left <= 0 and turned:
+                    break
+                turned = True
+                try:
+                    self.reactor.run_once(None if left is None else max(left, 0))
+                except ConcurrentUse:
+                    raise
+                except Exception as stray:
+                    strays.append(stray)
+                    if not finish or len(strays) == MANY:
+                        break
+        finally:
+            spins.depth -= 1
+            if spins.depth == 0 and spins.behind:
+                behind, spins.behind = spins.behind, {}
+                for connection in behind:
+                    self.reactor.call_soon(connection._catch_up)
+        if strays:
+            raise strays[0]
+        return bool(done())
+
+    # --- callbacks ----------------------------------------------------------------------------------------------------
+
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        def called_by_the_core(*args: Any) -> None:
+            ours = [self._outward(arg) for arg in args]
+            if self._spins.depth or self._inbox:
+                self._inbox.append(lambda: None if is_void(ours) else function(*ours))
+                if self._spins.depth:
+                    self._spins.behind[self] = None
+            else:
+                function(*ours)
+
+        return called_by_the_core
+
+    def _channel_facade(self, core: Channel) -> SyncChannel:
+        return SyncChannel(self, core)
+
+    def _catch_up(self) -> None:
+        """Runs the callbacks that were put by, when whoever runs the reactor gives them room."""
+        if self._spins.depth:
+            self._spins.behind[self] = None
+            return
+        try:
+            while self._inbox:
+                self._inbox.popleft()()
+        finally:
+            if self._inbox:
+                self.reactor.call_soon(self._catch_up)
+
+    def drain_events(self, timeout: float | None = None) -> bool:
+        """Runs the callbacks that are due, waiting for the first for `timeout` seconds at most (None: as long as it
+        takes); returns whether there were any. On a closed connection with none left it raises what closed it."""
+        with _Inside(self):
+            ran = self.run_callbacks(lambda: not self.core.is_open, timeout)
+            if not ran and not self.core.is_open:
+                raise self.core.close_reason or self.core.closed_error()
+        return ran
+
+    def run_callbacks(self, over: Callable[[], bool], timeout: float | None) -> bool:
+        """Waits until callbacks are due, or there is no use in waiting (`over`); runs them, and returns whether there
+        were any."""
+        if not self._inbox:
+            self.spin(lambda: bool(self._inbox) or over(), timeout)
+        count = len(self._inbox)
+        for _ in range(count):
+            if self._inbox:
+                self._inbox.popleft()()
+        return count > 0
+
+    @property
+    def has_callbacks(self) -> bool:
+        """Whether callbacks are put by."""
+        return bool(self._inbox)
+
+
+class SyncChannel(Scope, Facade, ChannelOperations):
+    """A channel whose calls return their results, or raise their errors. `core`: the Channel below; `connection`: the
+    SyncConnection that it belongs to."""
+
+    def __init__(self, connection: SyncConnection, core: Channel):
+        self.connection = connection
+        self.core = core
+        self._stopped = False
+
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return self.connection.wait(operation.__name__, operation, self.core, args, kwargs)
+
+    def _hand_over(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        core, connection = self.core, self.connection
+        if not core.writable or not core.is_open or (operation is _PUBLISH and core.is_confirming):
+            return self._perform(operation, args, kwargs)
+        with _Inside(connection):
+            result = operation(core, *args, **kwargs)
+            connection.push(operation.__name__, lambda: not core.is_open)
+            if not core.is_open:
+                raise core.closed_error()
+        return result
+
+    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self.connection._callback(function)
+
+    def start_consuming(self) -> None:
+        """Runs the consumers' callbacks (and the other handlers') until `stop_consuming`, or until the channel has no
+        consumers any more. The channel's closing is raised."""
+        self._stopped = False
+        connection = self.connection
+        with _Inside(connection):
+            while not self._stopped and (self.core.has_consumers or connection.has_callbacks):
+                connection.run_callbacks(lambda: not self.core.has_consumers, None)
+        if not self._stopped and self.core.close_reason is not None:
+            raise self.core.close_reason
+
+    def stop_consuming(self) -> None:
+        """Ends `start_consuming` once the callback that calls this returns. The consumers stay."""
+        self._stopped = True
+
+    def consume(
+        self,
+        queue: str,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+        inactivity_timeout: float | None = None,
+    ) -> Iterator[Message]:
+        """Starts a consumer, and iterates over its messages. It ends when nothing came for `inactivity_timeout`
+        seconds; None: never. When the iterator is closed, or goes, the consumer is cancelled, and messages that
+        came and weren't handed out go back to the queue. Set basic_qos before, or the whole queue comes at once. If
+        the broker cancels the consumer, ConsumerCancelled is raised."""
+        waiting: deque[Message] = deque()
+        ended: list[str] = []
+        options: dict[str, Any] = {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}
+
+        options |= {"on_message": waiting.append, "on_cancel": ended.append}
+        tag = self.connection.wait("basic_consume", Channel.basic_consume, self.core, (queue,), options)
+        return self._messages(tag, waiting, ended, inactivity_timeout, no_ack)
+
+    def _messages(
+        self, tag: str, waiting: deque[Message], ended: list[str], patience: float | None, no_ack: bool
+    ) -> Iterator[Message]:
+        connection = self.connection
+        try:
+            while True:
+                with _Inside(connection):
+                    connection.spin(lambda: bool(waiting or ended) or not self.core.is_open, patience)
+                if waiting:
+                    yield waiting.popleft()
+                elif ended or not self.core.is_open:
+                    raise why_over(self.core, tag, bool(ended))
+                else:
+                    return
+        finally:
+            if self.core.is_open and not ended:
+                self.basic_cancel(tag)
+            if self.core.is_open and not no_ack:
+                for message in waiting:
+                    self.basic_reject(message.delivery_tag, requeue=True)
+
+
+_PUBLISH = Channel.basic_publish
+
+
+class _Inside:
+    """A thread's stay inside a connection, as a block."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, connection: SyncConnection):
+        self._lock = connection.lock
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(False):
+            raise _concurrent()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _concurrent() -> ConcurrentUse:
+    return ConcurrentUse(
+        "another thread is inside this connection: hold connection.lock around each use, or give each thread its own"
+    )

@@ -1,5 +1,0 @@
-"""The lifted operations, as this style has them: see the stub beside this."""
-
-from .operations import ChannelOperations, ConnectionOperations
-
-__all__ = ["ChannelOperations", "ConnectionOperations"]

@@ -1,0 +1,1 @@
+"""For tests: pytest fixtures, and the conformance tests of a reactor."""

@@ -1,0 +1,284 @@
+"""Compiles the rows of `spec` into encoders and decoders of one version.
+
+A row is written out as the function that somebody would write by hand who had to encode that one method, or to decode
+it, and Python compiles that: numbers and bits that lie side by side are one call of `struct`, and what isn't given is
+put in as the bytes that it would become. A run of bits shares octets (0-9-1 §4.2.5.2). It is done when a row is
+first used: a program needs few of them, and import stays cheap.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+from .. import spec
+from ..errors import InvalidArgument, NotInThisVersion, ProtocolSyntaxError, UnknownMethodError
+from . import fields
+
+SECRETS = frozenset(("response", "new_secret"))  # arguments that no repr may show
+
+_DEFAULTS: dict[str, Any] = {"bit": False, "shortstr": "", "longstr": b"", "table": None, "timestamp": 0}
+_READ: dict[str, fields.Reader] = {
+    "octet": fields.read_octet,
+    "short": fields.read_short,
+    "long": fields.read_long,
+    "longlong": fields.read_longlong,
+    "shortstr": fields.read_shortstr,
+    "longstr": fields.read_longstr,
+    "table": fields.read_table,
+    "timestamp": fields.read_timestamp,
+}
+_WRITE: dict[str, fields.Writer] = {
+    "octet": fields.write_octet,
+    "short": fields.write_short,
+    "long": fields.write_long,
+    "longlong": fields.write_longlong,
+    "shortstr": fields.write_shortstr,
+    "longstr": fields.write_longstr,
+    "table": fields.write_table,
+    "timestamp": fields.write_timestamp,
+}
+
+
+class Method:
+    """A method with its arguments by name: `ok.message_count`. The names are the specification's, with underscores."""
+
+    __slots__ = ("__dict__", "name")
+
+    def __init__(self, name: str, arguments: dict[str, Any]):
+        self.name = name
+        self.__dict__ = arguments
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return self.__dict__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Method) and (self.name, self.arguments) == (other.name, other.arguments)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{name}={'...' if name in SECRETS else repr(value)}" for name, value in self.arguments.items()
+        )
+        return f"{self.name}({shown})"
+
+
+class Codec:
+    """Encoders and decoders of one version. `Codec.of(version)` makes it once."""
+
+    def __init__(self, version: str):
+        self.version = version
+        self.classes = {row.class_index: row for row in spec.load(version)}
+        self.by_name = {method.name: method for row in self.classes.values() for method in row.methods}
+        self.by_index = {(method.class_index, method.method_index): method for method in self.by_name.values()}
+        self._encoders: dict[str, Encoder] = {}
+        self._decoders: dict[str, Decoder] = {}
+
+    @staticmethod
+    @cache
+    def of(version: str) -> Codec:
+        return Codec(version)
+
+    def row(self, name: str) -> spec.Method:
+        row = self.by_name.get(name)
+        if row is None:
+            raise NotInThisVersion(f"AMQP {self.version} has no {name}")
+        return row
+
+    def encode(self, name: str, arguments: dict[str, Any]) -> bytes:
+        """The payload of a method frame. What isn't given is sent empty; InvalidArgument, InvalidArgumentType: what is
+        given cannot be sent."""
+        encoder = self._encoders.get(name)
+        if encoder is None:
+            encoder = self._encoders[name] = self._encoder(self.row(name))
+        return encoder(arguments)
+
+    def decode(self, payload: bytes) -> Method:
+        """The method in a method frame's payload. UnknownMethodError, ProtocolSyntaxError: there is none, or it is
+        malformed."""
+        return self.decoder(self._row_of(payload).name)(payload, 4, len(payload))
+
+    def decoder(self, name: str) -> Decoder:
+        """Reads a method whose arguments begin at `at` in `data` and take all up to `end`. What lies behind that
+        doesn't change what it returns, or that it raises ProtocolSyntaxError."""
+        decoder = self._decoders.get(name)
+        if decoder is None:
+            decoder = self._decoders[name] = _decoder(self.row(name))
+        return decoder
+
+    def _row_of(self, payload: bytes) -> spec.Method:
+        if len(payload) < 4:
+            raise ProtocolSyntaxError(f"a method frame of {len(payload)} bytes; its class and method alone take 4")
+        index = _index.unpack_from(payload)
+        row = self.by_index.get(index)
+        if row is None:
+            raise UnknownMethodError(f"AMQP {self.version} has no method {index[1]} in class {index[0]}")
+        return row
+
+    def _encoder(self, row: spec.Method) -> Encoder:
+        scope: dict[str, Any] = {
+            **_WRITE,
+            "table": partial(fields.write_table, dialect=self.version),
+            "octets": _OCTETS,
+        }
+        parts = [repr(_index.pack(row.class_index, row.method_index))]
+        for run in _runs(row.arguments):
+            if isinstance(run, list):
+                bits = (f"({1 << place} if given.get({name!r}) else 0)" for place, name in enumerate(run))
+                parts.append(f"octets[{' | '.join(bits)}]")
+            else:
+                name = repr(run.name)
+                empty = scope[run.type](run.name, _DEFAULTS.get(run.type, 0))
+                is_given = f"given.get({name}) is not None" if run.type == "table" else f"{name} in given"
+                parts.append(f"{run.type}({name}, given[{name}]) if {is_given} else {empty!r}")
+        known = {argument.name for argument in row.arguments}
+
+        def unknown(given: dict[str, Any]) -> InvalidArgument:
+            names = ", ".join(sorted(given.keys() - known))
+            return InvalidArgument(f"{row.name} of AMQP {self.version} has no argument {names}")
+
+        scope.update(known=known, unknown=unknown)
+        exec(_ENCODER.format(slots="%b" * len(parts), parts=", ".join(parts)), scope)
+        encode: Encoder = scope["encode"]
+        return encode
+
+
+Encoder = Callable[[dict[str, Any]], bytes]
+Decoder = Callable[[bytes, int, int], Method]
+
+_ENCODER = """
+def encode(given):
+    if not given.keys() <= known:
+        raise unknown(given)
+    return b"{slots}" % ({parts},)
+"""
+
+_index = struct.Struct(">HH")
+_OCTETS = [bytes([octet]) for octet in range(256)]  # of up to eight bits; no method has more in a row
+
+
+def _runs(arguments: tuple[spec.Argument, ...]) -> list[spec.Argument | list[str]]:
+    """The arguments, with each run of bits as one list of names."""
+    runs: list[spec.Argument | list[str]] = []
+    for argument in arguments:
+        if argument.type != "bit":
+            runs.append(argument)
+        elif runs and isinstance(runs[-1], list):
+            runs[-1].append(argument.name)
+        else:
+            runs.append([argument.name])
+    return runs
+
+
+_LAYOUT = {"octet": "B", "short": "H", "long": "I", "longlong": "Q"}
+
+
+_DECODER = """
+def decode(data, at, end):
+    try:
+        {steps}
+    except Exception as error:
+        raise malformed(error) from None
+    if at != end:
+        raise surplus(end - at)
+    return Method({name!r}, {{{found}}})
+"""
+
+
+def _decoder(row: spec.Method) -> Decoder:
+    scope: dict[str, Any] = {**_READ, "Method": Method}
+    steps: list[str] = []
+    found: list[str] = []
+    layout, numbers = "", list[str]()  # of the numbers that lie side by side
+
+    def read_numbers() -> None:
+        nonlocal layout, numbers
+        if layout:
+            numbered = struct.Struct(">" + layout)
+            scope["unpack_" + layout] = numbered.unpack_from
+            steps.append(f"{', '.join(numbers)}, = unpack_{layout}(data, at); at += {numbered.size}")
+            layout, numbers = "", []
+
+    for place, run in enumerate(_runs(row.arguments)):
+        variable = f"v{place}"
+        if isinstance(run, list):
+            found += [f"{name!r}: {variable} & {1 << bit} != 0" for bit, name in enumerate(run)]
+        else:
+            found.append(f"{run.name!r}: {variable}")
+        code = "B" if isinstance(run, list) else _LAYOUT.get(run.type)
+        if code is not None:
+            layout, numbers = layout + code, [*numbers, variable]
+        elif isinstance(run, spec.Argument):
+            read_numbers()
+            steps.append(f"{variable}, at = {run.type}(data, at)")
+    read_numbers()
+
+    def malformed(error: Exception) -> Exception:
+        if isinstance(error, ProtocolSyntaxError):
+            return type(error)(f"{row.name} is malformed: {error.text}")
+        return surplus(-1) if isinstance(error, struct.error) else error
+
+    def surplus(size: int) -> ProtocolSyntaxError:
+        amiss = f"{size} bytes follow its last argument" if size > 0 else "it ends amid its arguments"
+        return ProtocolSyntaxError(f"{row.name} is malformed: {amiss}")
+
+    scope.update(malformed=malformed, surplus=surplus)
+    source = _DECODER.format(steps="\n        ".join(steps or ["pass"]), name=row.name, found=", ".join(found))
+    exec(source, scope)
+    decode: Decoder = scope["decode"]
+    return decode
+
+
+# --- content headers (0-9-1 §4.2.6.1) ---------------------------------------------------------------------------------
+
+
+class PropertyCodec:
+    """The properties of one class, to the flags and values of a content header and back."""
+
+    def __init__(self, properties: tuple[spec.Argument, ...]):
+        # The first property has the highest flag; bit 0 says that more flags follow, which no class needs.
+        self._steps = [
+            (1 << 15 - place, name, _READ[kind], _WRITE[kind]) for place, (name, kind) in enumerate(properties)
+        ]
+        self.names = [name for name, _ in properties]
+
+    def encode(self, values: dict[str, Any]) -> bytes:
+        flags, parts = 0, [b""]
+        for flag, name, _, write in self._steps:
+            value = values.get(name)
+            if value is not None:
+                flags |= flag
+                parts.append(write(name, value))
+        parts[0] = fields.write_short("flags", flags)
+        return b"".join(parts)
+
+    def decode(self, payload: bytes, at: int) -> dict[str, Any]:
+        """The properties that are present, from flags and values at `at` to the end of the payload."""
+        flags, at = fields.read_short(payload, at)
+        if flags & 1:
+            raise ProtocolSyntaxError("a content header has more property flags than its class has properties")
+        found = {}
+        for flag, name, read, _ in self._steps:
+            if flags & flag:
+                found[name], at = read(payload, at)
+        if at != len(payload):
+            raise ProtocolSyntaxError(f"{len(payload) - at} bytes follow the last property of a content header")
+        return found
+
+
+@cache
+def property_codec(class_index: int) -> PropertyCodec:
+    """The properties' codec of a content class; they are the same in all versions that have the class."""
+    for version in spec.VERSIONS:
+        for row in spec.load(version):
+            if row.class_index == class_index:
+                return PropertyCodec(row.properties)
+    raise UnknownMethodError(f"no class {class_index} has a content")

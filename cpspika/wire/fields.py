@@ -1,0 +1,307 @@
+"""The types of fields: integers, strings and tables, to bytes and back.
+
+Tables come in two dialects. 0-8 knows five types of values (S, I, D, T, F). For 0-9-1 the specification and the brokers
+disagree, and RabbitMQ's reading is the one that is spoken ("errata" in its documentation: `s` is a short integer, `l`
+a signed 64-bit one, `x` a byte array). What is read is the union, in either version; what is written keeps to the
+dialect of its version wherever that has a type for the value.
+
+Python to table: bool, int (32 bits where it fits, else 64), float, Decimal, str, bytes, datetime (seconds), dict,
+list or tuple, None. Table to Python: a longstr that is UTF-8 gives str, any other gives bytes; a timestamp gives an
+aware datetime in UTC.
+
+A reader is `read(data, at) -> (value, next)`. Whatever the bytes say, it raises ProtocolSyntaxError and nothing else,
+and it allocates only for bytes that are there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+from ..errors import InvalidArgument, InvalidArgumentType, InvalidTableError, ProtocolSyntaxError
+
+Reader = Callable[[bytes, int], "tuple[Any, int]"]
+Writer = Callable[[str, Any], bytes]
+
+MAX_DEPTH = 100  # of tables in tables; deeper ones would exhaust the stack long before any use for them
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _number(code: str) -> Reader:
+    layout = struct.Struct(">" + code)
+    unpack, size = layout.unpack_from, layout.size
+
+    def read(data: bytes, at: int) -> tuple[Any, int]:
+        try:
+            return unpack(data, at)[0], at + size
+        except struct.error:
+            raise _truncated(data, at, size) from None
+
+    return read
+
+
+read_octet, read_short, read_long, read_longlong = (_number(code) for code in "BHIQ")
+
+
+def _truncated(data: bytes, at: int, wanted: int) -> ProtocolSyntaxError:
+    return ProtocolSyntaxError(f"a field of {wanted} bytes at offset {at} runs past the end, at {len(data)}")
+
+
+def _take(data: bytes, at: int, size: int) -> bytes:
+    end = at + size
+    if end > len(data):
+        raise _truncated(data, at, size)
+    return data[at:end]
+
+
+def read_longstr(data: bytes, at: int) -> tuple[bytes, int]:
+    size, at = read_long(data, at)
+    return _take(data, at, size), at + size
+
+
+def read_shortstr(data: bytes, at: int) -> tuple[str, int]:
+    # Some publishers put other encodings into routing keys; what isn't UTF-8 must survive and go back as it came.
+    begin = at + 1
+    try:
+        end = begin + data[at]
+    except IndexError:
+        raise _truncated(data, at, 1) from None
+    if end > len(data):
+        raise _truncated(data, begin, end - begin)
+    return data[begin:end].decode("utf-8", "surrogateescape"), end
+
+
+def read_timestamp(data: bytes, at: int) -> tuple[datetime | int, int]:
+    """A datetime; or the number as it came where it lies past the year 9999, as milliseconds do that somebody took for
+    seconds: one such message must not end everybody who reads it."""
+    seconds, at = read_longlong(data, at)
+    try:
+        return EPOCH + timedelta(seconds=seconds), at
+    except OverflowError:
+        return seconds, at
+
+
+def read_table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
+    end, at = _nested(data, at, depth)
+    table = {}
+    while at < end:
+        name, at = read_shortstr(data, at)
+        table[name], at = _read_value(data, at, depth)
+    return table, _ended(at, end)
+
+
+def _read_array(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
+    end, at = _nested(data, at, depth)
+    values = []
+    while at < end:
+        value, at = _read_value(data, at, depth)
+        values.append(value)
+    return values, _ended(at, end)
+
+
+def _nested(data: bytes, at: int, depth: int) -> tuple[int, int]:
+    size, at = read_long(data, at)
+    if at + size > len(data):
+        raise InvalidTableError(f"a table of {size} bytes at offset {at} runs past the end, at {len(data)}")
+    if depth > MAX_DEPTH:
+        raise InvalidTableError(f"a table is nested deeper than {MAX_DEPTH}")
+    return at + size, at
+
+
+def _ended(at: int, end: int) -> int:
+    if at != end:
+        raise InvalidTableError(f"a table's last field ends at {at}, not at the table's end, {end}")
+    return at
+
+
+def _read_value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+    kind = data[at : at + 1]
+    read = _READERS.get(kind)
+    if read is not None:
+        return read(data, at + 1)
+    if kind == b"F":
+        return read_table(data, at + 1, depth + 1)
+    if kind == b"A":
+        return _read_array(data, at + 1, depth + 1)
+    raise InvalidTableError(f"a table field of unknown type {kind!r} at offset {at}")
+
+
+def _read_text(data: bytes, at: int) -> tuple[str | bytes, int]:
+    raw, at = read_longstr(data, at)
+    try:
+        return raw.decode(), at
+    except UnicodeDecodeError:
+        return raw, at
+
+
+def _read_bool(data: bytes, at: int) -> tuple[bool, int]:
+    value, at = read_octet(data, at)
+    return value != 0, at
+
+
+def _read_decimal(data: bytes, at: int) -> tuple[Decimal, int]:
+    scale, at = read_octet(data, at)
+    digits, at = _read_signed_long(data, at)
+    return Decimal((digits < 0, tuple(map(int, str(abs(digits)))), -scale)), at
+
+
+def _read_void(data: bytes, at: int) -> tuple[None, int]:
+    return None, at
+
+
+_read_signed_long = _number("i")
+
+_READERS: dict[bytes, Reader] = {
+    b"t": _read_bool,
+    b"b": _number("b"),
+    b"B": read_octet,
+    b"s": _number("h"),
+    b"u": read_short,
+    b"U": _number("h"),
+    b"I": _read_signed_long,
+    b"i": read_long,
+    b"l": _number("q"),
+    b"L": _number("q"),
+    b"f": _number("f"),
+    b"d": _number("d"),
+    b"D": _read_decimal,
+    b"S": _read_text,
+    b"T": read_timestamp,
+    b"V": _read_void,
+    b"x": read_longstr,
+}
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def _integer(code: str) -> Writer:
+    layout = struct.Struct(">" + code)
+    limit = 256**layout.size - 1
+
+    def write(name: str, value: Any) -> bytes:
+        try:
+            return layout.pack(value)
+        except struct.error:
+            if not isinstance(value, int):
+                raise _wrong(name, "an int", value) from None
+            raise InvalidArgument(f"{name}={value} is not between 0 and {limit}") from None
+
+    return write
+
+
+write_octet, write_short, write_long, write_longlong = (_integer(code) for code in "BHIQ")
+
+
+def _wrong(name: str, wanted: str, value: Any) -> InvalidArgumentType:
+    return InvalidArgumentType(f"{name} takes {wanted}, not {type(value).__name__}")
+
+
+def _octets(name: str, value: Any) -> bytes:
+    if isinstance(value, str):
+        try:
+            return value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise InvalidArgument(f"{name} has characters that UTF-8 cannot encode") from None
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise _wrong(name, "a str", value)
+
+
+def write_shortstr(name: str, value: Any) -> bytes:
+    octets = value.encode() if value.__class__ is str and value.isascii() else _octets(name, value)
+    if len(octets) > 255:
+        raise InvalidArgument(f"{name} is {len(octets)} bytes long; AMQP allows 255")
+    return b"%c%b" % (len(octets), octets)
+
+
+def write_longstr(name: str, value: Any) -> bytes:
+    octets = _octets(name, value)
+    return struct.pack(">I", len(octets)) + octets
+
+
+def write_timestamp(name: str, value: Any) -> bytes:
+    """A datetime (a naive one is taken as UTC), or whole seconds since 1970."""
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        value = (aware - EPOCH) // timedelta(seconds=1)
+    return write_longlong(name, value)
+
+
+def write_table(name: str, value: Any, dialect: str = "0-9-1", depth: int = 0) -> bytes:
+    """A dict (or None, for an empty one) of str to values."""
+    if value is None:
+        return b"\0\0\0\0"
+    if not isinstance(value, Mapping):
+        raise _wrong(name, "a dict", value)
+    return _sized(
+        name,
+        depth,
+        (
+            write_shortstr(f"a key of {name}", key) + _write_value(f"{name}[{key!r}]", item, dialect, depth)
+            for key, item in value.items()
+        ),
+    )
+
+
+def _sized(name: str, depth: int, parts: Any) -> bytes:
+    if depth > MAX_DEPTH:
+        raise InvalidArgument(f"{name.partition('[')[0]} is nested deeper than {MAX_DEPTH}")
+    body = b"".join(parts)
+    return struct.pack(">I", len(body)) + body
+
+
+def _write_value(name: str, value: Any, dialect: str, depth: int) -> bytes:
+    for kind, write in _WRITERS:
+        if isinstance(value, kind):
+            return write(name, value, dialect)
+    if isinstance(value, Mapping):
+        return b"F" + write_table(name, value, dialect, depth + 1)
+    if isinstance(value, (list, tuple)):
+        return b"A" + _sized(
+            name,
+            depth + 1,
+            (_write_value(f"{name}[{i}]", item, dialect, depth + 1) for i, item in enumerate(value)),
+        )
+    raise _wrong(name, "bool, int, float, Decimal, str, bytes, datetime, dict, list or None", value)
+
+
+def _write_int(name: str, value: int, dialect: str) -> bytes:
+    if -(2**31) <= value < 2**31:
+        return b"I" + struct.pack(">i", value)
+    if -(2**63) <= value < 2**63:
+        return b"l" + struct.pack(">q", value)
+    raise InvalidArgument(f"{name}={value} does not fit in 64 bits")
+
+
+def _write_decimal(name: str, value: Decimal, dialect: str) -> bytes:
+    # By hand, since the program's decimal context might round or trap.
+    sign, digits, exponent = value.as_tuple()
+    if isinstance(exponent, str):
+        raise InvalidArgument(f"{name}={value} is not a number that AMQP can hold")
+    scale, padding = max(0, -exponent), max(0, exponent)
+    unscaled = 2**31
+    if len(digits) + padding <= 20:
+        unscaled = int("".join(map(str, digits))) * 10**padding * (-1 if sign else 1)
+    if scale > 255 or not -(2**31) <= unscaled < 2**31:
+        raise InvalidArgument(f"{name}={value} needs more than AMQP's 32-bit decimal")
+    return b"D" + struct.pack(">Bi", scale, unscaled)
+
+
+_WRITERS: tuple[tuple[Any, Callable[[str, Any, str], bytes]], ...] = (
+    (str, lambda name, value, dialect: b"S" + write_longstr(name, value)),
+    (bool, lambda name, value, dialect: b"t\1" if value else b"t\0"),
+    (int, _write_int),
+    (
+        (bytes, bytearray, memoryview),
+        lambda name, value, dialect: (b"S" if dialect == "0-8" else b"x") + write_longstr(name, value),
+    ),
+    (float, lambda name, value, dialect: b"d" + struct.pack(">d", value)),
+    (datetime, lambda name, value, dialect: b"T" + write_timestamp(name, value)),
+    (Decimal, _write_decimal),
+    (type(None), lambda name, value, dialect: b"V"),
+)
