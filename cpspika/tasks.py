@@ -33,11 +33,11 @@ from .reactor import Reactor
 from .styles.promises import (
     Block,
     GiveBack,
-    Kept,
     PromisingChannel,
     PromisingConnection,
+    ResolvedPromises,
     Settle,
-    give_up,
+    close_abandoned,
     promised_connection,
 )
 from .styles.task_operations import ChannelOperations, ConnectionOperations
@@ -46,7 +46,7 @@ T = TypeVar("T")
 Work = Generator[Any, Any, T] | Coroutine[Any, Any, T]
 OnTaskClose = Callable[["TaskConnection", AMQPError | None], object]
 
-_PENDING, _KEPT, _BROKEN, _GIVEN_UP = range(4)
+_PENDING, _FULFILLED, _REJECTED, _CANCELLED = range(4)
 _GONE = "it was cancelled before anything came of it"
 
 
@@ -76,16 +76,16 @@ class Promise(Block[T], Generic[T]):
         return self._state != _PENDING
 
     @property
-    def given_up(self) -> bool:
+    def cancelled(self) -> bool:
         """Whether it was cancelled before anything came of it."""
-        return self._state == _GIVEN_UP
+        return self._state == _CANCELLED
 
     def result(self) -> T:
         """What came of it; its error is raised. LocalError: nothing yet."""
         self._asked_for = True
-        if self._state == _KEPT:
+        if self._state == _FULFILLED:
             return cast("T", self._value)
-        if self._state == _BROKEN:
+        if self._state == _REJECTED:
             raise self._value
         if self._state == _PENDING:
             raise LocalError("the promise isn't settled yet")
@@ -97,7 +97,7 @@ class Promise(Block[T], Generic[T]):
         self._asked_for = True
 
         def tell() -> None:
-            if self._state == _KEPT:
+            if self._state == _FULFILLED:
                 on_done(None, self._value)
             else:
                 on_done(self._value or Cancelled(_GONE), None)
@@ -115,12 +115,12 @@ class Promise(Block[T], Generic[T]):
     def cancel(self) -> None:
         """Gives it up: whoever waits gets Cancelled, and what still comes of it is given back."""
         if self._state == _PENDING:
-            self._finish(_GIVEN_UP, None)
+            self._finish(_CANCELLED, None)
 
     def settle(self, err: BaseException | None, result: T | None) -> None:
         if self._state == _PENDING:
-            self._finish(_KEPT if err is None else _BROKEN, result if err is None else err)
-        elif self._state == _GIVEN_UP and err is None and self._give_back is not None:
+            self._finish(_FULFILLED if err is None else _REJECTED, result if err is None else err)
+        elif self._state == _CANCELLED and err is None and self._give_back is not None:
             self._give_back(result)
 
     def _finish(self, state: int, value: Any) -> None:
@@ -146,12 +146,12 @@ class Promise(Block[T], Generic[T]):
             if not self._waiting:
                 self.cancel()
 
-    def unwanted(self) -> None:
+    def discard(self) -> None:
         """Who asked for it was cancelled, and will not see what came of it."""
-        if self._state == _KEPT and self._give_back is not None:
+        if self._state == _FULFILLED and self._give_back is not None:
             self._give_back(self._value)
 
-    def hush(self) -> None:
+    def ignore_error(self) -> None:
         """If nobody asks for it, its error is no news."""
         self._asked_for = True
 
@@ -163,7 +163,7 @@ class Promise(Block[T], Generic[T]):
     __iter__ = __await__
 
     def __del__(self) -> None:
-        if self._state == _BROKEN and not self._asked_for and not isinstance(self._value, Cancelled):
+        if self._state == _REJECTED and not self._asked_for and not isinstance(self._value, Cancelled):
             error = self._value
 
             def out_of_the_reactor() -> None:
@@ -230,7 +230,7 @@ class Task(Promise[T]):
         wanted, self._wanted = self._wanted, None
         error, value = _outcome(wanted) if wanted is not None else (None, None)
         if self.cancelling and wanted is not None:
-            wanted.unwanted()  # what came of it between the settling and this turn
+            wanted.discard()  # what came of it between the settling and this turn
         while True:
             if self.cancelling:
                 self.cancelling, error = False, Cancelled("the task was cancelled")
@@ -250,7 +250,7 @@ class Task(Promise[T]):
                     self._wanted = asked
                     asked.when_settled(_Turn(self, now=False))
                     return
-                error, value = self._take(asked)
+                error, value = self._resolve(asked)
                 continue
             self._stack.pop()
             if not self._stack:
@@ -259,7 +259,7 @@ class Task(Promise[T]):
                 del self  # as in _Turn
                 return
 
-    def _take(self, asked: Any) -> tuple[BaseException | None, Any]:
+    def _resolve(self, asked: Any) -> tuple[BaseException | None, Any]:
         """What was yielded, and need not be waited for."""
         if isinstance(asked, Promise):
             if asked.done:
@@ -274,14 +274,14 @@ class Task(Promise[T]):
 
     def _end(self, error: BaseException | None, result: Any) -> None:
         if isinstance(error, Cancelled):
-            self._finish(_GIVEN_UP, None)  # as was wanted: no error, should nobody ask
+            self._finish(_CANCELLED, None)  # as was wanted: no error, should nobody ask
         else:
             self.settle(error, result)
 
 
 def _outcome(promise: Promise[Any]) -> tuple[BaseException | None, Any]:
-    promise.hush()
-    if promise._state == _KEPT:
+    promise.ignore_error()
+    if promise._state == _FULFILLED:
         return None, promise._value
     return promise._value or Cancelled(_GONE), None
 
@@ -303,7 +303,7 @@ class Promises:
         spawn: Callable[[Any], object] | None = None,
     ):
         self.reactor = reactor
-        self.kept = Kept(self._keep).__getitem__
+        self.fulfilled = ResolvedPromises(self._fulfil).__getitem__
         self._kind = kind
         self.spawn = spawn or partial(Task, reactor)
 
@@ -311,13 +311,13 @@ class Promises:
         promise = self._kind(self.reactor, give_back)
         return promise, promise.settle
 
-    def _keep(self, result: Any) -> Promise[Any]:
+    def _fulfil(self, result: Any) -> Promise[Any]:
         promise, settle = self.make()
         settle(None, result)
         return promise
 
-    def hush(self, promise: Promise[Any]) -> None:
-        promise.hush()
+    def ignore_error(self, promise: Promise[Any]) -> None:
+        promise.ignore_error()
 
 
 class TaskChannel(PromisingChannel, ChannelOperations):
@@ -342,7 +342,7 @@ def connect(
 
     promise: Promise[TaskConnection]
     promise, core = promised_connection(promises, facade, promises.reactor, all_targets(target, options), on_close)
-    promise.when_settled(lambda: give_up(core) if promise.given_up else None)
+    promise.when_settled(lambda: close_abandoned(core) if promise.cancelled else None)
     return promise
 
 
@@ -410,11 +410,11 @@ def gather(*works: Promise[Any] | Work[Any] | Awaitable[Any]) -> Promise[list[An
     for index, promise in enumerate(promises):
         promise.then(lambda err, result, index=index: settled(index, err, result))  # type: ignore[misc]
 
-    def given_up() -> None:
-        for promise in promises if together.given_up else ():
+    def cancelled() -> None:
+        for promise in promises if together.cancelled else ():
             promise.cancel()
 
-    together.when_settled(given_up)
+    together.when_settled(cancelled)
     if not promises:
         together.settle(None, [])
     return together

@@ -33,12 +33,12 @@ from typing import Any
 from .adapters.shared_reactor import SharedReactor
 from .client.channel import Channel
 from .client.connection import Connection
-from .client.continuations import check_callable, describe, place
+from .client.continuations import call_site, check_callable, describe
 from .connecting import Target, all_targets
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
 from .styles.facade import ConnectionFacade, Facade, Scope
-from .styles.promises import give_up, unwanted
-from .styles.thread_consumer import Messages
+from .styles.promises import close_abandoned, give_back_for
+from .styles.thread_consumer import ThreadConsumer
 from .styles.thread_operations import ChannelOperations, ConnectionOperations
 from .styles.workers import Workers
 from .wire.message import Message
@@ -49,34 +49,34 @@ OnThreadedClose = Callable[["ThreadedConnection", "AMQPError | None"], object]
 class _Answer:
     """What a thread waits for. `unwanted(result)`: what becomes of a result that comes when nobody waits any more."""
 
-    __slots__ = ("_given_up", "_lock", "error", "result", "settled", "unwanted")
+    __slots__ = ("_cancelled", "_lock", "error", "give_back", "result", "settled")
 
-    def __init__(self, unwanted: Callable[[Any], object] | None = None):
+    def __init__(self, give_back: Callable[[Any], object] | None = None):
         self.error: AMQPError | None = None
         self.result: Any = None
         self.settled = False
-        self.unwanted = unwanted
-        self._given_up = False
+        self.give_back = give_back
+        self._cancelled = False
         self._lock = threading.Lock()
         self._lock.acquire()
 
     def settle(self, error: AMQPError | None, result: Any) -> None:
         """on_done, inside the reactor."""
         self.settled, self.error, self.result = True, error, result
-        if not self._given_up:
+        if not self._cancelled:
             self._lock.release()
-        elif error is None and self.unwanted is not None:
-            self.unwanted(result)
+        elif error is None and self.give_back is not None:
+            self.give_back(result)
 
     def wait(self, timeout: float | None) -> bool:
         return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX)))
 
-    def give_up(self) -> None:
+    def cancel(self) -> None:
         """Inside the reactor: nobody waits any more."""
         if not self.settled:
-            self._given_up = True
-        elif self.error is None and self.unwanted is not None:
-            self.unwanted(self.result)
+            self._cancelled = True
+        elif self.error is None and self.give_back is not None:
+            self.give_back(self.result)
 
 
 class _Shared(Scope, Facade):
@@ -155,7 +155,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         try:
             self.wait("connect", begin)
         except BaseException:
-            self.reactor.inside(give_up, self.core)
+            self.reactor.inside(close_abandoned, self.core)
             raise
 
     # --- the thread that turns the reactor ----------------------------------------------------------------------------
@@ -207,18 +207,18 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
-    def wait(self, name: str, start: Callable[[Any], object], unwanted: Callable[[Any], object] | None = None) -> Any:
+    def wait(self, name: str, start: Callable[[Any], object], give_back: Callable[[Any], object] | None = None) -> Any:
         """Calls start(on_done) inside the reactor, and waits until on_done is called; returns the result or raises the
         error. unwanted(result): what becomes of a result that comes later than `timeout`."""
         self.check_may_wait(name)
-        answer = _Answer(unwanted)
+        answer = _Answer(give_back)
         try:
             self.reactor.inside(self._start, start, answer)
             if not answer.wait(self.timeout):
                 late = OperationTimeout(f"no answer within {self.timeout:g} s")
-                raise late.of(name, describe(place()))
+                raise late.of(name, describe(call_site()))
         except BaseException:
-            self.reactor.inside(answer.give_up)
+            self.reactor.inside(answer.cancel)
             raise
         finally:
             self._answers.discard(answer)
@@ -243,7 +243,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         return self.wait(
             operation.__name__,
             lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done),
-            unwanted(operation),
+            give_back_for(operation),
         )
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -268,17 +268,17 @@ class ThreadedChannel(_Shared, ChannelOperations):
         return self.connection.wait(
             operation.__name__,
             lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done),
-            unwanted(operation, self.core, args, kwargs),
+            give_back_for(operation, self.core, args, kwargs),
         )
 
-    def _hand_over(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         core, reactor = self.core, self.connection.reactor
         publishes = operation is _PUBLISH
-        while not reactor.inside(_hand_over, core, operation, args, kwargs):
+        while not reactor.inside(_perform_oneway, core, operation, args, kwargs):
             if reactor.is_mine and not core.is_confirming:
                 operation(core, *args, **kwargs)  # amid the reactor's work nobody waits
                 break
-            if not publishes or not core.hands_over or core.writable:
+            if not publishes or not core.is_fire_and_forget or core.writable:
                 return self._perform(operation, args, kwargs)
             self._wait_for_room()
         return True if publishes else None
@@ -322,18 +322,20 @@ class ThreadedChannel(_Shared, ChannelOperations):
         exclusive: bool = False,
         arguments: Mapping[str, Any] | None = None,
         inactivity_timeout: float | None = None,
-    ) -> Messages:
+    ) -> ThreadConsumer:
         """Starts a consumer, and iterates over its messages, in any thread; several that iterate over the same share
         them out. It ends when nothing came for `inactivity_timeout` seconds; None: never. When it is closed, or goes,
         the consumer is cancelled, and messages that came and weren't handed out go back to the queue. Set basic_qos
         before, or the whole queue comes at once. If the broker cancels the consumer, ConsumerCancelled is raised."""
         options = {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}
-        return Messages(self, queue, inactivity_timeout, options)
+        return ThreadConsumer(self, queue, inactivity_timeout, options)
 
 
-def _hand_over(core: Channel, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+def _perform_oneway(
+    core: Channel, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> bool:
     """Asks for what has no answer without waiting, where there is room, and nobody else would be told."""
-    done_with_the_call = core.hands_over if operation is _PUBLISH else core.is_open
+    done_with_the_call = core.is_fire_and_forget if operation is _PUBLISH else core.is_open
     if not done_with_the_call or not core.writable:
         return False
     operation(core, *args, **kwargs, on_done=None)

@@ -215,13 +215,13 @@ def test_a_connection_that_is_given_up_hangs_up_at_once(stage: Stage) -> None:
 
 def test_a_connection_that_came_too_late_for_its_task_is_closed(stage: Stage, broker: Served) -> None:
     async def main() -> None:
-        async def give_up() -> None:
+        async def close_abandoned() -> None:
             future = connect(broker.url)
             end_task_when_done(future)
             await future
 
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.ensure_future(give_up())
+            await asyncio.ensure_future(close_abandoned())
         await until(lambda: not broker.connections, "the end of the connection")
 
     stage.run(main())

@@ -19,10 +19,10 @@ from cpspika.wire import fields
 
 UTC = timezone.utc
 SCALARS = {
-    "octet": (fields.read_octet, fields.write_octet, 8),
-    "short": (fields.read_short, fields.write_short, 16),
-    "long": (fields.read_long, fields.write_long, 32),
-    "longlong": (fields.read_longlong, fields.write_longlong, 64),
+    "octet": (fields.decode_octet, fields.encode_octet, 8),
+    "short": (fields.decode_short, fields.encode_short, 16),
+    "long": (fields.decode_long, fields.encode_long, 32),
+    "longlong": (fields.decode_longlong, fields.encode_longlong, 64),
 }
 
 # --- strategies -------------------------------------------------------------------------------------------------------
@@ -48,8 +48,8 @@ tables = st.dictionaries(short_texts, values, max_size=6)
 
 
 def through(table: dict[str, Any], dialect: str = "0-9-1") -> dict[str, Any]:
-    encoded = fields.write_table("headers", table, dialect)
-    decoded, end = fields.read_table(encoded, 0)
+    encoded = fields.encode_table("headers", table, dialect)
+    decoded, end = fields.decode_table(encoded, 0)
     assert end == len(encoded)
     return decoded
 
@@ -57,7 +57,7 @@ def through(table: dict[str, Any], dialect: str = "0-9-1") -> dict[str, Any]:
 def on_the_wire(kind: bytes, payload: bytes) -> Any:
     """The value that a table's field of this type and these bytes gives."""
     body = b"\1k" + kind + payload
-    decoded, end = fields.read_table(struct.pack(">I", len(body)) + body, 0)
+    decoded, end = fields.decode_table(struct.pack(">I", len(body)) + body, 0)
     assert end == len(body) + 4
     return decoded["k"]
 
@@ -96,29 +96,29 @@ def test_an_integer_of_another_type_is_a_type_error_that_names_it(kind: str, wro
 
 @given(short_texts)
 def test_a_shortstr_comes_back(text: str) -> None:
-    encoded = fields.write_shortstr("queue", text)
-    assert fields.read_shortstr(encoded + b"x", 0) == (text, len(encoded))
+    encoded = fields.encode_shortstr("queue", text)
+    assert fields.decode_shortstr(encoded + b"x", 0) == (text, len(encoded))
 
 
 @given(st.binary(max_size=255))
 def test_a_shortstr_of_any_bytes_goes_back_as_it_came(octets: bytes) -> None:
-    text, _ = fields.read_shortstr(bytes([len(octets)]) + octets, 0)
-    assert fields.write_shortstr("routing_key", text)[1:] == octets
+    text, _ = fields.decode_shortstr(bytes([len(octets)]) + octets, 0)
+    assert fields.encode_shortstr("routing_key", text)[1:] == octets
 
 
 def test_a_shortstr_takes_255_bytes_and_no_more() -> None:
-    assert len(fields.write_shortstr("queue", "q" * 255)) == 256
+    assert len(fields.encode_shortstr("queue", "q" * 255)) == 256
     for wrong, size in (("q" * 256, 256), ("é" * 128, 256), ("q" * 300, 300)):
         with pytest.raises(InvalidArgument, match=f"^queue is {size} bytes long; AMQP allows 255$"):
-            fields.write_shortstr("queue", wrong)
+            fields.encode_shortstr("queue", wrong)
 
 
 def test_a_str_that_utf_8_cannot_encode_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="queue"):
-        fields.write_shortstr("queue", "\ud800")
+        fields.encode_shortstr("queue", "\ud800")
 
 
-@pytest.mark.parametrize("write", [fields.write_shortstr, fields.write_longstr])
+@pytest.mark.parametrize("write", [fields.encode_shortstr, fields.encode_longstr])
 def test_a_string_of_another_type_is_a_type_error_that_names_it(write: fields.Writer) -> None:
     with pytest.raises(InvalidArgumentType, match=r"^queue takes a str, not int$"):
         write("queue", 5)
@@ -126,13 +126,13 @@ def test_a_string_of_another_type_is_a_type_error_that_names_it(write: fields.Wr
 
 @given(st.binary())
 def test_a_longstr_comes_back(octets: bytes) -> None:
-    encoded = fields.write_longstr("response", octets)
-    assert fields.read_longstr(encoded + b"x", 0) == (octets, len(encoded))
+    encoded = fields.encode_longstr("response", octets)
+    assert fields.decode_longstr(encoded + b"x", 0) == (octets, len(encoded))
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_bytes_of_every_kind_are_taken(kind: Any) -> None:
-    assert fields.write_longstr("response", kind(b"\0ab")) == b"\0\0\0\3\0ab"
+    assert fields.encode_longstr("response", kind(b"\0ab")) == b"\0\0\0\3\0ab"
     assert through({"k": kind(b"\0ab")}) == {"k": b"\0ab"}
 
 
@@ -141,7 +141,7 @@ def test_bytes_of_every_kind_are_taken(kind: Any) -> None:
 
 @given(datetimes)
 def test_a_timestamp_comes_back_aware_and_in_utc(moment: datetime) -> None:
-    decoded, end = fields.read_timestamp(fields.write_timestamp("timestamp", moment), 0)
+    decoded, end = fields.decode_timestamp(fields.encode_timestamp("timestamp", moment), 0)
     assert (decoded, end) == (moment, 8)
     assert decoded.tzinfo is UTC
 
@@ -151,23 +151,23 @@ def test_a_naive_datetime_is_utc_and_another_zone_is_converted() -> None:
     east = noon.astimezone(timezone(timedelta(hours=5, minutes=30)))
     seconds = struct.pack(">Q", int(noon.timestamp()))
     for moment in (noon, noon.replace(tzinfo=None), east, int(noon.timestamp())):
-        assert fields.write_timestamp("timestamp", moment) == seconds
+        assert fields.encode_timestamp("timestamp", moment) == seconds
 
 
 def test_a_fraction_of_a_second_is_cut_off() -> None:
-    assert fields.write_timestamp("timestamp", datetime(1970, 1, 1, 0, 0, 1, 999_999)) == b"\0" * 7 + b"\1"
+    assert fields.encode_timestamp("timestamp", datetime(1970, 1, 1, 0, 0, 1, 999_999)) == b"\0" * 7 + b"\1"
 
 
 def test_a_datetime_before_1970_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="timestamp"):
-        fields.write_timestamp("timestamp", datetime(1969, 12, 31))
+        fields.encode_timestamp("timestamp", datetime(1969, 12, 31))
     with pytest.raises(InvalidArgument, match="since"):
-        fields.write_table("headers", {"since": datetime(1969, 12, 31)})
+        fields.encode_table("headers", {"since": datetime(1969, 12, 31)})
 
 
 @pytest.mark.parametrize("seconds", [2**64 - 1, 2**63, 253402300800])
 def test_a_timestamp_past_the_year_9999_comes_as_the_number_that_it_is(seconds: int) -> None:
-    assert fields.read_timestamp(struct.pack(">Q", seconds), 0) == (seconds, 8)
+    assert fields.decode_timestamp(struct.pack(">Q", seconds), 0) == (seconds, 8)
     assert on_the_wire(b"T", struct.pack(">Q", seconds)) == seconds
 
 
@@ -203,14 +203,14 @@ def test_bytes_travel_as_a_longstr_on_0_8_and_come_back_as_text_where_they_are_u
 
 
 def test_the_dialect_of_0_8_has_no_byte_array() -> None:
-    assert fields.write_table("t", {"k": b"v"}, "0-8") == b"\0\0\0\x08\1kS\0\0\0\1v"
-    assert fields.write_table("t", {"k": b"v"}, "0-9-1") == b"\0\0\0\x08\1kx\0\0\0\1v"
+    assert fields.encode_table("t", {"k": b"v"}, "0-8") == b"\0\0\0\x08\1kS\0\0\0\1v"
+    assert fields.encode_table("t", {"k": b"v"}, "0-9-1") == b"\0\0\0\x08\1kx\0\0\0\1v"
 
 
 def test_the_dialect_reaches_nested_tables_and_lists() -> None:
     table = {"k": {"l": [b"v", {"m": b"w"}]}}
-    assert b"x" not in fields.write_table("t", table, "0-8")
-    assert fields.write_table("t", table, "0-9-1").count(b"x") == 2
+    assert b"x" not in fields.encode_table("t", table, "0-8")
+    assert fields.encode_table("t", table, "0-9-1").count(b"x") == 2
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_the_dialect_reaches_nested_tables_and_lists() -> None:
     ids=repr,
 )
 def test_a_value_is_written_as_the_type_that_rabbitmq_reads(value: Any, kind: bytes, payload: bytes) -> None:
-    assert fields.write_table("t", {"k": value}) == longstr(b"\1k" + kind + payload)
+    assert fields.encode_table("t", {"k": value}) == longstr(b"\1k" + kind + payload)
     assert on_the_wire(kind, payload) == (list(value) if isinstance(value, tuple) else value)
 
 
@@ -273,8 +273,8 @@ def test_nan_and_the_infinities_are_numbers_like_others() -> None:
 
 
 def test_none_is_an_empty_table() -> None:
-    assert fields.write_table("arguments", None) == b"\0\0\0\0"
-    assert fields.read_table(b"\0\0\0\0", 0) == ({}, 4)
+    assert fields.encode_table("arguments", None) == b"\0\0\0\0"
+    assert fields.decode_table(b"\0\0\0\0", 0) == ({}, 4)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_none_is_an_empty_table() -> None:
 )
 def test_a_number_that_no_type_holds_is_refused_and_named(value: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"^headers\['k'\]\[1\]="):
-        fields.write_table("headers", {"k": [0, value]})
+        fields.encode_table("headers", {"k": [0, value]})
 
 
 def _fits(value: Decimal) -> bool:
@@ -305,7 +305,7 @@ def test_a_decimal_that_fits_comes_back_exactly_and_another_is_refused(value: De
         assert through({"k": value})["k"] == value
     else:
         with pytest.raises(InvalidArgument, match="32-bit decimal"):
-            fields.write_table("t", {"k": value})
+            fields.encode_table("t", {"k": value})
 
 
 @pytest.mark.parametrize("context", [Context(prec=3), Context(prec=3, traps=[Inexact])], ids=["rounding", "trapping"])
@@ -318,20 +318,20 @@ def test_a_decimal_is_exact_whatever_the_programs_decimal_context(context: Conte
 @pytest.mark.parametrize("wrong", [object(), {1, 2}, 1j, range(3)], ids=lambda wrong: type(wrong).__name__)
 def test_a_value_of_a_foreign_type_is_refused_and_named(wrong: Any) -> None:
     with pytest.raises(InvalidArgumentType, match=rf"^headers\['a'\]\['b'\] takes .*, not {type(wrong).__name__}$"):
-        fields.write_table("headers", {"a": {"b": wrong}})
+        fields.encode_table("headers", {"a": {"b": wrong}})
 
 
 def test_a_table_of_another_type_is_refused_and_named() -> None:
     with pytest.raises(InvalidArgumentType, match=r"^arguments takes a dict, not list$"):
-        fields.write_table("arguments", [("a", 1)])
+        fields.encode_table("arguments", [("a", 1)])
 
 
 def test_a_key_must_be_a_str_of_255_bytes() -> None:
     assert through({"k" * 255: 1}) == {"k" * 255: 1}
     with pytest.raises(InvalidArgument, match="a key of headers is 256 bytes long"):
-        fields.write_table("headers", {"k" * 256: 1})
+        fields.encode_table("headers", {"k" * 256: 1})
     with pytest.raises(InvalidArgumentType, match="a key of headers takes a str, not int"):
-        fields.write_table("headers", {1: 1})
+        fields.encode_table("headers", {1: 1})
 
 
 @pytest.mark.parametrize("make", [lambda inner: {"k": inner}, lambda inner: [inner]], ids=["tables", "lists"])
@@ -345,14 +345,14 @@ def test_a_table_nests_to_the_limit_and_not_deeper(make: Any) -> None:
     deepest = nested(fields.MAX_DEPTH)
     assert through(deepest) == deepest
     with pytest.raises(InvalidArgument, match=f"^headers is nested deeper than {fields.MAX_DEPTH}$"):
-        fields.write_table("headers", nested(fields.MAX_DEPTH + 1))
+        fields.encode_table("headers", nested(fields.MAX_DEPTH + 1))
 
 
 def test_a_table_that_holds_itself_is_refused() -> None:
     table: dict[str, Any] = {}
     table["self"] = [table]
     with pytest.raises(InvalidArgument, match="nested deeper"):
-        fields.write_table("headers", table)
+        fields.encode_table("headers", table)
 
 
 @pytest.mark.parametrize(("kind", "prefix"), [(b"F", b"\1k"), (b"A", b"")])
@@ -361,17 +361,17 @@ def test_deep_nesting_on_the_wire_is_a_table_error_and_not_a_recursion_error(kin
     for _ in range(3000):
         encoded = longstr(prefix + kind + encoded)
     with pytest.raises(InvalidTableError, match="nested deeper"):
-        fields.read_table(longstr(b"\1k" + kind + encoded), 0)
+        fields.decode_table(longstr(b"\1k" + kind + encoded), 0)
 
 
 # --- garbage ----------------------------------------------------------------------------------------------------------
 
 READERS: dict[str, fields.Reader] = {
     **{kind: read for kind, (read, _, _) in SCALARS.items()},
-    "shortstr": fields.read_shortstr,
-    "longstr": fields.read_longstr,
-    "table": fields.read_table,
-    "timestamp": fields.read_timestamp,
+    "shortstr": fields.decode_shortstr,
+    "longstr": fields.decode_longstr,
+    "table": fields.decode_table,
+    "timestamp": fields.decode_timestamp,
 }
 
 
@@ -389,7 +389,7 @@ def test_any_bytes_give_a_value_or_a_syntax_error(kind: str, data: bytes, at: in
 def test_any_bytes_after_a_known_type_give_a_value_or_a_syntax_error(items: list[tuple[int, bytes]]) -> None:
     body = b"".join(b"\1k" + bytes([kind]) + payload for kind, payload in items)
     try:
-        _, end = fields.read_table(longstr(body), 0)
+        _, end = fields.decode_table(longstr(body), 0)
     except ProtocolSyntaxError:
         return
     assert end == len(body) + 4
@@ -397,10 +397,10 @@ def test_any_bytes_after_a_known_type_give_a_value_or_a_syntax_error(items: list
 
 @given(table=tables, data=st.data())
 def test_a_table_cut_anywhere_is_a_syntax_error(table: dict[str, Any], data: st.DataObject) -> None:
-    encoded = fields.write_table("t", table)
+    encoded = fields.encode_table("t", table)
     cut = data.draw(st.integers(0, len(encoded) - 1))
     with pytest.raises(ProtocolSyntaxError):
-        fields.read_table(encoded[:cut], 0)
+        fields.decode_table(encoded[:cut], 0)
 
 
 @pytest.mark.parametrize("off", [-3, -1, 1])
@@ -408,7 +408,7 @@ def test_a_table_whose_size_is_off_is_a_table_error(off: int) -> None:
     """A field that runs over the table's end must not be read from the bytes behind it."""
     body = b"\1aI\0\0\0\1\1bI\0\0\0\2"
     with pytest.raises(ProtocolSyntaxError):
-        fields.read_table(struct.pack(">I", len(body) + off) + body + b"\0", 0)
+        fields.decode_table(struct.pack(">I", len(body) + off) + body + b"\0", 0)
 
 
 def test_a_nested_table_may_not_run_over_the_end_of_its_parent() -> None:
@@ -416,7 +416,7 @@ def test_a_nested_table_may_not_run_over_the_end_of_its_parent() -> None:
     outer = b"\1kF" + longstr(inner)
     for cut in range(1, len(inner)):
         with pytest.raises(InvalidTableError):
-            fields.read_table(struct.pack(">I", len(outer) - cut) + outer, 0)
+            fields.decode_table(struct.pack(">I", len(outer) - cut) + outer, 0)
 
 
 def test_a_field_of_unknown_type_is_a_table_error() -> None:
@@ -428,12 +428,12 @@ def test_a_field_of_unknown_type_is_a_table_error() -> None:
 @pytest.mark.parametrize(
     ("read", "claim"),
     [
-        (fields.read_longstr, b"\xff\xff\xff\xff"),
-        (fields.read_table, b"\xff\xff\xff\xff"),
-        (fields.read_table, b"\0\0\0\x08\1kS\xff\xff\xff\xff\0"),
-        (fields.read_table, b"\0\0\0\x08\1kx\xff\xff\xff\xff\0"),
-        (fields.read_table, b"\0\0\0\x08\1kA\xff\xff\xff\xff\0"),
-        (fields.read_table, b"\0\0\0\x08\1kF\xff\xff\xff\xff\0"),
+        (fields.decode_longstr, b"\xff\xff\xff\xff"),
+        (fields.decode_table, b"\xff\xff\xff\xff"),
+        (fields.decode_table, b"\0\0\0\x08\1kS\xff\xff\xff\xff\0"),
+        (fields.decode_table, b"\0\0\0\x08\1kx\xff\xff\xff\xff\0"),
+        (fields.decode_table, b"\0\0\0\x08\1kA\xff\xff\xff\xff\0"),
+        (fields.decode_table, b"\0\0\0\x08\1kF\xff\xff\xff\xff\0"),
     ],
     ids=["longstr", "table", "longstr in a table", "bytes in a table", "list in a table", "table in a table"],
 )

@@ -250,8 +250,8 @@ def test_a_continuation_that_raises_does_not_keep_the_others_from_hearing_of_it(
 
 def test_a_chain_of_a_million_steps() -> None:
     reactor = memory()
-    kept: Promise[int] = Promise(reactor)
-    kept.settle(None, 1)
+    fulfilled: Promise[int] = Promise(reactor)
+    fulfilled.settle(None, 1)
 
     def nothing() -> Work:
         return 1
@@ -260,7 +260,7 @@ def test_a_chain_of_a_million_steps() -> None:
     def main() -> Work:
         total = 0
         for n in range(500_000):
-            total += yield kept
+            total += yield fulfilled
             total += yield nothing()
             if n % 50_000 == 0:
                 yield tasks.sleep(0.001)
@@ -324,7 +324,7 @@ def test_cancel_raises_at_the_yield_in_the_next_turn_and_the_task_may_clean_up()
         assert log == []
         with pytest.raises(Cancelled):
             yield task
-        assert task.given_up
+        assert task.cancelled
 
     reactor = memory()
     tasks.run(main(), reactor)
@@ -374,7 +374,7 @@ def test_a_task_that_cancels_itself_stops_where_it_waits_next() -> None:
     reactor = memory()
     task = tasks.spawn(work(), reactor)
     reactor.run()
-    assert (reached, task.given_up) == (["goes on"], True)
+    assert (reached, task.cancelled) == (["goes on"], True)
     assert reactor.time() == 0
 
 

@@ -82,7 +82,7 @@ def test_handlers_are_lifted_too(core: type, facade: type) -> None:
         assert getattr(facade, name).__doc__ == registration.__doc__
 
 
-@pytest.mark.parametrize("row", stubs.STYLES, ids=lambda row: row.place)
+@pytest.mark.parametrize("row", stubs.STYLES, ids=lambda row: row.module)
 def test_the_stub_of_a_style_is_up_to_date(row: stubs.Style) -> None:
     assert stubs.path(row).read_text("utf-8") == stubs.stub(row), "run python -m cpspika.styles.stubs"
 

@@ -91,7 +91,7 @@ class Clean(TestCase):
         return self.assertFailure(self.check(twisted_adapter.connect(target, **options)), kind)
 
     @inlineCallbacks
-    def give_up(self, **options: Any) -> Steps:
+    def close_abandoned(self, **options: Any) -> Steps:
         """At each stage: looking up the name, connecting, shaking hands."""
         for count in range(12):
             work = twisted_adapter.connect(AMQP, **options)
@@ -132,7 +132,7 @@ class Tcp(Clean):
         self.failureResultOf(work, CancelledError)
 
     def test_given_up_later(self) -> Any:
-        return self.give_up()
+        return self.close_abandoned()
 
     @inlineCallbacks
     def test_another_thread_is_told_to_go_through_the_reactor(self) -> Steps:
@@ -191,7 +191,7 @@ class Endpoint(Clean):
         return self.refused(cpspika.LoginError, target, endpoint=HostnameEndpoint(reactor, *where(AMQP)))
 
     def test_given_up_later(self) -> Any:
-        return self.give_up(endpoint=HostnameEndpoint(reactor, *where(AMQP)))
+        return self.close_abandoned(endpoint=HostnameEndpoint(reactor, *where(AMQP)))
 
 
 class Tls(Clean):

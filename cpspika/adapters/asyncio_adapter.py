@@ -30,11 +30,11 @@ from ..styles.asyncio_operations import ChannelOperations, ConnectionOperations
 from ..styles.promises import (
     Block,
     GiveBack,
-    Kept,
     PromisingChannel,
     PromisingConnection,
+    ResolvedPromises,
     Settle,
-    give_up,
+    close_abandoned,
     promised_connection,
 )
 from .asyncio_reactor import AsyncioReactor
@@ -89,7 +89,7 @@ class _Promises:
     def __init__(self, reactor: AsyncioReactor):
         self._reactor = reactor
         self._loop = reactor.loop
-        self.kept = Kept(self._keep).__getitem__
+        self.fulfilled = ResolvedPromises(self._keep).__getitem__
         self._tasks: set[asyncio.Task[Any]] = set()  # the loop itself holds them weakly
 
     def make(self, give_back: GiveBack | None = None) -> tuple[asyncio.Future[Any], Settle]:
@@ -104,7 +104,7 @@ class _Promises:
         settle(None, result)
         return future
 
-    def hush(self, promise: asyncio.Future[Any]) -> None:
+    def ignore_error(self, promise: asyncio.Future[Any]) -> None:
         promise.add_done_callback(_look_at_error)
 
     def spawn(self, coroutine: Any) -> asyncio.Task[Any]:
@@ -152,7 +152,7 @@ def connect(target: Target, *, on_close: OnAsyncioClose | None = None, **options
 
     promise: Wanted[AsyncioConnection]
     promise, core = promised_connection(promises, facade, reactor, targets, on_close)
-    promise.add_done_callback(lambda future: give_up(core) if future.cancelled() else None)
+    promise.add_done_callback(lambda future: close_abandoned(core) if future.cancelled() else None)
     return promise
 
 

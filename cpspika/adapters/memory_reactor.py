@@ -90,9 +90,9 @@ class MemoryTransport:
     def _arrived(self, data: bytes) -> None:
         """In this end's reactor: the peer's bytes."""
         self._waiting.append(data)
-        self._take()
+        self._read()
 
-    def _take(self) -> None:
+    def _read(self) -> None:
         while self._waiting and not self._paused:
             data, peer = self._waiting.popleft(), self.peer
             if peer is not None:
@@ -109,7 +109,7 @@ class MemoryTransport:
     def pause_reading(self, paused: bool) -> None:
         self._paused = paused
         if not paused:
-            self._reactor.call_soon(self._take)
+            self._reactor.call_soon(self._read)
 
     def close(self) -> None:
         if not self._closing:

@@ -26,8 +26,8 @@ class SharedReactor(SelectReactor):
     def __init__(self) -> None:
         super().__init__()
         self._mutex = RLock()
-        self._naps = 0
-        self._nap = 0  # the number of the nap that is on, or 0
+        self._waits = 0
+        self._wait = 0  # the number of the nap that is on, or 0
         self._woken_from = 0
         self.over = False
 
@@ -42,14 +42,14 @@ class SharedReactor(SelectReactor):
     def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         me, self.thread = self.thread, ELSEWHERE
         if timeout != 0:
-            self._naps += 1
-            self._nap = self._naps
+            self._waits += 1
+            self._wait = self._waits
         self._mutex.release()
         try:
             return super()._select(timeout)
         finally:
             self._mutex.acquire()
-            self._nap = 0
+            self._wait = 0
             self.thread = me
 
     @property
@@ -65,12 +65,12 @@ class SharedReactor(SelectReactor):
                 returned = call(*args, **kwargs)
             finally:
                 self.thread = outer
-                nap = self._nap
+                wait = self._wait
         # Behind the mutex: who wakes up wants it at once. What is noted is the nap, so that a thread which is late to
         # note it (or is interrupted before) cannot make the next nap one that nobody is woken from.
-        if nap and nap != self._woken_from:
+        if wait and wait != self._woken_from:
             self._wake()
-            self._woken_from = nap
+            self._woken_from = wait
         return returned
 
     def run_ready(self) -> None:
@@ -80,6 +80,6 @@ class SharedReactor(SelectReactor):
 
     def forked(self) -> None:
         self._mutex = RLock()  # the one there was may be held by a thread that stayed behind in the parent
-        self._nap = 0
+        self._wait = 0
         self.over = True
         super().forked()

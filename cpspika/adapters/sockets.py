@@ -128,20 +128,20 @@ class SocketTransport:
     def accepted(cls, reactor: Watcher, endpoint: Endpoint, sock: socket.socket, acceptor: Acceptor) -> SocketTransport:
         """Takes over the socket of somebody who connected to us."""
         transport = cls(reactor, endpoint, None)
-        transport._take(sock)
+        transport._adopt(sock)
         transport._owner = acceptor(transport)
         transport._step = None
         transport._ready()
         return transport
 
-    def _take(self, sock: socket.socket) -> None:
+    def _adopt(self, sock: socket.socket) -> None:
         self.socket = sock
         self._fd = sock.fileno()
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _begin(self, family: int, where: Any) -> None:
-        self._take(socket.socket(family, socket.SOCK_STREAM))
+        self._adopt(socket.socket(family, socket.SOCK_STREAM))
         code = self.socket.connect_ex(where)
         if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             raise OSError(code, os.strerror(code))

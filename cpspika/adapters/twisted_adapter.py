@@ -34,7 +34,14 @@ from ..connecting import Target, all_targets
 from ..errors import AMQPError, InvalidArgument, InvalidArgumentType
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor, TransportOwner
-from ..styles.promises import GiveBack, PromisingChannel, PromisingConnection, Settle, give_up, promised_connection
+from ..styles.promises import (
+    GiveBack,
+    PromisingChannel,
+    PromisingConnection,
+    Settle,
+    close_abandoned,
+    promised_connection,
+)
 from ..styles.twisted_operations import ChannelOperations, ConnectionOperations
 from .twisted_endpoint import EndpointTransport
 from .twisted_reactor import TwistedReactor
@@ -81,10 +88,10 @@ class _Promises:
         promise = _Promise(give_back)
         return promise, promise.settle
 
-    def kept(self, result: Any) -> Deferred[Any]:
+    def fulfilled(self, result: Any) -> Deferred[Any]:
         return succeed(result)  # a new one each time, since callbacks change a Deferred's result
 
-    def hush(self, promise: _Promise) -> None:
+    def ignore_error(self, promise: _Promise) -> None:
         promise.__class__ = _Hushed
 
     def spawn(self, coroutine: Any) -> None:
@@ -163,7 +170,7 @@ def connect(
 
     def failed(failure: Failure) -> Any:
         if isinstance(failure.value, CancelledError):
-            give_up(core)
+            close_abandoned(core)
         return promises.when_quiet(failure)
 
     on_close = None if on_close is None else promises.caller(on_close)

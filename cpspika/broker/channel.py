@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..errors import AMQPError
 from ..wire.delivery_tags import Window
-from ..wire.fast_send import DeliverLane
+from ..wire.fast_send import FastDeliverer
 from ..wire.message import Message
 from .queues import Entry, Queue
 from .refusal import precondition_failed
@@ -28,7 +28,7 @@ class Carrier(Protocol):
     def capabilities(self) -> dict[str, Any]: ...
     def send(self, number: int, name: str, arguments: dict[str, Any]) -> None: ...
     def send_content(self, number: int, name: str, arguments: dict[str, Any], message: Message) -> None: ...
-    def consumer_lane(self, number: int, consumer_tag: str) -> DeliverLane: ...
+    def fast_deliverer(self, number: int, consumer_tag: str) -> FastDeliverer: ...
     def write(self, chunks: Any) -> None: ...
     def confirm_soon(self, channel: ServerChannel) -> None: ...
     def close_channel(self, channel: ServerChannel, code: int, text: str) -> None: ...
@@ -43,9 +43,9 @@ class Carrier(Protocol):
     def drop_now(self) -> None: ...
 
 
-def deliver(session: Carrier, lane: DeliverLane, delivery_tag: int, redelivered: bool, message: Message) -> None:
+def deliver(session: Carrier, fast: FastDeliverer, delivery_tag: int, redelivered: bool, message: Message) -> None:
     try:
-        session.write(lane.deliver(delivery_tag, redelivered, message.envelope, message.body))
+        session.write(fast.deliver(delivery_tag, redelivered, message.envelope, message.body))
     except AMQPError:
         # It doesn't fit the frame_max that this client agreed on. That is no affair of whoever published it.
         session.soon(session.drop_now)
@@ -63,7 +63,7 @@ class Consumer:
         self.priority = priority
         self.prefetch = channel.prefetch
         self.unacknowledged = 0
-        self._lane = channel.session.consumer_lane(channel.number, tag)
+        self._fast = channel.session.fast_deliverer(channel.number, tag)
 
     def __repr__(self) -> str:
         return f"<Consumer {self.tag!r} of {self.queue.name!r}, {self.unacknowledged} unacknowledged>"
@@ -78,10 +78,10 @@ class Consumer:
             return False
         return not channel.global_prefetch or channel.unacknowledged < channel.global_prefetch
 
-    def take(self, entry: Entry) -> None:
+    def deliver(self, entry: Entry) -> None:
         channel = self.channel
         tag = channel.hand_out(entry, self, self.no_ack)
-        deliver(channel.session, self._lane, tag, entry.redelivered, entry.message)
+        deliver(channel.session, self._fast, tag, entry.redelivered, entry.message)
 
     def cancelled(self) -> None:
         """The queue is gone: the client is told, if it can hear it."""
@@ -119,7 +119,7 @@ class _Replies(NamedTuple):
 
     tag: str
     token: str
-    lane: DeliverLane
+    fast: FastDeliverer
 
 
 class ServerChannel:
@@ -173,7 +173,7 @@ class ServerChannel:
         try:
             if tag and multiple and not self.unsettled.has(tag):
                 raise KeyError(tag)
-            handed = self.unsettled.take(tag, multiple)
+            handed = self.unsettled.settle(tag, multiple)
         except KeyError:
             raise precondition_failed(f"unknown delivery tag {tag}") from None
         if self._transaction is not None:
@@ -205,7 +205,7 @@ class ServerChannel:
                 consumer.queue.unpark(consumer)
 
     def recover(self) -> None:
-        self._settle("requeue", self.unsettled.take(0, multiple=True))
+        self._settle("requeue", self.unsettled.settle(0, multiple=True))
 
     def unpark(self) -> None:
         """The channel has room again: its consumers may take more."""
@@ -219,7 +219,7 @@ class ServerChannel:
             raise precondition_failed("reply consumer cannot acknowledge")
         if self._replies is not None:
             raise precondition_failed("reply consumer already set")
-        self._replies = _Replies(tag, unique_name(""), self.session.consumer_lane(self.number, tag))
+        self._replies = _Replies(tag, unique_name(""), self.session.fast_deliverer(self.number, tag))
         self.session.expect_replies(self._replies.token, self)
 
     def cancel_replies(self, tag: str) -> None:
@@ -235,7 +235,7 @@ class ServerChannel:
     def reply(self, message: Message) -> None:
         """A reply for the client's direct reply-to."""
         if self._replies is not None:
-            deliver(self.session, self._replies.lane, self.unsettled.skip(), False, message)
+            deliver(self.session, self._replies.fast, self.unsettled.skip(), False, message)
 
     # --- publishes ----------------------------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ class ServerChannel:
             self.cancel_replies(self._replies.tag)
         if self._transaction is not None:
             self.rollback()
-        self._settle("requeue", self.unsettled.take(0, multiple=True))
+        self._settle("requeue", self.unsettled.settle(0, multiple=True))
         consumers, self.consumers = list(self.consumers.values()), {}
         for consumer in consumers:
             consumer.stop()

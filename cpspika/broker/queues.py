@@ -15,7 +15,7 @@ from ..wire.message import Message
 from .refusal import precondition_failed
 
 
-class Taker(Protocol):
+class QueueConsumer(Protocol):
     """A consumer, seen from its queue."""
 
     priority: int
@@ -25,7 +25,7 @@ class Taker(Protocol):
     def wants(self) -> bool:
         """Whether it takes one more now: its prefetch has room, and its link does."""
 
-    def take(self, entry: Entry) -> None: ...
+    def deliver(self, entry: Entry) -> None: ...
     def cancelled(self) -> None:
         """The queue is gone."""
 
@@ -41,7 +41,7 @@ class Clock(Protocol):
     def call_later(self, seconds: float, call: Callable[[], object]) -> Timer: ...
 
 
-class Load:
+class MemoryGauge:
     """What all messages of a broker weigh, in bytes: body, header, and an allowance for the objects that hold them."""
 
     __slots__ = ("bytes", "mark", "on_light")
@@ -54,7 +54,7 @@ class Load:
     def add(self, weight: int) -> None:
         self.bytes += weight
 
-    def take(self, weight: int) -> None:
+    def subtract(self, weight: int) -> None:
         self.bytes -= weight
         if self.on_light is not None and self.bytes <= self.mark:
             call, self.on_light = self.on_light, None
@@ -145,40 +145,40 @@ class _Rotation:
     turn costs the same however many are busy; `unpark` brings it back."""
 
     def __init__(self) -> None:
-        self._turns: dict[int, deque[Taker]] = {}
-        self._parked: dict[Taker, None] = {}
-        self.all: list[Taker] = []
+        self._turns: dict[int, deque[QueueConsumer]] = {}
+        self._parked: dict[QueueConsumer, None] = {}
+        self.all: list[QueueConsumer] = []
 
-    def add(self, taker: Taker) -> None:
-        self.all.append(taker)
-        self._enter(taker)
+    def add(self, consumer: QueueConsumer) -> None:
+        self.all.append(consumer)
+        self._enter(consumer)
 
-    def _enter(self, taker: Taker) -> None:
-        turns = self._turns.get(taker.priority)
+    def _enter(self, consumer: QueueConsumer) -> None:
+        turns = self._turns.get(consumer.priority)
         if turns is None:
-            turns = self._turns[taker.priority] = deque()
+            turns = self._turns[consumer.priority] = deque()
             self._turns = dict(sorted(self._turns.items(), reverse=True))
-        turns.append(taker)
+        turns.append(consumer)
 
-    def remove(self, taker: Taker) -> None:
-        self.all.remove(taker)
-        if taker in self._parked:
-            del self._parked[taker]
+    def remove(self, consumer: QueueConsumer) -> None:
+        self.all.remove(consumer)
+        if consumer in self._parked:
+            del self._parked[consumer]
         else:
-            self._turns[taker.priority].remove(taker)
+            self._turns[consumer.priority].remove(consumer)
 
-    def unpark(self, taker: Taker) -> None:
-        if taker in self._parked:
-            del self._parked[taker]
-            self._enter(taker)
+    def unpark(self, consumer: QueueConsumer) -> None:
+        if consumer in self._parked:
+            del self._parked[consumer]
+            self._enter(consumer)
 
-    def next(self) -> Taker | None:
+    def next(self) -> QueueConsumer | None:
         for turns in self._turns.values():
             while turns:
-                taker = turns[0]
-                if taker.wants():
+                consumer = turns[0]
+                if consumer.wants():
                     turns.rotate(-1)
-                    return taker
+                    return consumer
                 self._parked[turns.popleft()] = None
         return None
 
@@ -186,11 +186,11 @@ class _Rotation:
 class _SingleActive(_Rotation):
     """Of several consumers the first alone is served, until it goes (x-single-active-consumer)."""
 
-    def next(self) -> Taker | None:
+    def next(self) -> QueueConsumer | None:
         return self.all[0] if self.all and self.all[0].wants() else None
 
-    def _enter(self, taker: Taker) -> None:
-        self._turns.setdefault(taker.priority, deque()).append(taker)
+    def _enter(self, consumer: QueueConsumer) -> None:
+        self._turns.setdefault(consumer.priority, deque()).append(consumer)
 
 
 # name: least value
@@ -269,7 +269,7 @@ class Queue:
         name: str,
         vhost: str,
         clock: Clock,
-        load: Load,
+        load: MemoryGauge,
         on_dead: Callable[[Entry, str], object],
         on_unused: Callable[[Queue], object],
         durable: bool = False,
@@ -329,7 +329,7 @@ class Queue:
         return len(self._rotation.all)
 
     @property
-    def consumers(self) -> list[Taker]:
+    def consumers(self) -> list[QueueConsumer]:
         return list(self._rotation.all)
 
     @property
@@ -346,14 +346,14 @@ class Queue:
             return False
         if self._plain and ttl is None and not self._ready:
             # It goes straight to a consumer that waits, if there is one: most of all messages do.
-            taker = self._rotation.next()
-            if taker is not None:
+            consumer = self._rotation.next()
+            if consumer is not None:
                 self._next_position += 1
                 entry = Entry(message, self, self._next_position, None)
-                if not taker.no_ack:
+                if not consumer.no_ack:
                     self._load.add(entry.weight)
                     self.unacknowledged += 1
-                taker.take(entry)
+                consumer.deliver(entry)
                 return True
         entry = self._entry(message, ttl)
         self._ready.append(entry)
@@ -391,7 +391,7 @@ class Queue:
         self.unacknowledged -= len(entries)
         if self.deleted:
             for entry in entries:
-                self._load.take(entry.weight)
+                self._load.subtract(entry.weight)
             return
         for entry in entries:
             entry.redelivered = True
@@ -407,14 +407,14 @@ class Queue:
         """Hands ready messages to the consumers that want them."""
         ready, rotation = self._ready, self._rotation
         while ready:
-            taker = rotation.next()
-            if taker is None:
+            consumer = rotation.next()
+            if consumer is None:
                 return
             entry = self._pop()
             if entry is None:
                 return
-            self._handed_out(entry, taker.no_ack)
-            taker.take(entry)
+            self._handed_out(entry, consumer.no_ack)
+            consumer.deliver(entry)
 
     def get(self, no_ack: bool) -> Entry | None:
         self.touch()
@@ -425,7 +425,7 @@ class Queue:
 
     def _handed_out(self, entry: Entry, no_ack: bool) -> None:
         if no_ack:
-            self._load.take(entry.weight)
+            self._load.subtract(entry.weight)
         else:
             self.unacknowledged += 1
 
@@ -446,18 +446,18 @@ class Queue:
     def settle(self, entry: Entry) -> None:
         """It was acknowledged."""
         self.unacknowledged -= 1
-        self._load.take(entry.weight)
+        self._load.subtract(entry.weight)
 
     def reject(self, entry: Entry) -> None:
         """It was refused, and not to be requeued."""
         self.unacknowledged -= 1
         if self.deleted:
-            self._load.take(entry.weight)
+            self._load.subtract(entry.weight)
         else:
             self._die(entry, "rejected")
 
     def _die(self, entry: Entry, reason: str) -> None:
-        self._load.take(entry.weight)
+        self._load.subtract(entry.weight)
         if "x-dead-letter-exchange" in self.arguments:
             self._on_dead(entry, reason)
 
@@ -466,7 +466,7 @@ class Queue:
         weight = sum(entry.weight for entry in self._ready)
         self._ready.clear()
         self.bytes = 0
-        self._load.take(weight)
+        self._load.subtract(weight)
         return count
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -507,22 +507,22 @@ class Queue:
 
     # --- consumers ----------------------------------------------------------------------------------------------------
 
-    def add_consumer(self, taker: Taker) -> None:
-        self._rotation.add(taker)
+    def add_consumer(self, consumer: QueueConsumer) -> None:
+        self._rotation.add(consumer)
         self._used = True
         self.touch()
 
-    def remove_consumer(self, taker: Taker) -> None:
-        self._rotation.remove(taker)
+    def remove_consumer(self, consumer: QueueConsumer) -> None:
+        self._rotation.remove(consumer)
         self.touch()
         if self.auto_delete and not self._rotation.all:
             self._on_unused(self)
         else:
             self.dispatch()
 
-    def unpark(self, taker: Taker) -> None:
+    def unpark(self, consumer: QueueConsumer) -> None:
         """A consumer may want messages again."""
-        self._rotation.unpark(taker)
+        self._rotation.unpark(consumer)
         self.dispatch()
 
     def delete(self) -> int:
@@ -532,6 +532,6 @@ class Queue:
         if self._idle is not None:
             self._idle.cancel()
         takers, self._rotation.all = self._rotation.all, []
-        for taker in takers:
-            taker.cancelled()
+        for consumer in takers:
+            consumer.cancelled()
         return self.purge()

@@ -17,7 +17,7 @@ from ..reactor import Acceptor, Listener, Reactor, Transport
 from ..wire.handshake import Negotiated
 from ..wire.message import Message
 from .channel import REPLY_TO, ServerChannel
-from .queues import Load, Queue
+from .queues import MemoryGauge, Queue
 from .session import Session
 from .virtual_host import Binding, Exchange, VirtualHost
 
@@ -56,7 +56,7 @@ class Broker:
         self.reactor: Reactor = reactor
         self._host = reactor
         self.users = dict(users or {"guest": "guest"})
-        self.load = Load()
+        self.load = MemoryGauge()
         self.vhosts = {name: VirtualHost(name, reactor, self.load) for name in vhosts}
         for vhost in self.vhosts.values():
             vhost.on_deleted = self._forget

@@ -16,8 +16,8 @@ from ..errors import AMQPError, ChannelClosed, HeartbeatTimeout, ProtocolSyntaxE
 from ..reactor import Reactor, Timer, Transport
 from ..version import __version__
 from ..wire.codec import Method
-from ..wire.fast_send import DeliverLane
-from ..wire.fields import read_table, write_longstr
+from ..wire.fast_send import FastDeliverer
+from ..wire.fields import decode_table, encode_longstr
 from ..wire.frames import PROTOCOL_HEADERS
 from ..wire.handshake import CAPABILITIES, Host, Negotiated, server
 from ..wire.link import Event, Link
@@ -43,7 +43,7 @@ PROPERTIES = {
 }
 
 
-class House(Protocol):
+class BrokerServices(Protocol):
     """The broker, as its sessions see it."""
 
     reactor: Reactor
@@ -66,7 +66,7 @@ class House(Protocol):
 class Session:
     """A client's connection, from the broker's side. `user` and `vhost` once it is open; `channels` by number."""
 
-    def __init__(self, broker: House, transport: Transport):
+    def __init__(self, broker: BrokerServices, transport: Transport):
         self.broker = broker
         self.transport: Transport | None = transport
         self.link = Link("server", None, None)
@@ -276,8 +276,8 @@ class Session:
         if self.transport is not None:
             self.write(self.link.send_content(number, name, arguments, message.encoded, message.body))
 
-    def consumer_lane(self, number: int, consumer_tag: str) -> DeliverLane:
-        return self.link.consumer_lane(number, consumer_tag)
+    def fast_deliverer(self, number: int, consumer_tag: str) -> FastDeliverer:
+        return self.link.fast_deliverer(number, consumer_tag)
 
     def _write_answers(self) -> None:
         if self.link.answers:
@@ -657,7 +657,7 @@ def _credentials(mechanism: str, response: bytes) -> tuple[str, str]:
             _, name, password = response.decode().split("\0")
             return name, password
         if mechanism == "AMQPLAIN":
-            table, _ = read_table(write_longstr("response", response), 0)
+            table, _ = decode_table(encode_longstr("response", response), 0)
             return str(table["LOGIN"]), str(table["PASSWORD"])
     except (ValueError, KeyError, ProtocolSyntaxError):
         pass

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..wire.fields import write_table
+from ..wire.fields import encode_table
 from ..wire.message import Message
 from .dead_letters import goes_round, history, with_death
-from .queues import Clock, Entry, Load, Queue, field_type
+from .queues import Clock, Entry, MemoryGauge, Queue, field_type
 from .refusal import not_found, precondition_failed, refusal
 from .routing import MATCHERS, X_MATCHES, Matcher
 
@@ -95,7 +95,7 @@ class Exchange:
 
 def _identity(binding: Binding) -> tuple[str, bytes]:
     """What tells two bindings to one destination apart."""
-    return binding.routing_key, write_table("arguments", binding.arguments)
+    return binding.routing_key, encode_table("arguments", binding.arguments)
 
 
 PREDECLARED = {
@@ -111,7 +111,7 @@ PREDECLARED = {
 class VirtualHost:
     """A name space of exchanges and queues: `exchanges` and `queues` by name, `bindings`."""
 
-    def __init__(self, name: str, clock: Clock, load: Load):
+    def __init__(self, name: str, clock: Clock, load: MemoryGauge):
         self.name = name
         self.clock = clock
         self.load = load

@@ -34,8 +34,8 @@ from .channel_sender import Sender
 from .continuations import (
     Call,
     Continuation,
-    Each,
     OnDone,
+    PendingCalls,
     Request,
     check_callable,
     oneway,
@@ -84,7 +84,7 @@ class Channel:
         "_publisher",
         "_sender",
         "close_reason",
-        "face",
+        "facade",
         "is_open",
         "number",
     )
@@ -93,7 +93,7 @@ class Channel:
         self.number = number
         self.is_open = True
         self.close_reason: AMQPError | None = None
-        self.face: Any = self
+        self.facade: Any = self
         self._sender = sender
         self._ended = False  # nothing more can come, and the number is free
         self._announced = False
@@ -119,9 +119,9 @@ class Channel:
         return self._publisher.permitted
 
     @property
-    def hands_over(self) -> bool:
+    def is_fire_and_forget(self) -> bool:
         """Whether a publish is done with the call: the channel is open, its flow isn't stopped, and nobody confirms."""
-        return self.is_open and self._publisher.hands_over
+        return self.is_open and self._publisher.is_fire_and_forget
 
     @property
     def is_confirming(self) -> bool:
@@ -437,7 +437,7 @@ class Channel:
     def _got(self, reply: Method | Message) -> Message | None:
         if not isinstance(reply, Message):
             return None
-        reply.channel = self.face
+        reply.channel = self.facade
         return reply
 
     @oneway
@@ -619,7 +619,7 @@ class Channel:
             drained, self._draining = self._draining, []
             self.in_turn([*(continuation.done for continuation in drained), *self._calls("writable", self)])
 
-    def in_turn(self, calls: Iterable[Call | Each]) -> None:
+    def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
         """Makes calls one after another, before whatever arrived later is looked at."""
         self._sender.in_turn(calls)
 
@@ -646,22 +646,22 @@ class Channel:
     def deliver(self, message: Message) -> None:
         consumer = self._consumers.get(message.envelope.consumer_tag)  # type: ignore[arg-type]
         if consumer is not None and self.is_open:
-            message.channel = self.face
+            message.channel = self.facade
             consumer.on_message(message)
         else:
             self._undeliverable(message)
 
-    def deliveries(self, messages: list[Message]) -> Each:
+    def deliveries(self, messages: list[Message]) -> PendingCalls:
         """`deliver`, for several to one consumer: what is to be called for them. Most of all that arrives."""
         consumer = self._consumers.get(messages[0].envelope.consumer_tag)  # type: ignore[arg-type]
         if consumer is None:
             yield self._undeliverable, messages[0]
             return
-        on_message, face = consumer.on_message, self.face
+        on_message, facade = consumer.on_message, self.facade
         for message in messages:
             if not self.is_open:
                 break
-            message.channel = face
+            message.channel = facade
             yield on_message, message
 
     def _overtakes(self, event: Method | Message) -> bool:
@@ -762,14 +762,14 @@ class Channel:
         failed = self._blamed(reason, blamed)
         others = self.closed_error()
         unsettled = sorted(
-            [*self._pending, *self._draining, *self._publisher.take_all(), *self._sender.take_unwritten()]
+            [*self._pending, *self._draining, *self._publisher.withdraw_all(), *self._sender.take_unwritten()]
         )
         self._pending.clear()
         self._draining = []
         self._consumers = {}
         told = self.has_handlers("state") or any(continuation.on_done is not None for continuation in unsettled)
         fates = [(c, reason if c is failed and reason else self._publisher.fate(c, others)) for c in unsettled]
-        calls: list[Call | Each] = [self._publisher.decided]
+        calls: list[Call | PendingCalls] = [self._publisher.decided]
         calls += [partial(c.fail, fate) if c.answer is None else partial(c.reply, c.answer) for c, fate in fates]
         if self._ended:
             calls += [closer.done for closer in self._closers]
@@ -793,7 +793,7 @@ class Channel:
         self._publisher.on_settled(event.name == "basic.ack", event.delivery_tag, event.multiple)
 
     def _on_return(self, message: Message) -> None:
-        message.channel = self.face
+        message.channel = self.facade
         self._publisher.on_return(message)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from ..errors import AMQPError, ProtocolSyntaxError
-from .continuations import Call, Continuation, Each
+from .continuations import Call, Continuation, PendingCalls
 
 
 class Sender(Protocol):
@@ -34,7 +34,7 @@ class Sender(Protocol):
         """This channel's that wait for that."""
 
     def call_soon(self, call: Call) -> object: ...
-    def in_turn(self, calls: Iterable[Call | Each]) -> None:
+    def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
         """Makes calls one after another, before whatever arrived later is looked at."""
 
     def method_name(self, class_index: int, method_index: int) -> str | None: ...

@@ -40,16 +40,16 @@ from ..reactor import Endpoint, Reactor, Timer, Transport
 from ..version import __version__
 from ..wire import handshake
 from ..wire.codec import Method
-from ..wire.fast_send import SendLane
+from ..wire.fast_send import FastSender
 from ..wire.handshake import Negotiated
 from ..wire.link import Event, Link
 from .channel import Channel, Remove
 from .continuations import (
-    Agenda,
     Call,
+    CallQueue,
     Continuation,
-    Each,
     OnDone,
+    PendingCalls,
     Request,
     check_callable,
     operation,
@@ -76,13 +76,13 @@ OnClose = Callable[["Connection", "AMQPError | None"], object]
 class _Line:
     """A channel's way out: `channel.Sender` on a connection. One a channel, since it knows the number."""
 
-    __slots__ = ("_connection", "_lane", "_number", "_reactor", "version")
+    __slots__ = ("_connection", "_fast_sender", "_number", "_reactor", "version")
 
     def __init__(self, connection: Connection, number: int):
         self._connection = connection
         self._reactor = connection.reactor
         self._number = number
-        self._lane: SendLane | None = None
+        self._fast_sender: FastSender | None = None
         self.version = connection.link.version
 
     @property
@@ -104,8 +104,8 @@ class _Line:
         thread = self._reactor.thread
         if thread is not None and thread != get_ident():
             connection.check_thread()
-        lane = self._lane or self._take_lane()
-        connection.write(lane.publish(exchange, routing_key, properties, body))
+        fast = self._fast_sender or self._make_fast_sender()
+        connection.write(fast.publish(exchange, routing_key, properties, body))
         return connection.writable
 
     def send_ack(self, delivery_tag: int, multiple: bool) -> None:
@@ -113,12 +113,12 @@ class _Line:
         thread = self._reactor.thread
         if thread is not None and thread != get_ident():
             connection.check_thread()
-        lane = self._lane or self._take_lane()
-        connection.write([lane.ack(delivery_tag, multiple)])
+        fast = self._fast_sender or self._make_fast_sender()
+        connection.write([fast.ack(delivery_tag, multiple)])
 
-    def _take_lane(self) -> SendLane:
-        self._lane = self._connection.link.lane(self._number)
-        return self._lane
+    def _make_fast_sender(self) -> FastSender:
+        self._fast_sender = self._connection.link.fast_sender(self._number)
+        return self._fast_sender
 
     def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
         self._connection.link.check(name, arguments, properties)
@@ -132,7 +132,7 @@ class _Line:
     def call_soon(self, call: Call) -> object:
         return self._connection.reactor.call_soon(call)
 
-    def in_turn(self, calls: Iterable[Call | Each]) -> None:
+    def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
         self._connection.in_turn(calls)
 
     def method_name(self, class_index: int, method_index: int) -> str | None:
@@ -173,7 +173,7 @@ class Connection:
         self._refused_link: Link | None = None
         self._dialer: Dialer | None = None
         self._transport: Transport | None = None
-        self._agenda = Agenda(reactor.call_soon, self._write_answers)
+        self._call_queue = CallQueue(reactor.call_soon, self._write_answers)
         self._channels: dict[int, Channel] = {}
         self._free: list[int] = []
         self._next_number = 1
@@ -292,9 +292,9 @@ class Connection:
     def _emit_calls(self, kind: str, *details: Any) -> list[Call]:
         return [partial(handler, *details) for handler in self._handlers.get(kind, ())]
 
-    def in_turn(self, calls: Iterable[Call | Each]) -> None:
+    def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
         """Makes calls one after another, before whatever arrived later is looked at."""
-        self._agenda.first(calls)
+        self._call_queue.put_first(calls)
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -360,9 +360,9 @@ class Connection:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        self._agenda.take(self._arrived(data))
+        self._call_queue.process(self._arrived(data))
 
-    def _arrived(self, data: bytes) -> Each:
+    def _arrived(self, data: bytes) -> PendingCalls:
         """What is to be called for what arrived."""
         link, channels = self.link, self._channels
         for number, event in link.runs(data):
@@ -487,7 +487,7 @@ class Connection:
             calls += self._writable_calls()
         if calls:
             self.in_turn(calls)
-            self._agenda.run()
+            self._call_queue.run()
         return bool(calls)
 
     def _writable_calls(self) -> list[Call]:
@@ -561,8 +561,8 @@ class Connection:
 
     def transport_lost(self, error: Exception | None) -> None:
         # Behind what arrived before and, since a callback raised, isn't handed on yet.
-        self._agenda.append(partial(self._lost, error))
-        self._agenda.run()
+        self._call_queue.append(partial(self._lost, error))
+        self._call_queue.run()
 
     def _lost(self, error: Exception | None) -> None:
         self._transport = None

@@ -47,7 +47,7 @@ def registration(method: F) -> F:
     return method
 
 
-Place = tuple[CodeType, int]
+CallSite = tuple[CodeType, int]
 
 
 class _Ours(dict[str, bool]):
@@ -59,10 +59,10 @@ class _Ours(dict[str, bool]):
 
 
 _ours = _Ours()
-_last: Place | None = None
+_last: CallSite | None = None
 
 
-def place(depth: int = 2) -> Place | None:
+def call_site(depth: int = 2) -> CallSite | None:
     """Where the program called into the library. Kept as a code object and an offset, since the line is wanted only if
     something goes wrong. `depth`: of the first frame that may be the program's."""
     frame: FrameType | None = sys._getframe(depth)
@@ -78,7 +78,7 @@ def place(depth: int = 2) -> Place | None:
     return last
 
 
-def describe(where: Place | None) -> str | None:
+def describe(where: CallSite | None) -> str | None:
     """ "file.py:12 in main"."""
     if where is None:
         return None
@@ -95,7 +95,7 @@ def check_callable(name: str, value: Any) -> None:
 class Continuation:
     """An operation that was asked for and isn't settled."""
 
-    __slots__ = ("asked", "on_done", "order")
+    __slots__ = ("call_site", "on_done", "order")
 
     method: str
     expected: tuple[str, ...] = ()  # names of the replies that settle it
@@ -106,7 +106,7 @@ class Continuation:
         if not callable(on_done):
             check_callable("on_done", on_done)
         self.on_done = on_done
-        self.asked = place(3)
+        self.call_site = call_site(3)
         self.order = next(_order)
 
     def done(self, result: Any = None) -> None:
@@ -122,7 +122,7 @@ class Continuation:
 
     def told(self, error: AMQPError) -> AMQPError:
         """The error as this operation's own."""
-        return error.of(self.method, describe(self.asked))
+        return error.of(self.method, describe(self.call_site))
 
     def __lt__(self, other: Continuation) -> bool:
         return self.order < other.order
@@ -144,7 +144,7 @@ class Request(Continuation):
         if not callable(on_done):
             check_callable("on_done", on_done)
         self.on_done = on_done
-        self.asked = place(3)
+        self.call_site = call_site(3)
         self.order = next(_order)
         self.method = method
         self.expected = expected
@@ -155,14 +155,14 @@ class Request(Continuation):
 def refuse(on_done: OnDone[Any] | None, error: AMQPError, method: str, call_soon: Callable[[Call], object]) -> None:
     """An operation that fails at the call: tells its on_done in the next turn, or raises where there is none."""
     check_callable("on_done", on_done)
-    mine = error.of(method, describe(place()))
+    mine = error.of(method, describe(call_site()))
     if on_done is None:
         raise mine
     tell = on_done
     call_soon(lambda: tell(mine, None))
 
 
-class Agenda:
+class CallQueue:
     """What has arrived and what is to be called for it, in one order.
 
     An item is a call, or an iterator of them, each a function and its argument, which is asked for the next when the
@@ -184,7 +184,7 @@ class Agenda:
         """Adds an item behind everything else."""
         self._items.append(item)
 
-    def first(self, items: Iterable[Call | Each]) -> None:
+    def put_first(self, items: Iterable[Call | PendingCalls]) -> None:
         """Puts items before everything else: their turn is when the present call returns, or in the next turn."""
         self._items.extendleft(reversed([item if callable(item) else (item,) for item in items]))
         self._promise()
@@ -198,7 +198,7 @@ class Agenda:
         self._promised = False
         self.run()
 
-    def take(self, each: Each) -> None:
+    def process(self, each: PendingCalls) -> None:
         """Adds an item, and runs what there is."""
         self._items.append((each,))
         self.run()
@@ -225,4 +225,4 @@ class Agenda:
                 self._after()
 
 
-Each = Iterator[tuple[Callable[[Any], object], Any]]
+PendingCalls = Iterator[tuple[Callable[[Any], object], Any]]

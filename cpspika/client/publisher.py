@@ -26,7 +26,7 @@ from ..errors import (
 from ..wire.delivery_tags import Window
 from ..wire.message import NO_PROPERTIES, Message, encode_properties
 from .channel_sender import Sender
-from .continuations import Call, Continuation, Each, OnDone, Request, refuse
+from .continuations import Call, Continuation, OnDone, PendingCalls, Request, refuse
 
 if TYPE_CHECKING:
     from ..wire.message import Properties
@@ -43,7 +43,7 @@ class Owner(Protocol):
     def closed_error(self) -> AMQPError: ...
     def emit(self, kind: str, *details: Any) -> None: ...
     def has_handlers(self, kind: str) -> bool: ...
-    def in_turn(self, calls: Iterable[Call | Each]) -> None: ...
+    def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None: ...
     def tell_writable(self) -> None: ...
     def unexpected(self, text: str) -> None: ...
 
@@ -113,7 +113,7 @@ class Publisher:
         "_sender",
         "_window",
         "decided",
-        "hands_over",
+        "is_fire_and_forget",
         "permitted",
     )
 
@@ -121,12 +121,12 @@ class Publisher:
         self._channel = channel
         self._sender = sender
         self.permitted = True
-        self.hands_over = True  # permitted, and not confirming
+        self.is_fire_and_forget = True  # permitted, and not confirming
         self._window: Window[_Publish] | None = None
         self._mandatory: dict[_Watched, None] = {}
         self._last_returned = -1
         self._held: deque[tuple[_Watched, _Content]] | None = None
-        self.decided: Each = iter(())  # what an ack or nack of many decided, as far as it isn't told
+        self.decided: PendingCalls = iter(())  # what an ack or nack of many decided, as far as it isn't told
 
     @property
     def is_confirming(self) -> bool:
@@ -136,7 +136,7 @@ class Publisher:
         """Publishes from here on are numbered."""
         if self._window is None:
             self._window = Window()
-            self.hands_over = False
+            self.is_fire_and_forget = False
 
     def publish(
         self,
@@ -207,7 +207,7 @@ class Publisher:
 
     def on_flow(self, active: bool) -> None:
         changed, self.permitted = self.permitted != active, active
-        self.hands_over = active and self._window is None
+        self.is_fire_and_forget = active and self._window is None
         while active and self._held:
             self._send(*self._held.popleft())
         if changed:
@@ -218,7 +218,7 @@ class Publisher:
 
     def on_settled(self, acked: bool, tag: int, multiple: bool) -> None:
         try:
-            publishes = self._window.take(tag, multiple) if self._window is not None else None
+            publishes = self._window.settle(tag, multiple) if self._window is not None else None
         except KeyError:
             publishes = None
         if publishes is None:
@@ -276,7 +276,7 @@ class Publisher:
             return None
         return next(iter(self._window))[1]
 
-    def take_all(self) -> list[Continuation]:
+    def withdraw_all(self) -> list[Continuation]:
         """Everything that waits for a fate, which will not come."""
         waiting: list[Continuation] = [publish for _, publish in self._window or ()]
         waiting += [publish for publish, _ in self._held or ()]

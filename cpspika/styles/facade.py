@@ -69,22 +69,22 @@ class ConnectionFacade(Facade):
     def _outward(self, value: Any) -> Any:
         """What the core hands out, in this facade's terms."""
         if isinstance(value, Channel):
-            if value.face is value:
-                value.face = self._channel_facade(value)
-            return value.face
+            if value.facade is value:
+                value.facade = self._channel_facade(value)
+            return value.facade
         if value is not None and value is getattr(self, "core", None):
             return self
         return value
 
 
-def why_over(core: Channel, tag: str | None, cancelled: bool) -> AMQPError:
+def end_reason(core: Channel, tag: str | None, cancelled: bool) -> AMQPError:
     """Why a consumer's iterator has no more messages, though nobody closed it."""
     if cancelled:
         return ConsumerCancelled(f"the broker cancelled consumer {tag!r}, as when its queue is deleted")
     return core.close_reason or core.closed_error()
 
 
-def is_void(arguments: list[Any]) -> bool:
+def is_stale(arguments: list[Any]) -> bool:
     """Whether a callback that was put by has lost its object: a delivery whose channel closed meanwhile is the broker's
     again, and could not be acknowledged."""
     return any(

@@ -4,7 +4,7 @@
 the same arguments but on_done. What the style does with an operation it says once, in methods of its own:
 
 - `_perform(operation, args, kwargs)` runs one (a function of the core class; give it `on_done`),
-- `_hand_over(operation, args, kwargs)` runs one that the broker doesn't answer (see `continuations.oneway`),
+- `_perform_oneway(operation, args, kwargs)` runs one that the broker doesn't answer (see `continuations.oneway`),
 - `_callback(function)` makes a user's callback into what the core may call,
 - `_register(registration, handler)` has the core take a handler (`Facade` has one that does for most).
 
@@ -66,7 +66,7 @@ def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
     if getattr(operation, "__oneway__", False):
 
         def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            return self._hand_over(operation, args, kwargs)
+            return self._perform_oneway(operation, args, kwargs)
 
     elif CALLBACKS.isdisjoint(shown.parameters):
 

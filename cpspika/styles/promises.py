@@ -27,7 +27,7 @@ from ..errors import AMQPError
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..wire.message import Message
-from .facade import ConnectionFacade, Facade, why_over
+from .facade import ConnectionFacade, Facade, end_reason
 from .lifting import dressed, oneways
 
 Settle = Callable[[AMQPError | None, Any], object]
@@ -47,17 +47,17 @@ class Promises(Protocol):
         """A promise, and what settles it, which is called once. A result that comes when the holder has given the
         promise up goes to give_back."""
 
-    def kept(self, result: Any) -> Any:
+    def fulfilled(self, result: Any) -> Any:
         """A promise that is kept already; it may be the same each time."""
 
-    def hush(self, promise: Any) -> object:
+    def ignore_error(self, promise: Any) -> object:
         """If nobody asks for this promise, its error is no news."""
 
     def spawn(self, coroutine: Any) -> object:
         """Runs the coroutine (or generator) that a user's callback returned."""
 
 
-class Kept(dict[Any, Any]):
+class ResolvedPromises(dict[Any, Any]):
     """Promises that are kept, by result; make(result) makes one. They are shared: to ask for one changes nothing about
     it."""
 
@@ -121,7 +121,7 @@ class PromisingConnection(_Scope, ConnectionFacade):
         return self.channels(self, core)
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        promise, settle = self.promises.make(unwanted(operation))
+        promise, settle = self.promises.make(give_back_for(operation))
         operation(
             self.core,
             *args,
@@ -146,17 +146,17 @@ class PromisingChannel(_Scope, Facade):
         self._promises = connection.promises
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        promise, settle = self._promises.make(unwanted(operation, self.core, args, kwargs))
+        promise, settle = self._promises.make(give_back_for(operation, self.core, args, kwargs))
         operation(self.core, *args, **kwargs, on_done=settle)
         return promise
 
-    def _hand_over(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What is not kept at once, see `_handing_over`."""
         promise, settle = self._promises.make()
         if operation is not _PUBLISH:
             # An ack that came to nothing since the channel is gone: the broker has the message again, and no harm is
             # done. Whoever wants to know awaits it.
-            self._promises.hush(promise)
+            self._promises.ignore_error(promise)
         operation(self.core, *args, **kwargs, on_done=settle)
         return promise
 
@@ -178,26 +178,26 @@ class PromisingChannel(_Scope, Facade):
         no_ack: bool = False,
         exclusive: bool = False,
         arguments: Mapping[str, Any] | None = None,
-    ) -> Messages:
+    ) -> AsyncConsumer:
         """A consumer, as an iterator: `async for message in ch.consume(queue)`. It is started when the first message is
         asked for, and cancelled when the iterator is closed, or goes (as after a `break`: from the next turn on; with
         `async with ch.consume(queue) as messages` the block's end waits for it). Messages that came and weren't handed
         out go back to the queue then. Set basic_qos before, or the whole queue comes at once. If the broker cancels the
         consumer, ConsumerCancelled is raised."""
-        return Messages(self, queue, {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments})
+        return AsyncConsumer(self, queue, {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments})
 
 
-def _handing_over(operation: Callable[..., Any]) -> Callable[..., Any]:
+def _oneway_method(operation: Callable[..., Any]) -> Callable[..., Any]:
     """A channel's operation that the broker doesn't answer. All messages come this way, out by publish and in by ack,
     so it is one call deep."""
     if operation is _PUBLISH:
 
         def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             core = self.core
-            if not core.hands_over:
-                return self._hand_over(operation, args, kwargs)
+            if not core.is_fire_and_forget:
+                return self._perform_oneway(operation, args, kwargs)
             if operation(core, *args, **kwargs):
-                return self._promises.kept(True)
+                return self._promises.fulfilled(True)
             promise, settle = self._promises.make()
             core.drain(on_done=lambda err, _: settle(err, None if err else True))
             return promise
@@ -208,8 +208,8 @@ def _handing_over(operation: Callable[..., Any]) -> Callable[..., Any]:
             core = self.core
             if core.is_open:
                 operation(core, *args, **kwargs)
-                return self._promises.kept(None)
-            return self._hand_over(operation, args, kwargs)
+                return self._promises.fulfilled(None)
+            return self._perform_oneway(operation, args, kwargs)
 
     return dressed(hand_over, operation)
 
@@ -267,7 +267,7 @@ class _Arrived:
         self.messages.clear()
 
 
-class Messages(_Scope):
+class AsyncConsumer(_Scope):
     """The messages of a consumer, one after another; `PromisingChannel.consume` makes them. Several tasks may share
     one. Also an asynchronous context manager, which ends when the consumer is known to be cancelled."""
 
@@ -281,7 +281,7 @@ class Messages(_Scope):
         self._started = False
         self._closed = False
 
-    def __aiter__(self) -> Messages:
+    def __aiter__(self) -> AsyncConsumer:
         return self
 
     async def __anext__(self) -> Message:
@@ -292,7 +292,7 @@ class Messages(_Scope):
             if not self._started:
                 await self._start()
             elif arrived.cancelled or not core.is_open:
-                raise why_over(core, self.consumer_tag, bool(arrived.cancelled))
+                raise end_reason(core, self.consumer_tag, bool(arrived.cancelled))
             else:
                 promise, settle = self.channel._promises.make()
                 arrived.waiting.append(settle)
@@ -359,7 +359,7 @@ def promised_connection(
 ) -> tuple[Any, Connection]:
     """A promise of a connection, and the core's, which is opening: whoever gives up the promise may close it, and need
     not wait. make(core) makes its facade. on_close(connection, err) as of `connect`."""
-    promise, settle = promises.make(lambda facade: give_up(facade.core))
+    promise, settle = promises.make(lambda facade: close_abandoned(facade.core))
     facades: list[Any] = []
 
     def connected(err: AMQPError | None, core: Connection | None) -> None:
@@ -374,12 +374,12 @@ def promised_connection(
     return promise, connect(reactor, targets, connected, closed if on_close is not None else None)
 
 
-def give_up(core: Connection) -> None:
+def close_abandoned(core: Connection) -> None:
     """Hangs up on a connection that nobody waits for any more."""
     core.close(on_done=_ignore)
 
 
-def unwanted(operation: Callable[..., Any], *asked: Any) -> GiveBack | None:
+def give_back_for(operation: Callable[..., Any], *asked: Any) -> GiveBack | None:
     """What becomes of a result that comes when its holder has given it up; `asked`: the channel that was asked, with
     what arguments and keywords."""
     give_back = _GIVE_BACK.get(operation.__name__)
@@ -410,4 +410,4 @@ _GIVE_BACK: dict[str, Callable[..., object]] = {
 }
 
 for _name, _operation in oneways(Channel).items():
-    setattr(PromisingChannel, _name, _handing_over(_operation))
+    setattr(PromisingChannel, _name, _oneway_method(_operation))

@@ -19,7 +19,7 @@ class Style(NamedTuple):
     """`place`: where its operations stand, from here. `imports`: what its classes and promise need. `promise`: the type
     of a promise of {}; `opening`: that of a channel, if it is another."""
 
-    place: str
+    module: str
     channel: str
     connection: str
     imports: str
@@ -118,7 +118,7 @@ def _facade(style: Style, annotation: str) -> str:
 
 
 def path(style: Style) -> Path:
-    return Path(__file__).parent / f"{style.place}.pyi"
+    return Path(__file__).parent / f"{style.module}.pyi"
 
 
 if __name__ == "__main__":

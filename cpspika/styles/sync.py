@@ -19,12 +19,12 @@ from typing import Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection, connect
-from ..client.continuations import describe, place
+from ..client.continuations import call_site, describe
 from ..errors import AMQPError, ConcurrentUse, OperationTimeout
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..wire.message import Message
-from .facade import ConnectionFacade, Facade, Scope, is_void, why_over
+from .facade import ConnectionFacade, Facade, Scope, end_reason, is_stale
 from .sync_operations import ChannelOperations, ConnectionOperations
 
 MANY = 100  # exceptions in one wait; by then they come from the reactor itself, and it will not get better
@@ -97,7 +97,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return self._outward(result)
 
     def _late(self, name: str) -> AMQPError:
-        return OperationTimeout(f"no answer within {self.timeout:g} s").of(name, describe(place()))
+        return OperationTimeout(f"no answer within {self.timeout:g} s").of(name, describe(call_site()))
 
     def push(self, name: str, over: Callable[[], bool]) -> None:
         """Has the kernel take what is to be sent, for the operation of this name, or turns the reactor until it is
@@ -150,7 +150,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         def called_by_the_core(*args: Any) -> None:
             ours = [self._outward(arg) for arg in args]
             if self._spins.depth or self._inbox:
-                self._inbox.append(lambda: None if is_void(ours) else function(*ours))
+                self._inbox.append(lambda: None if is_stale(ours) else function(*ours))
                 if self._spins.depth:
                     self._spins.behind[self] = None
             else:
@@ -211,7 +211,7 @@ class SyncChannel(Scope, Facade, ChannelOperations):
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return self.connection.wait(operation.__name__, operation, self.core, args, kwargs)
 
-    def _hand_over(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         core, connection = self.core, self.connection
         if not core.writable or not core.is_open or (operation is _PUBLISH and core.is_confirming):
             return self._perform(operation, args, kwargs)
@@ -271,7 +271,7 @@ class SyncChannel(Scope, Facade, ChannelOperations):
                 if waiting:
                     yield waiting.popleft()
                 elif ended or not self.core.is_open:
-                    raise why_over(self.core, tag, bool(ended))
+                    raise end_reason(self.core, tag, bool(ended))
                 else:
                     return
         finally:

@@ -11,10 +11,10 @@ from typing import Any
 from ..client.channel import Channel
 from ..errors import UnknownConsumerTag
 from ..wire.message import Message
-from .facade import Scope, why_over
+from .facade import Scope, end_reason
 
 
-class Messages(Scope):
+class ThreadConsumer(Scope):
     """The messages of a consumer, one after another; `ThreadedChannel.consume` makes them. A context manager that
     closes it."""
 
@@ -28,7 +28,7 @@ class Messages(Scope):
         consumer = {"on_message": arrived.queue.put, "on_cancel": arrived.on_cancel, **options}
         self.consumer_tag = channel._perform(Channel.basic_consume, (queue,), consumer)
 
-    def __iter__(self) -> Messages:
+    def __iter__(self) -> ThreadConsumer:
         return self
 
     def __next__(self) -> Message:
@@ -46,7 +46,7 @@ class Messages(Scope):
         arrived.queue.put(None)  # the other threads that iterate shall hear of it too
         if arrived.closed:
             raise StopIteration
-        raise why_over(core, self.consumer_tag, arrived.cancelled)
+        raise end_reason(core, self.consumer_tag, arrived.cancelled)
 
     def close(self) -> None:
         """Cancels the consumer, and gives back what came and wasn't handed out. Every thread's iteration ends."""

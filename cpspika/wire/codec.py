@@ -21,24 +21,24 @@ SECRETS = frozenset(("response", "new_secret"))  # arguments that no repr may sh
 
 _DEFAULTS: dict[str, Any] = {"bit": False, "shortstr": "", "longstr": b"", "table": None, "timestamp": 0}
 _READ: dict[str, fields.Reader] = {
-    "octet": fields.read_octet,
-    "short": fields.read_short,
-    "long": fields.read_long,
-    "longlong": fields.read_longlong,
-    "shortstr": fields.read_shortstr,
-    "longstr": fields.read_longstr,
-    "table": fields.read_table,
-    "timestamp": fields.read_timestamp,
+    "octet": fields.decode_octet,
+    "short": fields.decode_short,
+    "long": fields.decode_long,
+    "longlong": fields.decode_longlong,
+    "shortstr": fields.decode_shortstr,
+    "longstr": fields.decode_longstr,
+    "table": fields.decode_table,
+    "timestamp": fields.decode_timestamp,
 }
 _WRITE: dict[str, fields.Writer] = {
-    "octet": fields.write_octet,
-    "short": fields.write_short,
-    "long": fields.write_long,
-    "longlong": fields.write_longlong,
-    "shortstr": fields.write_shortstr,
-    "longstr": fields.write_longstr,
-    "table": fields.write_table,
-    "timestamp": fields.write_timestamp,
+    "octet": fields.encode_octet,
+    "short": fields.encode_short,
+    "long": fields.encode_long,
+    "longlong": fields.encode_longlong,
+    "shortstr": fields.encode_shortstr,
+    "longstr": fields.encode_longstr,
+    "table": fields.encode_table,
+    "timestamp": fields.encode_timestamp,
 }
 
 
@@ -126,7 +126,7 @@ class Codec:
     def _encoder(self, row: spec.Method) -> Encoder:
         scope: dict[str, Any] = {
             **_WRITE,
-            "table": partial(fields.write_table, dialect=self.version),
+            "table": partial(fields.encode_table, dialect=self.version),
             "octets": _OCTETS,
         }
         parts = [repr(_index.pack(row.class_index, row.method_index))]
@@ -257,12 +257,12 @@ class PropertyCodec:
             if value is not None:
                 flags |= flag
                 parts.append(write(name, value))
-        parts[0] = fields.write_short("flags", flags)
+        parts[0] = fields.encode_short("flags", flags)
         return b"".join(parts)
 
     def decode(self, payload: bytes, at: int) -> dict[str, Any]:
         """The properties that are present, from flags and values at `at` to the end of the payload."""
-        flags, at = fields.read_short(payload, at)
+        flags, at = fields.decode_short(payload, at)
         if flags & 1:
             raise ProtocolSyntaxError("a content header has more property flags than its class has properties")
         found = {}

@@ -56,11 +56,11 @@ class Window(Generic[T]):
         self._items.append(None)
         return self.next_tag - 1
 
-    def take(self, tag: int, multiple: bool = False) -> list[T]:
+    def settle(self, tag: int, multiple: bool = False) -> list[T]:
         """Settles one tag, or with `multiple` all up to it (tag 0: all there are); returns the items in order.
         KeyError: the tag is not unsettled. `multiple` up to a tag already settled takes what is left before it."""
         if multiple:
-            return self._take_through(self.next_tag - 1 if tag == 0 else tag)
+            return self._settle_through(self.next_tag - 1 if tag == 0 else tag)
         index = tag - self._first
         item = self._items[index] if self._head <= index < len(self._items) else None
         if item is None:
@@ -86,7 +86,7 @@ class Window(Generic[T]):
         self._head = min(self._head, index)
         self._open += 1
 
-    def _take_through(self, tag: int) -> list[T]:
+    def _settle_through(self, tag: int) -> list[T]:
         stop = tag - self._first + 1
         if stop > len(self._items):
             raise KeyError(tag)

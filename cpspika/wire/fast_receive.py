@@ -8,8 +8,8 @@ from functools import lru_cache
 
 from ..errors import ProtocolSyntaxError
 from .codec import Codec, Decoder, Method
-from .fast_send import DELIVER, EMPTY, KEPT, NO_LIMIT, PUBLISH, SMALL, Place, heads, layout, prefix
-from .fields import read_shortstr
+from .fast_send import CACHE_SIZE, DELIVER, EMPTY, NO_LIMIT, PUBLISH, SMALL, ChannelState, heads, layout, prefix
+from .fields import decode_shortstr
 from .frames import BODY, HEADER, METHOD
 from .message import Envelope, Message
 
@@ -18,25 +18,27 @@ _method_head = struct.Struct(">BHI4s").unpack_from  # type, channel, size, class
 _size = struct.Struct(">Q").unpack_from
 
 
-class _Printed:
+class _Template:
     """A form to lay over what arrives. `name`: the bytes that it is known by. `blank`: how many those of the delivery
     tag are that follows, none in a publish. `size`: bytes from the name to the body. `empty`: what is printed after the
     tag if there is no body."""
 
-    __slots__ = ("blank", "empty", "envelope", "last", "middle", "name", "number", "place", "size", "unpack")
+    __slots__ = ("channel", "empty", "envelope", "last", "middle", "name", "number", "placeholder", "size", "unpack")
 
-    def __init__(self, name: bytes, number: int, place: Place, envelope: Envelope, middle: bytes, blank: int):
+    def __init__(
+        self, name: bytes, number: int, channel: ChannelState, envelope: Envelope, middle: bytes, placeholder: int
+    ):
         self.name = name
         self.number = number
-        self.place = place
+        self.channel = channel
         self.envelope = envelope
         self.middle = middle
         self.last = heads(number, envelope.encoded)[1]
         self.empty = EMPTY % (middle, envelope.encoded)
-        self.blank = blank
-        form = layout(None, len(middle), len(self.last), "Q" if blank else "0s")
-        self.unpack = form.unpack_from
-        self.size = form.size
+        self.placeholder = placeholder
+        template = layout(None, len(middle), len(self.last), "Q" if placeholder else "0s")
+        self.unpack = template.unpack_from
+        self.size = template.size
 
 
 Found = tuple[int, "list[Message] | Method", int]
@@ -44,22 +46,22 @@ Found = tuple[int, "list[Message] | Method", int]
 what follows."""
 
 
-class ReceiveLane:
+class FastReceiver:
     """The lane of one link's contents, deliveries for a client and publishes for a server, and of methods without a
     content for either: `take(buffer, at, end)` gives what begins at `at`, where it is whole and a content has one body
     frame or none; of one whose body is still arriving, how many bytes it takes. `places`: the link's channels. `peer`:
     who sends, "C" or "S", as in `spec`."""
 
-    __slots__ = ("_codec", "_forms", "_methods", "_most", "_peer", "_places", "_printed", "_routes")
+    __slots__ = ("_cached_bytes", "_channels", "_codec", "_methods", "_most", "_peer", "_routes", "_templates")
 
-    def __init__(self, places: Mapping[int, Place], peer: str):
+    def __init__(self, channels: Mapping[int, ChannelState], peer: str):
         self._most = 0
-        self._places = places
+        self._channels = channels
         self._peer = peer
         self._codec: Codec
-        self._forms: dict[bytes, _Printed] = {}
-        self._routes: dict[bytes, _Printed] = {}
-        self._printed = 0  # bytes of the forms that were made since the books began anew
+        self._templates: dict[bytes, _Template] = {}
+        self._routes: dict[bytes, _Template] = {}
+        self._cached_bytes = 0  # bytes of the forms that were made since the books began anew
         self._methods: dict[bytes, Decoder | Callable[..., None]] = {}
 
     def speak(self, codec: Codec) -> None:
@@ -70,56 +72,58 @@ class ReceiveLane:
         """The largest frame that is taken, in bytes; 0: any."""
         self._most = (frame_max or NO_LIMIT) - 8
 
-    def take(self, buffer: bytes, at: int, end: int) -> Found | int | None:
+    def read(self, buffer: bytes, at: int, end: int) -> Found | int | None:
         if end - at < _LEAST:
             return self._method(buffer, at, end)
         # It is known by what doesn't change while one consumer is served, all up to the end of its tag; or else by all
         # of its method frame.
         known = at + (12 + buffer[at + 11] if self._peer == "S" else 8 + int.from_bytes(buffer[at + 3 : at + 7], "big"))
-        form = self._forms.get(buffer[at:known])
-        if form is None:
+        template = self._templates.get(buffer[at:known])
+        if template is None:
             return self._method(buffer, at, end) or self._learn(buffer, at, end, known)
         messages: list[Message] = []
-        name, most = form.name, self._most
-        while form.place.state == "open" and form.place.content == "none":
-            unpack, middle, last, envelope = form.unpack, form.middle, form.last, form.envelope
+        name, most = template.name, self._most
+        while template.channel.state == "open" and template.channel.content == "none":
+            unpack, middle, last, envelope = template.unpack, template.middle, template.last, template.envelope
             while True:
-                begin = known + form.size
+                begin = known + template.size
                 if begin <= end:
                     tag, printed, size, then, again = unpack(buffer, known)
                     stop = begin + size
                     if printed == middle and 0 < size == again <= most and then == last:
                         if stop >= end:
-                            return (form.number, messages, at) if messages else _wait(stop + 1 - at)
+                            return (template.number, messages, at) if messages else _wait(stop + 1 - at)
                         if buffer[stop] != 0xCE:
                             break
                         messages.append(Message(envelope, tag or 0, buffer[begin:stop]))
                         at = stop + 1
                         known = at + len(name)
                         if buffer[at:known] != name:
-                            return form.number, messages, at
+                            return template.number, messages, at
                         continue
-                if not buffer.startswith(form.empty, known + form.blank):
+                if not buffer.startswith(template.empty, known + template.placeholder):
                     break
-                messages.append(Message(envelope, int.from_bytes(buffer[known : known + form.blank], "big"), b""))
-                at = known + form.blank + len(form.empty)
+                messages.append(
+                    Message(envelope, int.from_bytes(buffer[known : known + template.placeholder], "big"), b"")
+                )
+                at = known + template.placeholder + len(template.empty)
                 known = at + len(name)
                 if buffer[at:known] != name:
-                    return form.number, messages, at
-            other = self._turn_over(buffer, at, known, form)
+                    return template.number, messages, at
+            other = self._switch_template(buffer, at, known, template)
             if other is None:
                 break
-            form = other
-        return (form.number, messages, at) if messages else self._learn(buffer, at, end, known)
+            template = other
+        return (template.number, messages, at) if messages else self._learn(buffer, at, end, known)
 
-    def _turn_over(self, buffer: bytes, at: int, known: int, form: _Printed) -> _Printed | None:
+    def _switch_template(self, buffer: bytes, at: int, known: int, template: _Template) -> _Template | None:
         """A delivery that isn't like the last of its consumer: has the form before it of an earlier one with the same
         exchange and routing key, if there was any."""
         method_end = at + 7 + int.from_bytes(buffer[at + 3 : at + 7], "big")
-        other = self._routes.get(form.name + buffer[known + 8 : method_end])
-        if other is None or other is form:
+        other = self._routes.get(template.name + buffer[known + 8 : method_end])
+        if other is None or other is template:
             return None
-        self._forms[form.name] = other
+        self._templates[template.name] = other
         return other
 
     def _method(self, buffer: bytes, at: int, end: int) -> Found | None:
@@ -130,8 +134,8 @@ class ReceiveLane:
         stop = at + 7 + size
         if kind != METHOD or stop >= end or buffer[stop] != 0xCE or size > self._most:
             return None
-        place = self._places.get(number)
-        if place is None or place.state != "open" or place.content != "none":
+        channel = self._channels.get(number)
+        if channel is None or channel.state != "open" or channel.content != "none":
             return None
         decode = self._methods.get(index) or self._decoder(index)
         try:
@@ -144,10 +148,10 @@ class ReceiveLane:
         """What reads the methods of this class and number; one that isn't the lane's gives None."""
         row = self._codec.by_index.get((int.from_bytes(index[:2], "big"), int.from_bytes(index[2:], "big")))
         if row is None:
-            return _left
+            return _leave
         theirs = row.sender in (self._peer, "B")
         plain = theirs and not row.content and not row.name.startswith(("connection.", "channel."))
-        self._methods[index] = decoder = self._codec.decoder(row.name) if plain else _left
+        self._methods[index] = decoder = self._codec.decoder(row.name) if plain else _leave
         return decoder
 
     def _learn(self, buffer: bytes, at: int, end: int, known: int) -> Found | None:
@@ -175,8 +179,8 @@ class ReceiveLane:
                 return None
             if prefix.unpack_from(buffer, header_end + 1) != (BODY, number, body_size):
                 return None
-        place = self._places.get(number)
-        if place is None or place.state != "open" or place.content != "none":
+        channel = self._channels.get(number)
+        if channel is None or channel.state != "open" or channel.content != "none":
             return None
         if max(size, header_size, body_size) > self._most:
             return None
@@ -189,19 +193,19 @@ class ReceiveLane:
         if envelope is None:
             return None
         name, middle = buffer[at:known], buffer[begin : header + 4]
-        self._keep(name, _Printed(name, number, place, envelope, middle, begin - known))
+        self._cache(name, _Template(name, number, channel, envelope, middle, begin - known))
         if delivers:
-            self._routes[name + buffer[begin:method_end]] = self._forms[name]
+            self._routes[name + buffer[begin:method_end]] = self._templates[name]
         return number, [Message(envelope, tag, buffer[body : after - 1])], after
 
-    def _keep(self, name: bytes, form: _Printed) -> None:
+    def _cache(self, name: bytes, template: _Template) -> None:
         # Properties may be as large as a frame, so it isn't enough to count the forms.
-        if len(self._forms) + len(self._routes) >= KEPT or self._printed >= _KEPT_BYTES:
-            self._forms.clear()
+        if len(self._templates) + len(self._routes) >= CACHE_SIZE or self._cached_bytes >= _CACHE_BYTES:
+            self._templates.clear()
             self._routes.clear()
-            self._printed = 0
-        self._printed += form.size
-        self._forms[name] = form
+            self._cached_bytes = 0
+        self._cached_bytes += template.size
+        self._templates[name] = template
 
 
 def _wait(size: int) -> int | None:
@@ -210,11 +214,11 @@ def _wait(size: int) -> int | None:
     return size if size <= SMALL else None
 
 
-def _left(buffer: bytes, at: int, end: int) -> None:
+def _leave(buffer: bytes, at: int, end: int) -> None:
     """Left to the road."""
 
 
-_KEPT_BYTES = 2**20  # which a full book of common forms doesn't come near; what they take is some three times that
+_CACHE_BYTES = 2**20  # which a full book of common forms doesn't come near; what they take is some three times that
 _LEAST = 39  # bytes of a publish with nothing in it; a delivery has 46
 
 
@@ -243,17 +247,17 @@ def _published(arguments: bytes, encoded: bytes) -> Envelope | None:
     )
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHE_SIZE)
 def _text(octets: bytes) -> str | None:
     """A short string that is exactly these bytes, or None."""
     try:
-        text, end = read_shortstr(octets, 0)
+        text, end = decode_shortstr(octets, 0)
     except ProtocolSyntaxError:
         return None  # for the road to judge
     return text if end == len(octets) else None
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHE_SIZE)
 def _route(octets: bytes) -> tuple[str, str] | None:
     """Exchange and routing key, where these bytes are exactly both."""
     cut = octets[0] + 1 if octets else 0

@@ -1,7 +1,7 @@
 """The lanes: publish, deliver and acknowledge, made to be fast.
 
 Nearly all that a messaging program does is these three, so each has a road of its own beside the general one, and
-`tests/test_lanes.py` holds lane and road to the same bytes and the same events on random input, cut at every byte.
+`tests/test_fast_paths.py` holds lane and road to the same bytes and the same events on random input, cut at every byte.
 
 The idea is a *form*. A content of one body frame, publish or delivery, consists of bytes that are the same for message
 after message (the method with its exchange and routing key, the properties, the heads of three frames), and of four
@@ -30,12 +30,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol
 
-from .fields import write_shortstr
+from .fields import encode_shortstr
 from .frames import BODY, HEADER, METHOD
 from .message import Envelope
 
 BASIC = 60
-KEPT = 4096  # entries of a book; past that it begins anew
+CACHE_SIZE = 4096  # entries of a book; past that it begins anew
 SMALL = 16384  # bytes up to which copying a body into one piece is cheaper than handing it on by itself
 
 DELIVER = b"\0\x3c\0\x3c"  # class and method
@@ -46,14 +46,14 @@ _header_head = struct.Struct(">BHIHH").pack  # type, channel, size, class, weigh
 EMPTY = b"%b\0\0\0\0\0\0\0\0%b\xce"  # what is before the size, which is none, and the properties
 
 
-class Place(Protocol):
+class ChannelState(Protocol):
     """A channel's place in the state tables of its link."""
 
     state: str
     content: str
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHE_SIZE)
 def layout(first: int | None, middle: int | None, last: int, tag: str = "Q") -> struct.Struct:
     """A form's layout: printed bytes, a delivery tag, printed bytes, the body's size, printed bytes, and the size
     again. Without `middle` there is no tag; without `first` nothing before the tag; with a `tag` of "0s" it is empty,
@@ -70,7 +70,7 @@ def heads(number: int, encoded: bytes) -> tuple[bytes, bytes]:
     return before, b"%b\xce%b" % (encoded, prefix.pack(BODY, number, 0)[:3])
 
 
-class Road(Protocol):
+class GeneralPath(Protocol):
     """The link: what the lane leaves to it. `publish_frames`: method frames by channel, exchange and routing key."""
 
     frame_max: int
@@ -82,7 +82,7 @@ class Road(Protocol):
     def send(self, number: int, name: str, arguments: dict[str, Any]) -> bytes: ...
 
 
-class SendLane:
+class FastSender:
     """A channel's way out: the publishes and acks of a client."""
 
     __slots__ = (
@@ -92,20 +92,20 @@ class SendLane:
         "_exchange",
         "_filled",
         "_first",
+        "_general_path",
         "_key",
         "_last",
         "_most",
         "_number",
         "_pack",
-        "_road",
         "_size",
-        "place",
+        "channel",
     )
 
-    def __init__(self, number: int, place: Place, road: Road):
-        self.place = place
+    def __init__(self, number: int, channel: ChannelState, road: GeneralPath):
+        self.channel = channel
         self._number = number
-        self._road = road
+        self._general_path = road
         self._most = (road.frame_max or NO_LIMIT) - _ROOM
         self._ack = prefix.pack(METHOD, number, 13) + _ACK
         # The last form: what it is known by, its printed parts, the whole of a message without a body, and what it is
@@ -119,13 +119,13 @@ class SendLane:
         """The pieces of a publish without flags. `encoded`: its properties, as they stand in a header. What cannot be
         sent is refused by the road."""
         size = len(body)
-        if size > self._most or self.place.state != "open":
-            return self._by_road(exchange, routing_key, encoded, body)
+        if size > self._most or self.channel.state != "open":
+            return self._by_general_path(exchange, routing_key, encoded, body)
         # The same objects, mostly: a comparison of strings would cost more than all that follows.
         if (
             routing_key is not self._key or exchange is not self._exchange or encoded is not self._encoded
-        ) and not self._turn_to(exchange, routing_key, encoded):
-            return self._by_road(exchange, routing_key, encoded, body)
+        ) and not self._use_template(exchange, routing_key, encoded):
+            return self._by_general_path(exchange, routing_key, encoded, body)
         if size != self._size:
             if not size:
                 return [self._empty]
@@ -134,19 +134,19 @@ class SendLane:
             return [b"%b%b\xce" % (self._filled, body)]
         return [self._filled, body, b"\xce"]
 
-    def _turn_to(self, exchange: str, routing_key: str, encoded: bytes) -> bool:
+    def _use_template(self, exchange: str, routing_key: str, encoded: bytes) -> bool:
         """Has another form before it; False where there is none."""
         if len(encoded) > self._most:
             return False
-        frames, wanted = self._road.publish_frames, (self._number, exchange, routing_key)
+        frames, wanted = self._general_path.publish_frames, (self._number, exchange, routing_key)
         try:
             method = frames.get(wanted)
         except TypeError:
             return False  # no str at all; the road says so in better words
         if method is None:
             arguments = {"exchange": exchange, "routing_key": routing_key}
-            method = self._road.send(self._number, "basic.publish", arguments)
-            if len(frames) >= KEPT:
+            method = self._general_path.send(self._number, "basic.publish", arguments)
+            if len(frames) >= CACHE_SIZE:
                 frames.clear()
             frames[wanted] = method
         before, self._last = heads(self._number, encoded)
@@ -156,18 +156,18 @@ class SendLane:
         self._exchange, self._key, self._encoded, self._size = exchange, routing_key, encoded, -1
         return True
 
-    def _by_road(self, exchange: str, routing_key: str, encoded: bytes, body: bytes) -> Pieces:
+    def _by_general_path(self, exchange: str, routing_key: str, encoded: bytes, body: bytes) -> Pieces:
         arguments = {"exchange": exchange, "routing_key": routing_key}
-        return self._road.send_content(self._number, "basic.publish", arguments, encoded, body)
+        return self._general_path.send_content(self._number, "basic.publish", arguments, encoded, body)
 
     def ack(self, delivery_tag: int, multiple: bool) -> bytes:
         """The frame of a basic.ack."""
-        if self.place.state == "open":
+        if self.channel.state == "open":
             try:
                 return _ack(self._ack, delivery_tag, 0x1CE if multiple else 0xCE)
             except struct.error:
                 pass  # no tag at all; the road says so in better words
-        return self._road.send(self._number, "basic.ack", {"delivery_tag": delivery_tag, "multiple": multiple})
+        return self._general_path.send(self._number, "basic.ack", {"delivery_tag": delivery_tag, "multiple": multiple})
 
 
 Pieces = list[bytes] | list[bytes | memoryview]
@@ -177,28 +177,28 @@ _ROOM = 32  # what a frame of a content needs beside its body or properties, gen
 _ack = struct.Struct(">11sQH").pack
 
 
-class DeliverLane:
+class FastDeliverer:
     """A consumer's deliveries, on their way out of the broker."""
 
     __slots__ = (
         "_empty",
         "_envelope",
         "_first",
+        "_general_path",
         "_last",
         "_middle",
         "_most",
         "_number",
         "_pack",
         "_redelivered",
-        "_road",
         "_tag",
-        "place",
+        "channel",
     )
 
-    def __init__(self, number: int, place: Place, road: Road, consumer_tag: str):
-        self.place = place
+    def __init__(self, number: int, channel: ChannelState, road: GeneralPath, consumer_tag: str):
+        self.channel = channel
         self._number = number
-        self._road = road
+        self._general_path = road
         self._most = (road.frame_max or NO_LIMIT) - _ROOM
         self._tag = consumer_tag
         # Of the last form.
@@ -210,7 +210,7 @@ class DeliverLane:
     def deliver(self, delivery_tag: int, redelivered: bool, envelope: Envelope, body: bytes) -> Pieces:
         """The pieces of a basic.deliver. `envelope`: as of the publish."""
         size = len(body)
-        if size > self._most or self.place.state != "open" or len(envelope.encoded) > self._most:
+        if size > self._most or self.channel.state != "open" or len(envelope.encoded) > self._most:
             details = {
                 "consumer_tag": self._tag,
                 "delivery_tag": delivery_tag,
@@ -218,9 +218,9 @@ class DeliverLane:
                 "exchange": envelope.exchange,
                 "routing_key": envelope.routing_key,
             }
-            return self._road.send_content(self._number, "basic.deliver", details, envelope.encoded, body)
+            return self._general_path.send_content(self._number, "basic.deliver", details, envelope.encoded, body)
         if envelope is not self._envelope or redelivered is not self._redelivered:
-            self._turn_to(envelope, redelivered)
+            self._use_template(envelope, redelivered)
         if not size:
             return [b"%b%b%b" % (self._first, delivery_tag.to_bytes(8, "big"), self._empty)]
         head = self._pack(self._first, delivery_tag, self._middle, size, self._last, size)
@@ -228,9 +228,9 @@ class DeliverLane:
             return [b"%b%b\xce" % (head, body)]
         return [head, body, b"\xce"]
 
-    def _turn_to(self, envelope: Envelope, redelivered: bool) -> None:
-        tag, exchange = write_shortstr("", self._tag), write_shortstr("", envelope.exchange)
-        route = exchange + write_shortstr("", envelope.routing_key)
+    def _use_template(self, envelope: Envelope, redelivered: bool) -> None:
+        tag, exchange = encode_shortstr("", self._tag), encode_shortstr("", envelope.exchange)
+        route = exchange + encode_shortstr("", envelope.routing_key)
         before, self._last = heads(self._number, envelope.encoded)
         self._first = prefix.pack(METHOD, self._number, 13 + len(tag) + len(route)) + DELIVER + tag
         self._middle = b"%c%b\xce%b" % (redelivered, route, before)

@@ -45,26 +45,26 @@ def _number(code: str) -> Reader:
     return read
 
 
-read_octet, read_short, read_long, read_longlong = (_number(code) for code in "BHIQ")
+decode_octet, decode_short, decode_long, decode_longlong = (_number(code) for code in "BHIQ")
 
 
 def _truncated(data: bytes, at: int, wanted: int) -> ProtocolSyntaxError:
     return ProtocolSyntaxError(f"a field of {wanted} bytes at offset {at} runs past the end, at {len(data)}")
 
 
-def _take(data: bytes, at: int, size: int) -> bytes:
+def _slice(data: bytes, at: int, size: int) -> bytes:
     end = at + size
     if end > len(data):
         raise _truncated(data, at, size)
     return data[at:end]
 
 
-def read_longstr(data: bytes, at: int) -> tuple[bytes, int]:
-    size, at = read_long(data, at)
-    return _take(data, at, size), at + size
+def decode_longstr(data: bytes, at: int) -> tuple[bytes, int]:
+    size, at = decode_long(data, at)
+    return _slice(data, at, size), at + size
 
 
-def read_shortstr(data: bytes, at: int) -> tuple[str, int]:
+def decode_shortstr(data: bytes, at: int) -> tuple[str, int]:
     # Some publishers put other encodings into routing keys; what isn't UTF-8 must survive and go back as it came.
     begin = at + 1
     try:
@@ -76,36 +76,36 @@ def read_shortstr(data: bytes, at: int) -> tuple[str, int]:
     return data[begin:end].decode("utf-8", "surrogateescape"), end
 
 
-def read_timestamp(data: bytes, at: int) -> tuple[datetime | int, int]:
+def decode_timestamp(data: bytes, at: int) -> tuple[datetime | int, int]:
     """A datetime; or the number as it came where it lies past the year 9999, as milliseconds do that somebody took for
     seconds: one such message must not end everybody who reads it."""
-    seconds, at = read_longlong(data, at)
+    seconds, at = decode_longlong(data, at)
     try:
         return EPOCH + timedelta(seconds=seconds), at
     except OverflowError:
         return seconds, at
 
 
-def read_table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
+def decode_table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
     end, at = _nested(data, at, depth)
     table = {}
     while at < end:
-        name, at = read_shortstr(data, at)
-        table[name], at = _read_value(data, at, depth)
+        name, at = decode_shortstr(data, at)
+        table[name], at = _decode_value(data, at, depth)
     return table, _ended(at, end)
 
 
-def _read_array(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
+def _decode_array(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
     end, at = _nested(data, at, depth)
     values = []
     while at < end:
-        value, at = _read_value(data, at, depth)
+        value, at = _decode_value(data, at, depth)
         values.append(value)
     return values, _ended(at, end)
 
 
 def _nested(data: bytes, at: int, depth: int) -> tuple[int, int]:
-    size, at = read_long(data, at)
+    size, at = decode_long(data, at)
     if at + size > len(data):
         raise InvalidTableError(f"a table of {size} bytes at offset {at} runs past the end, at {len(data)}")
     if depth > MAX_DEPTH:
@@ -119,61 +119,61 @@ def _ended(at: int, end: int) -> int:
     return at
 
 
-def _read_value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
+def _decode_value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     kind = data[at : at + 1]
     read = _READERS.get(kind)
     if read is not None:
         return read(data, at + 1)
     if kind == b"F":
-        return read_table(data, at + 1, depth + 1)
+        return decode_table(data, at + 1, depth + 1)
     if kind == b"A":
-        return _read_array(data, at + 1, depth + 1)
+        return _decode_array(data, at + 1, depth + 1)
     raise InvalidTableError(f"a table field of unknown type {kind!r} at offset {at}")
 
 
-def _read_text(data: bytes, at: int) -> tuple[str | bytes, int]:
-    raw, at = read_longstr(data, at)
+def _decode_text(data: bytes, at: int) -> tuple[str | bytes, int]:
+    raw, at = decode_longstr(data, at)
     try:
         return raw.decode(), at
     except UnicodeDecodeError:
         return raw, at
 
 
-def _read_bool(data: bytes, at: int) -> tuple[bool, int]:
-    value, at = read_octet(data, at)
+def _decode_bool(data: bytes, at: int) -> tuple[bool, int]:
+    value, at = decode_octet(data, at)
     return value != 0, at
 
 
-def _read_decimal(data: bytes, at: int) -> tuple[Decimal, int]:
-    scale, at = read_octet(data, at)
-    digits, at = _read_signed_long(data, at)
+def _decode_decimal(data: bytes, at: int) -> tuple[Decimal, int]:
+    scale, at = decode_octet(data, at)
+    digits, at = _decode_signed_long(data, at)
     return Decimal((digits < 0, tuple(map(int, str(abs(digits)))), -scale)), at
 
 
-def _read_void(data: bytes, at: int) -> tuple[None, int]:
+def _decode_void(data: bytes, at: int) -> tuple[None, int]:
     return None, at
 
 
-_read_signed_long = _number("i")
+_decode_signed_long = _number("i")
 
 _READERS: dict[bytes, Reader] = {
-    b"t": _read_bool,
+    b"t": _decode_bool,
     b"b": _number("b"),
-    b"B": read_octet,
+    b"B": decode_octet,
     b"s": _number("h"),
-    b"u": read_short,
+    b"u": decode_short,
     b"U": _number("h"),
-    b"I": _read_signed_long,
-    b"i": read_long,
+    b"I": _decode_signed_long,
+    b"i": decode_long,
     b"l": _number("q"),
     b"L": _number("q"),
     b"f": _number("f"),
     b"d": _number("d"),
-    b"D": _read_decimal,
-    b"S": _read_text,
-    b"T": read_timestamp,
-    b"V": _read_void,
-    b"x": read_longstr,
+    b"D": _decode_decimal,
+    b"S": _decode_text,
+    b"T": decode_timestamp,
+    b"V": _decode_void,
+    b"x": decode_longstr,
 }
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def _integer(code: str) -> Writer:
     return write
 
 
-write_octet, write_short, write_long, write_longlong = (_integer(code) for code in "BHIQ")
+encode_octet, encode_short, encode_long, encode_longlong = (_integer(code) for code in "BHIQ")
 
 
 def _wrong(name: str, wanted: str, value: Any) -> InvalidArgumentType:
@@ -212,27 +212,27 @@ def _octets(name: str, value: Any) -> bytes:
     raise _wrong(name, "a str", value)
 
 
-def write_shortstr(name: str, value: Any) -> bytes:
+def encode_shortstr(name: str, value: Any) -> bytes:
     octets = value.encode() if value.__class__ is str and value.isascii() else _octets(name, value)
     if len(octets) > 255:
         raise InvalidArgument(f"{name} is {len(octets)} bytes long; AMQP allows 255")
     return b"%c%b" % (len(octets), octets)
 
 
-def write_longstr(name: str, value: Any) -> bytes:
+def encode_longstr(name: str, value: Any) -> bytes:
     octets = _octets(name, value)
     return struct.pack(">I", len(octets)) + octets
 
 
-def write_timestamp(name: str, value: Any) -> bytes:
+def encode_timestamp(name: str, value: Any) -> bytes:
     """A datetime (a naive one is taken as UTC), or whole seconds since 1970."""
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
         value = (aware - EPOCH) // timedelta(seconds=1)
-    return write_longlong(name, value)
+    return encode_longlong(name, value)
 
 
-def write_table(name: str, value: Any, dialect: str = "0-9-1", depth: int = 0) -> bytes:
+def encode_table(name: str, value: Any, dialect: str = "0-9-1", depth: int = 0) -> bytes:
     """A dict (or None, for an empty one) of str to values."""
     if value is None:
         return b"\0\0\0\0"
@@ -242,7 +242,7 @@ def write_table(name: str, value: Any, dialect: str = "0-9-1", depth: int = 0) -
         name,
         depth,
         (
-            write_shortstr(f"a key of {name}", key) + _write_value(f"{name}[{key!r}]", item, dialect, depth)
+            encode_shortstr(f"a key of {name}", key) + _encode_value(f"{name}[{key!r}]", item, dialect, depth)
             for key, item in value.items()
         ),
     )
@@ -255,22 +255,22 @@ def _sized(name: str, depth: int, parts: Any) -> bytes:
     return struct.pack(">I", len(body)) + body
 
 
-def _write_value(name: str, value: Any, dialect: str, depth: int) -> bytes:
+def _encode_value(name: str, value: Any, dialect: str, depth: int) -> bytes:
     for kind, write in _WRITERS:
         if isinstance(value, kind):
             return write(name, value, dialect)
     if isinstance(value, Mapping):
-        return b"F" + write_table(name, value, dialect, depth + 1)
+        return b"F" + encode_table(name, value, dialect, depth + 1)
     if isinstance(value, (list, tuple)):
         return b"A" + _sized(
             name,
             depth + 1,
-            (_write_value(f"{name}[{i}]", item, dialect, depth + 1) for i, item in enumerate(value)),
+            (_encode_value(f"{name}[{i}]", item, dialect, depth + 1) for i, item in enumerate(value)),
         )
     raise _wrong(name, "bool, int, float, Decimal, str, bytes, datetime, dict, list or None", value)
 
 
-def _write_int(name: str, value: int, dialect: str) -> bytes:
+def _encode_int(name: str, value: int, dialect: str) -> bytes:
     if -(2**31) <= value < 2**31:
         return b"I" + struct.pack(">i", value)
     if -(2**63) <= value < 2**63:
@@ -278,7 +278,7 @@ def _write_int(name: str, value: int, dialect: str) -> bytes:
     raise InvalidArgument(f"{name}={value} does not fit in 64 bits")
 
 
-def _write_decimal(name: str, value: Decimal, dialect: str) -> bytes:
+def _encode_decimal(name: str, value: Decimal, dialect: str) -> bytes:
     # By hand, since the program's decimal context might round or trap.
     sign, digits, exponent = value.as_tuple()
     if isinstance(exponent, str):
@@ -293,15 +293,15 @@ def _write_decimal(name: str, value: Decimal, dialect: str) -> bytes:
 
 
 _WRITERS: tuple[tuple[Any, Callable[[str, Any, str], bytes]], ...] = (
-    (str, lambda name, value, dialect: b"S" + write_longstr(name, value)),
+    (str, lambda name, value, dialect: b"S" + encode_longstr(name, value)),
     (bool, lambda name, value, dialect: b"t\1" if value else b"t\0"),
-    (int, _write_int),
+    (int, _encode_int),
     (
         (bytes, bytearray, memoryview),
-        lambda name, value, dialect: (b"S" if dialect == "0-8" else b"x") + write_longstr(name, value),
+        lambda name, value, dialect: (b"S" if dialect == "0-8" else b"x") + encode_longstr(name, value),
     ),
     (float, lambda name, value, dialect: b"d" + struct.pack(">d", value)),
-    (datetime, lambda name, value, dialect: b"T" + write_timestamp(name, value)),
-    (Decimal, _write_decimal),
+    (datetime, lambda name, value, dialect: b"T" + encode_timestamp(name, value)),
+    (Decimal, _encode_decimal),
     (type(None), lambda name, value, dialect: b"V"),
 )

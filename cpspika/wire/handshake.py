@@ -80,12 +80,12 @@ def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handsha
 
 def check(parameters: ConnectionParameters) -> None:
     """Raises InvalidArgument or InvalidArgumentType if client_properties cannot be sent as a field table."""
-    fields.write_table("client_properties", parameters.client_properties, parameters.protocol)
+    fields.encode_table("client_properties", parameters.client_properties, parameters.protocol)
 
 
 def _response(response: bytes | Mapping[str, str]) -> bytes:
     """A SASL response as it is sent. AMQPLAIN's is the content of a field table, without the table's size."""
-    return fields.write_table("response", response)[4:] if isinstance(response, Mapping) else response
+    return fields.encode_table("response", response)[4:] if isinstance(response, Mapping) else response
 
 
 def _capabilities(parameters: ConnectionParameters) -> dict[str, bool]:

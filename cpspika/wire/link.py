@@ -39,8 +39,8 @@ from ..errors import (
 )
 from . import frames
 from .codec import Codec, Method
-from .fast_receive import ReceiveLane
-from .fast_send import DeliverLane, SendLane
+from .fast_receive import FastReceiver
+from .fast_send import FastDeliverer, FastSender
 from .handshake import Handshake, Negotiated
 from .message import PROPERTIES_AT, Message
 from .states import CHANNEL, CONNECTION, CONTENT, follow
@@ -85,8 +85,8 @@ class Link:
         self._channels: dict[int, _Channel] = {}
         self._reader = frames.FrameReader(UNTUNED_FRAME_MAX, in_parts=True)
         self.publish_frames: dict[Any, bytes] = {}
-        self._lane = ReceiveLane(self._channels, self._peer)
-        self._lane.set_limit(UNTUNED_FRAME_MAX)
+        self._fast_receiver = FastReceiver(self._channels, self._peer)
+        self._fast_receiver.set_limit(UNTUNED_FRAME_MAX)
         self._blamed = b""  # class and method of the last method that arrived
         self._deaf = False
         self._lost = False
@@ -102,7 +102,7 @@ class Link:
         """Starts the handshake: a client's with the protocol header, a server's with connection.start."""
         self.version = version
         self.codec = Codec.of(version)
-        self._lane.speak(self.codec)
+        self._fast_receiver.speak(self.codec)
         self._handshake = handshake
         if self.role == "client":
             self.answers.append(frames.PROTOCOL_HEADERS[version])
@@ -140,12 +140,12 @@ class Link:
             return
         events: list[tuple[int, Event]] = []
         buffer, at, need = b"", 0, 0
-        take, reader = self._lane.take, self._reader
+        read, reader = self._fast_receiver.read, self._reader
         try:
             buffer = self._reader.feed(data) if self._greeting is None else self._greet(data)
             end = len(buffer)
             while at < end and self.state != "closed":
-                taken = take(buffer, at, end) if not (self._deaf or reader.left) else None
+                taken = read(buffer, at, end) if not (self._deaf or reader.left) else None
                 if isinstance(taken, int):
                     need = taken
                     break
@@ -261,7 +261,7 @@ class Link:
             # Some clients take frame_max for the payload's size. RabbitMQ lets them, and so does a server here.
             leniency = frames.OVERHEAD if self.role == "server" and agreed.frame_max else 0
             self._reader.limit = agreed.frame_max + leniency
-            self._lane.set_limit(self._reader.limit)
+            self._fast_receiver.set_limit(self._reader.limit)
             events.append((0, agreed))
 
     def _say(self, methods: tuple[Method, ...]) -> None:
@@ -406,14 +406,14 @@ class Link:
         head = self.send(number, name, arguments) + frames.frame(frames.HEADER, number, header)
         return [head, *frames.body(number, body, self.frame_max)]
 
-    def lane(self, number: int) -> SendLane:
+    def fast_sender(self, number: int) -> FastSender:
         """The lane of a channel that has been opened: `send_content` of its publishes without flags and `send` of its
         acks, made to be fast."""
-        return SendLane(number, self._channels[number], self)
+        return FastSender(number, self._channels[number], self)
 
-    def consumer_lane(self, number: int, consumer_tag: str) -> DeliverLane:
+    def fast_deliverer(self, number: int, consumer_tag: str) -> FastDeliverer:
         """The lane of a consumer's deliveries: `send_content` of them, made to be fast."""
-        return DeliverLane(number, self._channels[number], self, consumer_tag)
+        return FastDeliverer(number, self._channels[number], self, consumer_tag)
 
     def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
         """Raises what `send_content` would raise for these."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from cpspika import BasicProperties, Message
 from cpspika.adapters import MemoryReactor
-from cpspika.broker.queues import Entry, Load, Queue
+from cpspika.broker.queues import Entry, MemoryGauge, Queue
 from cpspika.broker.virtual_host import VirtualHost
 from cpspika.wire.message import Envelope
 
@@ -26,7 +26,7 @@ def message(exchange: str, key: str, body: str | bytes = b"", **properties: Any)
     return Message(Envelope("basic.publish", exchange=exchange, routing_key=key, encoded=encoded), 0, octets)
 
 
-class Taker:
+class QueueConsumer:
     """A consumer with a prefetch (0: none). `held`: what it has and hasn't settled; `got`: all the bodies it was ever
     given."""
 
@@ -48,7 +48,7 @@ class Taker:
         self.asked += 1
         return not self.prefetch or len(self.held) < self.prefetch
 
-    def take(self, entry: Entry) -> None:
+    def deliver(self, entry: Entry) -> None:
         self.got.append(entry.message.body.decode())
         if not self.no_ack:
             self.held.append(entry)
@@ -77,12 +77,12 @@ class Taker:
         self.queue.requeue(held)
 
 
-class House:
+class BrokerServices:
     """A virtual host, its clock and its load."""
 
     def __init__(self) -> None:
         self.clock = MemoryReactor()
-        self.load = Load()
+        self.load = MemoryGauge()
         self.vhost = VirtualHost("/", self.clock, self.load)
         self.owner = object()
 

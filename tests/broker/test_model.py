@@ -6,14 +6,14 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from alone import House, Taker
+from alone import BrokerServices, QueueConsumer
 
 from cpspika import AccessRefused, CommandInvalid, ConnectionClosed, NotFound, PreconditionFailed
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
+def house() -> BrokerServices:
+    return BrokerServices()
 
 
 def to(queue: str, **more: Any) -> dict[str, Any]:
@@ -25,14 +25,14 @@ def to(queue: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("reason", ["rejected", "expired", "maxlen"])
-def test_what_dies_goes_to_the_dead_letter_exchange_with_its_history(house: House, reason: str) -> None:
+def test_what_dies_goes_to_the_dead_letter_exchange_with_its_history(house: BrokerServices, reason: str) -> None:
     house.queue("dead")
     limits: dict[str, Any] = {"expired": {"x-message-ttl": 50}, "maxlen": {"x-max-length": 0}}.get(reason, {})
     queue = house.queue("q", to("dead", **limits))
     house.bind("amq.topic", "q", "a.*")
     house.publish("amq.topic", "a.b", "x", content_type="text/plain", headers={"mine": 1}, message_id="7")
     if reason == "rejected":
-        Taker(queue).reject()
+        QueueConsumer(queue).reject()
     house.turn(1)
     (dead,) = house.vhost.queues["dead"].messages
     assert (dead.body, dead.exchange, dead.routing_key) == (b"x", "", "dead")
@@ -55,21 +55,21 @@ def test_what_dies_goes_to_the_dead_letter_exchange_with_its_history(house: Hous
     }
 
 
-def test_without_a_dead_letter_exchange_it_is_dropped(house: House) -> None:
-    Taker(house.queue("q")).leave()
+def test_without_a_dead_letter_exchange_it_is_dropped(house: BrokerServices) -> None:
+    QueueConsumer(house.queue("q")).leave()
     house.publish("", "q", "x", expiration="1")
     house.turn(1)
     assert house.load.bytes == 0
 
 
-def test_a_dead_letter_exchange_that_is_not_there_drops(house: House) -> None:
+def test_a_dead_letter_exchange_that_is_not_there_drops(house: BrokerServices) -> None:
     house.queue("q", {"x-dead-letter-exchange": "missing", "x-message-ttl": 1})
     house.publish("", "q", "x")
     house.turn(1)
     assert house.load.bytes == 0
 
 
-def test_without_a_dead_letter_routing_key_it_keeps_its_own(house: House) -> None:
+def test_without_a_dead_letter_routing_key_it_keeps_its_own(house: BrokerServices) -> None:
     house.queue("q", {"x-dead-letter-exchange": "amq.direct", "x-message-ttl": 1}), house.queue("dead")
     house.bind("amq.direct", "dead", "q")
     house.publish("", "q", "x")
@@ -78,7 +78,7 @@ def test_without_a_dead_letter_routing_key_it_keeps_its_own(house: House) -> Non
     assert (dead.exchange, dead.routing_key) == ("amq.direct", "q")
 
 
-def test_the_expiration_is_taken_off_and_told(house: House) -> None:
+def test_the_expiration_is_taken_off_and_told(house: BrokerServices) -> None:
     """Else it would die again where it lies."""
     house.queue("dead"), house.queue("q", to("dead"))
     house.publish("", "q", "x", expiration="20")
@@ -88,11 +88,11 @@ def test_the_expiration_is_taken_off_and_told(house: House) -> None:
     assert dead.properties.headers["x-death"][0]["original-expiration"] == "20"
 
 
-def test_deaths_are_told_newest_first_and_counted_by_queue_and_reason(house: House) -> None:
+def test_deaths_are_told_newest_first_and_counted_by_queue_and_reason(house: BrokerServices) -> None:
     house.queue("end")
     house.queue("slow", to("q", **{"x-message-ttl": 50}))
     queue = house.queue("q", to("slow"))
-    taker = Taker(queue, prefetch=1)
+    taker = QueueConsumer(queue, prefetch=1)
     house.publish("", "q", "x")
     for _ in range(3):
         taker.reject()  # to "slow", where it expires, and comes back
@@ -105,7 +105,7 @@ def test_deaths_are_told_newest_first_and_counted_by_queue_and_reason(house: Hou
     ]
 
 
-def test_a_message_is_not_led_in_a_circle_that_nobody_broke(house: House) -> None:
+def test_a_message_is_not_led_in_a_circle_that_nobody_broke(house: BrokerServices) -> None:
     """One that only ever expired doesn't come back to a queue that it died in (RabbitMQ)."""
     house.queue("a", to("b", **{"x-message-ttl": 10}))
     house.queue("b", to("a", **{"x-message-ttl": 10}))
@@ -116,7 +116,7 @@ def test_a_message_is_not_led_in_a_circle_that_nobody_broke(house: House) -> Non
     assert (house.bodies("a"), house.bodies("b"), house.load.bytes) == ([], [], 0)
 
 
-def test_a_queue_that_is_its_own_dead_letter_queue(house: House) -> None:
+def test_a_queue_that_is_its_own_dead_letter_queue(house: BrokerServices) -> None:
     house.queue("q", to("q", **{"x-max-length": 1}))
     for body in "abc":
         house.publish("", "q", body)
@@ -124,9 +124,9 @@ def test_a_queue_that_is_its_own_dead_letter_queue(house: House) -> None:
     assert "x-death" not in (house.vhost.queues["q"].messages[0].properties.headers or {})
 
 
-def test_a_rejected_one_comes_round_as_often_as_it_is_rejected(house: House) -> None:
+def test_a_rejected_one_comes_round_as_often_as_it_is_rejected(house: BrokerServices) -> None:
     queue = house.queue("q", to("q"))
-    taker = Taker(queue, prefetch=1)
+    taker = QueueConsumer(queue, prefetch=1)
     house.publish("", "q", "x")
     for _ in range(5):
         taker.reject()
@@ -134,7 +134,7 @@ def test_a_rejected_one_comes_round_as_often_as_it_is_rejected(house: House) -> 
     assert taker.held[0].message.properties.headers["x-death"][0]["count"] == 5
 
 
-def test_dead_letters_keep_their_order(house: House) -> None:
+def test_dead_letters_keep_their_order(house: BrokerServices) -> None:
     house.queue("dead"), house.queue("q", to("dead", **{"x-message-ttl": 10}))
     for body in "abcde":
         house.publish("", "q", body)
@@ -142,7 +142,7 @@ def test_dead_letters_keep_their_order(house: House) -> None:
     assert house.bodies("dead") == list("abcde")
 
 
-def test_dead_letters_go_through_bindings_to_several_queues(house: House) -> None:
+def test_dead_letters_go_through_bindings_to_several_queues(house: BrokerServices) -> None:
     house.exchange("dlx")
     for name in ("one", "two"):
         house.queue(name), house.bind("dlx", name)
@@ -151,7 +151,7 @@ def test_dead_letters_go_through_bindings_to_several_queues(house: House) -> Non
     assert (house.bodies("one"), house.bodies("two")) == (["x"], ["x"])
 
 
-def test_copies_by_cc_are_told_and_not_made_again(house: House) -> None:
+def test_copies_by_cc_are_told_and_not_made_again(house: BrokerServices) -> None:
     for name in ("dead", "copy"):
         house.queue(name)
     house.queue("q", to("dead", **{"x-message-ttl": 10}))
@@ -166,7 +166,7 @@ def test_copies_by_cc_are_told_and_not_made_again(house: House) -> None:
 @pytest.mark.parametrize(
     "history", [5, "text", {"a": 1}, [5], [None], [{}], [{"queue": "q", "reason": "expired", "count": "many"}], [[]]]
 )
-def test_a_history_of_the_publishers_own_making_does_no_harm(house: House, history: Any) -> None:
+def test_a_history_of_the_publishers_own_making_does_no_harm(house: BrokerServices, history: Any) -> None:
     """What RabbitMQ makes of each isn't told here; it must only not fail, since it may fail in a timer."""
     house.queue("dead"), house.queue("q", to("dead", **{"x-message-ttl": 10}))
     house.publish("", "q", "x", headers={"x-death": history})
@@ -176,7 +176,7 @@ def test_a_history_of_the_publishers_own_making_does_no_harm(house: House, histo
     assert house.bodies("q") == []
 
 
-def test_a_chain_of_dead_letter_queues_longer_than_the_stack(house: House) -> None:
+def test_a_chain_of_dead_letter_queues_longer_than_the_stack(house: BrokerServices) -> None:
     for number in range(500):
         house.queue(f"q{number}", to(f"q{number + 1}", **{"x-max-length": 0}))
     house.queue("q500")
@@ -188,7 +188,7 @@ def test_a_chain_of_dead_letter_queues_longer_than_the_stack(house: House) -> No
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_exchanges_that_may_not_be_touched(house: House) -> None:
+def test_exchanges_that_may_not_be_touched(house: BrokerServices) -> None:
     vhost = house.vhost
     default = r"ACCESS_REFUSED - operation not permitted on the default exchange"
     with pytest.raises(AccessRefused, match=default):
@@ -208,7 +208,7 @@ def test_exchanges_that_may_not_be_touched(house: House) -> None:
         house.queue("amq.foo")
 
 
-def test_what_is_not_there(house: House) -> None:
+def test_what_is_not_there(house: BrokerServices) -> None:
     with pytest.raises(NotFound, match=r"NOT_FOUND - no queue 'missing' in vhost '/'"):
         house.bind("amq.direct", "missing")
     house.queue("q")
@@ -218,14 +218,14 @@ def test_what_is_not_there(house: House) -> None:
         house.join("amq.direct", "missing")
 
 
-def test_to_unbind_what_is_not_there_is_no_error(house: House) -> None:
+def test_to_unbind_what_is_not_there_is_no_error(house: BrokerServices) -> None:
     house.queue("q")
     house.unbind("missing", "q")
     house.unbind("amq.direct", "missing")
     house.part("missing", "missing too")
 
 
-def test_an_unknown_type_of_exchange_ends_the_connection(house: House) -> None:
+def test_an_unknown_type_of_exchange_ends_the_connection(house: BrokerServices) -> None:
     with pytest.raises(CommandInvalid, match="COMMAND_INVALID - unknown exchange type 'bogus'") as caught:
         house.exchange("e", "bogus")
     assert isinstance(caught.value, ConnectionClosed)
@@ -239,7 +239,7 @@ def test_an_unknown_type_of_exchange_ends_the_connection(house: House) -> None:
         ({"internal": True}, "arg 'internal' for exchange 'e' in vhost '/': received 'true' but current is 'false'"),
     ],
 )
-def test_an_exchange_that_differs_is_refused(house: House, change: dict[str, Any], why: str) -> None:
+def test_an_exchange_that_differs_is_refused(house: BrokerServices, change: dict[str, Any], why: str) -> None:
     house.exchange("e")
     house.exchange("e")
     declared = {"type": "fanout", "durable": False, "auto_delete": False, "internal": False, **change}
@@ -248,14 +248,14 @@ def test_an_exchange_that_differs_is_refused(house: House, change: dict[str, Any
     assert caught.value.text == f"PRECONDITION_FAILED - inequivalent {why}"
 
 
-def test_passive_looks_at_the_name_alone(house: House) -> None:
+def test_passive_looks_at_the_name_alone(house: BrokerServices) -> None:
     house.exchange("e")
     house.vhost.declare_exchange("e", "direct", True, True, True, True, {"x": 1})
     with pytest.raises(NotFound):
         house.vhost.declare_exchange("missing", "direct", True, False, False, False, {})
 
 
-def test_the_predeclared_exchanges_are_there(house: House) -> None:
+def test_the_predeclared_exchanges_are_there(house: BrokerServices) -> None:
     kinds = {name: exchange.type for name, exchange in house.vhost.exchanges.items()}
     assert kinds == {
         "": "direct",
@@ -268,7 +268,7 @@ def test_the_predeclared_exchanges_are_there(house: House) -> None:
     }
 
 
-def test_it_tells_what_it_is(house: House) -> None:
+def test_it_tells_what_it_is(house: BrokerServices) -> None:
     house.queue("q"), house.bind("amq.topic", "q", "a.*", {"n": 1})
     assert repr(house.vhost) == "<VirtualHost '/': 7 exchanges, 1 queues>"
     assert repr(house.vhost.exchanges["amq.topic"]) == "<Exchange 'amq.topic', topic, 1 bindings>"

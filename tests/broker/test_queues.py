@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from alone import House, Taker
+from alone import BrokerServices, QueueConsumer
 
 from cpspika import PreconditionFailed, ResourceLocked
 from cpspika.broker.queues import Queue
 
 
 @pytest.fixture
-def house() -> House:
-    return House()
+def house() -> BrokerServices:
+    return BrokerServices()
 
 
-def fill(house: House, name: str, bodies: str, **properties: Any) -> None:
+def fill(house: BrokerServices, name: str, bodies: str, **properties: Any) -> None:
     for body in bodies:
         house.publish("", name, body, **properties)
 
@@ -25,24 +25,24 @@ def fill(house: House, name: str, bodies: str, **properties: Any) -> None:
 # --- consumers --------------------------------------------------------------------------------------------------------
 
 
-def test_consumers_take_fair_turns(house: House) -> None:
+def test_consumers_take_fair_turns(house: BrokerServices) -> None:
     queue = house.queue("q")
-    takers = [Taker(queue) for _ in range(3)]
+    takers = [QueueConsumer(queue) for _ in range(3)]
     fill(house, "q", "abcdefg")
     assert [taker.got for taker in takers] == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
 
 
-def test_what_waited_goes_to_the_first_consumer_that_comes(house: House) -> None:
+def test_what_waited_goes_to_the_first_consumer_that_comes(house: BrokerServices) -> None:
     queue = house.queue("q")
     fill(house, "q", "abc")
     assert (len(queue), queue.unacknowledged) == (3, 0)
-    assert Taker(queue).got == ["a", "b", "c"]
+    assert QueueConsumer(queue).got == ["a", "b", "c"]
     assert (len(queue), queue.unacknowledged) == (0, 3)
 
 
-def test_prefetch_bounds_each_consumer(house: House) -> None:
+def test_prefetch_bounds_each_consumer(house: BrokerServices) -> None:
     queue = house.queue("q")
-    small, large = Taker(queue, prefetch=1), Taker(queue, prefetch=3)
+    small, large = QueueConsumer(queue, prefetch=1), QueueConsumer(queue, prefetch=3)
     fill(house, "q", "abcdef")
     assert (small.got, large.got) == (["a"], ["b", "c", "d"])
     small.ack()
@@ -51,11 +51,11 @@ def test_prefetch_bounds_each_consumer(house: House) -> None:
     assert large.got == ["b", "c", "d", "f"]
 
 
-def test_a_turn_does_not_ask_those_that_are_busy(house: House) -> None:
+def test_a_turn_does_not_ask_those_that_are_busy(house: BrokerServices) -> None:
     queue = house.queue("q")
-    busy = [Taker(queue, prefetch=1) for _ in range(50)]
+    busy = [QueueConsumer(queue, prefetch=1) for _ in range(50)]
     fill(house, "q", "x" * 50)
-    free = Taker(queue)
+    free = QueueConsumer(queue)
     fill(house, "q", "x")  # every busy one says that it wants no more, and is asked no further
     before = sum(taker.asked for taker in busy)
     fill(house, "q", "x" * 20)
@@ -63,9 +63,9 @@ def test_a_turn_does_not_ask_those_that_are_busy(house: House) -> None:
     assert len(free.got) == 21
 
 
-def test_those_of_higher_priority_are_served_while_they_want_more(house: House) -> None:
+def test_those_of_higher_priority_are_served_while_they_want_more(house: BrokerServices) -> None:
     queue = house.queue("q")
-    low, high = Taker(queue), Taker(queue, prefetch=2, priority=5)
+    low, high = QueueConsumer(queue), QueueConsumer(queue, prefetch=2, priority=5)
     fill(house, "q", "abcd")
     assert (high.got, low.got) == (["a", "b"], ["c", "d"])
     high.ack()
@@ -73,9 +73,9 @@ def test_those_of_higher_priority_are_served_while_they_want_more(house: House) 
     assert high.got == ["a", "b", "e"]
 
 
-def test_a_single_active_consumer_is_served_alone_until_it_leaves(house: House) -> None:
+def test_a_single_active_consumer_is_served_alone_until_it_leaves(house: BrokerServices) -> None:
     queue = house.queue("q", {"x-single-active-consumer": True})
-    first, second = Taker(queue, prefetch=1), Taker(queue)
+    first, second = QueueConsumer(queue, prefetch=1), QueueConsumer(queue)
     fill(house, "q", "abc")
     assert (first.got, second.got) == (["a"], [])
     first.ack()
@@ -87,24 +87,24 @@ def test_a_single_active_consumer_is_served_alone_until_it_leaves(house: House) 
     assert (first.got, second.got) == (["a", "b", "c"], ["d"])
 
 
-def test_nothing_is_kept_of_what_a_consumer_need_not_acknowledge(house: House) -> None:
+def test_nothing_is_kept_of_what_a_consumer_need_not_acknowledge(house: BrokerServices) -> None:
     queue = house.queue("q")
-    taker = Taker(queue, no_ack=True)
+    taker = QueueConsumer(queue, no_ack=True)
     fill(house, "q", "ab")
     assert taker.got == ["a", "b"]
     assert (queue.unacknowledged, house.load.bytes) == (0, 0)
 
 
-def test_an_auto_delete_queue_goes_with_its_last_consumer(house: House) -> None:
+def test_an_auto_delete_queue_goes_with_its_last_consumer(house: BrokerServices) -> None:
     queue = house.queue("q", auto_delete=True)
-    one, two = Taker(queue), Taker(queue)
+    one, two = QueueConsumer(queue), QueueConsumer(queue)
     one.leave()
     assert "q" in house.vhost.queues
     two.leave()
     assert "q" not in house.vhost.queues
 
 
-def test_an_auto_delete_queue_without_any_consumer_yet_stays(house: House) -> None:
+def test_an_auto_delete_queue_without_any_consumer_yet_stays(house: BrokerServices) -> None:
     house.queue("q", auto_delete=True)
     house.turn(10_000)
     assert "q" in house.vhost.queues
@@ -113,7 +113,7 @@ def test_an_auto_delete_queue_without_any_consumer_yet_stays(house: House) -> No
 # --- what comes back --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_requeued_goes_to_its_old_place_and_is_redelivered(house: House) -> None:
+def test_what_is_requeued_goes_to_its_old_place_and_is_redelivered(house: BrokerServices) -> None:
     queue = house.queue("q")
     fill(house, "q", "abcde")
     entries = [queue.get(no_ack=False) for _ in range(4)]
@@ -131,17 +131,17 @@ def test_what_is_requeued_goes_to_its_old_place_and_is_redelivered(house: House)
     ]
 
 
-def test_a_consumer_that_leaves_hands_on_what_it_held(house: House) -> None:
+def test_a_consumer_that_leaves_hands_on_what_it_held(house: BrokerServices) -> None:
     queue = house.queue("q")
-    one = Taker(queue)
+    one = QueueConsumer(queue)
     fill(house, "q", "abc")
-    two = Taker(queue)
+    two = QueueConsumer(queue)
     one.leave()
     assert two.got == ["a", "b", "c"]
     assert all(entry.redelivered for entry in two.held)
 
 
-def test_what_is_requeued_counts_against_the_length_again(house: House) -> None:
+def test_what_is_requeued_counts_against_the_length_again(house: BrokerServices) -> None:
     queue = house.queue("q", {"x-max-length": 2})
     fill(house, "q", "12")
     held = [queue.get(no_ack=False), queue.get(no_ack=False)]
@@ -150,7 +150,7 @@ def test_what_is_requeued_counts_against_the_length_again(house: House) -> None:
     assert house.bodies("q") == ["3", "4"]
 
 
-def test_requeueing_by_turns_does_not_look_at_the_whole_queue_each_time(house: House) -> None:
+def test_requeueing_by_turns_does_not_look_at_the_whole_queue_each_time(house: BrokerServices) -> None:
     """Two consumers held every other message; one of them gives its half back into what the other gave back."""
     queue = house.queue("q")
     for number in range(4000):
@@ -176,14 +176,14 @@ def test_requeueing_by_turns_does_not_look_at_the_whole_queue_each_time(house: H
 
 
 @pytest.mark.parametrize("overflow", [{}, {"x-overflow": "drop-head"}])
-def test_a_full_queue_drops_its_oldest(house: House, overflow: dict[str, Any]) -> None:
+def test_a_full_queue_drops_its_oldest(house: BrokerServices, overflow: dict[str, Any]) -> None:
     house.queue("q", {"x-max-length": 2, **overflow})
     fill(house, "q", "abc")
     assert house.bodies("q") == ["b", "c"]
 
 
 @pytest.mark.parametrize("overflow", ["reject-publish", "reject-publish-dlx"])
-def test_a_full_queue_refuses_the_newest(house: House, overflow: str) -> None:
+def test_a_full_queue_refuses_the_newest(house: BrokerServices, overflow: str) -> None:
     house.queue("dead")
     dead_letter = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
     house.queue("q", {"x-max-length": 2, "x-overflow": overflow, **dead_letter})
@@ -192,14 +192,14 @@ def test_a_full_queue_refuses_the_newest(house: House, overflow: str) -> None:
     assert house.bodies("dead") == (["c"] if overflow == "reject-publish-dlx" else [])
 
 
-def test_one_full_queue_of_two_refuses_for_both(house: House) -> None:
+def test_one_full_queue_of_two_refuses_for_both(house: BrokerServices) -> None:
     house.queue("small", {"x-max-length": 0, "x-overflow": "reject-publish"}), house.queue("large")
     house.bind("amq.fanout", "small"), house.bind("amq.fanout", "large")
     assert house.publish("amq.fanout", "", "a") == (True, False)
     assert house.bodies("large") == ["a"]
 
 
-def test_length_in_bytes_counts_the_bodies(house: House) -> None:
+def test_length_in_bytes_counts_the_bodies(house: BrokerServices) -> None:
     house.queue("q", {"x-max-length-bytes": 10})
     for body in ("aaaa", "bbbb", "cc"):
         house.publish("", "q", body, headers={"not": "counted" * 10})
@@ -210,7 +210,7 @@ def test_length_in_bytes_counts_the_bodies(house: House) -> None:
     assert house.bodies("q") == []
 
 
-def test_only_what_is_ready_counts_against_the_length(house: House) -> None:
+def test_only_what_is_ready_counts_against_the_length(house: BrokerServices) -> None:
     queue = house.queue("q", {"x-max-length": 1})
     fill(house, "q", "a")
     assert queue.get(no_ack=False) is not None
@@ -218,9 +218,9 @@ def test_only_what_is_ready_counts_against_the_length(house: House) -> None:
     assert house.bodies("q") == ["b"]
 
 
-def test_a_queue_of_length_0_serves_who_waits(house: House) -> None:
+def test_a_queue_of_length_0_serves_who_waits(house: BrokerServices) -> None:
     queue = house.queue("q", {"x-max-length": 0})
-    taker = Taker(queue, prefetch=1)
+    taker = QueueConsumer(queue, prefetch=1)
     fill(house, "q", "ab")
     assert (taker.got, house.bodies("q")) == (["a"], [])
 
@@ -228,20 +228,20 @@ def test_a_queue_of_length_0_serves_who_waits(house: House) -> None:
 # --- priorities -------------------------------------------------------------------------------------------------------
 
 
-def test_priorities_are_served_highest_first_and_in_order_within(house: House) -> None:
+def test_priorities_are_served_highest_first_and_in_order_within(house: BrokerServices) -> None:
     house.queue("q", {"x-max-priority": 5})
     for body, priority in [("a", None), ("b", 1), ("c", 5), ("d", 1), ("e", 200), ("f", 0)]:
         house.publish("", "q", body, priority=priority)
     assert house.bodies("q") == ["c", "e", "b", "d", "a", "f"]
 
 
-def test_without_x_max_priority_they_mean_nothing(house: House) -> None:
+def test_without_x_max_priority_they_mean_nothing(house: BrokerServices) -> None:
     house.queue("q")
     house.publish("", "q", "a"), house.publish("", "q", "b", priority=9)
     assert house.bodies("q") == ["a", "b"]
 
 
-def test_a_priority_survives_a_requeue(house: House) -> None:
+def test_a_priority_survives_a_requeue(house: BrokerServices) -> None:
     queue = house.queue("q", {"x-max-priority": 2})
     for body, priority in [("a", 0), ("b", 2), ("c", 2)]:
         house.publish("", "q", body, priority=priority)
@@ -256,7 +256,7 @@ def test_a_priority_survives_a_requeue(house: House) -> None:
     ("of_queue", "of_message", "lives"),
     [(None, None, 1e9), (100, None, 0.1), (None, "200", 0.2), (100, "200", 0.1), (300, "200", 0.2)],
 )
-def test_the_shorter_time_to_live_holds(house: House, of_queue: Any, of_message: Any, lives: float) -> None:
+def test_the_shorter_time_to_live_holds(house: BrokerServices, of_queue: Any, of_message: Any, lives: float) -> None:
     queue = house.queue("q", {"x-message-ttl": of_queue} if of_queue else {})
     house.publish("", "q", "x", expiration=of_message)
     house.turn(lives * 0.99)
@@ -268,17 +268,17 @@ def test_the_shorter_time_to_live_holds(house: House, of_queue: Any, of_message:
 
 
 @pytest.mark.parametrize("where", ["queue", "message"])
-def test_a_time_to_live_of_0_is_now_or_never(house: House, where: str) -> None:
+def test_a_time_to_live_of_0_is_now_or_never(house: BrokerServices, where: str) -> None:
     queue = house.queue("q", {"x-message-ttl": 0} if where == "queue" else {})
     expiration = None if where == "queue" else "0"
-    taker = Taker(queue, prefetch=1)
+    taker = QueueConsumer(queue, prefetch=1)
     house.publish("", "q", "served", expiration=expiration)
     house.publish("", "q", "nobody's", expiration=expiration)
     assert taker.got == ["served"]
     assert house.bodies("q") == []
 
 
-def test_time_goes_on_for_what_is_out_and_comes_back(house: House) -> None:
+def test_time_goes_on_for_what_is_out_and_comes_back(house: BrokerServices) -> None:
     queue = house.queue("q", {"x-message-ttl": 100})
     fill(house, "q", "x")
     entry = queue.get(no_ack=False)
@@ -289,7 +289,7 @@ def test_time_goes_on_for_what_is_out_and_comes_back(house: House) -> None:
     assert house.load.bytes == 0
 
 
-def test_one_that_expires_behind_another_goes_when_its_turn_comes(house: House) -> None:
+def test_one_that_expires_behind_another_goes_when_its_turn_comes(house: BrokerServices) -> None:
     """RabbitMQ looks at the head alone; but nothing that has expired is ever delivered."""
     queue = house.queue("q")
     house.publish("", "q", "long"), house.publish("", "q", "short", expiration="10")
@@ -300,21 +300,21 @@ def test_one_that_expires_behind_another_goes_when_its_turn_comes(house: House) 
 
 
 @pytest.mark.parametrize("text", ["abc", "", "1.5", "-1", "5x", " 5", "٣"])
-def test_an_expiration_that_is_no_number_is_refused(house: House, text: str) -> None:
+def test_an_expiration_that_is_no_number_is_refused(house: BrokerServices, text: str) -> None:
     house.queue("q")
     with pytest.raises(PreconditionFailed) as caught:
         house.publish("", "q", expiration=text)
     assert f"PRECONDITION_FAILED - invalid expiration '{text}': " in caught.value.text
 
 
-def test_expirations_of_many_years_do_no_harm(house: House) -> None:
+def test_expirations_of_many_years_do_no_harm(house: BrokerServices) -> None:
     house.queue("q")
     house.publish("", "q", "x", expiration="9" * 200)
     house.turn(1e6)
     assert house.bodies("q") == ["x"]
 
 
-def test_an_unused_queue_expires(house: House) -> None:
+def test_an_unused_queue_expires(house: BrokerServices) -> None:
     house.queue("q", {"x-expires": 1000})
     fill(house, "q", "abc")
     house.turn(0.9)
@@ -325,7 +325,7 @@ def test_an_unused_queue_expires(house: House) -> None:
 
 
 @pytest.mark.parametrize("use", ["get", "declare", "passive"])
-def test_use_begins_the_lease_anew(house: House, use: str) -> None:
+def test_use_begins_the_lease_anew(house: BrokerServices, use: str) -> None:
     queue = house.queue("q", {"x-expires": 1000})
     uses: dict[str, Callable[[], object]] = {
         "get": lambda: queue.get(no_ack=True),
@@ -340,8 +340,8 @@ def test_use_begins_the_lease_anew(house: House, use: str) -> None:
     assert "q" not in house.vhost.queues
 
 
-def test_a_consumer_keeps_a_queue_from_expiring(house: House) -> None:
-    taker = Taker(house.queue("q", {"x-expires": 1000}))
+def test_a_consumer_keeps_a_queue_from_expiring(house: BrokerServices) -> None:
+    taker = QueueConsumer(house.queue("q", {"x-expires": 1000}))
     house.turn(10)
     taker.leave()
     house.turn(0.9)
@@ -353,7 +353,7 @@ def test_a_consumer_keeps_a_queue_from_expiring(house: House) -> None:
 # --- purge, delete, and what everything weighs ------------------------------------------------------------------------
 
 
-def test_a_purge_takes_what_is_ready_alone(house: House) -> None:
+def test_a_purge_takes_what_is_ready_alone(house: BrokerServices) -> None:
     queue = house.queue("q")
     fill(house, "q", "abc")
     held = queue.get(no_ack=False)
@@ -364,9 +364,9 @@ def test_a_purge_takes_what_is_ready_alone(house: House) -> None:
     assert house.bodies("q") == ["a"]
 
 
-def test_what_is_out_may_be_settled_after_its_queue_is_gone(house: House) -> None:
+def test_what_is_out_may_be_settled_after_its_queue_is_gone(house: BrokerServices) -> None:
     queue = house.queue("q")
-    taker = Taker(queue, prefetch=3)
+    taker = QueueConsumer(queue, prefetch=3)
     fill(house, "q", "abcd")
     assert house.vhost.delete_queue(queue) == 1
     assert taker.was_cancelled
@@ -374,12 +374,12 @@ def test_what_is_out_may_be_settled_after_its_queue_is_gone(house: House) -> Non
     assert (queue.unacknowledged, house.load.bytes) == (0, 0)
 
 
-def test_delete_if_unused_and_if_empty(house: House) -> None:
+def test_delete_if_unused_and_if_empty(house: BrokerServices) -> None:
     queue = house.queue("q")
     fill(house, "q", "a")
     with pytest.raises(PreconditionFailed, match=r"queue 'q' in vhost '/' not empty"):
         house.vhost.delete_queue(queue, if_empty=True)
-    Taker(queue)
+    QueueConsumer(queue)
     with pytest.raises(PreconditionFailed, match=r"queue 'q' in vhost '/' in use"):
         house.vhost.delete_queue(queue, if_unused=True)
     assert house.vhost.delete_queue(queue, if_empty=True) == 0
@@ -398,12 +398,12 @@ def test_delete_if_unused_and_if_empty(house: House) -> None:
         {"x-max-length": 1, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"},
     ],
 )
-def test_after_everything_the_load_is_nothing(house: House, arguments: dict[str, Any]) -> None:
+def test_after_everything_the_load_is_nothing(house: BrokerServices, arguments: dict[str, Any]) -> None:
     queue, dead = house.queue("q", arguments), house.queue("dead")
     for number in range(6):
         house.publish("", "q", str(number), priority=number, headers={"h": number})
     assert house.load.bytes > 0
-    taker = Taker(queue, prefetch=2)
+    taker = QueueConsumer(queue, prefetch=2)
     if taker.held:
         taker.ack()
     if taker.held:
@@ -420,9 +420,9 @@ def test_after_everything_the_load_is_nothing(house: House, arguments: dict[str,
     assert house.load.bytes == 0
 
 
-def test_a_queue_tells_what_it_is(house: House) -> None:
+def test_a_queue_tells_what_it_is(house: BrokerServices) -> None:
     queue = house.queue("q")
-    Taker(queue, prefetch=1)
+    QueueConsumer(queue, prefetch=1)
     fill(house, "q", "ab")
     assert repr(queue) == "<Queue 'q': 1 ready, 1 unacknowledged, 1 consumers>"
     assert bool(house.queue("empty")), "an empty queue is still a queue"
@@ -448,7 +448,7 @@ def test_a_queue_tells_what_it_is(house: House) -> None:
         ({"x-queue-type": "bogus"}, "\"unsupported queue type 'bogus'\""),
     ],
 )
-def test_a_bad_argument_is_refused(house: House, arguments: dict[str, Any], why: str) -> None:
+def test_a_bad_argument_is_refused(house: BrokerServices, arguments: dict[str, Any], why: str) -> None:
     """Texts as of RabbitMQ 3.10."""
     (name,) = arguments
     with pytest.raises(PreconditionFailed) as caught:
@@ -458,12 +458,12 @@ def test_a_bad_argument_is_refused(house: House, arguments: dict[str, Any], why:
 
 
 @pytest.mark.parametrize("kind", ["quorum", "stream"])
-def test_what_would_promise_copies_is_refused(house: House, kind: str) -> None:
+def test_what_would_promise_copies_is_refused(house: BrokerServices, kind: str) -> None:
     with pytest.raises(PreconditionFailed, match="x-queue-type"):
         house.queue("q", {"x-queue-type": kind})
 
 
-def test_arguments_that_nobody_knows_are_ignored(house: House) -> None:
+def test_arguments_that_nobody_knows_are_ignored(house: BrokerServices) -> None:
     house.queue("q", {"x-unknown": 1, "mine": [1]})
     house.queue("q", {})
 
@@ -477,7 +477,7 @@ def test_arguments_that_nobody_knows_are_ignored(house: House) -> None:
     ],
 )
 def test_a_declaration_that_differs_is_refused(
-    house: House, first: dict[str, Any], then: dict[str, Any], why: str
+    house: BrokerServices, first: dict[str, Any], then: dict[str, Any], why: str
 ) -> None:
     house.queue("q", first)
     (name,) = {**first, **then}
@@ -486,7 +486,7 @@ def test_a_declaration_that_differs_is_refused(
     assert caught.value.text == f"PRECONDITION_FAILED - inequivalent arg '{name}' for queue 'q' in vhost '/': {why}"
 
 
-def test_an_exclusive_queue_is_its_owners(house: House) -> None:
+def test_an_exclusive_queue_is_its_owners(house: BrokerServices) -> None:
     house.queue("q", exclusive=True)
     assert isinstance(house.queue("q", exclusive=True), Queue)
     with pytest.raises(ResourceLocked, match="cannot obtain exclusive access to locked queue 'q' in vhost '/'"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from alone import House
+from alone import BrokerServices
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,21 +120,21 @@ def test_many_hashes_do_not_explode() -> None:
     ],
 )
 def test_headers_match(wanted: dict[str, Any], headers: dict[str, Any], matches: bool) -> None:
-    house = House()
+    house = BrokerServices()
     house.queue("q")
     house.bind("amq.headers", "q", "", wanted)
     assert house.reached("amq.headers", "", headers=headers) == (["q"] if matches else [])
 
 
 def test_an_unknown_x_match_is_refused() -> None:
-    house = House()
+    house = BrokerServices()
     house.queue("q")
     with pytest.raises(PreconditionFailed):
         house.bind("amq.headers", "q", "", {"x-match": "some", "a": 1})
 
 
 def test_a_message_without_headers_matches_only_what_asks_for_none() -> None:
-    house = House()
+    house = BrokerServices()
     house.queue("none"), house.queue("one")
     house.bind("amq.headers", "none")
     house.bind("amq.headers", "one", "", {"a": 1})
@@ -142,7 +142,7 @@ def test_a_message_without_headers_matches_only_what_asks_for_none() -> None:
 
 
 def test_bindings_that_differ_in_arguments_are_unbound_by_their_own() -> None:
-    house = House()
+    house = BrokerServices()
     house.queue("q")
     house.bind("amq.headers", "q", "", {"a": 1})
     house.bind("amq.headers", "q", "", {"a": 2})
@@ -155,7 +155,7 @@ def test_bindings_that_differ_in_arguments_are_unbound_by_their_own() -> None:
 
 
 def test_direct_goes_by_the_key_and_fanout_everywhere() -> None:
-    house = House()
+    house = BrokerServices()
     house.queue("one"), house.queue("two")
     house.bind("amq.direct", "one", "k")
     house.bind("amq.direct", "two", "other")
@@ -167,7 +167,7 @@ def test_direct_goes_by_the_key_and_fanout_everywhere() -> None:
 
 
 def test_two_bindings_to_one_queue_deliver_once() -> None:
-    house = House()
+    house = BrokerServices()
     house.queue("q")
     house.bind("amq.topic", "q", "a.*")
     house.bind("amq.topic", "q", "a.#")
@@ -176,7 +176,7 @@ def test_two_bindings_to_one_queue_deliver_once() -> None:
 
 
 def test_the_same_binding_twice_is_one() -> None:
-    house = House()
+    house = BrokerServices()
     house.queue("q")
     for _ in range(2):
         house.bind("amq.direct", "q", "k")
@@ -186,7 +186,7 @@ def test_the_same_binding_twice_is_one() -> None:
 
 
 def test_the_default_exchange_leads_to_each_queue_by_name() -> None:
-    house = House()
+    house = BrokerServices()
     house.queue("q")
     assert house.reached("", "q") == ["q"]
     assert house.publish("", "nowhere") == (False, True)
@@ -195,7 +195,7 @@ def test_the_default_exchange_leads_to_each_queue_by_name() -> None:
 @pytest.mark.parametrize("exchange", ["", "amq.direct"])
 def test_other_queues_cost_a_route_nothing(exchange: str) -> None:
     def lookups(others: int) -> int:
-        house = House()
+        house = BrokerServices()
         counted = CountingDict(house.vhost.queues)
         house.vhost.queues = counted
         for number in range(others):
@@ -231,7 +231,7 @@ class CountingDict(dict[str, Any]):
 
 
 def test_exchanges_bound_to_exchanges_are_followed() -> None:
-    house = House()
+    house = BrokerServices()
     house.exchange("in", "direct"), house.exchange("middle", "topic"), house.queue("q")
     house.join("in", "middle", "a.b")
     house.bind("middle", "q", "a.*")
@@ -241,7 +241,7 @@ def test_exchanges_bound_to_exchanges_are_followed() -> None:
 
 
 def test_a_circle_of_exchanges_ends() -> None:
-    house = House()
+    house = BrokerServices()
     for name in ("a", "b", "c"):
         house.exchange(name)
         house.queue(f"of {name}")
@@ -252,7 +252,7 @@ def test_a_circle_of_exchanges_ends() -> None:
 
 
 def test_a_long_chain_of_exchanges_is_followed() -> None:
-    house = House()
+    house = BrokerServices()
     for number in range(2000):
         house.exchange(f"e{number}")
         if number:
@@ -263,7 +263,7 @@ def test_a_long_chain_of_exchanges_is_followed() -> None:
 
 
 def test_the_alternate_exchange_gets_what_goes_nowhere_else() -> None:
-    house = House()
+    house = BrokerServices()
     house.exchange("main", "direct", {"alternate-exchange": "spare"})
     house.exchange("spare")
     house.queue("q"), house.queue("rest")
@@ -274,7 +274,7 @@ def test_the_alternate_exchange_gets_what_goes_nowhere_else() -> None:
 
 
 def test_alternates_of_alternates_and_alternates_in_a_circle() -> None:
-    house = House()
+    house = BrokerServices()
     house.exchange("one", "direct", {"alternate-exchange": "two"})
     house.exchange("two", "direct", {"alternate-exchange": "one"})
     assert house.reached("one", "k") == []
@@ -284,13 +284,13 @@ def test_alternates_of_alternates_and_alternates_in_a_circle() -> None:
 
 
 def test_an_alternate_that_is_not_there_is_as_none() -> None:
-    house = House()
+    house = BrokerServices()
     house.exchange("main", "direct", {"alternate-exchange": "missing"})
     assert house.publish("main", "k") == (False, True)
 
 
 def test_cc_and_bcc_are_further_keys_and_bcc_is_taken_out() -> None:
-    house = House()
+    house = BrokerServices()
     for name in ("q", "copy", "blind"):
         house.queue(name)
     house.publish("", "q", "x", headers={"CC": ["copy", "nowhere"], "BCC": ["blind"], "mine": 1})
@@ -300,7 +300,7 @@ def test_cc_and_bcc_are_further_keys_and_bcc_is_taken_out() -> None:
 
 
 def test_a_cc_that_is_no_list_is_refused() -> None:
-    house = House()
+    house = BrokerServices()
     house.queue("q")
     with pytest.raises(PreconditionFailed) as caught:
         house.publish("", "q", headers={"CC": "copy"})
@@ -311,7 +311,7 @@ def test_a_cc_that_is_no_list_is_refused() -> None:
 
 
 def test_an_auto_delete_exchange_goes_with_its_last_binding() -> None:
-    house = House()
+    house = BrokerServices()
     house.exchange("e", "direct", auto_delete=True)
     house.queue("q")
     house.bind("e", "q", "1"), house.bind("e", "q", "2")
@@ -322,7 +322,7 @@ def test_an_auto_delete_exchange_goes_with_its_last_binding() -> None:
 
 
 def test_an_auto_delete_exchange_that_was_never_bound_stays() -> None:
-    house = House()
+    house = BrokerServices()
     house.exchange("e", auto_delete=True)
     house.queue("q")
     house.unbind("e", "q")
@@ -330,7 +330,7 @@ def test_an_auto_delete_exchange_that_was_never_bound_stays() -> None:
 
 
 def test_a_deleted_queue_takes_its_bindings_along() -> None:
-    house = House()
+    house = BrokerServices()
     house.exchange("e", auto_delete=True)
     queue = house.queue("q")
     house.bind("amq.direct", "q", "k"), house.bind("e", "q")
@@ -340,7 +340,7 @@ def test_a_deleted_queue_takes_its_bindings_along() -> None:
 
 
 def test_auto_delete_exchanges_in_a_chain_go_one_after_the_other() -> None:
-    house = House()
+    house = BrokerServices()
     chain = 1000  # deeper than Python's stack: it must not be walked by recursion
     for number in range(chain):
         house.exchange(f"e{number}", auto_delete=True)
@@ -353,7 +353,7 @@ def test_auto_delete_exchanges_in_a_chain_go_one_after_the_other() -> None:
 
 
 def test_a_deleted_exchange_takes_its_bindings_along() -> None:
-    house = House()
+    house = BrokerServices()
     house.exchange("in"), house.exchange("out"), house.queue("q")
     house.join("in", "out"), house.bind("out", "q")
     house.vhost.delete_exchange("out", if_unused=False)
@@ -364,7 +364,7 @@ def test_a_deleted_exchange_takes_its_bindings_along() -> None:
 @pytest.mark.parametrize("name", ["in", "out"])
 def test_an_exchange_in_use_is_deleted_only_without_if_unused(name: str) -> None:
     """In use is one that something is bound to; to be bound to something is no use (RabbitMQ)."""
-    house = House()
+    house = BrokerServices()
     house.exchange("in"), house.exchange("out")
     house.join("in", "out")
     if name == "in":

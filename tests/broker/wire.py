@@ -23,7 +23,7 @@ from cpspika.adapters import MemoryReactor
 from cpspika.adapters.memory_reactor import MemoryTransport
 from cpspika.broker import Broker
 from cpspika.wire.codec import Codec, Method
-from cpspika.wire.fields import write_table
+from cpspika.wire.fields import encode_table
 from cpspika.wire.frames import METHOD, PROTOCOL_HEADERS, FrameReader
 
 DEADLINE = 10.0
@@ -51,7 +51,7 @@ def plain(user: str = "guest", password: str = "guest") -> bytes:
 
 
 def amqplain(user: str, password: str) -> bytes:
-    return write_table("", {"LOGIN": user, "PASSWORD": password})[4:]
+    return encode_table("", {"LOGIN": user, "PASSWORD": password})[4:]
 
 
 class Wire:

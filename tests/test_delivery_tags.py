@@ -34,7 +34,7 @@ class WindowMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def take_one(self, data: st.DataObject) -> None:
         tag = data.draw(st.sampled_from(sorted(self.open)))
-        assert self.window.take(tag) == [self.open.pop(tag)]
+        assert self.window.settle(tag) == [self.open.pop(tag)]
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
@@ -43,31 +43,31 @@ class WindowMachine(RuleBasedStateMachine):
         kept = data.draw(st.sampled_from(sorted(self.open)))
         for tag in sorted(self.open, reverse=True):
             if tag != kept:
-                assert self.window.take(tag) == [self.open.pop(tag)]
+                assert self.window.settle(tag) == [self.open.pop(tag)]
 
     @precondition(lambda self: self.last)
     @rule(data=st.data())
     def take_through(self, data: st.DataObject) -> None:
         tag = data.draw(st.integers(1, self.last))
         expected = [self.open.pop(known) for known in sorted(self.open) if known <= tag]
-        assert self.window.take(tag, multiple=True) == expected
+        assert self.window.settle(tag, multiple=True) == expected
 
     @rule()
     def take_all(self) -> None:
-        assert self.window.take(0, multiple=True) == list(self.open.values())
+        assert self.window.settle(0, multiple=True) == list(self.open.values())
         self.open.clear()
 
     @rule(beyond=st.integers(1, 1000), multiple=st.booleans())
     def take_what_never_was(self, beyond: int, multiple: bool) -> None:
         with pytest.raises(KeyError):
-            self.window.take(self.last + beyond, multiple)
+            self.window.settle(self.last + beyond, multiple)
 
     @rule(data=st.data())
     def take_what_is_settled(self, data: st.DataObject) -> None:
         tag = data.draw(st.integers(0, self.last))
         if tag not in self.open:
             with pytest.raises(KeyError):
-                self.window.take(tag)
+                self.window.settle(tag)
 
     @invariant()
     def they_are_alike(self) -> None:
@@ -84,7 +84,7 @@ def test_tags_settle_in_any_order(order: list[int]) -> None:
     window: Window[int] = Window()
     for tag in range(1, 40):
         window.add(tag)
-    assert [item for tag in order for item in window.take(tag)] == order
+    assert [item for tag in order for item in window.settle(tag)] == order
     assert len(window) == 0
     assert window.next_tag == 40
 
@@ -94,7 +94,7 @@ def test_falsy_items_are_items() -> None:
     window.add(0)
     window.add("")
     assert list(window) == [(1, 0), (2, "")]
-    assert window.take(2, multiple=True) == [0, ""]
+    assert window.settle(2, multiple=True) == [0, ""]
 
 
 @pytest.mark.parametrize("multiple", [False, True])
@@ -103,7 +103,7 @@ def test_a_negative_tag_settles_nothing(multiple: bool) -> None:
     window.add("first")
     window.add("second")
     try:
-        assert window.take(-1, multiple) == []
+        assert window.settle(-1, multiple) == []
     except KeyError:
         pass
     assert list(window) == [(1, "first"), (2, "second")]
@@ -114,9 +114,9 @@ def test_a_late_multiple_takes_nothing_that_came_after_it() -> None:
     window: Window[int] = Window()
     for tag in range(1, 2001):
         window.add(tag)
-    window.take(1500, multiple=True)
+    window.settle(1500, multiple=True)
     for late in (1, 2, 1000, 1499, 1500):
-        assert window.take(late, multiple=True) == []
+        assert window.settle(late, multiple=True) == []
     assert len(window) == 500
 
 
@@ -129,7 +129,7 @@ def test_a_window_that_never_closes_wholly_stays_small(multiple: bool) -> None:
     try:
         for tag in range(2, 50_000):
             window.add(tag)
-            window.take(tag - 1, multiple)
+            window.settle(tag - 1, multiple)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -144,6 +144,6 @@ def test_settling_from_the_front_costs_no_more_with_many_behind() -> None:
         window.add(tag)
     lengths = set()
     for tag in range(1, 20_001):
-        window.take(tag)
+        window.settle(tag)
         lengths.add(len(window._items))
     assert len(lengths) < 20  # the front is dropped by halves, not at each step

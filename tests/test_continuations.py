@@ -441,7 +441,7 @@ def test_the_end_settles_all_kinds_in_the_order_of_asking_before_the_handlers(en
     assert not isinstance(fates["ack 1"], cpspika.DeliveryUnknown)
     for name in asked:
         assert fates[name].method in ("queue.declare", "queue.purge", "basic.ack", "basic.publish")
-        assert "test_law.py" in fates[name].asked_at
+        assert "test_continuations.py" in fates[name].asked_at
     if end != "hung up":
         word = {"fault": "frame", "cut": "the network failed"}.get(end, "told so")
         assert word in said(fates["declare a"]), said(fates["declare a"])
@@ -965,7 +965,7 @@ def test_an_error_tells_the_code_the_text_the_method_and_where_it_was_asked_for(
     me = test_an_error_tells_the_code_the_text_the_method_and_where_it_was_asked_for
     line = line_after(me, "# asked here")
     assert error.asked_at == f"{__file__}:{line} in {me.__name__}"
-    for part in ("406", "inequivalent", "queue.declare", f"test_law.py:{line}"):
+    for part in ("406", "inequivalent", "queue.declare", f"test_continuations.py:{line}"):
         assert part in str(error)
 
 
@@ -994,7 +994,7 @@ def test_asked_at_of_a_mistake_that_raises_at_the_call_is_in_the_error_too() -> 
         channel.queue_purge("q")
     assert caught.value.method == "queue.purge"
     assert caught.value.asked_at is not None
-    assert "test_law.py" in caught.value.asked_at
+    assert "test_continuations.py" in caught.value.asked_at
 
 
 def test_operations_settled_by_one_event_have_errors_of_their_own() -> None:

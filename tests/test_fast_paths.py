@@ -1,4 +1,4 @@
-"""The lanes give the same bytes and the same events as the general road, whatever goes down them, cut anywhere."""
+"""The fast paths give the same bytes and events as the general path, whatever goes through them, cut anywhere."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from linked import Pair, opened, plain
 from scripted import body_frame, content, frame, header_frame, method_frame
 
 from cpspika import BasicProperties, errors
-from cpspika.wire import fast_send as lanes
-from cpspika.wire.fast_receive import ReceiveLane
+from cpspika.wire import fast_send
+from cpspika.wire.fast_receive import FastReceiver
 from cpspika.wire.frames import HEARTBEAT_FRAME
 from cpspika.wire.link import Link
 from cpspika.wire.message import Envelope, Message, encode_properties
@@ -40,29 +40,31 @@ Contents = list[tuple[str, str, BasicProperties, int]]
 
 
 @given(traffic, VERSIONS)
-def test_a_publish_has_the_same_bytes_by_lane_and_road(publishes: Contents, version: str) -> None:
+def test_a_publish_has_the_same_bytes_by_fast_and_general_path(publishes: Contents, version: str) -> None:
     link = opened(version).client
-    lane = link.lane(1)
+    fast = link.fast_sender(1)
     for exchange, routing_key, given_properties, size in publishes:
         encoded, body = encode_properties(given_properties), bytes(size)
         arguments = {"exchange": exchange, "routing_key": routing_key}
-        by_lane = b"".join(lane.publish(exchange, routing_key, encoded, body))
-        assert by_lane == b"".join(link.send_content(1, "basic.publish", arguments, encoded, body))
+        by_fast_receiver = b"".join(fast.publish(exchange, routing_key, encoded, body))
+        assert by_fast_receiver == b"".join(link.send_content(1, "basic.publish", arguments, encoded, body))
 
 
 @given(traffic, VERSIONS, st.lists(st.booleans(), min_size=8, max_size=8))
-def test_a_delivery_has_the_same_bytes_by_lane_and_road(deliveries: Contents, version: str, again: list[bool]) -> None:
+def test_a_delivery_has_the_same_bytes_by_fast_and_general_path(
+    deliveries: Contents, version: str, again: list[bool]
+) -> None:
     link = opened(version).server
-    lane = link.consumer_lane(1, "ctag")
+    fast = link.fast_deliverer(1, "ctag")
     for tag, ((exchange, routing_key, given_properties, size), redelivered) in enumerate(
         zip(deliveries, again, strict=False)
     ):
         encoded, body = encode_properties(given_properties), bytes(size)
         envelope = Envelope("basic.publish", exchange=exchange, routing_key=routing_key, encoded=encoded)
         details = _delivery("ctag", tag, redelivered, exchange, routing_key)
-        by_road = b"".join(link.send_content(1, "basic.deliver", details, encoded, body))
+        by_general_path = b"".join(link.send_content(1, "basic.deliver", details, encoded, body))
         for _ in range(2):
-            assert b"".join(lane.deliver(tag, redelivered, envelope, body)) == by_road
+            assert b"".join(fast.deliver(tag, redelivered, envelope, body)) == by_general_path
 
 
 def _delivery(consumer_tag: str, tag: int, redelivered: bool, exchange: str, routing_key: str) -> dict[str, Any]:
@@ -76,44 +78,46 @@ def _delivery(consumer_tag: str, tag: int, redelivered: bool, exchange: str, rou
 
 
 @given(st.integers(0, 2**64 - 1), st.booleans())
-def test_an_ack_has_the_same_bytes_by_lane_and_road(tag: int, multiple: bool) -> None:
+def test_an_ack_has_the_same_bytes_by_fast_and_general_path(tag: int, multiple: bool) -> None:
     link = opened().client
-    assert link.lane(1).ack(tag, multiple) == link.send(1, "basic.ack", {"delivery_tag": tag, "multiple": multiple})
+    assert link.fast_sender(1).ack(tag, multiple) == link.send(
+        1, "basic.ack", {"delivery_tag": tag, "multiple": multiple}
+    )
 
 
 @pytest.mark.parametrize("tag", [-1, 2**64, "1", None])
 def test_an_ack_of_no_tag_is_refused(tag: Any) -> None:
     with pytest.raises((errors.InvalidArgument, errors.InvalidArgumentType)):
-        opened().client.lane(1).ack(tag, False)
+        opened().client.fast_sender(1).ack(tag, False)
 
 
 def test_a_body_beyond_what_is_copied_is_handed_on_as_it_is() -> None:
     pair = opened()
     pair.client.frame_max = pair.server.frame_max = 131072
-    body = bytes(lanes.SMALL + 1)
-    assert any(chunk is body for chunk in pair.client.lane(1).publish("", "q", b"\0\0", body))
-    consumer = pair.server.consumer_lane(1, "ctag")
+    body = bytes(fast_send.SMALL + 1)
+    assert any(chunk is body for chunk in pair.client.fast_sender(1).publish("", "q", b"\0\0", body))
+    consumer = pair.server.fast_deliverer(1, "ctag")
     assert any(chunk is body for chunk in consumer.deliver(1, False, Envelope("basic.publish"), body))
 
 
 def test_what_is_kept_does_not_grow_without_end_however_many_channels_and_properties() -> None:
     pair = opened(channels=3)
-    ways, server = [pair.client.lane(number) for number in (1, 2, 3)], pair.server
-    for number in range(3 * lanes.KEPT):
+    ways, server = [pair.client.fast_sender(number) for number in (1, 2, 3)], pair.server
+    for number in range(3 * fast_send.CACHE_SIZE):
         encoded = encode_properties({"message_id": str(number)})
         server.receive(b"".join(ways[number % 3].publish("", f"q{number}", encoded, b"x")))
-    assert len(pair.client.publish_frames) <= lanes.KEPT
-    assert len(server._lane._forms) <= lanes.KEPT
+    assert len(pair.client.publish_frames) <= fast_send.CACHE_SIZE
+    assert len(server._fast_receiver._templates) <= fast_send.CACHE_SIZE
 
 
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_what_is_kept_does_not_grow_without_end_however_large_the_properties(role: str) -> None:
-    sender, lane, _ = _sender_and_receivers("0-9-1", role)
+    sender, fast, _ = _sender_and_receivers("0-9-1", role)
     large = BasicProperties(headers={"h": "x" * 8000})
     tracemalloc.start()
     try:
         for number in range(1000):
-            assert lane.receive(_stream(sender, [("x", f"k{number}", large, 1)], [1]))
+            assert fast.receive(_stream(sender, [("x", f"k{number}", large, 1)], [1]))
         kept, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -122,54 +126,60 @@ def test_what_is_kept_does_not_grow_without_end_however_large_the_properties(rol
 
 def test_a_channel_that_is_not_open_is_refused_by_the_lane_too() -> None:
     pair = opened()
-    lane = pair.client.lane(1)
-    lane.publish("", "q", b"\0\0", b"x")
+    fast = pair.client.fast_sender(1)
+    fast.publish("", "q", b"\0\0", b"x")
     pair.client.send(1, "channel.close", {})
     with pytest.raises(errors.LocalError):
-        lane.publish("", "q", b"\0\0", b"x")
+        fast.publish("", "q", b"\0\0", b"x")
     with pytest.raises(errors.LocalError):
-        lane.ack(1, False)
+        fast.ack(1, False)
 
 
 def test_a_mistake_leaves_nothing_in_the_book() -> None:
     link = opened().client
-    lane = link.lane(1)
+    fast = link.fast_sender(1)
     for _ in range(2):
         with pytest.raises(errors.InvalidArgument):
-            lane.publish("", "k" * 256, b"\0\0", b"x")
+            fast.publish("", "k" * 256, b"\0\0", b"x")
         with pytest.raises(errors.InvalidArgumentType):
-            lane.publish("", 5, b"\0\0", b"x")  # type: ignore[arg-type]
+            fast.publish("", 5, b"\0\0", b"x")  # type: ignore[arg-type]
         with pytest.raises(errors.InvalidArgumentType):
-            lane.publish("", [], b"\0\0", b"x")  # type: ignore[arg-type]
+            fast.publish("", [], b"\0\0", b"x")  # type: ignore[arg-type]
     assert not link.publish_frames
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------
 
 
-class _Closed(ReceiveLane):
-    """A lane that takes nothing."""
+class _Off(FastReceiver):
+    """A fast path that leaves everything to the general path."""
 
     __slots__ = ()
 
-    def take(self, buffer: bytes, at: int, end: int) -> None:
+    def read(self, buffer: bytes, at: int, end: int) -> None:
         return None
 
 
-def _leave_to_the_road(link: Link) -> Link:
-    link._lane.__class__ = _Closed
+def _general_path_only(link: Link) -> Link:
+    assert _Off.read is not FastReceiver.read  # else a new name there would make these tests compare a path with itself
+    assert hasattr(FastReceiver, "read")
+    link._fast_receiver.__class__ = _Off
     return link
 
 
 def _sender_and_receivers(version: str, role: str) -> tuple[Link, Link, Link]:
-    """Who sends to a link of the role; and two of these: with a lane, and with the road alone."""
-    by_lane, by_road = opened(version, channels=2), opened(version, channels=2)
+    """Who sends to a link of the role; and two of these: with a fast, and with the general alone."""
+    by_fast_receiver, by_general_path = opened(version, channels=2), opened(version, channels=2)
     ends: Callable[[Pair], Link] = (lambda pair: pair.client) if role == "client" else (lambda pair: pair.server)
-    return by_lane.other(ends(by_lane)), ends(by_lane), _leave_to_the_road(ends(by_road))
+    return (
+        by_fast_receiver.other(ends(by_fast_receiver)),
+        ends(by_fast_receiver),
+        _general_path_only(ends(by_general_path)),
+    )
 
 
 def _stream(sender: Link, contents: Contents, channels: list[int], consumers: int = 2) -> bytes:
-    """These contents as deliveries, or as publishes, by the road."""
+    """These contents as deliveries, or as publishes, by the general."""
     parts = []
     for tag, ((exchange, key, given_properties, size), number) in enumerate(zip(contents, channels, strict=False)):
         arguments: dict[str, Any] = {"exchange": exchange, "routing_key": key, "mandatory": size == 100}
@@ -182,16 +192,16 @@ def _stream(sender: Link, contents: Contents, channels: list[int], consumers: in
 
 @pytest.mark.parametrize("role", ["client", "server"])
 @given(traffic, VERSIONS, st.lists(st.sampled_from([1, 2]), min_size=8, max_size=8), st.data())
-def test_contents_are_the_same_events_by_lane_and_road_cut_anywhere(
+def test_contents_are_the_same_events_by_fast_and_general_path_cut_anywhere(
     role: str, contents: Contents, version: str, channels: list[int], data: st.DataObject
 ) -> None:
-    sender, lane, road = _sender_and_receivers(version, role)
+    sender, fast, general = _sender_and_receivers(version, role)
     stream = _stream(sender, contents, channels)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
     pieces = [stream[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    by_lane = [event for piece in pieces for event in lane.receive(piece)]
-    assert [_told(event) for event in by_lane] == [_told(event) for event in road.receive(stream)]
-    assert len(by_lane) == len(contents)
+    by_fast_receiver = [event for piece in pieces for event in fast.receive(piece)]
+    assert [_told(event) for event in by_fast_receiver] == [_told(event) for event in general.receive(stream)]
+    assert len(by_fast_receiver) == len(contents)
 
 
 def _told(event: tuple[int, Message]) -> tuple[Any, ...]:
@@ -203,13 +213,15 @@ def _told(event: tuple[int, Message]) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("role", ["client", "server"])
 @given(st.integers(0, 400), st.integers(0, 255), st.sampled_from([1, 60]))
-def test_a_broken_content_is_judged_the_same_by_lane_and_road(role: str, place: int, octet: int, size: int) -> None:
-    sender, lane, road = _sender_and_receivers("0-9-1", role)
+def test_a_broken_content_is_judged_the_same_by_fast_and_general_path(
+    role: str, place: int, octet: int, size: int
+) -> None:
+    sender, fast, general = _sender_and_receivers("0-9-1", role)
     stream = bytearray(_stream(sender, [("x", "key", BasicProperties(), size)] * 3, [1, 1, 1]))
     stream[place % len(stream)] = octet
-    by_lane, by_road = lane.receive(bytes(stream)), road.receive(bytes(stream))
-    assert [_judged(event) for event in by_lane] == [_judged(event) for event in by_road]
-    assert lane.take_answers() == road.take_answers()
+    by_fast_receiver, by_general_path = fast.receive(bytes(stream)), general.receive(bytes(stream))
+    assert [_judged(event) for event in by_fast_receiver] == [_judged(event) for event in by_general_path]
+    assert fast.take_answers() == general.take_answers()
 
 
 def _judged(event: tuple[int, Any]) -> Any:
@@ -245,11 +257,11 @@ def _pieces_of_a_stream(role: str) -> st.SearchStrategy[bytes]:
 @pytest.mark.parametrize("role", ["client", "server"])
 @settings(max_examples=150)
 @given(data=st.data(), version=VERSIONS)
-def test_any_frames_are_the_same_events_and_answers_by_lane_and_road_though_we_close_a_channel_amid_them(
+def test_any_frames_are_the_same_events_and_answers_by_fast_and_general_path_though_we_close_a_channel_amid_them(
     role: str, data: st.DataObject, version: str
 ) -> None:
-    _, lane, road = _sender_and_receivers(version, role)
-    for link in (lane, road):
+    _, fast, general = _sender_and_receivers(version, role)
+    for link in (fast, general):
         link.receive(_own(role, 1, 60) + _own(role, 2, 60))
     stream = bytearray(b"".join(data.draw(st.lists(_pieces_of_a_stream(role), min_size=1, max_size=6))))
     if data.draw(st.booleans()):
@@ -257,23 +269,25 @@ def test_any_frames_are_the_same_events_and_answers_by_lane_and_road_though_we_c
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
     closing = data.draw(st.none() | st.integers(0, len(cuts)))
     for turn, (begin, end) in enumerate(zip([0, *cuts], [*cuts, len(stream)], strict=True)):
-        if turn == closing and all(1 in link._channels and link._channels[1].state == "open" for link in (lane, road)):
-            assert lane.send(1, "channel.close", {}) == road.send(1, "channel.close", {})
+        if turn == closing and all(
+            1 in link._channels and link._channels[1].state == "open" for link in (fast, general)
+        ):
+            assert fast.send(1, "channel.close", {}) == general.send(1, "channel.close", {})
         piece = bytes(stream[begin:end])
-        by_lane, by_road = lane.receive(piece), road.receive(piece)
-        assert [_judged(event) for event in by_lane] == [_judged(event) for event in by_road]
-        assert lane.take_answers() == road.take_answers()
-    assert lane.state == road.state
+        by_fast_receiver, by_general_path = fast.receive(piece), general.receive(piece)
+        assert [_judged(event) for event in by_fast_receiver] == [_judged(event) for event in by_general_path]
+        assert fast.take_answers() == general.take_answers()
+    assert fast.state == general.state
 
 
 @pytest.mark.parametrize("role", ["client", "server"])
 @pytest.mark.parametrize("size", [0, 2, 99])
 def test_messages_that_came_alike_one_after_another_are_one_run(role: str, size: int) -> None:
-    sender, lane, _ = _sender_and_receivers("0-9-1", role)
+    sender, fast, _ = _sender_and_receivers("0-9-1", role)
     other = 60 if size == 0 else 0  # whether it has a body makes no difference
     contents = [("x", "key", BasicProperties(), size), ("x", "key", BasicProperties(), other)] * 3
     stream = _stream(sender, contents, [1] * 6, consumers=1)
-    _, rest = list(lane.runs(stream))
+    _, rest = list(fast.runs(stream))
     assert [len(message.body) for message in rest[1]] == [other, size, other, size, other]
 
 
@@ -297,10 +311,10 @@ def test_messages_that_came_alike_share_their_envelope() -> None:
 
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_a_content_whose_body_is_arriving_is_waited_for_and_read_in_one_piece(role: str) -> None:
-    sender, lane, _ = _sender_and_receivers("0-9-1", role)
+    sender, fast, _ = _sender_and_receivers("0-9-1", role)
     contents = [("x", "key", BasicProperties(), 60)] * 3
     stream = _stream(sender, contents, [1] * 3, consumers=1)
     cut = len(stream) - 30
-    first, second = (list(lane.runs(piece)) for piece in (stream[:cut], stream[cut:]))
+    first, second = (list(fast.runs(piece)) for piece in (stream[:cut], stream[cut:]))
     assert [len(run) for _, run in first] == [1, 1]
-    assert [len(run) for _, run in second] == [1]  # a run: it came by the lane
+    assert [len(run) for _, run in second] == [1]  # a run: it came by the fast
