@@ -46,8 +46,8 @@ def test_a_publish_has_the_same_bytes_by_fast_and_general_path(publishes: Conten
     for exchange, routing_key, given_properties, size in publishes:
         encoded, body = encode_properties(given_properties), bytes(size)
         arguments = {"exchange": exchange, "routing_key": routing_key}
-        by_fast_receiver = b"".join(fast.publish(exchange, routing_key, encoded, body))
-        assert by_fast_receiver == b"".join(link.send_content(1, "basic.publish", arguments, encoded, body))
+        quick = b"".join(fast.publish(exchange, routing_key, encoded, body))
+        assert quick == b"".join(link.send_content(1, "basic.publish", arguments, encoded, body))
 
 
 @given(traffic, VERSIONS, st.lists(st.booleans(), min_size=8, max_size=8))
@@ -169,11 +169,11 @@ def _general_path_only(link: Link) -> Link:
 
 def _sender_and_receivers(version: str, role: str) -> tuple[Link, Link, Link]:
     """Who sends to a link of the role; and two of these: with a fast, and with the general alone."""
-    by_fast_receiver, by_general_path = opened(version, channels=2), opened(version, channels=2)
+    quick, by_general_path = opened(version, channels=2), opened(version, channels=2)
     ends: Callable[[Pair], Link] = (lambda pair: pair.client) if role == "client" else (lambda pair: pair.server)
     return (
-        by_fast_receiver.other(ends(by_fast_receiver)),
-        ends(by_fast_receiver),
+        quick.other(ends(quick)),
+        ends(quick),
         _general_path_only(ends(by_general_path)),
     )
 
@@ -199,9 +199,9 @@ def test_contents_are_the_same_events_by_fast_and_general_path_cut_anywhere(
     stream = _stream(sender, contents, channels)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
     pieces = [stream[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    by_fast_receiver = [event for piece in pieces for event in fast.receive(piece)]
-    assert [_told(event) for event in by_fast_receiver] == [_told(event) for event in general.receive(stream)]
-    assert len(by_fast_receiver) == len(contents)
+    quick = [event for piece in pieces for event in fast.receive(piece)]
+    assert [_told(event) for event in quick] == [_told(event) for event in general.receive(stream)]
+    assert len(quick) == len(contents)
 
 
 def _told(event: tuple[int, Message]) -> tuple[Any, ...]:
@@ -219,8 +219,8 @@ def test_a_broken_content_is_judged_the_same_by_fast_and_general_path(
     sender, fast, general = _sender_and_receivers("0-9-1", role)
     stream = bytearray(_stream(sender, [("x", "key", BasicProperties(), size)] * 3, [1, 1, 1]))
     stream[place % len(stream)] = octet
-    by_fast_receiver, by_general_path = fast.receive(bytes(stream)), general.receive(bytes(stream))
-    assert [_judged(event) for event in by_fast_receiver] == [_judged(event) for event in by_general_path]
+    quick, by_general_path = fast.receive(bytes(stream)), general.receive(bytes(stream))
+    assert [_judged(event) for event in quick] == [_judged(event) for event in by_general_path]
     assert fast.take_answers() == general.take_answers()
 
 
@@ -274,8 +274,8 @@ def test_any_frames_are_the_same_events_and_answers_by_fast_and_general_path_tho
         ):
             assert fast.send(1, "channel.close", {}) == general.send(1, "channel.close", {})
         piece = bytes(stream[begin:end])
-        by_fast_receiver, by_general_path = fast.receive(piece), general.receive(piece)
-        assert [_judged(event) for event in by_fast_receiver] == [_judged(event) for event in by_general_path]
+        quick, by_general_path = fast.receive(piece), general.receive(piece)
+        assert [_judged(event) for event in quick] == [_judged(event) for event in by_general_path]
         assert fast.take_answers() == general.take_answers()
     assert fast.state == general.state
 
