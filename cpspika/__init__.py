@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from .client.channel import Channel, QueueDeclareOk
+from .client.channel import Channel
 from .client.connection import Connection
+from .client.operations import QueueDeclareOk
 from .connecting import connect
 from .errors import *  # noqa: F403 (errors.__all__ is every class of the tree)
 from .parameters import AmqplainCredentials, ConnectionParameters, Credentials, ExternalCredentials, PlainCredentials

@@ -99,6 +99,15 @@ class TransportOwner(Protocol):
     def transport_lost(self, error: Exception | None) -> None: ...
 
 
+class TransportCallbacks(NamedTuple):
+    """A TransportOwner of four functions, for an owner that does not show them as methods of its own."""
+
+    transport_ready: Callable[[], None]
+    data_received: Callable[[bytes], None]
+    bytes_written: Callable[[], bool | None]
+    transport_lost: Callable[[Exception | None], None]
+
+
 class Timer(Protocol):
     def cancel(self) -> None: ...
 
@@ -140,6 +149,29 @@ class Reactor(Protocol):
 
     def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> Transport:
         """Begins to connect to one of the addresses."""
+
+
+class NamedTimers:
+    """The timers of one owner, by name: at most one of each name is running."""
+
+    __slots__ = ("_by_name", "_call_later")
+
+    def __init__(self, reactor: Reactor):
+        self._call_later = reactor.call_later
+        self._by_name: dict[str, Timer] = {}
+
+    def start(self, name: str, seconds: float | None, call: Call) -> None:
+        """Calls `call` after so many seconds (None: never), in place of the timer of this name."""
+        self.cancel(name)
+        if seconds is not None:
+            self._by_name[name] = self._call_later(seconds, call)
+
+    def cancel(self, *names: str) -> None:
+        """Cancels the timers of these names, as far as they are running."""
+        for name in names:
+            timer = self._by_name.pop(name, None)
+            if timer is not None:
+                timer.cancel()
 
 
 class _Timer:

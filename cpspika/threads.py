@@ -149,7 +149,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         self._thread = threading.Thread(target=self._turn, name="cpspika reactor", daemon=True)
 
         def begin(on_done: Any) -> None:
-            self.core.dial(targets, on_done)
+            self.core._dial(targets, on_done)
             self._thread.start()
 
         try:
@@ -278,7 +278,7 @@ class ThreadedChannel(_Shared, ChannelOperations):
             if reactor.is_mine and not core.is_confirming:
                 operation(core, *args, **kwargs)  # amid the reactor's work nobody waits
                 break
-            if not publishes or not core.is_fire_and_forget or core.writable:
+            if not publishes or not core._is_fire_and_forget or core.writable:
                 return self._perform(operation, args, kwargs)
             self._wait_for_room()
         return True if publishes else None
@@ -311,9 +311,9 @@ class ThreadedChannel(_Shared, ChannelOperations):
 
         return called_by_the_core
 
-    def malformed(self, error: Any) -> None:
+    def _malformed(self, error: Any) -> None:
         """A message's header turned out to be malformed when it was read, in whichever thread that was."""
-        self.connection.reactor.inside(self.core.malformed, error)
+        self.connection.reactor.inside(self.core._malformed, error)
 
     def consume(
         self,
@@ -335,7 +335,7 @@ def _perform_oneway(
     core: Channel, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> bool:
     """Asks for what has no answer without waiting, where there is room, and nobody else would be told."""
-    done_with_the_call = core.is_fire_and_forget if operation is _PUBLISH else core.is_open
+    done_with_the_call = core._is_fire_and_forget if operation is _PUBLISH else core.is_open
     if not done_with_the_call or not core.writable:
         return False
     operation(core, *args, **kwargs, on_done=None)

@@ -500,7 +500,7 @@ def using(reactor: Any) -> Iterator[Any]:
             with contextlib.suppress(LocalError):
                 connection.close()
         with contextlib.suppress(AssertionError):
-            run_until(reactor, lambda: all(c._transport is None for c in mine), 2)
+            run_until(reactor, lambda: all(c._backlog.transport is None for c in mine), 2)
         for connection in mine:
             connection._abort()
         for _ in range(3):

@@ -357,7 +357,7 @@ def test_a_cancelled_close_closes(stage: Stage, broker: Served) -> None:
         connection = await connect(broker.url)
         async with stalled(broker):
             await give_up_waiting_for(connection.close())
-        await until(lambda: connection.core._transport is None, "the close")
+        await until(lambda: connection.core._backlog.transport is None, "the close")
 
     stage.run(main())
 
@@ -634,7 +634,7 @@ def test_a_publisher_waits_while_the_broker_reads_nothing(stage: Stage, broker: 
                     await ch.basic_publish("", queue, body)
 
             async with stalled(broker):
-                transport = ch.connection.core._transport
+                transport = ch.connection.core._backlog.transport
                 publisher = asyncio.ensure_future(publish())
                 await until(lambda: transport._stuck, "a kernel that takes no more")
                 for _ in range(100):
@@ -748,7 +748,7 @@ async def main():
     async with connect(sys.argv[1]) as connection, connection.channel() as ch:
         child = os.fork()
         if not child:
-            os._exit(connection.is_open or connection.core._transport is not None)
+            os._exit(connection.is_open or connection.core._backlog.transport is not None)
         assert os.waitpid(child, 0)[1] == 0, "the child holds on to the connection"
         print((await ch.queue_declare(exclusive=True)).message_count)
 

@@ -806,7 +806,7 @@ def test_what_an_ack_of_many_decided_is_told_before_the_end_that_one_of_them_bri
         def done(error: Any, result: Any) -> None:
             told.append((number, error is None))
             if number == 1:
-                world.connection.abort() if owner == "connection" else channel.end(None)
+                world.connection.abort() if owner == "connection" else channel._end(None)
 
         return done
 

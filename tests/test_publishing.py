@@ -447,7 +447,7 @@ def test_without_confirms_on_done_comes_when_the_bytes_have_gone_to_the_kernel()
         channel.basic_publish(routing_key="q", body="m", on_done=done)
     world.settle()
     assert done.pending, "they are still ours"
-    transport: Any = world.connection._transport
+    transport: Any = world.connection._backlog.transport
     transport._flush()
     world.settle()
     assert done.result is True
@@ -525,8 +525,8 @@ def test_a_publisher_that_waits_for_the_handler_gets_everything_through() -> Non
     channel.add_writable_handler(go_on)
     go_on(channel)
     assert left, "it stopped at the high water"
-    assert world.connection._transport is not None
-    assert world.connection._transport.queued - world.connection._transport.written < 2**20
+    assert world.connection._backlog.transport is not None
+    assert world.connection._backlog.transport.queued - world.connection._backlog.transport.written < 2**20
     for i in range(100):
         assert world.peer.expect("basic.publish").body.startswith(b"%d" % i)
 

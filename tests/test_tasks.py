@@ -686,7 +686,7 @@ def test_what_the_task_wrote_last_is_sent(reactor: SelectReactor, broker: Served
         return ch
 
     ch = tasks.run(main(), reactor)
-    transport = ch.connection.core._transport
+    transport = ch.connection.core._backlog.transport
     assert transport.written == transport.queued
 
     async def close() -> None:

@@ -230,7 +230,7 @@ def test_a_publisher_waits_while_the_link_takes_no_more(local: Served, connectio
 
     thread = threading.Thread(target=publish, daemon=True)
     thread.start()
-    transport: Any = connection.core._transport
+    transport: Any = connection.core._backlog.transport
     wait_for(lambda: transport._stuck and connection._answers, "the publisher to wait for the kernel")
     assert transport.queued - transport.written < HIGH_WATER + 2 * len(body)
     assert len(published) < count

@@ -197,8 +197,8 @@ def test_a_publish_waits_while_the_channel_is_not_writable(run: Any) -> None:
 def test_heartbeats_keep_an_idle_block(run: Any, embedded: Served) -> None:
     async def main() -> None:
         async with trio_adapter.connect(embedded.url, heartbeat=1) as connection:
-            said = connection.core._transport.queued
-            await until(lambda: connection.core._transport.queued >= said + 16)  # two heartbeats
+            said = connection.core._backlog.transport.queued
+            await until(lambda: connection.core._backlog.transport.queued >= said + 16)  # two heartbeats
             assert connection.is_open
 
     run(main)

@@ -92,7 +92,7 @@ def test_help_shows_them() -> None:
     assert "on_done" not in shown
     spaced = " ".join(shown.split())  # Python 3.13 gives each parameter a line
     assert "queue: 'str', on_message: 'OnMessage', no_ack: 'bool' = False" in spaced
-    assert "Starts a consumer (basic.consume)" in shown
+    assert "Starts a consumer: on_message" in shown
 
 
 def check(directory: Path, text: str) -> list[str]:
@@ -109,7 +109,7 @@ def check(directory: Path, text: str) -> list[str]:
 
 def test_a_type_checker_sees_them(tmp_path: Path) -> None:
     told = check(tmp_path, TYPED)
-    results = ["cpspika.client.channel.QueueDeclareOk", "cpspika.wire.message.Message | None", '"bool"']
+    results = ["cpspika.client.operations.QueueDeclareOk", "cpspika.wire.message.Message | None", '"bool"']
     assert [result in line for line, result in zip(told, results, strict=False)] == [True] * 3, told
     errors = [line for line in told[3:] if line.startswith("error")]
     assert len(errors) == 3, told
@@ -118,5 +118,5 @@ def test_a_type_checker_sees_them(tmp_path: Path) -> None:
 
 def test_a_type_checker_sees_what_is_awaited(tmp_path: Path) -> None:
     told = check(tmp_path, AWAITED)
-    seen = ["fallback=cpspika.client.channel.QueueDeclareOk", "cpspika.wire.message.Message", '"exclusiv"']
+    seen = ["fallback=cpspika.client.operations.QueueDeclareOk", "cpspika.wire.message.Message", '"exclusiv"']
     assert [part in line for line, part in zip(told, [*seen, *seen, "None"], strict=True)] == [True] * 7, told

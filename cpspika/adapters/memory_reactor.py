@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import LocalError
 from ..reactor import Acceptor, Endpoint, PlainReactor, Reactor, TransportOwner
+from .allocator import keep_freed_blocks
 
 
 class MemoryTransport:
@@ -19,6 +20,7 @@ class MemoryTransport:
     handed to the other's reactor, and counts as written when that has taken it."""
 
     def __init__(self, reactor: Reactor):
+        keep_freed_blocks()
         self.queued = 0
         self.written = 0
         self.owner: TransportOwner | None = None

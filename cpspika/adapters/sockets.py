@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from ..reactor import IDLE, Acceptor, Endpoint, Reactor, Timer, TransportOwner
+from .allocator import keep_freed_blocks
 
 RECEIVE = 65536  # bytes a read asks for; larger buffers come from mmap, whose page faults cost more than the call
 EAGER = 1024 * 1024  # bytes of backlog that are worth a system call amid a turn
@@ -93,6 +94,7 @@ class SocketTransport:
     """A socket that is connecting, shaking hands, open or closing. Fulfils `reactor.Transport`."""
 
     def __init__(self, reactor: Watcher, endpoint: Endpoint, owner: TransportOwner | None):
+        keep_freed_blocks()
         self.queued = 0
         self.written = 0
         self.socket: Any = None

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
 from ..reactor import IDLE, Timer, TransportOwner
+from .allocator import keep_freed_blocks
 from .sockets import LINGER
 from .twisted_reactor import TwistedReactor
 
@@ -31,6 +32,7 @@ class EndpointTransport(Protocol):
     transport: Any
 
     def __init__(self, reactor: TwistedReactor, endpoint: Any, owner: TransportOwner):
+        keep_freed_blocks()
         self.queued = 0
         self.written = 0
         self.gone: Deferred[None] = Deferred()

@@ -1,48 +1,121 @@
-"""What a channel may ask of whoever carries it: the seam between `channel` and `connection`."""
+"""A channel's way out: from the channel to the link and its backlog.
+
+Publishes and acknowledgements take the fast path (`wire.fast_send`); every other method is encoded in full.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from threading import get_ident
 from typing import Any, Protocol
 
 from ..errors import AMQPError, ProtocolSyntaxError
+from ..reactor import Reactor
+from ..wire.backlog import Backlog
+from ..wire.fast_send import FastSender
+from ..wire.link import Link
 from .continuations import Call, Continuation, PendingCalls
 
 
-class Sender(Protocol):
-    """The way out for one channel."""
+class Carrier(Protocol):
+    """The connection, as its channels' senders see it."""
 
-    version: str
+    reactor: Reactor
+    _link: Link
+    _backlog: Backlog[Continuation]
+
+    def _check_thread(self) -> None:
+        """Raises ConcurrentUse if another thread is inside the connection."""
+
+    def _in_turn(self, calls: Iterable[Call | PendingCalls]) -> None: ...
+    def _fault(self, error: ProtocolSyntaxError) -> None: ...
+    def _report(self, error: AMQPError) -> None: ...
+    def _release(self, number: int) -> None: ...
+
+
+class ChannelSender:
+    """The way out of the channel with one number. `version`: of the protocol."""
+
+    __slots__ = ("_backlog", "_connection", "_fast_sender", "_number", "_reactor", "version")
+
+    def __init__(self, connection: Carrier, number: int):
+        self._connection = connection
+        self._reactor = connection.reactor
+        self._backlog = connection._backlog
+        self._number = number
+        self._fast_sender: FastSender | None = None
+        self.version = connection._link.version
 
     @property
-    def writable(self) -> bool: ...
-    def send(self, name: str, arguments: dict[str, Any]) -> None: ...
-    def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None: ...
+    def writable(self) -> bool:
+        """False while the link is congested or the broker blocks the connection."""
+        return self._backlog.writable
+
+    def send(self, name: str, arguments: dict[str, Any]) -> None:
+        """Sends a method. LocalError: it cannot be sent; nothing has changed then."""
+        connection = self._connection
+        connection._check_thread()
+        self._backlog.write([connection._link.send(self._number, name, arguments)])
+
+    def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None:
+        """Sends a method and its content; errors as of `send`. `properties`: flags and values, encoded."""
+        connection = self._connection
+        connection._check_thread()
+        self._backlog.write(connection._link.send_content(self._number, name, arguments, properties, body))
+
     def send_publish(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> bool:
-        """`send_content` of a basic.publish without flags, made to be fast; returns `writable`."""
+        """`send_content` of a basic.publish without flags, by the fast path; returns `writable`."""
+        thread = self._reactor.thread
+        if thread is not None and thread != get_ident():
+            self._connection._check_thread()
+        fast, backlog = self._fast_sender or self._make_fast_sender(), self._backlog
+        backlog.write(fast.publish(exchange, routing_key, properties, body))
+        return backlog.writable
 
     def send_ack(self, delivery_tag: int, multiple: bool) -> None:
-        """`send` of a basic.ack, made to be fast."""
+        """`send` of a basic.ack, by the fast path."""
+        thread = self._reactor.thread
+        if thread is not None and thread != get_ident():
+            self._connection._check_thread()
+        fast = self._fast_sender or self._make_fast_sender()
+        self._backlog.write([fast.ack(delivery_tag, multiple)])
+
+    def _make_fast_sender(self) -> FastSender:
+        self._fast_sender = self._connection._link.fast_sender(self._number)
+        return self._fast_sender
 
     def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
         """Raises what `send_content` would raise for these."""
+        self._connection._link.check(name, arguments, properties)
 
     def when_written(self, continuation: Continuation) -> None:
-        """Settles it when all that was sent up to now has gone to the kernel."""
+        """Settles a continuation when all that was sent up to now has gone to the kernel."""
+        self._backlog.when_written(self._number, continuation)
 
     def take_unwritten(self) -> list[Continuation]:
-        """This channel's that wait for that."""
+        """Removes and returns this channel's continuations that wait for that."""
+        return self._backlog.take_unwritten(self._number)
 
-    def call_soon(self, call: Call) -> object: ...
+    def call_soon(self, call: Call) -> object:
+        return self._reactor.call_soon(call)
+
     def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
         """Makes calls one after another, before whatever arrived later is looked at."""
+        self._connection._in_turn(calls)
 
-    def method_name(self, class_index: int, method_index: int) -> str | None: ...
+    def method_name(self, class_index: int, method_index: int) -> str | None:
+        """The name of a method, or None if the version has none with these numbers."""
+        row = self._connection._link.codec.by_index.get((class_index, method_index))
+        return row.name if row else None
+
     def fault(self, error: ProtocolSyntaxError) -> None:
-        """The peer broke the protocol: closes the connection."""
+        """The broker broke the protocol: closes the connection."""
+        self._connection._fault(error)
 
     def report(self, error: AMQPError) -> None:
-        """An error with nobody to tell."""
+        """Reports an error that no continuation and no handler was told."""
+        self._connection._report(error)
 
     def release(self) -> None:
-        """The channel's number is free."""
+        """Frees the channel's number."""
+        self._connection._release(self._number)

@@ -1,8 +1,8 @@
-"""The client's connection: a transport, the link above it, channels, and the timer of the heartbeat.
+"""A connection to a broker: it opens, may be blocked, closes or is lost; and it owns channels, link and transport.
 
-Out goes a straight line, channel -> sender -> link -> transport; in comes another, transport -> link -> channel. What
-is left for the connection is its own life: it opens (`dialing` finds the broker), may be blocked, closes, or is lost;
-and whatever ends it settles everything that waits, once.
+What a channel sends does not pass through here (`channel_sender` goes straight to the link and its backlog). What
+arrives does: `_data_received` has the link decode it, and calls the channels. `dialer` finds the broker. Whatever ends
+the connection settles every continuation that waits, once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from ..errors import (
     ConnectionForked,
     ConnectionLost,
     HeartbeatTimeout,
-    InvalidArgumentType,
     LoginError,
     NoFreeChannels,
     OperationTimeout,
@@ -36,14 +35,15 @@ from ..errors import (
     closed,
 )
 from ..parameters import ConnectionParameters
-from ..reactor import Endpoint, Reactor, Timer, Transport
+from ..reactor import Endpoint, NamedTimers, Reactor, Transport, TransportCallbacks
 from ..version import __version__
 from ..wire import handshake
+from ..wire.backlog import Backlog
 from ..wire.codec import Method
-from ..wire.fast_send import FastSender
 from ..wire.handshake import Negotiated
 from ..wire.link import Event, Link
-from .channel import Channel, Remove
+from .channel import Channel
+from .channel_sender import ChannelSender
 from .continuations import (
     Call,
     CallQueue,
@@ -57,11 +57,13 @@ from .continuations import (
     registration,
 )
 from .dialer import Dialer
+from .handlers import Handlers, Remove
 
-# Less than the transport sends amid a turn (sockets.EAGER): a publisher that heeds it gives the reactor its turn.
-HIGH_WATER = 256 * 1024  # bytes of backlog that make a channel unwritable...
-LOW_WATER = 64 * 1024  # ...and writable again
-LINGER = 5.0  # seconds to wait for close-ok after a fault, when everybody has been told already
+# Bytes of backlog that make a channel unwritable, and writable again. HIGH_WATER is less than a transport sends in the
+# middle of a turn (sockets.EAGER), so a publisher that waits for `writable` gives the reactor its turn first.
+HIGH_WATER = 256 * 1024
+LOW_WATER = 64 * 1024
+LINGER = 5.0  # seconds to wait for close-ok after a protocol fault; every continuation is settled by then
 
 PRODUCT = {
     "product": "cpspika",
@@ -73,94 +75,18 @@ PRODUCT = {
 OnClose = Callable[["Connection", "AMQPError | None"], object]
 
 
-class _Line:
-    """A channel's way out: `channel.Sender` on a connection. One a channel, since it knows the number."""
-
-    __slots__ = ("_connection", "_fast_sender", "_number", "_reactor", "version")
-
-    def __init__(self, connection: Connection, number: int):
-        self._connection = connection
-        self._reactor = connection.reactor
-        self._number = number
-        self._fast_sender: FastSender | None = None
-        self.version = connection.link.version
-
-    @property
-    def writable(self) -> bool:
-        return self._connection.writable
-
-    def send(self, name: str, arguments: dict[str, Any]) -> None:
-        connection = self._connection
-        connection.check_thread()
-        connection.write([connection.link.send(self._number, name, arguments)])
-
-    def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None:
-        connection = self._connection
-        connection.check_thread()
-        connection.write(connection.link.send_content(self._number, name, arguments, properties, body))
-
-    def send_publish(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> bool:
-        connection = self._connection
-        thread = self._reactor.thread
-        if thread is not None and thread != get_ident():
-            connection.check_thread()
-        fast = self._fast_sender or self._make_fast_sender()
-        connection.write(fast.publish(exchange, routing_key, properties, body))
-        return connection.writable
-
-    def send_ack(self, delivery_tag: int, multiple: bool) -> None:
-        connection = self._connection
-        thread = self._reactor.thread
-        if thread is not None and thread != get_ident():
-            connection.check_thread()
-        fast = self._fast_sender or self._make_fast_sender()
-        connection.write([fast.ack(delivery_tag, multiple)])
-
-    def _make_fast_sender(self) -> FastSender:
-        self._fast_sender = self._connection.link.fast_sender(self._number)
-        return self._fast_sender
-
-    def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
-        self._connection.link.check(name, arguments, properties)
-
-    def when_written(self, continuation: Continuation) -> None:
-        self._connection.when_written(self._number, continuation)
-
-    def take_unwritten(self) -> list[Continuation]:
-        return self._connection.take_unwritten(self._number)
-
-    def call_soon(self, call: Call) -> object:
-        return self._connection.reactor.call_soon(call)
-
-    def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
-        self._connection.in_turn(calls)
-
-    def method_name(self, class_index: int, method_index: int) -> str | None:
-        row = self._connection.link.codec.by_index.get((class_index, method_index))
-        return row.name if row else None
-
-    def fault(self, error: ProtocolSyntaxError) -> None:
-        self._connection.fault(error)
-
-    def report(self, error: AMQPError) -> None:
-        self._connection.report(error)
-
-    def release(self) -> None:
-        self._connection.release(self._number)
-
-
 class Connection:
-    """A connection to a broker; `connect` makes them.
+    """A connection to a broker; `connect` makes one.
 
-    `reactor`: what drives it. `is_open`; `is_blocked`: the broker takes no publishes for now (connection.blocked).
-    `server_properties`: what the broker says of itself. `parameters`: of the broker that was reached. `close_reason`:
-    the error that ended it, or None. `heartbeat`, `frame_max`, `channel_max`: as negotiated. `writable`: False while it
-    is wise to publish no more, since the buffer is full or the broker blocks the connection.
+    `reactor`: drives it. `is_open`: operations may be asked for. `is_blocked`: the broker takes no publishes for now
+    (connection.blocked). `parameters`: of the broker that was reached. `server_properties`: the broker's description of
+    itself. `heartbeat` (seconds), `frame_max` (bytes), `channel_max`: as negotiated, 0 for none. `close_reason`: the
+    error that ended the connection, or None.
     """
 
     def __init__(self, reactor: Reactor, on_close: OnClose | None = None):
         self.reactor = reactor
-        self.link: Link
+        self._link: Link
         self.parameters: ConnectionParameters
         self.server_properties: dict[str, Any] = {}
         self.heartbeat = self.frame_max = self.channel_max = 0
@@ -172,24 +98,26 @@ class Connection:
         self._opening: Continuation | None = None
         self._refused_link: Link | None = None
         self._dialer: Dialer | None = None
-        self._transport: Transport | None = None
+        self._backlog: Backlog[Continuation] = Backlog(HIGH_WATER, LOW_WATER)
         self._call_queue = CallQueue(reactor.call_soon, self._write_answers)
         self._channels: dict[int, Channel] = {}
         self._free: list[int] = []
         self._next_number = 1
         self._pending: deque[Continuation] = deque()
         self._closers: list[Continuation] = []
-        self._unwritten: deque[tuple[int, int, Continuation]] = deque()
-        self._handlers: dict[str, list[Callable[..., object]]] = {}
-        self.writable = True
-        self._congested = False
-        self._timers: dict[str, Timer] = {}
+        self._handlers = Handlers()
+        self._timers = NamedTimers(reactor)
         self._ended = False
         _connections.add(self)
 
     def __repr__(self) -> str:
         where = f" to {self._where()}" if hasattr(self, "parameters") else ""
         return f"<Connection{where} {'open' if self.is_open else 'closed' if self._ended else 'opening'}>"
+
+    @property
+    def writable(self) -> bool:
+        """False while a program should publish no more: the link is congested, or the broker blocks the connection."""
+        return self._backlog.writable
 
     def _where(self) -> str:
         return str(endpoint(self.parameters)) if self.parameters.via is None else self.parameters.host
@@ -198,11 +126,19 @@ class Connection:
 
     @operation
     def channel(self, *, on_done: OnDone[Channel] | None = None) -> Channel | None:
-        """Opens a channel (channel.open, 0-9-1 §1.5.2.1). It is returned too, since its operations may be asked for at
-        once, behind the opening. NoFreeChannels: as many as negotiated are open."""
-        self.check_thread()
+        """Opens a channel. The core also returns it at once: its operations may be asked for behind the opening.
+
+        Result: the channel. Errors: NoFreeChannels, `channel_max` channels are open.
+
+            channel = connection.channel()
+            channel.queue_declare("tasks", durable=True)
+            channel.basic_publish("", "tasks", "hello")
+
+        channel.open, 0-9-1 §1.5.2.1.
+        """
+        self._check_thread()
         if not self.is_open:
-            refuse(on_done, self.closed_error(), "channel.open", self.reactor.call_soon)
+            refuse(on_done, self._closed_error(), "channel.open", self.reactor.call_soon)
             return None
         if not self._free and self._next_number > self.channel_max:
             full = NoFreeChannels(f"all {self.channel_max} channels of the connection are open")
@@ -210,15 +146,20 @@ class Connection:
             return None
         number = heappop(self._free) if self._free else self._next_number
         self._next_number += number == self._next_number
-        channel = self._channels[number] = Channel(number, _Line(self, number))
-        channel.open(on_done)
+        channel = self._channels[number] = Channel(number, ChannelSender(self, number))
+        channel._open(on_done)
         return channel
 
     @operation
     def close(self, reply_code: int = 200, reply_text: str = "", *, on_done: OnDone[None] | None = None) -> None:
-        """Closes the connection with all its channels (connection.close, §1.4.2.9). Operations asked for before still
-        get their replies; what then remains unanswered is settled with ChannelClosed. Closing a closed one
-        is no error."""
+        """Closes the connection with all its channels. Closing a closed connection is no error.
+
+        reply_code, reply_text: the reason that the broker is told. Operations that were asked for before still get
+        their replies; one that stays without gets ConnectionClosed. Errors: OperationTimeout, the broker did not answer
+        within connection_timeout; the link is dropped then.
+
+        connection.close, 0-9-1 §1.4.2.9.
+        """
         closer = Request("connection.close", on_done)
         if self._ended:
             self.reactor.call_soon(closer.done)
@@ -226,15 +167,16 @@ class Connection:
         if self.is_open:
             self._write_method("connection.close", {"reply_code": reply_code, "reply_text": reply_text})
             self._stop_asking()
-            self._later("close", self.parameters.connection_timeout, self._close_unanswered)
+            self._timers.start("close", self.parameters.connection_timeout, self._close_unanswered)
         elif self._dialer is not None:
             self._dialer.cancel()
-            self._dialer = self._transport = None
+            self._dialer = self._backlog.transport = None
             self.reactor.call_soon(lambda: self._end(ConnectionClosed("the connection was closed before it was open")))
         self._closers.append(closer)
 
     def abort(self) -> None:
-        """Hangs up at once, without a word to the broker; whatever waits is told so, in the next turn."""
+        """Closes the link at once, without connection.close. Operations that wait get ConnectionClosed in the next
+        turn."""
         if not self._ended:
             if self._dialer is not None:
                 self._dialer.cancel()
@@ -244,17 +186,21 @@ class Connection:
 
     @operation
     def update_secret(self, new_secret: str | bytes, reason: str = "", *, on_done: OnDone[None] | None = None) -> None:
-        """Hands the broker a new secret, such as a renewed token (connection.update-secret, a RabbitMQ extension of
-        0-9-1)."""
+        """Gives the broker a new secret, for example a renewed OAuth 2 token.
+
+        new_secret: the secret. reason: a text for the broker's log.
+
+        connection.update-secret, a RabbitMQ extension of 0-9-1.
+        """
         continuation = Request("connection.update-secret", on_done, ("connection.update-secret-ok",))
         if not self.is_open:
-            refuse(on_done, self.closed_error(), continuation.method, self.reactor.call_soon)
+            refuse(on_done, self._closed_error(), continuation.method, self.reactor.call_soon)
             return
         self._write_method(continuation.method, {"new_secret": new_secret, "reason": reason})
         self._pending.append(continuation)
 
-    def closed_error(self) -> AMQPError:
-        """What an operation on a connection that isn't open is told."""
+    def _closed_error(self) -> AMQPError:
+        """The error of an operation on a connection that is not open."""
         if isinstance(self.close_reason, ConnectionForked):
             return self.close_reason
         state = "closed" if self._ended or self._closers else "not open yet"
@@ -266,55 +212,51 @@ class Connection:
 
     @registration
     def add_state_change_handler(self, handler: Callable[[Connection, bool], object]) -> Remove:
-        """handler(connection, is_open) when it opens or closes; connection.close_reason says why. Like each add_..., it
-        returns a function that takes the handler away."""
-        return self._add("state", handler)
+        """Has handler(connection, is_open) called when the connection opens or closes; `connection.close_reason` says
+        why it closed. Returns a function that removes the handler."""
+        return self._handlers.add("state", handler)
 
     @registration
     def add_blocked_handler(self, handler: Callable[[Connection, bool, str], object]) -> Remove:
-        """handler(connection, blocked, reason) when the broker blocks publishes, or no longer does (connection.blocked,
-        a RabbitMQ extension). Nothing is stopped by it, but `writable` turns False."""
-        return self._add("blocked", handler)
+        """Has handler(connection, blocked, reason) called when the broker blocks publishes, or permits them again
+        (connection.blocked, a RabbitMQ extension). This stops nothing by itself, but `writable` turns False. Returns a
+        function that removes the handler."""
+        return self._handlers.add("blocked", handler)
 
     @registration
     def addStateChangeHandler(self, handler: Callable[[Connection, bool], object]) -> None:
-        """add_state_change_handler under pika 0.5's name: called at once too, with the present state."""
+        """`add_state_change_handler` under its name in pika 0.5. The handler is also called at once, with the present
+        state."""
         self.add_state_change_handler(handler)
         handler(self, self.is_open)
 
-    def _add(self, kind: str, handler: Callable[..., object]) -> Remove:
-        if not callable(handler):
-            raise InvalidArgumentType(f"handler takes a callable, not {type(handler).__name__}")
-        handlers = self._handlers.setdefault(kind, [])
-        handlers.append(handler)
-        return lambda: handlers.remove(handler) if handler in handlers else None
-
-    def _emit_calls(self, kind: str, *details: Any) -> list[Call]:
-        return [partial(handler, *details) for handler in self._handlers.get(kind, ())]
-
-    def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
+    def _in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
         """Makes calls one after another, before whatever arrived later is looked at."""
         self._call_queue.put_first(calls)
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
-    def dial(self, targets: Sequence[ConnectionParameters], on_done: OnDone[Connection] | None) -> None:
-        """Tries the targets in order; see `dialing`."""
+    def _dial(self, targets: Sequence[ConnectionParameters], on_done: OnDone[Connection] | None) -> None:
+        """Tries the targets in order; see `dialer`."""
         self._opening = Request("connect", on_done)
         self.parameters = targets[0]
-        self._dialer = Dialer(self.reactor, [(endpoint(target), target) for target in targets], self)
+        callbacks = TransportCallbacks(
+            self._transport_ready, self._data_received, self._bytes_written, self._transport_lost
+        )
+        endpoints = [(endpoint(target), target) for target in targets]
+        self._dialer = Dialer(self.reactor, endpoints, callbacks, self._attempted, self._dial_failed)
         self._dialer.begin(targets[0].connection_timeout)
 
-    def attempt(self, target: ConnectionParameters, transport: Transport) -> None:
+    def _attempted(self, target: ConnectionParameters, transport: Transport) -> None:
         """The dialer tries another address."""
         self.parameters = target
-        self._transport = transport
+        self._backlog.transport = transport
 
-    def transport_ready(self) -> None:
-        self.link = Link("client", self.parameters.protocol, handshake.client(self.parameters, PRODUCT))
+    def _transport_ready(self) -> None:
+        self._link = Link("client", self.parameters.protocol, handshake.client(self.parameters, PRODUCT))
         self._write_answers()
 
-    def dial_failed(self, error: AMQPError) -> None:
+    def _dial_failed(self, error: AMQPError) -> None:
         """The dialer has no address left to try."""
         self._dialer = None
         self._end(error)
@@ -331,40 +273,38 @@ class Connection:
             self._dialer = None
         self.is_open = True
         if self.heartbeat:
-            self._later("heartbeat", self.heartbeat / 2, self._tick)
+            self._timers.start("heartbeat", self.heartbeat / 2, self._tick)
         opening, self._opening = self._opening, None
         calls: list[Call] = [partial(opening.done, self)] if opening is not None else []
-        self.in_turn([*calls, *self._emit_calls("state", self, True)])
+        self._in_turn([*calls, *self._handlers.calls("state", self, True)])
 
     def _refused(self, error: AMQPError) -> None:
-        """The handshake failed: the dialer may have another address, or it was the broker's last word."""
-        if self._refused_link is self.link:
-            return  # it failed already, and this came in the same piece
-        self._refused_link = self.link
-        if self._transport is not None:
-            self._transport.close()
-            self._transport = None
-        self._cancel("farewell")
+        """The handshake failed. The dialer decides whether to try another address."""
+        if self._refused_link is self._link:
+            return  # this came in the same piece as the failure
+        self._refused_link = self._link
+        self._hang_up()
+        self._timers.cancel("farewell")
         if self._dialer is not None:
             self._dialer.failed(error)
 
     def _refusal(self, code: int, text: str) -> AMQPError:
-        """What a connection.close during the handshake means."""
+        """The error that a connection.close during the handshake means."""
         told = f"{self._where()}: {text}"
-        if self.link.before_close in ("securing", "challenged") and code == 403:
+        if self._link.before_close in ("securing", "challenged") and code == 403:
             return closed(LoginError, code, told)
-        if self.link.before_close == "opening" and code in (402, 403, 530):
+        if self._link.before_close == "opening" and code in (402, 403, 530):
             return closed(VirtualHostRefused, code, told)
         return closed(ConnectError, code, told)
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def _data_received(self, data: bytes) -> None:
         self._call_queue.process(self._arrived(data))
 
     def _arrived(self, data: bytes) -> PendingCalls:
-        """What is to be called for what arrived."""
-        link, channels = self.link, self._channels
+        """The calls that bytes bring about, one frame (or one run of deliveries) at a time."""
+        link, channels = self._link, self._channels
         for number, event in link.runs(data):
             if link.answers:
                 self._write_answers()
@@ -374,11 +314,11 @@ class Connection:
                     yield self._handle_own, event
             elif event.__class__ is list:
                 if len(event) == 1:
-                    yield channel.deliver, event[0]
+                    yield channel._deliver, event[0]
                 else:
-                    yield from channel.deliveries(event)
+                    yield from channel._deliver_all(event)
             else:
-                yield channel.handle, event
+                yield channel._handle, event
 
     def _handle_own(self, event: Event) -> None:
         if isinstance(event, Method):
@@ -388,14 +328,14 @@ class Connection:
             elif self._pending and event.name in self._pending[0].expected:
                 self._pending.popleft().reply(event)
             else:
-                self.fault(UnexpectedMethodError(f"{event.name}, which nobody asked for"))
+                self._fault(UnexpectedMethodError(f"{event.name}, which nobody asked for"))
         elif isinstance(event, Negotiated):
             self._opened(event)
         elif isinstance(event, AMQPError):
             self._faulted(event)
 
     def _on_close(self, close: Method) -> None:
-        """The broker closes the connection; the link has answered."""
+        """The broker closes the connection; the link has answered already."""
         if self._dialer is not None:
             self._refused(self._refusal(close.reply_code, close.reply_text))
         elif not self._closers:
@@ -403,7 +343,7 @@ class Connection:
             self._end(closed(ConnectionClosed, close.reply_code, close.reply_text))
 
     def _on_close_ok(self, ok: Method) -> None:
-        self._cancel("farewell")
+        self._timers.cancel("farewell")
         self._hang_up()
         self._end(None)
 
@@ -417,28 +357,20 @@ class Connection:
     def _on_blocked(self, blocked: Method) -> None:
         if not self.is_blocked:
             self.is_blocked = True
-            self.writable = False
-            self._later("blocked", self.parameters.blocked_connection_timeout, self._blocked_too_long)
-        self.in_turn(self._emit_calls("blocked", self, True, blocked.reason))
+            self._backlog.stop(True)
+            self._timers.start("blocked", self.parameters.blocked_connection_timeout, self._blocked_too_long)
+        self._in_turn(self._handlers.calls("blocked", self, True, blocked.reason))
 
     def _on_unblocked(self, unblocked: Method) -> None:
         self.is_blocked = False
-        self.writable = not self._congested
-        self._cancel("blocked")
-        self.in_turn([*self._emit_calls("blocked", self, False, ""), *self._writable_calls()])
+        self._backlog.stop(False)
+        self._timers.cancel("blocked")
+        self._in_turn([*self._handlers.calls("blocked", self, False, ""), *self._writable_calls()])
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
-    def write(self, chunks: Sequence[bytes | memoryview]) -> None:
-        transport = self._transport
-        if transport is not None:
-            transport.write(chunks)
-            if transport.queued - transport.written >= HIGH_WATER:
-                self._congested = True
-                self.writable = False
-
-    def check_thread(self) -> None:
-        """Refuses a thread that comes in while another is inside; before anything has changed."""
+    def _check_thread(self) -> None:
+        """Raises ConcurrentUse for a thread that comes in while another is inside; before anything has changed."""
         if self.reactor.thread not in (None, get_ident()):
             raise ConcurrentUse(
                 "another thread is inside this connection; give each thread its own, share it under its lock, "
@@ -446,83 +378,55 @@ class Connection:
             )
 
     def _write_method(self, name: str, arguments: dict[str, Any]) -> None:
-        self.check_thread()
-        self.write([self.link.send(0, name, arguments)])
+        self._check_thread()
+        self._backlog.write([self._link.send(0, name, arguments)])
 
     def _write_answers(self) -> None:
-        if self.link.answers and self._transport is not None:
-            self._transport.write([self.link.take_answers()])
+        transport = self._backlog.transport
+        if self._link.answers and transport is not None:
+            transport.write([self._link.take_answers()])
 
-    def when_written(self, number: int, continuation: Continuation) -> None:
-        """Settles a continuation when all that was written up to now has gone to the kernel."""
-        position = self._transport.queued if self._transport is not None else 0
-        self._unwritten.append((position, number, continuation))
-
-    def take_unwritten(self, number: int) -> list[Continuation]:
-        taken = [continuation for _, owner, continuation in self._unwritten if owner == number]
-        if taken:
-            self._unwritten = deque(entry for entry in self._unwritten if entry[1] != number)
-        return taken
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that the kernel hasn't taken yet."""
-        return self._transport.queued - self._transport.written if self._transport is not None else 0
-
-    def flush(self) -> None:
+    def _flush(self) -> None:
         """Sends now what would go out at the end of the reactor's turn."""
-        if self._transport is not None:
-            self._transport.flush()
+        if self._backlog.transport is not None:
+            self._backlog.transport.flush()
 
-    def bytes_written(self) -> bool:
-        transport = self._transport
-        if transport is None or not (self._unwritten or self._congested):
+    def _bytes_written(self) -> bool:
+        backlog = self._backlog
+        if not backlog.is_watched:
             return False
-        calls: list[Call] = []
-        while self._unwritten and self._unwritten[0][0] <= transport.written:
-            calls.append(partial(self._unwritten.popleft()[2].reply, None))
-        if self._congested and transport.queued - transport.written <= LOW_WATER:
-            self._congested = False
-            self.writable = not self.is_blocked
+        calls: list[Call] = [partial(continuation.reply, None) for continuation in backlog.take_written()]
+        if backlog.drained():
             calls += self._writable_calls()
         if calls:
-            self.in_turn(calls)
+            self._in_turn(calls)
             self._call_queue.run()
         return bool(calls)
 
     def _writable_calls(self) -> list[Call]:
         if not self.writable:
             return []
-        return [channel.tell_writable for channel in self._channels.values()]
+        return [channel._tell_writable for channel in self._channels.values()]
 
-    def release(self, number: int) -> None:
+    def _release(self, number: int) -> None:
         if self._channels.pop(number, None) is not None:
             heappush(self._free, number)
 
     # --- timers -------------------------------------------------------------------------------------------------------
 
-    def _later(self, name: str, seconds: float | None, call: Call) -> None:
-        self._cancel(name)
-        if seconds is not None:
-            self._timers[name] = self.reactor.call_later(seconds, call)
-
-    def _cancel(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
-
     def _tick(self) -> None:
-        if self._transport is None:
+        transport = self._backlog.transport
+        if transport is None:
             return
         try:
-            due = self.link.tick(self._transport.queued)
+            due = self._link.tick(transport.queued)
         except HeartbeatTimeout as silence:
             self._abort()
             self._end(HeartbeatTimeout(f"{self._where()}: {silence.text}, of {self.heartbeat} s"))
             return
-        self._later("heartbeat", self.heartbeat / 2, self._tick)
+        self._timers.start("heartbeat", self.heartbeat / 2, self._tick)
         if due:
-            self._transport.write([due])
+            transport.write([due])
 
     def _blocked_too_long(self) -> None:
         self._abort()
@@ -539,11 +443,11 @@ class Connection:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def fault(self, error: ProtocolSyntaxError) -> None:
-        """The broker broke the protocol in a way that shows only above the link."""
+    def _fault(self, error: ProtocolSyntaxError) -> None:
+        """The broker broke the protocol in a way that the link could not see."""
         if self._ended:
             return
-        self.link.fault(error)
+        self._link.fault(error)
         self._write_answers()
         self._faulted(error)
 
@@ -551,36 +455,34 @@ class Connection:
         if self._dialer is not None:
             self._refused(_at(error, self._where()))
             return
-        transport = self._transport
-        if transport is not None and self.link.state == "closing":
-            # Everybody is told now; the transport stays for the close handshake, and no longer than LINGER.
-            self._later("farewell", LINGER, self._abort)
+        if self._backlog.transport is not None and self._link.state == "closing":
+            # Continuations are settled now. The transport stays for the close handshake, for LINGER at most.
+            self._timers.start("farewell", LINGER, self._abort)
         else:
             self._hang_up()
         self._end(error)
 
-    def transport_lost(self, error: Exception | None) -> None:
-        # Behind what arrived before and, since a callback raised, isn't handed on yet.
+    def _transport_lost(self, error: Exception | None) -> None:
+        # Where a callback raised, frames that arrived before are still in the call queue: they come first.
         self._call_queue.append(partial(self._lost, error))
         self._call_queue.run()
 
     def _lost(self, error: Exception | None) -> None:
-        self._transport = None
-        self._cancel("farewell")
+        self._backlog.transport = None
+        self._timers.cancel("farewell")
         if self._dialer is not None:
             self._dialer.failed(self._lost_in_handshake(error))
             return
         if self._closers and self.is_open is False:
             self._end(None)
             return
-        cause = f": {error}" if error is not None else ", which hung up"
-        lost = ConnectionLost(f"the link to {self._where()} was lost{cause}")
+        lost = ConnectionLost(f"the link to {self._where()} was lost: {error or 'the broker closed it'}")
         lost.__cause__ = error
         self._end(lost)
 
     def _lost_in_handshake(self, error: Exception | None) -> AMQPError:
         where = self._where()
-        state = self.link.state if hasattr(self, "link") else "begun"
+        state = self._link.state if hasattr(self, "_link") else "begun"
         if error is None and state in ("securing", "challenged"):
             return LoginError(f"{where} hung up on the credentials, as brokers do that refuse them without a word")
         if error is None and state == "opening":
@@ -590,33 +492,32 @@ class Connection:
         return failure
 
     def _hang_up(self) -> None:
-        transport, self._transport = self._transport, None
+        transport, self._backlog.transport = self._backlog.transport, None
         if transport is not None:
             transport.close()
 
     def _abort(self) -> None:
-        transport, self._transport = self._transport, None
+        transport, self._backlog.transport = self._backlog.transport, None
         if transport is not None:
             transport.abort()
 
     def _stop_asking(self) -> None:
-        """No operation is taken any more."""
+        """From here on operations are refused."""
         self.is_open = False
         for channel in self._channels.values():
             channel.is_open = False
 
     def _end(self, reason: AMQPError | None) -> None:
-        """Settles everything that waits, once: the channels', each in the order of asking, then the connection's own,
-        then the closers; then the handlers."""
+        """Settles every continuation that waits, once: those of each channel in the order of asking, then the
+        connection's own, then the closers. Then the handlers are called."""
         if self._ended:
             return
         self._ended = True
         self.close_reason = reason
         was_open, opening, self._opening = self._opening is None, self._opening, None
         self._stop_asking()
-        for name in ("heartbeat", "blocked", "close"):
-            self._cancel(name)
-        error = self.closed_error()
+        self._timers.cancel("heartbeat", "blocked", "close")
+        error = self._closed_error()
         tellers: list[bool] = []
         calls: list[Call] = []
         for channel in list(self._channels.values()):
@@ -630,15 +531,15 @@ class Connection:
         asked_for = bool(self._closers)
         calls += self._closer_calls(reason)
         if was_open:
-            calls += self._emit_calls("state", self, False)
+            calls += self._handlers.calls("state", self, False)
         on_close = self._close_handler
         if on_close is not None:
             calls.append(lambda: on_close(self, reason))
-        told = asked_for or on_close is not None or bool(self._handlers.get("state"))
+        told = asked_for or on_close is not None or self._handlers.has("state")
         told = told or (opening is not None and opening.on_done is not None)
         if reason is not None and not told:
-            calls.append(lambda: None if any(tellers) else self.report(reason))
-        self.in_turn(calls)
+            calls.append(lambda: None if any(tellers) else self._report(reason))
+        self._in_turn(calls)
 
     def _closer_calls(self, reason: AMQPError | None) -> list[Call]:
         closers, self._closers = self._closers, []
@@ -646,16 +547,16 @@ class Connection:
             return [partial(closer.fail, reason) for closer in closers]
         return [closer.done for closer in closers]
 
-    def report(self, error: AMQPError) -> None:
-        """An error with nobody to tell: leaves the reactor as an exception."""
+    def _report(self, error: AMQPError) -> None:
+        """Lets an error that no continuation and no handler was told leave the reactor as an exception."""
 
         def out_of_the_reactor() -> None:
             raise error
 
         self.reactor.call_soon(out_of_the_reactor)
 
-    def forked(self) -> None:
-        """This process is a fork, and the connection its parent's."""
+    def _forked(self) -> None:
+        """Gives up the connection in the child of a fork: it belongs to the parent."""
         if self._ended:
             return
         self._ended = True
@@ -665,13 +566,13 @@ class Connection:
         self._stop_asking()
         for channel in self._channels.values():
             channel.close_reason = self.close_reason
-        if self._transport is not None:
-            self._transport.detach()
-            self._transport = None
+        if self._backlog.transport is not None:
+            self._backlog.transport.detach()
+            self._backlog.transport = None
 
 
 def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:
-    told.append(channel.end(error))
+    told.append(channel._end(error))
 
 
 def endpoint(parameters: ConnectionParameters) -> Endpoint:
@@ -697,7 +598,7 @@ _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for connection in list(_connections):
-        connection.forked()
+        connection._forked()
 
 
 if hasattr(os, "register_at_fork"):
@@ -715,5 +616,5 @@ def connect(
     for target in targets:
         handshake.check(target)
     connection = Connection(reactor, on_close)
-    connection.dial(targets, on_done)
+    connection._dial(targets, on_done)
     return connection

@@ -8,27 +8,33 @@ word; every other failure moves on to the next address.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ..errors import AMQPError, ConnectError, ConnectTimeout, LocalError, LoginError, VirtualHostRefused
 from ..reactor import Endpoint, Reactor, Timer, Transport, TransportOwner
 
 
-class Dialling(TransportOwner, Protocol):
-    """Who dials: the owner of each attempt's transport."""
-
-    def attempt(self, target: Any, transport: Transport) -> None: ...
-    def dial_failed(self, error: AMQPError) -> None: ...
-
-
 class Dialer:
-    """One search for a broker. `targets`: an endpoint and what `attempt` is told of it, each."""
+    """One search for a broker.
 
-    def __init__(self, reactor: Reactor, targets: Sequence[tuple[Endpoint, Any]], owner: Dialling):
+    targets: pairs of an endpoint and the parameters that belong to it. owner: of each attempt's transport.
+    on_attempt(parameters, transport): an attempt begins. on_failed(error): no address is left, or the broker refused.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        targets: Sequence[tuple[Endpoint, Any]],
+        owner: TransportOwner,
+        on_attempt: Callable[[Any, Transport], object],
+        on_failed: Callable[[AMQPError], object],
+    ):
         self._reactor = reactor
         self._targets = list(targets)
         self._owner = owner
+        self._on_attempt = on_attempt
+        self._on_failed = on_failed
         self._addresses: list[Any] = []
         self._errors: list[AMQPError] = []
         self._transport: Transport | None = None
@@ -64,7 +70,7 @@ class Dialer:
         self._transport = None
         self._errors.append(error)
         if isinstance(error, (LoginError, VirtualHostRefused)):
-            self._owner.dial_failed(error)
+            self._on_failed(error)
         elif self._addresses:
             self._next_address()
         else:
@@ -72,7 +78,7 @@ class Dialer:
 
     def _next_target(self) -> None:
         if not self._targets or self._left() == 0:
-            self._reactor.call_soon(lambda: self._owner.dial_failed(self._verdict()))
+            self._reactor.call_soon(lambda: self._on_failed(self._verdict()))
             return
         self._endpoint, self._target = self._targets.pop(0)
         attempt = self._begin_attempt()
@@ -108,7 +114,7 @@ class Dialer:
             failure.__cause__ = error
             self._reactor.call_soon(lambda: self.failed(failure))
             return
-        self._owner.attempt(self._target, self._transport)
+        self._on_attempt(self._target, self._transport)
 
     def _begin_attempt(self) -> int:
         self._attempt += 1

@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..wire.delivery_tags import Window
 from ..wire.message import NO_PROPERTIES, Message, encode_properties
-from .channel_sender import Sender
+from .channel_sender import ChannelSender
 from .continuations import Call, Continuation, OnDone, PendingCalls, Request, refuse
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ class Owner(Protocol):
 
     @property
     def writable(self) -> bool: ...
-    def closed_error(self) -> AMQPError: ...
-    def emit(self, kind: str, *details: Any) -> None: ...
-    def has_handlers(self, kind: str) -> bool: ...
-    def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None: ...
-    def tell_writable(self) -> None: ...
-    def unexpected(self, text: str) -> None: ...
+    def _closed_error(self) -> AMQPError: ...
+    def _emit(self, kind: str, *details: Any) -> None: ...
+    def _has_handlers(self, kind: str) -> bool: ...
+    def _in_turn(self, calls: Iterable[Call | PendingCalls]) -> None: ...
+    def _tell_writable(self) -> None: ...
+    def _unexpected(self, text: str) -> None: ...
 
 
 class _Content(NamedTuple):
@@ -117,7 +117,7 @@ class Publisher:
         "permitted",
     )
 
-    def __init__(self, channel: Owner, sender: Sender):
+    def __init__(self, channel: Owner, sender: ChannelSender):
         self._channel = channel
         self._sender = sender
         self.permitted = True
@@ -170,7 +170,7 @@ class Publisher:
 
     def _publish_watched(self, content: _Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
         if not self._channel.is_open:
-            refuse(on_done, self._channel.closed_error(), "basic.publish", self._sender.call_soon)
+            refuse(on_done, self._channel._closed_error(), "basic.publish", self._sender.call_soon)
             return False
         publish = _Watched(on_done, content if content.mandatory or content.immediate else None)
         if self.permitted:
@@ -212,7 +212,7 @@ class Publisher:
             self._send(*self._held.popleft())
         if changed:
             channel = self._channel
-            channel.in_turn((lambda: channel.emit("flow", channel, active), channel.tell_writable))
+            channel._in_turn((lambda: channel._emit("flow", channel, active), channel._tell_writable))
 
     # --- the broker decides -------------------------------------------------------------------------------------------
 
@@ -223,7 +223,7 @@ class Publisher:
             publishes = None
         if publishes is None:
             name = "basic.ack" if acked else "basic.nack"
-            self._channel.unexpected(f"{name} of publish {tag} on channel {self._channel.number}, which isn't waiting")
+            self._channel._unexpected(f"{name} of publish {tag} on channel {self._channel.number}, which isn't waiting")
             return
         if self._mandatory:
             for publish in publishes:
@@ -233,7 +233,7 @@ class Publisher:
             decide(publishes[0])
         else:
             self.decided = zip(repeat(decide), publishes, strict=False)
-            self._channel.in_turn([self.decided])
+            self._channel._in_turn([self.decided])
 
     def _taken(self, publish: _Publish) -> None:
         if publish.returned is not None:
@@ -248,7 +248,7 @@ class Publisher:
     def _tell(self, publish: _Publish, error: AMQPError) -> None:
         if publish.on_done is not None:
             publish.fail(error)
-        elif publish.returned is None or not self._channel.has_handlers("return"):
+        elif publish.returned is None or not self._channel._has_handlers("return"):
             self._sender.report(publish.told(error))
 
     def on_return(self, message: Message) -> None:
@@ -256,8 +256,8 @@ class Publisher:
         if publish is not None:
             publish.returned = message
             self._last_returned = publish.order
-        if self._channel.has_handlers("return"):
-            self._channel.emit("return", message)
+        if self._channel._has_handlers("return"):
+            self._channel._emit("return", message)
         elif publish is None:
             self._sender.report(_returned(message))
 

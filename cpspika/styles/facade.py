@@ -69,9 +69,9 @@ class ConnectionFacade(Facade):
     def _outward(self, value: Any) -> Any:
         """What the core hands out, in this facade's terms."""
         if isinstance(value, Channel):
-            if value.facade is value:
-                value.facade = self._channel_facade(value)
-            return value.facade
+            if value._facade is value:
+                value._facade = self._channel_facade(value)
+            return value._facade
         if value is not None and value is getattr(self, "core", None):
             return self
         return value
@@ -81,7 +81,7 @@ def end_reason(core: Channel, tag: str | None, cancelled: bool) -> AMQPError:
     """Why a consumer's iterator has no more messages, though nobody closed it."""
     if cancelled:
         return ConsumerCancelled(f"the broker cancelled consumer {tag!r}, as when its queue is deleted")
-    return core.close_reason or core.closed_error()
+    return core.close_reason or core._closed_error()
 
 
 def is_stale(arguments: list[Any]) -> bool:

@@ -24,18 +24,23 @@ CALLBACKS = frozenset(("on_message", "on_cancel", "handler"))
 
 
 def operations(core: type) -> dict[str, Any]:
-    """The functions of a core class that are marked as operations."""
-    return {name: member for name, member in vars(core).items() if getattr(member, "__operation__", False)}
+    """The functions of a core class, inherited ones included, that are marked as operations."""
+    return _marked(core, "__operation__")
 
 
 def oneways(core: type) -> dict[str, Any]:
-    """Those that the broker doesn't answer."""
-    return {name: member for name, member in operations(core).items() if getattr(member, "__oneway__", False)}
+    """The operations that the broker does not answer."""
+    return _marked(core, "__oneway__")
 
 
 def registrations(core: type) -> dict[str, Any]:
-    """Those that are marked as taking a handler."""
-    return {name: member for name, member in vars(core).items() if getattr(member, "__registration__", False)}
+    """The functions of a core class, inherited ones included, that are marked as taking a handler."""
+    return _marked(core, "__registration__")
+
+
+def _marked(core: type, mark: str) -> dict[str, Any]:
+    members = {name: member for cls in reversed(core.__mro__) for name, member in vars(cls).items()}
+    return {name: member for name, member in members.items() if getattr(member, mark, False)}
 
 
 _RESULT = re.compile(r"OnDone\[(.*)\] \| None")

@@ -194,7 +194,7 @@ def _oneway_method(operation: Callable[..., Any]) -> Callable[..., Any]:
 
         def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             core = self.core
-            if not core.is_fire_and_forget:
+            if not core._is_fire_and_forget:
                 return self._perform_oneway(operation, args, kwargs)
             if operation(core, *args, **kwargs):
                 return self._promises.fulfilled(True)

@@ -78,7 +78,9 @@ _HEAD = '''\
 
 from collections.abc import Callable
 
-from cpspika.client.channel import Arguments, Channel, OnMessage, QueueDeclareOk, Remove
+from cpspika.client.channel import Channel
+from cpspika.client.handlers import Remove
+from cpspika.client.operations import Arguments, OnCancel, OnMessage, QueueDeclareOk
 from cpspika.client.connection import Connection
 from cpspika.wire.message import Message, Properties
 '''
@@ -113,8 +115,8 @@ def _parameter(style: Style, parameter: inspect.Parameter) -> str:
 
 def _facade(style: Style, annotation: str) -> str:
     """An annotation of the core's, with the facade's classes."""
-    classes = {"Channel": style.channel, "Connection": style.connection}
-    return re.sub(r"\b(Channel|Connection)\b", lambda found: classes[found[0]], annotation)
+    classes = {"Channel": style.channel, "ChannelT": style.channel, "Connection": style.connection}
+    return re.sub(r"\b(ChannelT?|Connection)\b", lambda found: classes[found[0]], annotation)
 
 
 def path(style: Style) -> Path:

@@ -103,7 +103,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         """Has the kernel take what is to be sent, for the operation of this name, or turns the reactor until it is
         `over`. Mostly it takes it all at once, without a turn."""
         core = self.core
-        if not self.spin(lambda: over() or not core.unsent, self.timeout, finish=True, flush=True):
+        if not self.spin(lambda: over() or not core._backlog.size, self.timeout, finish=True, flush=True):
             raise self._late(name)
 
     def spin(
@@ -120,7 +120,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         spins.depth += 1
         try:
             if flush:
-                self.core.flush()
+                self.core._flush()
             while not done():
                 left = None if deadline is None else deadline - self.reactor.time()
                 if left is not None and left <= 0 and turned:
@@ -179,7 +179,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         with _Inside(self):
             ran = self.run_callbacks(lambda: not self.core.is_open, timeout)
             if not ran and not self.core.is_open:
-                raise self.core.close_reason or self.core.closed_error()
+                raise self.core.close_reason or self.core._closed_error()
         return ran
 
     def run_callbacks(self, over: Callable[[], bool], timeout: float | None) -> bool:
@@ -219,7 +219,7 @@ class SyncChannel(Scope, Facade, ChannelOperations):
             result = operation(core, *args, **kwargs)
             connection.push(operation.__name__, lambda: not core.is_open)
             if not core.is_open:
-                raise core.closed_error()
+                raise core._closed_error()
         return result
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:

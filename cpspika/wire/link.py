@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from functools import cache
 from io import BytesIO
 from typing import Any, Literal
 
@@ -50,7 +49,6 @@ Role = Literal["client", "server"]
 
 UNTUNED_FRAME_MAX = 131072  # what a peer may send before tune-ok: capability tables and tokens grow past 4096
 BODY_MAX = 2**31 - 1  # bytes of one body; brokers refuse less (RabbitMQ: 512 MiB at most)
-KEPT_BLOCK = 4 * 1024 * 1024  # bytes of a block whose memory the process shall keep for the next
 SILENT_TICKS = 4  # of half an interval each
 
 _content_header = struct.Struct(">HHQ")
@@ -75,7 +73,6 @@ class Link:
     once the client's protocol header told the version."""
 
     def __init__(self, role: Role, version: str | None, handshake: Handshake | None):
-        _keep_pages()
         self.role = role
         self.version = ""
         self.state = self.before_close = "begun"
@@ -443,15 +440,6 @@ class Link:
     def excuse(self) -> None:
         """Counts the peer as heard: we didn't listen."""
         self._heard = True
-
-
-@cache
-def _keep_pages() -> None:
-    """Once a process: has glibc's malloc keep what a turn's writes and large bodies leave. It would give every block of
-    more than 128 KiB back to the kernel, and have the next page by page, which costs up to four times what is done with
-    it; how large a block it shall keep it learns from the largest that was freed. This one is never touched, so it is
-    address space for a moment, and no memory."""
-    bytes(KEPT_BLOCK)
 
 
 _FRAME_BEGINS = bytes([frames.METHOD])

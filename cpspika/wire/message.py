@@ -223,7 +223,7 @@ class Message:
                 values = property_codec(BASIC).decode(self.envelope.encoded, 0)
             except ProtocolSyntaxError as error:
                 if self.channel is not None:
-                    self.channel.malformed(error)
+                    self.channel._malformed(error)
                 raise
             self._properties = BasicProperties(**values)
         return self._properties
