@@ -57,18 +57,18 @@ class QueueConsumer:
         self.was_cancelled = True
 
     def ack(self, index: int = 0) -> None:
-        self.queue.settle(self.held.pop(index))
-        self.queue.unpark(self)
+        self.queue.ack(self.held.pop(index))
+        self.queue.resume(self)
 
     def reject(self) -> None:
         self.queue.reject(self.held.pop(0))
-        self.queue.unpark(self)
+        self.queue.resume(self)
 
     def requeue(self) -> None:
         """Gives back everything it holds."""
         held, self.held = self.held, []
         self.queue.requeue(held)
-        self.queue.unpark(self)
+        self.queue.resume(self)
 
     def leave(self) -> None:
         """As at the end of its channel."""

@@ -242,7 +242,7 @@ def test_a_body_that_never_ends_goes_with_its_client(world: Neighbourhood) -> No
     wire = world.opened().say(method(1, "basic.publish", routing_key="good"), header_frame(1, 10_000_000))
     wire.say(body_frame(1, b"x" * 100_000))
     wire.vanish()
-    assert world.broker.load.bytes == 0
+    assert world.broker.memory.bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_a_client_that_vanishes_gives_everything_back(world: Neighbourhood) -> N
     assert world.good.expect("basic.get-ok").redelivered is True
     world.good.ask(1, "queue.delete", queue="ours")
     world.good.say(method(1, "channel.close")).heard()
-    assert world.broker.load.bytes == 0
+    assert world.broker.memory.bytes == 0
     world.good.ask(1, "channel.open"), world.good.ask(1, "basic.consume", queue="good", no_ack=True)
 
 

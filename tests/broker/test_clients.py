@@ -50,7 +50,7 @@ def test_a_client_from_pypi(served: Served, module: str, by_url: bool) -> None:
     assert run(sys.executable, str(SCRIPTS / f"with_{module}.py"), *where) == "done\n"
     until(lambda: not served.sessions, "the end of the connection")
     assert [binding for binding in served.bindings if "rpc" not in binding.source] == []
-    assert served.load.bytes == 0
+    assert served.memory.bytes == 0
 
 
 @pytest.fixture

@@ -164,12 +164,12 @@ def test_the_librarys_client_stops_by_itself_and_goes_on() -> None:
     client = Client(world)
     done = [client.publish("q", b"x" * 10_000, block_on_flow_control=True) for _ in range(30)]
     assert client.flows == [False]
-    assert world.broker.load.bytes < 2 * 100_000
+    assert world.broker.memory.bytes < 2 * 100_000
     consumer.ask(1, "basic.consume", queue="q", no_ack=True)
     world.reactor.advance(1)
     assert client.flows[-1] is True
     assert not any(one.pending for one in done)
-    assert world.broker.load.bytes == 0
+    assert world.broker.memory.bytes == 0
 
 
 def test_one_that_begins_to_publish_later_is_told_too() -> None:
@@ -184,10 +184,10 @@ def test_who_publishes_on_all_the_same_is_not_read_from() -> None:
     for _ in range(100):
         publisher.say(publish(1, "q", b"x" * 20_000))
         publisher.reactor.settle()
-    assert world.broker.load.bytes < 2 * 100_000 + 25_000
+    assert world.broker.memory.bytes < 2 * 100_000 + 25_000
     consumer.ask(1, "basic.consume", queue="q", no_ack=True)
     world.reactor.settle()
-    assert world.broker.load.bytes == 0, "everything came through in the end"
+    assert world.broker.memory.bytes == 0, "everything came through in the end"
     assert publisher.expect("channel.flow").active is False
     publisher.ask(1, "queue.declare", queue="q")
 
@@ -218,7 +218,7 @@ def test_publishers_go_on_however_the_messages_went(how: str) -> None:
     elif how == "owner's end":
         owner.vanish()
     world.reactor.advance(2)
-    assert world.broker.load.bytes == 0
+    assert world.broker.memory.bytes == 0
     assert publisher.expect("channel.flow").active is True
 
 

@@ -117,7 +117,7 @@ def test_what_is_requeued_goes_to_its_old_place_and_is_redelivered(house: Broker
     queue = house.queue("q")
     fill(house, "q", "abcde")
     entries = [queue.get(no_ack=False) for _ in range(4)]
-    queue.settle(entries[1])
+    queue.ack(entries[1])
     queue.requeue([entries[3], entries[0]])
     assert house.bodies("q") == ["a", "d", "e"]
     queue.requeue([entries[2]])
@@ -370,7 +370,7 @@ def test_what_is_out_may_be_settled_after_its_queue_is_gone(house: BrokerService
     fill(house, "q", "abcd")
     assert house.vhost.delete_queue(queue) == 1
     assert taker.was_cancelled
-    queue.settle(taker.held[0]), queue.reject(taker.held[1]), queue.requeue([taker.held[2]])
+    queue.ack(taker.held[0]), queue.reject(taker.held[1]), queue.requeue([taker.held[2]])
     assert (queue.unacknowledged, house.load.bytes) == (0, 0)
 
 
