@@ -10,15 +10,14 @@ import os
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode
+from typing import NamedTuple
 
 import hypothesis
 import pytest
-from rabbitmq import RabbitNode
-from styles import AGAIN, STYLES, Style
 
 from cpspika.broker import Served, serve
+from tests.support.rabbitmq import RabbitNode
+from tests.support.styles import AGAIN, STYLES, Broker, Style
 
 # Enough to find what is broken, in a run of minutes; HYPOTHESIS_PROFILE=thorough looks harder.
 hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
@@ -26,19 +25,6 @@ hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=Non
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 VERSIONS = ("0-9-1", "0-8")
-
-
-class Broker:
-    """A broker under test, whichever it is: `name`, and URLs that lead to it."""
-
-    def __init__(self, name: str, host: str, port: int):
-        self.name, self.host, self.port = name, host, port
-
-    def url(
-        self, protocol: str = "0-9-1", user: str = "guest", password: str = "guest", vhost: str = "/", **options: Any
-    ) -> str:
-        query = urlencode({"protocol": protocol, **options})
-        return f"amqp://{quote(user)}:{quote(password)}@{self.host}:{self.port}/{quote(vhost, safe='')}?{query}"
 
 
 class Certificates(NamedTuple):

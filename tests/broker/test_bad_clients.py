@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted import body_frame, frame, header_frame
-from wire import MemoryWire, MemoryWorld, SocketWire, method, plain, publish, until
 
 from cpspika.broker import serve
 from cpspika.wire.frames import PROTOCOL_HEADERS
+from tests.support.raw_client import MemoryWire, MemoryWorld, SocketWire, method, plain, publish, until
+from tests.support.scripted import body_frame, frame, header_frame
 
 fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from wire import until
 
 from cpspika.broker import Served, serve
+from tests.support.raw_client import until
 
 SCRIPTS = Path(__file__).parent / "clients"
 SECONDS = 60

@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scripted import Done
-from wire import DEADLINE, MemoryWire, MemoryWorld, SocketWire, method, publish, until
 
 import cpspika
 from cpspika import (
@@ -31,6 +29,8 @@ from cpspika import (
     NotFound,
 )
 from cpspika.broker import Broker, Served, serve
+from tests.support.raw_client import DEADLINE, MemoryWire, MemoryWorld, SocketWire, method, publish, until
+from tests.support.scripted import Done
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from alone import BrokerServices, QueueConsumer
 
 from cpspika import AccessRefused, CommandInvalid, ConnectionClosed, NotFound, PreconditionFailed
+from tests.support.broker_model import BrokerServices, QueueConsumer
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from alone import BrokerServices, QueueConsumer
 
 from cpspika import PreconditionFailed, ResourceLocked
 from cpspika.broker.queues import Queue
+from tests.support.broker_model import BrokerServices, QueueConsumer
 
 
 @pytest.fixture

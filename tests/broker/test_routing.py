@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from alone import BrokerServices
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cpspika import PreconditionFailed
 from cpspika.broker import routing
 from cpspika.broker.routing import Topic
+from tests.support.broker_model import BrokerServices
 
 # --- topics -----------------------------------------------------------------------------------------------------------
 

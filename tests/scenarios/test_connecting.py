@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import pytest
-from styles import Scenario, Style, scenario
 
 from cpspika import (
     AmqplainCredentials,
@@ -19,6 +18,7 @@ from cpspika import (
     PlainCredentials,
     VirtualHostRefused,
 )
+from tests.support.styles import Scenario, Style, scenario
 
 
 @scenario()

@@ -7,10 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from styles import Scenario, Style, scenario
 
 from cpspika import AMQPNotImplemented, BasicProperties, ConnectionClosed, MessageNacked, MessageReturned
 from cpspika.errors import PublishError
+from tests.support.styles import Scenario, Style, scenario
 
 NOON = datetime(2024, 2, 29, 12, 0, 0, tzinfo=timezone.utc)
 
