@@ -101,6 +101,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.long)
         if "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq":
             item.add_marker(pytest.mark.rabbitmq)
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.slow)  # so that -m "not slow" leaves these out too
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,6 +1,6 @@
-"""Bad input, and what it gets: a broker that breaks the protocol, in every way that issue 2 names and some more.
+"""Bad input, and what it gets: a broker that breaks the protocol, one mistake after another.
 
-Each is met at the client's door: an open connection with two channels and operations under way. The broker is told the
+Each is met by an open connection with two channels and operations under way. The broker is told the
 code that the specification gives, everybody who waits is told what was wrong, and the link ends.
 """
 

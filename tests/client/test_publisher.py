@@ -79,7 +79,7 @@ def test_a_nack_is_told_as_refused() -> None:
     for fate in fates[1:]:
         assert isinstance(fate.error, cpspika.MessageNacked)
         assert fate.error.method == "basic.publish"
-        assert "test_publishing.py" in fate.error.asked_at
+        assert "test_publisher.py" in fate.error.asked_at
     assert channel.is_open, "a refused message closes nothing"
 
 
@@ -175,7 +175,7 @@ def test_a_refused_publish_with_nobody_to_tell_comes_out_of_run() -> None:
     world.peer.nack(1)
     with pytest.raises(cpspika.MessageNacked) as caught:
         world.settle()
-    assert "test_publishing.py" in caught.value.asked_at
+    assert "test_publisher.py" in caught.value.asked_at
     assert channel.is_open
 
 

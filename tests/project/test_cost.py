@@ -1,4 +1,4 @@
-"""What idleness and an import cost (issue 2, "Cost"). Run with -rP to see the figures."""
+"""What idleness and an import cost. Run with -rP to see the figures."""
 
 from __future__ import annotations
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.project.test_examples import run
-from tests.project.test_layers import MODULES
 from tests.support import ROOT
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -21,24 +18,18 @@ SHEETS = {sheet: BLOCK.findall((ROOT / sheet).read_text("utf-8")) for sheet in
 PROGRAMS = [(sheet, number) for sheet, blocks in SHEETS.items() for number in range(len(blocks))]
 
 
-def _imported(program: str) -> Iterator[tuple[str, str | None]]:
+def _missing(program: str, beside: set[str]) -> str | None:
+    """An extra that a program imports, directly, and that is not installed."""
     for node in ast.walk(ast.parse(program)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, None) for alias in node.names)
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield from ((node.module or "", alias.name) for alias in node.names)
-
-
-def _missing(program: str, beside: set[str]) -> str | None:
-    """What a program imports that isn't here: an extra, or a module of ours that is yet to come."""
-    for module, name in _imported(program):
-        if module.split(".")[0] != "cpspika":
-            if module not in beside and find_spec(module.split(".")[0]) is None:
-                return module
-        elif module != "cpspika" and module not in MODULES:
-            return module
-        elif name is not None and f"{module}.{name}" not in MODULES and not hasattr(import_module(module), name):
-            return f"{module}.{name}"
+            names = [node.module or ""]
+        else:
+            continue
+        for name in names:
+            if name not in beside and find_spec(name.partition(".")[0]) is None:
+                return name
     return None
 
 

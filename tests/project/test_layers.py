@@ -30,13 +30,19 @@ LAYERS = [
     ["integrations", "testing"],
     ["cli", "__main__", "__init__"],
 ]
-DOORS = 7
+ENTRY = 7  # the layer that picks defaults: connecting, blocking, tasks, threads
 # Modules of another layer than their folder's: the layer, and the reason.
 EXCEPTIONS = {
-    "broker.__init__": (DOORS, "`cpspika.broker` is a promised name; it picks the reactor that a broker runs on"),
-    "adapters.*_adapter": (DOORS, "promised names; each is the door of the style of one foreign loop"),
+    "broker.__init__": (
+        ENTRY,
+        "`cpspika.broker` is a promised name; it picks the reactor that a broker runs on",
+    ),
+    "adapters.*_adapter": (
+        ENTRY,
+        "promised names; each is where a program enters the style of one foreign loop",
+    ),
     "styles.*_operations.pyi": (
-        DOORS,
+        ENTRY,
         "for type checkers alone: a stub names the classes of its style, wherever these are",
     ),
 }

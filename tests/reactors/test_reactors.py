@@ -665,7 +665,7 @@ def test_asyncore_lives_beside_other_dispatchers() -> None:
 
 @needs_asyncore
 def test_the_facade_on_asyncore_leaves_nothing_for_asyncore_loop() -> None:
-    """The script of api.md ends with asyncore.loop(), which returns."""
+    """A program on asyncore ends with asyncore.loop(), which returns."""
     with SocketBroker() as broker:
         connection = cpspika.AsyncoreConnection(broker.url)
         channel = connection.channel()

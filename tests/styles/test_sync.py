@@ -195,7 +195,7 @@ def test_an_error_tells_where_the_operation_was_asked_for(ch: Any) -> None:
     error = caught.value
     assert (error.method, error.code) == ("queue.declare", 404)
     assert error.asked_at.endswith("in test_an_error_tells_where_the_operation_was_asked_for")
-    assert "test_facade.py:" in error.asked_at
+    assert "test_sync.py:" in error.asked_at
 
 
 def test_context_managers_close(connection: Any) -> None:

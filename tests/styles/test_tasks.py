@@ -188,7 +188,7 @@ def test_several_tasks_take_turns(reactor: SelectReactor) -> None:
         tasks.run(not_so(), reactor)
 
 
-def test_gather_is_broken_by_the_first_error_and_the_others_go_on() -> None:
+def test_gather_is_rejected_by_the_first_error_and_the_others_go_on() -> None:
     ended: list[str] = []
 
     def late() -> Work:
@@ -214,7 +214,7 @@ def test_a_promise_is_a_continuations_too() -> None:
     reactor = memory()
     promise: Promise[int] = Promise(reactor)
     first, second = Done(), Done()
-    broken: list[Any] = []
+    rejected: list[Any] = []
     promise.then(first)
     promise.settle(None, 7)
     promise.settle(None, 8)
@@ -222,10 +222,10 @@ def test_a_promise_is_a_continuations_too() -> None:
     assert second.pending, "never inside the call that takes it"
     failed: Promise[int] = Promise(reactor)
     failed.settle(KeyError("x"), None)
-    failed.then(lambda err, result: broken.append((err, result)))
+    failed.then(lambda err, result: rejected.append((err, result)))
     reactor.run()
     assert (first.result, second.result, promise.result()) == (7, 7, 7)
-    assert broken == [(failed._value, None)]
+    assert rejected == [(failed._value, None)]
     with pytest.raises(InvalidArgumentType):
         promise.then(7)  # type: ignore[arg-type]
 

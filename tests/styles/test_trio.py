@@ -1,4 +1,4 @@
-"""trio at the door: blocks that end, awaits that are cancelled, callbacks that raise, and nothing left behind."""
+"""trio's style: blocks that end, awaits that are cancelled, callbacks that raise, and nothing left behind."""
 
 from __future__ import annotations
 

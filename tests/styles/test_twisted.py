@@ -99,7 +99,7 @@ CLEAN = [f"tests.support.trial_twisted.{name}" for name in ("Tcp", "Endpoint", "
 
 @pytest.mark.parametrize("reactor", ["select", "poll", "asyncio", "epoll"])
 def test_trial_finds_nothing_left_in_the_reactor(node: Any, certificates: Any, tmp_path: Path, reactor: str) -> None:
-    """In TCP, TLS, memory and endpoints; whether it went well, was refused, or was given up."""
+    """In TCP, TLS, memory and endpoints; whether it went well, was refused, or was cancelled."""
     if reactor == "epoll" and sys.platform != "linux":
         pytest.skip("epoll is Linux's")
     done = trial(
@@ -315,7 +315,7 @@ def test_a_reactor_that_stops_loses_its_connections(by: str, stage: str, told: l
     assert done.stderr == ""
 
 
-# --- giving up --------------------------------------------------------------------------------------------------------
+# --- cancelling -------------------------------------------------------------------------------------------------------
 
 
 def test_what_comes_for_a_cancelled_deferred_is_given_back(broker: Served, connection: Any) -> None:
@@ -417,15 +417,15 @@ def test_a_lost_link_through_an_endpoint(broker: Served, through: Any) -> None:
 
 
 def test_an_endpoint_that_cannot_be_used_is_refused_at_the_call(broker: Served) -> None:
-    door = endpoint(broker)
+    through = endpoint(broker)
     with pytest.raises(cpspika.InvalidArgument, match="TLS is the endpoint's"):
-        connect("amqps://localhost", endpoint=door)
+        connect("amqps://localhost", endpoint=through)
     with pytest.raises(cpspika.InvalidArgument, match="embedded"):
-        connect("embedded://", endpoint=door)
+        connect("embedded://", endpoint=through)
     with pytest.raises(cpspika.InvalidArgumentType, match="clientFromString"):
         connect(broker.url, endpoint="tcp:localhost:5672")
     with pytest.raises(cpspika.InvalidArgument, match="unknown option 'hearbeat'"):
-        connect(broker.url, endpoint=door, hearbeat=5)
+        connect(broker.url, endpoint=through, hearbeat=5)
 
 
 class Owner:

@@ -1,10 +1,10 @@
 """The broker's model alone: a virtual host with a clock that the test turns, and consumers that remember.
 
-house = House()
-house.queue("q", {"x-message-ttl": 100})
-house.publish("", "q", "body")
-house.turn(0.1)
-assert house.bodies("q") == []
+model = BrokerServices()
+model.queue("q", {"x-message-ttl": 100})
+model.publish("", "q", "body")
+model.turn(0.1)
+assert model.bodies("q") == []
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def test_what_is_kept_does_not_grow_without_end_however_large_the_properties(rol
     assert kept < 6_000_000
 
 
-def test_a_channel_that_is_not_open_is_refused_by_the_lane_too() -> None:
+def test_a_channel_that_is_not_open_is_refused_by_the_fast_path_too() -> None:
     pair = opened()
     fast = pair.client.fast_sender(1)
     fast.publish("", "q", b"\0\0", b"x")
@@ -135,7 +135,7 @@ def test_a_channel_that_is_not_open_is_refused_by_the_lane_too() -> None:
         fast.ack(1, False)
 
 
-def test_a_mistake_leaves_nothing_in_the_book() -> None:
+def test_a_mistake_leaves_nothing_in_the_cache() -> None:
     link = opened().client
     fast = link.fast_sender(1)
     for _ in range(2):
