@@ -6,6 +6,7 @@ afresh (`s.name()`), so they don't meet in it.
 
 from __future__ import annotations
 
+import gc
 import os
 import ssl
 from collections.abc import Callable, Iterator
@@ -101,8 +102,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.long)
         if "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq":
             item.add_marker(pytest.mark.rabbitmq)
-        if item.get_closest_marker("long"):
+        if item.get_closest_marker("long") or item.get_closest_marker("rabbitmq"):
             item.add_marker(pytest.mark.slow)  # so that -m "not slow" leaves these out too
+
+
+def pytest_collection_finish() -> None:
+    # The thousands of tests collected stay to the end: without this each gc.collect() of a test looks at all of them.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

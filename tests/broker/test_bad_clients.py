@@ -323,6 +323,7 @@ def test_a_chain_of_exchanges_that_falls_with_its_client(world: Neighbourhood) -
     assert "e0" not in world.broker.exchanges
 
 
+@pytest.mark.slow
 def test_a_chain_of_queues_that_die_into_each_other(world: Neighbourhood) -> None:
     wire = world.opened()
     for number in range(400):
@@ -393,6 +394,7 @@ def test_a_silent_client_is_dropped_after_two_heartbeats(world: Neighbourhood) -
 # --- answers that nobody reads ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flood", ["returns", "answers", "gets"])
 def test_a_client_that_reads_nothing_costs_a_bounded_memory(flood: str) -> None:
     """What the broker says back to it must not gather without end: then the broker reads no more of it either."""

@@ -41,6 +41,7 @@ def needs(module: str) -> None:
         pytest.skip(f"{module} is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "by_url"), [("pika", True), ("amqp", False), ("aio_pika", True), ("amqpstorm", False)]
 )

@@ -176,6 +176,7 @@ def test_a_history_of_the_publishers_own_making_does_no_harm(model: BrokerServic
     assert model.bodies("q") == []
 
 
+@pytest.mark.slow
 def test_a_chain_of_dead_letter_queues_longer_than_the_stack(model: BrokerServices) -> None:
     for number in range(500):
         model.queue(f"q{number}", to(f"q{number + 1}", **{"x-max-length": 0}))

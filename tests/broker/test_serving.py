@@ -197,6 +197,7 @@ def test_the_command_serves_any_client(process: Any) -> None:
         echo(connection, "q")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connected", [False, True])
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT], ids=lambda end: end.name)
 def test_a_signal_ends_it_cleanly(process: Any, end: signal.Signals, connected: bool) -> None:
@@ -221,6 +222,7 @@ def test_help_says_what_it_is_not() -> None:
         assert said in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("port", ["taken", "70000", "-1"])
 def test_a_port_that_cannot_be_had_is_said_without_a_traceback(port: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -256,6 +258,7 @@ def test_users_and_vhosts_of_the_command() -> None:
             running.terminate()
 
 
+@pytest.mark.slow
 def test_how_soon_it_is_ready() -> None:
     """From the start of the process until it accepts, less the interpreter's own start; the best of three."""
 
@@ -309,6 +312,7 @@ USERS_TESTS = """
 """
 
 
+@pytest.mark.slow
 def test_the_plugins_fixtures(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     pytester.makepyfile(USERS_TESTS)
     installed = [point.value for point in importlib.metadata.entry_points(group="pytest11")]
@@ -318,6 +322,7 @@ def test_the_plugins_fixtures(pytester: pytest.Pytester, monkeypatch: pytest.Mon
     result.assert_outcomes(passed=3)
 
 
+@pytest.mark.slow
 def test_the_plugin_tells_of_its_fixtures(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     installed = [point.value for point in importlib.metadata.entry_points(group="pytest11")]
     by_name = [] if "cpspika.testing.pytest_plugin" in installed else ["-p", "cpspika.testing.pytest_plugin"]

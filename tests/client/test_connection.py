@@ -121,6 +121,7 @@ def test_a_process_that_slept_finds_what_came_meanwhile() -> None:
         assert connection.is_open, said(closed[0])
 
 
+@pytest.mark.slow
 def test_a_stopped_peer_on_a_real_socket_is_noticed() -> None:
     """It holds the socket open and says nothing: only heartbeats can tell."""
     closed: list[Any] = []

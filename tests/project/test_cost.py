@@ -20,6 +20,8 @@ from cpspika.wire.handshake import Negotiated
 from tests.support import ROOT
 from tests.support.scripted import Done, run_until, using
 
+pytestmark = pytest.mark.slow
+
 CHANNEL = 3 * 1024
 CONNECTION = 30 * 1024
 

@@ -48,6 +48,7 @@ def test_the_sheets_have_programs() -> None:
     assert [len(blocks) >= 2 for blocks in SHEETS.values()] == [True] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sheet", "number"), PROGRAMS)
 def test_a_program_in_the_docs_runs(sheet: str, number: int, tmp_path: Path) -> None:
     paths = _written(sheet, tmp_path)
@@ -61,6 +62,7 @@ def test_a_program_in_the_docs_runs(sheet: str, number: int, tmp_path: Path) -> 
         assert printed == "b'Hello World!'\n"
 
 
+@pytest.mark.slow
 def test_the_adapter_in_the_docs_conforms(tmp_path: Path) -> None:
     _written("docs/adapters.md", tmp_path)
     printed = run(

@@ -16,6 +16,8 @@ from tests.support import ROOT
 
 EXAMPLES = ROOT / "examples"
 
+pytestmark = pytest.mark.slow
+
 # The program that the library promises to run as it stands.
 THE_SCRIPT = """\
 import cpspika

@@ -107,6 +107,7 @@ def check(directory: Path, text: str) -> list[str]:
     return [f"{kind}: {told}" for kind, told in ours if " defined in " not in told]
 
 
+@pytest.mark.slow
 def test_a_type_checker_sees_them(tmp_path: Path) -> None:
     told = check(tmp_path, TYPED)
     results = ["cpspika.client.operations.QueueDeclareOk", "cpspika.wire.message.Message | None", '"bool"']
@@ -116,6 +117,7 @@ def test_a_type_checker_sees_them(tmp_path: Path) -> None:
     assert ['"exclusiv"' in errors[0], '"basic_ack"' in errors[1], '"on_done"' in errors[2]] == [True] * 3, told
 
 
+@pytest.mark.slow
 def test_a_type_checker_sees_what_is_awaited(tmp_path: Path) -> None:
     told = check(tmp_path, AWAITED)
     seen = ["fallback=cpspika.client.operations.QueueDeclareOk", "cpspika.wire.message.Message", '"exclusiv"']

@@ -19,7 +19,10 @@ from tests.support import ROOT
 CORES = ["BlockingConnection", "SelectConnection"]
 MEMORY = 100 * 1024 * 1024  # bytes for a thousand connections, their greenlets included
 
-pytestmark = pytest.mark.skipif(find_spec("gevent") is None, reason="the extra gevent is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("gevent") is None, reason="the extra gevent is not installed"),
+]
 
 PREAMBLE = """
 from gevent import monkey

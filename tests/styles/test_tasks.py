@@ -248,6 +248,7 @@ def test_a_continuation_that_raises_does_not_keep_the_others_from_hearing_of_it(
 # --- depth and length -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_chain_of_a_million_steps() -> None:
     reactor = memory()
     fulfilled: Promise[int] = Promise(reactor)
@@ -269,6 +270,7 @@ def test_a_chain_of_a_million_steps() -> None:
     assert tasks.run(main(), reactor) == 1_000_000
 
 
+@pytest.mark.slow
 def test_a_nesting_of_a_hundred_thousand() -> None:
     def down(depth: int) -> Work:
         if depth == 0:
@@ -287,6 +289,7 @@ def test_a_nesting_of_a_hundred_thousand() -> None:
         tasks.run(fail(100_000), memory())
 
 
+@pytest.mark.slow
 def test_many_tasks_that_wait_for_one_another() -> None:
     async def down(depth: int) -> int:
         if depth == 0:

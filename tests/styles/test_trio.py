@@ -194,6 +194,7 @@ def test_a_publish_waits_while_the_channel_is_not_writable(run: Any) -> None:
         run(main)
 
 
+@pytest.mark.slow
 def test_heartbeats_keep_an_idle_block(run: Any, embedded: Served) -> None:
     async def main() -> None:
         async with trio_adapter.connect(embedded.url, heartbeat=1) as connection:

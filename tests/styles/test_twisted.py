@@ -113,12 +113,14 @@ def test_trial_finds_nothing_left_in_the_reactor(node: Any, certificates: Any, t
     assert "PASSED (successes=22)" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_trial_finds_nothing_left_without_rabbitmq(embedded: Any, tmp_path: Path) -> None:
     url = f"amqp://guest:guest@localhost:{embedded.port}/%2F"
     done = trial(f"--temp-directory={tmp_path / 'trial'}", *CLEAN, AMQP=url)
     assert "PASSED" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_trial_would_have_found_it(embedded: Any, tmp_path: Path) -> None:
     done = trial(f"--temp-directory={tmp_path / 'trial'}", "tests.support.trial_twisted.Dirty", AMQP=embedded.url)
     assert "Reactor was unclean" in done.stdout
@@ -301,6 +303,7 @@ print([one for one in reactor.getReaders() + reactor.getWriters() if "Waker" not
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="how to keep a connection from being made is Linux's")
 @pytest.mark.parametrize("by", ["socket", "endpoint"])
 @pytest.mark.parametrize(
@@ -534,6 +537,7 @@ def test_twisted_missing_names_the_extra() -> None:
     assert "pip install 'cpspika[twisted]'" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_importing_it_installs_no_reactor() -> None:
     script = (
         "import sys; from cpspika.adapters import twisted_adapter; sys.exit('twisted.internet.reactor' in sys.modules)"

@@ -100,6 +100,7 @@ def test_a_body_beyond_what_is_copied_is_handed_on_as_it_is() -> None:
     assert any(chunk is body for chunk in consumer.deliver(1, False, Envelope("basic.publish"), body))
 
 
+@pytest.mark.slow
 def test_what_is_kept_does_not_grow_without_end_however_many_channels_and_properties() -> None:
     pair = opened(channels=3)
     ways, server = [pair.client.fast_sender(number) for number in (1, 2, 3)], pair.server
@@ -254,6 +255,7 @@ def _pieces_of_a_stream(role: str) -> st.SearchStrategy[bytes]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["client", "server"])
 @settings(max_examples=150)
 @given(data=st.data(), version=VERSIONS)
