@@ -98,8 +98,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     again = [STYLES[name] for name in AGAIN if name in STYLES]
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        if parameters.get("broker") == "rabbitmq" and parameters.get("style") in again:
-            item.add_marker(pytest.mark.long)
+        if parameters.get("style") in again:
+            item.add_marker(pytest.mark.long if parameters.get("broker") == "rabbitmq" else pytest.mark.slow)
         if "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq":
             item.add_marker(pytest.mark.rabbitmq)
         if item.get_closest_marker("long") or item.get_closest_marker("rabbitmq"):

@@ -112,6 +112,7 @@ lying_frames = st.builds(
 garbage = st.lists(st.one_of(st.binary(max_size=80), frames_, some_methods, lying_frames), max_size=5).map(b"".join)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
 @fuzz
 @given(said=garbage)

@@ -222,6 +222,7 @@ def test_publishers_go_on_however_the_messages_went(how: str) -> None:
     assert publisher.expect("channel.flow").active is True
 
 
+@pytest.mark.slow
 def test_a_slow_consumer_costs_a_bounded_memory(served: Served) -> None:
     """It has no prefetch and doesn't read: it gets no more than a buffer's worth, and others get the rest."""
     with SocketWire(served, receive_buffer=4096) as slow, SocketWire(served) as fast:
@@ -239,6 +240,7 @@ def test_a_slow_consumer_costs_a_bounded_memory(served: Served) -> None:
         fast.wait(lambda: len(served.queues["q"].messages) == 0)
 
 
+@pytest.mark.slow
 def test_a_slow_consumer_gets_everything_in_the_end(served: Served) -> None:
     with SocketWire(served, receive_buffer=4096) as slow, SocketWire(served) as fast:
         slow.shake_hands(), fast.shake_hands()
@@ -508,6 +510,7 @@ def test_looking_in_while_it_works(served: Served, levels: int) -> None:
 # --- many -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_thousand_idle_connections(served: Served) -> None:
     count, needed = 1000, 2 * 1000 + 200
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

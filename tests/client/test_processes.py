@@ -16,7 +16,9 @@ from tests.support.forking import forking
 from tests.support.scripted import DEADLINE, Done, SocketBroker, run_until, using
 
 REACTORS = ["SelectReactor", "BlockingReactor", "AsyncoreReactor"]
-reactors = pytest.mark.parametrize("reactor", REACTORS)
+reactors = pytest.mark.parametrize(
+    "reactor", [REACTORS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in REACTORS[1:])]
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

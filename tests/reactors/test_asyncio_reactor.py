@@ -32,7 +32,9 @@ globals().update(
 )
 
 
-@pytest.fixture(params=[asyncio.new_event_loop, on_uvloop], ids=["asyncio", "uvloop"])
+@pytest.fixture(
+    params=[asyncio.new_event_loop, pytest.param(on_uvloop, marks=pytest.mark.slow)], ids=["asyncio", "uvloop"]
+)
 def reactor(request: Any) -> Iterator[AsyncioReactor]:
     loop = request.param()
     yield AsyncioReactor(loop)

@@ -68,6 +68,7 @@ class TestAsyncio(ReactorConformance):
         reactor.loop.close()
 
 
+@pytest.mark.slow
 class TestAsyncioInside(ReactorConformance):
     """In a loop that the program runs."""
 
@@ -85,6 +86,7 @@ class TestAsyncioInside(ReactorConformance):
 
 if find_spec("uvloop") is not None:
 
+    @pytest.mark.slow
     class TestUvloop(TestAsyncio):
         def make_loop(self) -> asyncio.AbstractEventLoop:
             import uvloop

@@ -543,6 +543,7 @@ def test_a_blocking_reactor_may_connect_again_after_the_first_is_closed() -> Non
             reactor.run_once(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["select", "asyncore"])
 def test_one_reactor_drives_many_connections(kind: str) -> None:
     with SocketBroker() as broker, using(make(kind)) as reactor:

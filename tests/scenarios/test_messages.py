@@ -116,6 +116,7 @@ def test_bodies_of_every_size(s: Style) -> Scenario:
         assert message.body == body
 
 
+@pytest.mark.slow
 @scenario()
 def test_large_bodies(s: Style) -> Scenario:
     connection = yield s.connect()

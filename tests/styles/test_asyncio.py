@@ -88,7 +88,7 @@ class Stage:
             self.loop.close()
 
 
-@pytest.fixture(params=[debugging, on_uvloop], ids=["asyncio", "uvloop"])
+@pytest.fixture(params=[debugging, pytest.param(on_uvloop, marks=pytest.mark.slow)], ids=["asyncio", "uvloop"])
 def stage(request: Any) -> Iterator[Stage]:
     made = Stage(request.param())
     yield made

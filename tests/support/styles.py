@@ -349,8 +349,8 @@ STYLES: dict[str, Callable[..., Style]] = {
     "sync-blocking": partial(SyncStyle, cpspika.BlockingConnection),
 }
 
-# Styles that differ from another in the reactor alone. On RabbitMQ these run with the long tests; their reactors are
-# held to the conformance tests besides.
+# Styles that differ from another in the reactor alone. On RabbitMQ these run with the long tests, else with the slow
+# ones; their reactors are held to the conformance tests besides.
 AGAIN = ("core-asyncore", "core-blocking", "sync-select", "sync-asyncore", "asyncio-uvloop", "core-twisted")
 
 

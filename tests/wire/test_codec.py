@@ -63,6 +63,7 @@ def test_what_is_not_given_is_sent_empty(version: str, row: spec.Method) -> None
     assert decoded.arguments == {argument.name: EMPTY.get(argument.type, 0) for argument in row.arguments}
 
 
+@pytest.mark.slow
 @every_row
 @settings(max_examples=10)
 @given(data=st.data())

@@ -120,6 +120,7 @@ def test_a_late_multiple_takes_nothing_that_came_after_it() -> None:
     assert len(window) == 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multiple", [False, True])
 def test_a_window_that_never_closes_wholly_stays_small(multiple: bool) -> None:
     """A busy publisher always has one unconfirmed; what is settled before it must not be kept."""

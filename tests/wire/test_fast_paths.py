@@ -111,6 +111,7 @@ def test_what_is_kept_does_not_grow_without_end_however_many_channels_and_proper
     assert len(server._fast_receiver._templates) <= fast_send.CACHE_SIZE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", ["client", "server"])
 def test_what_is_kept_does_not_grow_without_end_however_large_the_properties(role: str) -> None:
     sender, fast, _ = _sender_and_receivers("0-9-1", role)

@@ -167,6 +167,7 @@ def test_the_peer_is_told_the_code_and_the_text(mistake: Mistake) -> None:
     assert [(close.reply_code, close.reply_text) for close in closes] == [(mistake.code, error.text[:255])]
 
 
+@pytest.mark.slow
 @every_mistake
 def test_a_mistake_is_the_same_however_it_is_cut(mistake: Mistake) -> None:
     _, link, good, _ = scene(mistake)
