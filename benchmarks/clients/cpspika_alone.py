@@ -65,7 +65,7 @@ class _Sink:
         return self._link.send(number, name, arguments)
 
     def acks(self, number: int) -> Callable[[int, bool], bytes]:
-        return self._link.lane(number).ack
+        return self._link.fast_sender(number).ack
 
     def delivery(self, number: int, delivery_tag: int, body: bytes) -> bytes:
         arguments = {"consumer_tag": f"amq.ctag-{number:022}", "delivery_tag": delivery_tag, "routing_key": KEY}
