@@ -151,7 +151,8 @@ class Reactor(Protocol):
     """The contract of every adapter. `cpspika.testing.conformance` tests it.
 
     on_error: called with an exception of a callback; None (default): the exception leaves `run` or `run_once`.
-    thread: the number of the thread (threading.get_ident) that is inside the reactor now; None: no thread is."""
+    thread: the number of the thread (threading.get_ident) that is inside the reactor now; None: no thread is. A reactor
+    in a foreign loop may always have the number of the loop's thread here. The core refuses a call from any other."""
 
     on_error: Callable[[BaseException], object] | None
     thread: int | None

@@ -169,12 +169,12 @@ def test_any_header_gives_properties_or_a_syntax_error_that_its_channel_hears(ga
     try:
         properties = got.properties
     except ProtocolSyntaxError as error:
-        got.channel.malformed.assert_called_once_with(error)
+        got.channel._malformed.assert_called_once_with(error)
     else:
         assert property_codec(60).decode(garbage, 0) == {
             name: getattr(properties, name) for name in FULL if getattr(properties, name) is not None
         }
-        got.channel.malformed.assert_not_called()
+        got.channel._malformed.assert_not_called()
 
 
 def test_a_message_answers_on_its_channel() -> None:

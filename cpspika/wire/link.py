@@ -14,9 +14,9 @@ content), a `Negotiated` at the end of the handshake, or an error that the peer 
 *Answers.* The link itself sends what the protocol demands in answer: the steps of the handshake, close-ok, and the
 close after a mistake of the peer. These bytes wait in `answers`. They must go out before whatever the events cause.
 
-*Mistakes of the peer.* A mistake ends the connection, or the channel alone if its reply code is a soft one. It is an
-event, not an exception, because the valid frames before it are events too and come first. After a mistake that ends the
-connection, the link discards everything but the close handshake.
+*Mistakes of the peer.* A mistake closes the connection, or the channel alone if its reply code is a soft one. It is an
+event, not an exception, because the valid frames before it are events too and come first. After a mistake that closes
+the connection, the link discards everything but the close handshake.
 """
 
 from __future__ import annotations
