@@ -1,1 +1,1 @@
-"""What cpspika costs beside other clients: `python -m benchmarks`; see docs/benchmarks.md for how it measures."""
+"""Measures cpspika beside other clients: `python -m benchmarks`. docs/benchmarks.md describes the method."""

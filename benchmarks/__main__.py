@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures, prints the tables, and on demand writes JSON and the docs' page and picture."""
+"""`python -m benchmarks`: measures and prints the tables; can write JSON, and the page and picture of the docs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .rabbitmq_c import CClient
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="a tenth of the messages, and one round: to see that it works"
+        "--quick", action="store_true", help="a tenth of the messages, and one round: shows that it works"
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds through everything; 5, or 1 with --quick")
     parser.add_argument(
@@ -37,14 +37,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--broker",
         choices=("rabbitmq", "embedded", "both"),
         default="both",
-        help="both: the clients on RabbitMQ where it is installed, and the brokers side by side",
+        help="both: the clients on RabbitMQ if it is installed, and the brokers side by side",
     )
     parser.add_argument("--millions", type=float, metavar="N", help="messages of the soak; 1, or 0.05 with --quick")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measures there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measures to this file")
     parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md and its picture")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: show what --json wrote")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: show a file of --json")
     parser.add_argument("--profile", metavar="NAME", help="measure nothing: profile this scenario by cpspika's core")
-    parser.add_argument("--list", action="store_true", help="the names of the scenarios and clients")
+    parser.add_argument("--list", action="store_true", help="list the names of the scenarios and clients")
     arguments = parser.parse_args(argv)
     if arguments.rounds is None:
         arguments.rounds = 1 if arguments.quick else 5

@@ -1,5 +1,5 @@
-"""The brokers: a private RabbitMQ node, and the embedded broker as a process. What a scenario needs in a queue is put
-there by the parent, so that the process that is measured has done nothing before."""
+"""The brokers: a private RabbitMQ node, and the embedded broker as a process. The parent fills a scenario's queue, so
+that the measured process does nothing but the scenario."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.rabbitmq import RabbitNode
 from .styles import make_body
 
 RABBITMQ, EMBEDDED = "rabbitmq", "embedded"
-SETTLE = 0.2  # seconds for the broker to come to rest
+SETTLE = 0.2  # seconds for the broker to become idle
 PATIENCE = 20.0  # seconds for all messages to be in the queue
-AT_ONCE = 1 << 20  # bytes, between two answers of the broker
-EMBEDDED_MEMORY = 4096  # MiB; a queue filled for a scenario is no reason to stop the publisher
+AT_ONCE = 1 << 20  # bytes between two replies of the broker
+EMBEDDED_MEMORY = 4096  # MiB; a queue filled for a scenario must not stop the publisher
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Broker:
 
     @contextmanager
     def queue(self, count: int, size: int) -> Iterator[str]:
-        """The name of a queue with so many messages, for a while."""
+        """A queue with so many messages: gives its name; deletes it at the end."""
         name = "benchmark"
         with cpspika.BlockingConnection(self.url) as connection:
             channel = connection.channel()
@@ -59,8 +59,8 @@ class Broker:
                     connection.channel().queue_delete(name)
 
     def await_count(self, queue: str, expected: int) -> None:
-        """Waits until so many messages are in the queue. RabbitMQ tells the count before what it has still to put
-        there, so the answer to the client itself says that everything arrived, and not yet how much."""
+        """Waits until so many messages are in the queue. RabbitMQ may reply with a count before it has put all
+        messages into the queue, so one reply is not enough."""
         with cpspika.BlockingConnection(self.url) as connection:
             channel = connection.channel()
             deadline = time.monotonic() + PATIENCE
@@ -71,12 +71,12 @@ class Broker:
 
 
 class WrongCount(Exception):
-    """The queue doesn't hold what was published: the measure is worth nothing."""
+    """The queue doesn't hold the published messages: the measure is worthless."""
 
 
 @contextmanager
 def start(wanted: str) -> Iterator[list[Broker]]:
-    """Those that are wanted (a name or "both") and can run here; the clients are measured on the first."""
+    """The brokers that are wanted (a name or "both") and can run here. The clients are measured on the first."""
     with ExitStack() as stack:
         brokers = []
         if wanted != EMBEDDED and RabbitNode.available():
@@ -102,4 +102,4 @@ def _embedded() -> Iterator[Broker]:
             yield Broker(EMBEDDED, f"amqp://guest:guest@127.0.0.1:{urlsplit(where).port}/%2F", process.pid)
         finally:
             process.terminate()
-            process.communicate()  # it says goodbye
+            process.communicate()  # reads its last line

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.child JOB`: carries out one job, alone in its process, and prints the measure as JSON."""
+"""`python -m benchmarks.child JOB`: does one job, alone in its process, and prints the measure as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One measurement, as the parent hands it to a subprocess and gets it back. Both travel as JSON."""
+"""One measurement: the job for a subprocess, and the measure that it returns. Both go as JSON."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass(frozen=True)
 class Job:
-    """`action`: what to do (a function of the client's style). `queue`: exists; filled for the consuming ones, else
-    empty. `warmup`: messages, or calls, before the `count` that are measured. `samples`: how many times to look on the
-    way. `broker_pid`: whose CPU to read as well, 0 for nobody's. `profile`: where to write a profile, or ""."""
+    """`action`: a function of the client's style. `queue`: exists; filled if the action consumes, else empty.
+    `warmup`: messages, or calls, before the `count` that are measured. `samples`: readings during the section.
+    `broker_pid`: the process whose CPU is read as well, 0 for none. `profile`: the file for a profile, or ""."""
 
     action: str
     client: str
@@ -34,7 +34,7 @@ class Job:
 
 @dataclass
 class Sample:
-    """`count` messages into the measured section: the CPU seconds since its start, and resident memory in bytes."""
+    """A reading after `count` messages of the section: `cpu`, seconds since its start; `memory`, resident bytes."""
 
     count: int
     cpu: float
@@ -43,8 +43,8 @@ class Sample:
 
 @dataclass
 class Measure:
-    """`cpu` and `wall`: seconds of the whole measured section. `memory`: bytes by which the peak of resident memory
-    rose from before the scenario to its end. `broker_cpu`: seconds of the broker's, None where it wasn't asked for."""
+    """`cpu` and `wall`: seconds of the whole measured section. `memory`: the rise of the peak of resident memory
+    from before the scenario to its end, in bytes. `broker_cpu`: seconds of the broker, None if it was not read."""
 
     count: int
     cpu: float

@@ -1,4 +1,4 @@
-"""What the measures were made on and with; nothing that names the machine."""
+"""Hardware, system and versions of a run; nothing that names the machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def processor() -> str:
 
 
 def _without_directory(argument: str) -> str:
-    """Where a file is written says something of the machine, and nothing of the measures."""
+    """The file's name alone: its directory describes the machine, not the measures."""
     name = argument.rpartition("/")[2]
     return f"'{name}'" if " " in name else name
 

@@ -1,4 +1,4 @@
-"""The marks that the fast lanes are held to (see docs/benchmarks.md), and how far each is met."""
+"""The marks for the fast paths (see docs/benchmarks.md), and whether each is met."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .results import Results
 from .tables import Table, number, throughput
 
 FACADE = "cpspika-blocking"
-FLAT = 1.1  # the last over the first
+FLAT = 1.1  # the most that the last may be over the first
 
 
 def table(results: Results) -> Table:
@@ -25,7 +25,7 @@ def table(results: Results) -> Table:
     return Table("Marks", ["", "measured", "mark", ""], rows)
 
 
-Mark = tuple[str, float | None, float, bool]  # what, value, limit, whether the limit is the least
+Mark = tuple[str, float | None, float, bool]  # name, value, limit, whether the limit is a minimum
 
 
 def _marks(results: Results) -> Iterator[Mark]:

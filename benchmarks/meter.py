@@ -17,14 +17,14 @@ _STATUS = Path("/proc/self/status")
 
 
 def cpu() -> float:
-    """User and system seconds of this process, all of its threads."""
+    """User and system seconds of this process, with all its threads."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def peak_memory() -> int:
-    """The most that was resident so far, in bytes. On Linux ru_maxrss survives exec, and so would tell of the parent's
-    memory where that had more; VmHWM is this program's own."""
+    """The peak of resident memory so far, in bytes. On Linux ru_maxrss survives exec, so it would give the parent's
+    memory if that was larger. VmHWM is this program's own."""
     if _STATUS.exists():
         found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text("ascii"))
         if found:
@@ -34,7 +34,7 @@ def peak_memory() -> int:
 
 
 class Meter:
-    """`start` and `stop` once each; made when the client is connected, since memory counts from there."""
+    """Call `start` and `stop` once each. Make it when the client is connected: memory counts from then."""
 
     def __init__(self, job: Job):
         self._job = job

@@ -1,4 +1,4 @@
-"""The picture of the docs: client CPU a message, a panel for each of the four lanes."""
+"""The picture of the docs: client CPU a message, one panel for each of the four actions."""
 
 from __future__ import annotations
 

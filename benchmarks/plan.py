@@ -1,4 +1,4 @@
-"""What is measured, how often, and by whom."""
+"""The scenarios: action, counts, sizes, and the clients that take part."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ALONE = ("publish", "confirm", "consume", "consume+ack", "call")
 
 @dataclass(frozen=True)
 class Scenario:
-    """`count`: messages or calls of a full run, by a client with all its share; at `least` so many are made by any.
-    `clients`: by name, empty for all that can. `samples`: looks on the way; `once`: in the first round alone.
-    `each_broker`: it measures the broker, so all of them have their turn."""
+    """`count`: messages or calls of a full run, for a client whose share is 1; `least`: the minimum for any client.
+    `clients`: names, empty for all that can do the action. `samples`: readings during the section. `once`: only in the
+    first round. `each_broker`: the scenario measures the broker, so it runs on each."""
 
     name: str
     action: str
@@ -33,25 +33,25 @@ class Scenario:
 
     @property
     def consumes(self) -> bool:
-        """The queue must be filled before."""
+        """Whether the queue must be filled before."""
         return self.action in ("consume", "consume_ack")
 
     @property
     def publishes(self) -> bool:
-        """What it publishes must be in the queue after."""
+        """Whether the messages must be in the queue afterwards."""
         return self.action in ("publish", "confirm")
 
     def by(self, client: Client) -> bool:
         return self.action in client.actions and (not self.clients or client.name in self.clients)
 
     def counts(self, client: Client, quick: bool) -> tuple[int, int]:
-        """(warm-up, measured)."""
+        """Messages or calls: (of the warm-up, measured)."""
         count = max(self.least, int(self.count * client.share * (QUICK if quick else 1)))
         return max(1, min(count // 10, 2000)), count
 
 
 def scenarios(millions: float) -> list[Scenario]:
-    """`millions`: of messages that the soak takes."""
+    """`millions`: millions of messages for the soak."""
     soak = max(10_000, int(millions * 1_000_000))
     return [
         Scenario("publish", "publish", 100_000, 5000),
@@ -79,7 +79,7 @@ def _by_size(action: str) -> Iterator[Scenario]:
 
 
 def available(peers: str, missing_c: str | None) -> tuple[list[Client], dict[str, str]]:
-    """The clients that can run, and why the others cannot. `peers`: "all", "none", or names with commas between."""
+    """The clients that can run, and for the others the reason. `peers`: "all", "none", or names with commas between."""
     named = set(peers.split(","))
     unknown = named - {"all", "none"} - CLIENTS.keys()
     if unknown:

@@ -1,4 +1,4 @@
-"""Where the time of one scenario goes, by cProfile. It makes calls dear: trust the order, not the sum."""
+"""Profiles one scenario by cProfile. That makes calls slower: trust the order, not the sum."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINES = 25
 
 
 def profile(name: str, plan: Sequence[Scenario], quick: bool, broker: str) -> None:
-    """`name`: of a scenario, or "scenario,client"."""
+    """`name`: a scenario, or "scenario,client"."""
     wanted, _, client = name.partition(",")
     scenario = next((scenario for scenario in plan if scenario.name == wanted), None)
     if scenario is None or (client and client not in CLIENTS):

@@ -1,4 +1,4 @@
-/* The C client among the measured: rabbitmq_c ACTION HOST PORT QUEUE COUNT WARMUP SIZE; prints a measure as JSON.
+/* The C client of the benchmarks: rabbitmq_c ACTION HOST PORT QUEUE COUNT WARMUP SIZE; prints a measure as JSON.
  * The scenarios are those of styles/synchronous.py. */
 #if defined(__has_include) && __has_include(<rabbitmq-c/amqp.h>)
 #include <rabbitmq-c/amqp.h>

@@ -1,4 +1,4 @@
-"""The C client: compiled at the start into a temporary directory, where librabbitmq and a compiler are."""
+"""The C client: compiled at the start into a temporary directory, if librabbitmq and a compiler are installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOURCE = Path(__file__).with_suffix(".c")
 
 
 class CClient:
-    """`version` of librabbitmq, or None with `missing` telling why it cannot be measured."""
+    """`version`: of librabbitmq, or None. `missing`: the reason why it cannot be measured, or None."""
 
     def __init__(self, directory: Path):
         self._program = directory / "rabbitmq_c"

@@ -1,4 +1,5 @@
-"""Shows results: in the terminal, and in docs/benchmarks.md between two marks, the rest being written by hand."""
+"""Shows results in the terminal, and writes them into docs/benchmarks.md between two marks. The rest of the page is
+written by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that a run found, its JSON, and the medians that tables and picture show."""
+"""All measures of a run, their JSON, and the medians for tables and picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .runner import Outcome
 
 @dataclass
 class Results:
-    """`about`: machine, versions, date and command. `missing`: clients that could not run, and why."""
+    """`about`: machine, versions, date and command. `missing`: the reason, by client that could not run."""
 
     about: dict[str, Any]
     missing: dict[str, str]
@@ -27,7 +27,7 @@ class Results:
         return next((o for o in found if broker in (None, o.broker)), None)
 
     def cpu(self, scenario: str, client: str) -> float | None:
-        """Median client CPU, µs a message; None where there is no measure."""
+        """Median client CPU, µs a message; None if there is no measure."""
         return _median(self.find(scenario, client), lambda measure: measure.cpu / measure.count * 1e6)
 
     def wall(self, scenario: str, client: str, broker: str | None = None) -> float | None:
@@ -43,7 +43,7 @@ class Results:
         return _median(self.find(scenario, client), lambda measure: float(measure.memory))
 
     def best_peer(self, scenario: str, of: str = "cpu") -> tuple[str, float] | None:
-        """The Python peer with the least."""
+        """Name and value of the Python peer with the least."""
         values = ((c.name, getattr(self, of)(scenario, c.name)) for c in CLIENTS.values())
         peers = [(n, v) for n, v in values if v is not None and n != C_CLIENT and not CLIENTS[n].ours]
         return min(peers, key=lambda pair: pair[1], default=None)

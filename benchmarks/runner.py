@@ -1,5 +1,5 @@
-"""Runs the measurements, each in a process of its own, in rounds that go through all of them: what slows the machine
-down for a while then slows them all."""
+"""Runs the measurements, each in a process of its own. Rounds go through all of them: if the machine is slow for a
+while, all suffer alike."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .plan import Scenario
 from .rabbitmq_c import CClient
 
 ROOT = Path(__file__).parent.parent
-SECONDS = 180.0  # that one measurement may take...
+SECONDS = 180.0  # the most that one measurement may take...
 SECONDS_A_MESSAGE = 0.001  # ...and more for each message
 
 
 @dataclass
 class Outcome:
-    """What came of one scenario by one client on one broker. `failures`: why a round has no measure."""
+    """The measures of one scenario by one client on one broker. `failures`: for each round without one, the reason."""
 
     scenario: str
     client: str
@@ -54,7 +54,7 @@ def steps(plan: Sequence[Scenario], clients: Sequence[Client], brokers: Sequence
 
 
 def in_rounds(steps: Sequence[Step], rounds: int) -> Iterator[tuple[int, Step]]:
-    """(round, step), in an order that turns round with the rounds, so that nobody always comes after the same."""
+    """(round, step). Every second round goes backwards, so that no client always comes after the same one."""
     for number in range(rounds):
         ordered = steps if number % 2 == 0 else list(reversed(steps))
         yield from ((number, step) for step in ordered if not (number and step.scenario.once))
@@ -67,7 +67,7 @@ def run(
     c_client: CClient,
     tell: Callable[[int, Step, Measure | str], object],
 ) -> list[Outcome]:
-    """Measures; tell(round, step, measure or the reason why there is none) after each."""
+    """Measures. After each step it calls tell(round, step, measure), or with the reason in place of the measure."""
     outcomes: dict[Any, Outcome] = {}
     for step in all_steps:
         scenario, key = step.scenario, (step.scenario.name, step.client.name, step.broker.name)

@@ -1,4 +1,4 @@
-"""The measures as tables: a title, a header and rows of text, which the terminal and the docs show alike."""
+"""The measures as tables: title, header and rows of text, for the terminal and the docs."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def all_tables(results: Results) -> list[Table]:
 
 
 def number(value: float | None) -> str:
-    """Three figures."""
+    """With three significant figures."""
     if value is None:
         return NOTHING
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
 def _cell(results: Results, scenario: str, client: Client, show: Callable[[str, str], str]) -> str:
-    """A median; where rounds failed, that too."""
+    """The median, and how many rounds failed, if any."""
     outcome = results.find(scenario, client.name)
     if outcome is None:
         return NOTHING
@@ -65,7 +65,7 @@ def _by_client(
 
 
 def _ratios(results: Results, scenarios: Sequence[str], of: str, ours: Sequence[str]) -> list[list[str]]:
-    """Rows that hold cpspika against the C client and against the best Python peer."""
+    """Rows with the ratios of cpspika to the C client and to the best Python peer."""
     rows = []
     for client in ours:
         to_c, to_best = [], []
@@ -145,7 +145,7 @@ def _channels(results: Results) -> Table:
 
 
 def _alone(results: Results) -> Table:
-    """What the core costs by itself; the rest of the other tables is the kernel's, and that of waking up."""
+    """The cost of the core by itself. The other tables add the kernel's calls and the waking up."""
     scenarios = {
         "a publish": "alone publish",
         "a publish and its confirm": "alone confirm",

@@ -1,8 +1,19 @@
 """AMQP 0-9-1 and 0-8 in continuation-passing style.
 
-`connect` opens a connection whose every operation takes on_done(err, result); BlockingConnection, SelectConnection and
-AsyncoreConnection are the same operations as calls that return. See README.md, and `help()` of each.
+`connect` opens a connection whose every operation takes on_done(err, result). BlockingConnection, SelectConnection and
+AsyncoreConnection have the same operations as calls that return. See README.md, and `help()` of each.
 """
+
+# Layout, the lowest layer first (docs/architecture.md; a test holds imports to it):
+#   spec, version                          the protocol as one table
+#   errors, parameters, reactor            errors, targets and options, the contract of a reactor
+#   wire/                                  bytes to events and back, without sockets
+#   client/                                the core: connections, channels, continuations
+#   broker/                                the embedded broker; shares only wire/ with the client
+#   styles/                                how a calling style is derived from the core
+#   adapters/                              reactors, and the styles of foreign event loops
+#   connecting, blocking, tasks, threads   what picks a default: connect(), facades, tasks
+#   testing/, cli/                         conformance tests and a pytest plugin; the command line
 
 from __future__ import annotations
 

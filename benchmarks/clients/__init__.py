@@ -1,4 +1,4 @@
-"""Every client that is measured, by the name that `--only` and the results know it under."""
+"""Every client that is measured, by its name in `--only` and in the results."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Client:
-    """`label`: as people call it. `place`: module (here) and class; of the C client, none. `package`: whose version
-    tells what was measured. `actions`: what it can do. `share`: of the messages of a scenario, for those who take long.
-    `one_by_one`: its confirms are waited for, each before the next publish."""
+    """`label`: its name in the tables. `place`: "module:class" in this package, empty for the C client. `package`: the
+    distribution whose version is shown. `actions`: what it can do. `share`: its part of a scenario's messages, less
+    than 1 for slow clients. `one_by_one`: it waits for each confirm before the next publish."""
 
     name: str
     label: str
@@ -28,7 +28,7 @@ class Client:
 
     @property
     def module(self) -> str:
-        """What must be importable."""
+        """The module that must be installed."""
         return self.package.replace("-", "_").lower()
 
     def installed(self) -> bool:
@@ -58,7 +58,7 @@ _ALL = [
     Client("pika-blocking", "pika BlockingConnection", "pika_blocking:PikaBlocking", "pika", CALLS, 0.2, True),
     Client("py-amqp", "py-amqp", "py_amqp:PyAmqp", "amqp", CALLS, 0.2, True),
     Client("amqpstorm", "amqpstorm", "amqpstorm_client:AmqpStorm", "amqpstorm", CALLS, 0.02, True),
-    # Without confirms, puka publishes a second message after each, to learn when it was routed.
+    # Without confirms, puka publishes a second message after each, to find out when the first was routed.
     Client("puka", "puka", "puka_client:Puka", "puka", CALLS - {"publish"} | {"pipelined"}, 0.3),
     Client("aiormq", "aiormq", "aiormq_client:Aiormq", "aiormq", CALLS, 0.1),
     Client("aio-pika", "aio-pika", "aio_pika_client:AioPika", "aio-pika", CALLS, 0.1),

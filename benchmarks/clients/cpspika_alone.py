@@ -1,7 +1,7 @@
 """cpspika's core by itself: no socket, no other process, no waiting.
 
-What it would write is dropped, and what it reads was prepared, so that the cost of the library's own code can be told
-from that of the kernel's calls and of waking up.
+Its output is dropped, and its input is prepared. So the figures contain the library's own code, without the kernel's
+calls and the waking up.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..job import Job, Measure
 from ..meter import Meter
 from ..styles import make_body
 
-PIECE = 14  # deliveries that come in one piece; RabbitMQ writes about so many of 100 bytes at once
+PIECE = 14  # deliveries in one piece; RabbitMQ writes about so many of 100 bytes at once
 TURN = 500  # publishes in one turn
 CONFIRMED = 5  # publishes that one ack confirms
 LIMITS = Negotiated(frame_max=131072, channel_max=2047, heartbeat=0, virtual_host="", peer_properties={})
@@ -30,20 +30,20 @@ KEY = "benchmark"
 
 
 class _Sink:
-    """A transport that takes everything; the peer answers it while `listening`."""
+    """A transport that takes all bytes. `listening`: a peer answers them."""
 
     queued = written = 0
 
-    def __init__(self, reactor: Any, owner: Any):
-        self.reactor = reactor
+    def __init__(self, owner: Any, reactor: Any):
         self.owner = owner
+        self._reactor = reactor
         self.listening = True
         self._link = Link("server", None, None)
 
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
         if self.listening:
             said = b"".join(chunks)
-            self.reactor.call_soon(lambda: self._hear(said))
+            self._reactor.call_soon(lambda: self._hear(said))
 
     def _hear(self, data: bytes) -> None:
         link = self._link
@@ -84,7 +84,7 @@ class _Reactor(MemoryReactor):
         self.call_soon(lambda: on_done(None, [None]))
 
     def open(self, endpoint: Any, address: Any, owner: Any) -> Any:
-        self.sink = _Sink(self, owner)
+        self.sink = _Sink(owner, self)
         self.call_soon(owner.transport_ready)
         return self.sink
 

@@ -14,7 +14,7 @@ from ..styles.callbacks import CallbackClient, Then
 
 
 def _tell(then: Callable[[Any], object]) -> Callable[[Any, Any], None]:
-    """An on_done that hands on the result alone."""
+    """An on_done that passes the result to `then`, and raises an error."""
 
     def on_done(err: Any, result: Any) -> None:
         if err:
@@ -97,10 +97,10 @@ class OnSelect(_Core):
 
 
 class OnAsyncio(_Core):
-    """Callbacks on asyncio's loop: what its style is to be compared with."""
+    """Callbacks on asyncio's loop, to compare the asyncio style with."""
 
     def __init__(self) -> None:
-        import asyncio  # here: the others shall not pay for it
+        import asyncio  # here, since the other clients need not load it
 
         from cpspika.adapters import asyncio_adapter
 

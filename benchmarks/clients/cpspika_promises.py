@@ -1,4 +1,4 @@
-"""cpspika in the styles whose operations give promises: asyncio, and tasks."""
+"""cpspika in two styles whose operations return promises: asyncio and tasks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..styles.coroutines import CoroutineClient
 
 
 class _Promising(CoroutineClient):
-    """What both styles write alike. A consumer is `async for`, which is how their users write it."""
+    """The code that is the same in both styles. A consumer is `async for`, as their users write it."""
 
     connecting: Callable[[str], Awaitable[Any]]
     start: Callable[[Coroutine[Any, Any, None]], Any]

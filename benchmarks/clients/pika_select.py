@@ -66,7 +66,7 @@ class PikaSelect(CallbackClient):
         channel.queue_declare(queue, passive=True, callback=lambda frame: then(frame.method.message_count))
 
     def get(self, channel: Any, queue: str, then: Callable[[Any], object]) -> None:
-        # pika calls back for a message alone; an empty queue is told by the method.
+        # pika calls back only for a message; the method basic.get-empty says that the queue is empty.
         channel.add_callback(then, [pika.spec.Basic.GetEmpty])
         channel.basic_get(queue, lambda *_: None)
 

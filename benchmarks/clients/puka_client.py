@@ -1,4 +1,4 @@
-"""puka: promises, which are numbers, and a loop that is the program's. It opens the channels itself."""
+"""puka: its promises are numbers, and the program runs the loop. It opens the channels itself."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Puka(CallbackClient):
     ) -> None:
         prefetch = 0 if no_ack else PREFETCH
         self._consumer = self.client.basic_consume(queue, prefetch, no_ack=no_ack, callback=on_message)
-        self.soon(then)  # puka tells of messages alone
+        self.soon(then)  # puka calls back only for messages
 
     def acknowledge(self, _: int, result: Any) -> None:
         self.client.basic_ack(result)

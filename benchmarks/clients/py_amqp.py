@@ -1,4 +1,4 @@
-"""py-amqp, which Celery and kombu use."""
+"""py-amqp, the client of Celery and kombu."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""The scenarios, once for each style that client libraries have: a style knows what to do and what to measure, and a
-client (see `clients`) how its library says it. What is called for each message is the library's own function wherever
-possible, so that little of ours is measured with it."""
+"""The scenarios, once for each style of client library. A style knows the steps and the measured section; a client (see
+`clients`) knows the calls of its library. For each message the style calls the library's own function wherever
+possible, so that little code of the benchmark is measured with it."""
 
 from __future__ import annotations
 
-PREFETCH = 1000  # unacknowledged messages, for those who acknowledge
+PREFETCH = 1000  # unacknowledged messages, for consumers that acknowledge
 
 
 def make_body(size: int) -> bytes:
-    """Bytes that really take memory: those of `bytes(size)` are one page of zeros until they are written to."""
+    """Bytes that really take memory: `bytes(size)` is one page of zeros until it is written to."""
     return b"x" * size

@@ -1,6 +1,6 @@
 """Libraries with callbacks and a loop of their own.
 
-Publishes are asked for in turns of the loop, so that each library may write what it gathered, and may read between.
+The client publishes in turns of the loop, so that each library may write its buffer, and may read in between.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from ..job import Job, Measure
 from ..meter import Meter
 from . import make_body
 
-TURN = 500  # messages that are published in one turn...
-TURN_BYTES = 1 << 20  # ...and about how many bytes
+TURN = 500  # messages published in one turn...
+TURN_BYTES = 1 << 20  # ...and about so many bytes
 AT_ONCE = 1000  # calls pipelined
-UNDER_WAY = 2000  # messages published and not yet consumed, where one client does both
+UNDER_WAY = 2000  # messages published and not yet consumed, if one client does both
 
 Then = Callable[[], object]
 
 
 class CallbackClient(ABC):
-    """A connection with some channels (what a channel is, the client knows; some libraries have none).
-    `acknowledge`: called with what on_message was called with."""
+    """A connection with some channels; their type is the client's own, since some libraries have none.
+    `acknowledge`: called with the arguments of on_message."""
 
     channels: list[Any]
     acknowledge: Callable[..., object]
@@ -38,29 +38,29 @@ class CallbackClient(ABC):
     def end(self) -> None: ...
     @abstractmethod
     def soon(self, then: Then) -> None:
-        """Calls it in a later turn of the loop, when it is wise to publish more."""
+        """Calls `then` in a later turn of the loop, when the library can take more publishes."""
 
     @abstractmethod
     def publisher(self, channel: Any, queue: str, body: bytes) -> Callable[[], object]:
-        """What publishes one message each time it is called. It returns False when it would rather wait."""
+        """Returns a function that publishes one message. It returns False if the publisher should wait."""
 
     @abstractmethod
     def confirming(self, channel: Any, queue: str, body: bytes, settled: Callable[..., object]) -> Callable[[], object]:
-        """The same on a channel that confirms. settled(n=1): the broker has n more."""
+        """The same on a channel that confirms. It calls settled(n=1) when the broker has confirmed n more."""
 
     @abstractmethod
     def declare(self, channel: Any, queue: str, then: Callable[[int], object]) -> None:
-        """Declares the queue passively; then(how many messages it has)."""
+        """Declares the queue passively; calls then(message count)."""
 
     @abstractmethod
     def get(self, channel: Any, queue: str, then: Callable[[Any], object]) -> None:
-        """Asks for a message of the queue, which is empty."""
+        """Gets from the queue, which is empty."""
 
     @abstractmethod
     def consume(
         self, channel: Any, queue: str, on_message: Callable[..., object], no_ack: bool, then: Then = lambda: None
     ) -> None:
-        """Starts the channel's consumer; then() when it is known to run."""
+        """Starts the channel's consumer; calls then() when the broker has answered."""
 
     @abstractmethod
     def cancel(self, channel: Any, then: Then) -> None:
@@ -81,7 +81,7 @@ class CallbackClient(ABC):
 
 
 def _pump(client: CallbackClient, publish: Callable[[], object], count: int, size: int, then: Then) -> None:
-    """Publishes so many, in turns."""
+    """Publishes `count` messages, in turns."""
     left = count
     most = max(1, min(TURN, TURN_BYTES // (size + 1)))
 
@@ -181,7 +181,7 @@ def _repeat(call: Callable[..., object], client: CallbackClient, job: Job, meter
 
 
 def _pipelined(client: CallbackClient, job: Job, meter: Meter) -> None:
-    """Calls that don't wait for each other, so many at once."""
+    """Calls that don't wait for each other, AT_ONCE of them."""
     channel = client.channels[0]
     left = job.warmup + job.count
 
@@ -204,7 +204,7 @@ def _pipelined(client: CallbackClient, job: Job, meter: Meter) -> None:
 
 
 def _through(client: CallbackClient, job: Job, meter: Meter) -> None:
-    """Publishes to a queue and consumes from it, over all channels, with a bounded number under way."""
+    """Publishes to a queue and consumes from it, on all channels, with at most UNDER_WAY messages between."""
     step = job.count // max(1, job.samples)
     under_way = consumed = 0
     waiting = False

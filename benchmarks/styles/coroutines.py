@@ -1,4 +1,4 @@
-"""Libraries whose calls are awaited, on asyncio or on a loop of their own."""
+"""Libraries whose calls are awaited, on asyncio or on a loop of the library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..job import Job, Measure
 from ..meter import Meter
 from . import make_body
 
-AT_ONCE = 500  # confirms awaited together: each is a task, or there is no pipelining
+AT_ONCE = 500  # confirms awaited together; each is a task, since without that nothing is pipelined
 
 
 class CoroutineClient(ABC):
@@ -22,15 +22,15 @@ class CoroutineClient(ABC):
     async def connect(self, url: str, queue: str, confirms: bool) -> None: ...
     @abstractmethod
     def publisher(self, queue: str, body: bytes) -> Callable[[], Awaitable[object]]:
-        """What publishes one message each time it is called; on a confirming channel it ends with the confirm."""
+        """Returns a function that publishes one message; if the channel confirms, it is awaited until the confirm."""
 
     @abstractmethod
     async def declare(self, queue: str) -> int:
-        """Declares the queue passively; how many messages it has."""
+        """Declares the queue passively; returns its message count."""
 
     @abstractmethod
     async def get(self, queue: str) -> object:
-        """Asks for a message of the queue, which is empty."""
+        """Gets from the queue, which is empty."""
 
     @abstractmethod
     async def consume(
@@ -50,7 +50,7 @@ class CoroutineClient(ABC):
         await asyncio.gather(*promises)
 
     def signal(self) -> tuple[Callable[[], object], Awaitable[object]]:
-        """A call, and what is awaited until it is made."""
+        """A function, and an awaitable that ends when the function is called."""
         done = asyncio.get_running_loop().create_future()
         return partial(done.set_result, None), done
 

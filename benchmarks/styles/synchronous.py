@@ -12,7 +12,7 @@ from . import make_body
 
 
 class SyncClient(ABC):
-    """A connection with one channel. `acknowledge`: called with what on_message was called with."""
+    """A connection with one channel. `acknowledge`: called with the arguments of on_message."""
 
     acknowledge: Callable[..., object]
 
@@ -20,25 +20,25 @@ class SyncClient(ABC):
     def connect(self, url: str) -> None: ...
     @abstractmethod
     def publisher(self, queue: str, body: bytes) -> Callable[[], object]:
-        """What publishes one message each time it is called."""
+        """Returns a function that publishes one message."""
 
     @abstractmethod
     def confirming(self, queue: str, body: bytes) -> Callable[[], object]:
-        """The same on a channel that confirms: it returns once the broker has the message."""
+        """The same on a channel that confirms: the function returns when the broker has confirmed."""
 
     @abstractmethod
     def declare(self, queue: str) -> int:
-        """Declares the queue passively; how many messages it has."""
+        """Declares the queue passively; returns its message count."""
 
     @abstractmethod
     def get(self, queue: str) -> object:
-        """Asks for a message of the queue, which is empty."""
+        """Gets from the queue, which is empty."""
 
     @abstractmethod
     def consume(self, queue: str, on_message: Callable[..., object], no_ack: bool) -> None: ...
     @abstractmethod
     def serve(self, done: Callable[[], bool]) -> None:
-        """Runs the consumer until done()."""
+        """Runs the consumer until done() is true."""
 
     @abstractmethod
     def cancel(self) -> None:
@@ -46,7 +46,7 @@ class SyncClient(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Whatever is needed for the process to end."""
+        """Closes the connection, so that the process can end."""
 
     def perform(self, job: Job) -> Measure:
         self.connect(job.url)

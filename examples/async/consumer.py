@@ -1,4 +1,4 @@
-"""A consumer: on_message is called for each delivery. This one publishes five messages first, and ends after them.
+"""A consumer: on_message is called for each delivery. The program publishes five messages first, and ends after them.
 
 python examples/async/consumer.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -35,7 +35,7 @@ def connected(err, connection):
         connection.close()
 
     channel = connection.channel()
-    channel.basic_qos(prefetch_count=2)  # no more than two unacknowledged at once
+    channel.basic_qos(prefetch_count=2)  # at most two unacknowledged messages
     channel.queue_declare(exclusive=True, on_done=declared)
 
 

@@ -1,4 +1,4 @@
-"""A confirming publisher: a hundred messages under way at once, and each one's fate told to its own continuation.
+"""A confirming publisher: a hundred messages wait for their confirms at once. Each on_done gets its message's fate.
 
 Confirms are an extension of AMQP 0-9-1; 0-8 does not have them.
 
@@ -35,7 +35,7 @@ def declared(connection, channel, err, ok):
             connection.close()
 
     for number in range(MESSAGES):
-        astray = number % 10 == 9  # every tenth goes to a queue that isn't there
+        astray = number % 10 == 9  # every tenth goes to a queue that doesn't exist
         queue = "no-such-queue" if astray else ok.queue
         channel.basic_publish(routing_key=queue, body=f"message {number}", mandatory=True, on_done=decided)
 

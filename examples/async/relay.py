@@ -1,7 +1,7 @@
-"""A relay: two connections on one reactor, in one thread. What comes on the first goes out on the second.
+"""A relay: two connections on one reactor, in one thread. Messages of the first go out on the second.
 
-A message is acknowledged on the one side when its bytes have left on the other. AMQP_URL is where messages come from,
-AMQP_URL_TO where they go; one broker serves for both.
+A message is acknowledged on the first when its bytes have left on the second. Messages come from AMQP_URL and go to
+AMQP_URL_TO; both may be one broker.
 
     python examples/async/relay.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -38,7 +38,7 @@ def both_connected(source, err, target):
             target.close()
 
     inlet, outlet = source.channel(), target.channel()
-    inlet.queue_declare(INLET, exclusive=True)  # without on_done, a failure comes out of run()
+    inlet.queue_declare(INLET, exclusive=True)  # without on_done, an error leaves run()
     inlet.basic_consume(INLET, relay)
     outlet.queue_declare(OUTLET, exclusive=True)
     outlet.basic_consume(OUTLET, arrived, no_ack=True)

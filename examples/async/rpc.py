@@ -1,4 +1,4 @@
-"""Request and reply over direct reply-to: replies need no queue, they come straight back to the channel that asked.
+"""Request and reply over direct reply-to: a reply needs no queue; it returns to the channel that sent the request.
 
 python examples/async/rpc.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -19,7 +19,7 @@ def square(request):
 
 
 def ask(channel, queue, numbers, on_answers):
-    """The client: sends a request for each number, and hands on all the answers, whatever order they came in."""
+    """The client: sends a request for each number; calls on_answers when all have come, in any order."""
     answers = {}
 
     def on_reply(reply):

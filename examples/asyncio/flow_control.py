@@ -1,7 +1,7 @@
-"""Three ways to meet a broker that says "stop publishing" (Channel.Flow): to wait, to be told, to be refused.
+"""Three ways to publish while the broker stops the flow (Channel.Flow): wait, use a handler, or take the error.
 
-The embedded broker is made to say so here, for half a second each time. RabbitMQ knows this method and never sends it:
-there nothing is ever stopped, and you see only that the ways cost nothing.
+Here the embedded broker stops the flow three times, for half a second each. RabbitMQ never sends Channel.Flow: there
+nothing stops, and all three messages are published.
 
     python examples/asyncio/flow_control.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -26,7 +26,7 @@ async def stop_for_a_while(permitted):
 async def main():
     async with asyncio_adapter.connect(URL) as connection, connection.channel() as channel:
         permitted = asyncio.Event()
-        # The handler is told of each change, and of the present state at once.
+        # The handler gets the present state at once, then each change.
         channel.addFlowChangeHandler(lambda channel, permits: permitted.set() if permits else permitted.clear())
         queue = (await channel.queue_declare(exclusive=True)).queue
 
@@ -39,7 +39,7 @@ async def main():
         await permitted.wait()
         await channel.basic_publish(routing_key=queue, body="permitted")
 
-        # Without either, a publish that is not permitted fails, and nothing of it is sent.
+        # Without either, a publish that is not permitted fails, and nothing is sent.
         await stop_for_a_while(permitted)
         try:
             await channel.basic_publish(routing_key=queue, body="tried")

@@ -1,5 +1,5 @@
-"""Publishing with confirms: an await ends when the broker has taken the message, or raises what became of it. Publishes
-that are gathered are on their way together.
+"""Publishing with confirms: an await ends when the broker has taken the message, and else raises its fate. Gathered
+publishes wait for their confirms together.
 
 Confirms are an extension of AMQP 0-9-1; 0-8 does not have them.
 
@@ -16,16 +16,16 @@ URL = os.environ.get("AMQP_URL", "embedded://")
 
 
 async def publish(channel, queue, body):
-    """Publishes one message; returns what became of it."""
+    """Publishes one message; returns its fate."""
     try:
-        # mandatory: a message that no queue takes comes back, instead of being dropped (and confirmed).
+        # mandatory: the broker returns a message that reaches no queue, instead of dropping (and confirming) it.
         await channel.basic_publish(routing_key=queue, body=body, mandatory=True)
     except cpspika.MessageReturned as error:
         return f"{body}: returned, since {error.message.reply_text}"
     except cpspika.MessageNacked:
         return f"{body}: refused"
     except cpspika.DeliveryUnknown:
-        return f"{body}: unknown, the link died first; publish it again, and let consumers cope with a second copy"
+        return f"{body}: unknown, the link was lost first; publish it again, and expect a second copy"
     return f"{body}: confirmed"
 
 

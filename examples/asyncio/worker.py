@@ -1,6 +1,6 @@
-"""A work queue: tasks that outlive a restart of the broker, each done by one worker and acknowledged when it is done.
+"""A work queue: tasks survive a restart of the broker; one worker does each task, and acknowledges it afterwards.
 
-It queues the tasks named on its command line, then works until the queue is empty. Start several to share the work:
+It queues the tasks of its command line, then works until the queue is empty. Start several to share the work:
 
     python examples/asyncio/worker.py "wash up"        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -14,7 +14,7 @@ from cpspika.adapters import asyncio_adapter
 
 URL = os.environ.get("AMQP_URL", "embedded://")
 QUEUE = "cpspika.asyncio.tasks"
-PERSISTENT = cpspika.BasicProperties(delivery_mode=2)  # kept on disk, as the durable queue is
+PERSISTENT = cpspika.BasicProperties(delivery_mode=2)  # persistent: the broker keeps it on disk
 
 
 async def main():
@@ -24,16 +24,16 @@ async def main():
             await channel.basic_publish(routing_key=QUEUE, body=task, properties=PERSISTENT)
             print(f"queued {task!r}")
 
-        await channel.basic_qos(prefetch_count=1)  # one task at a time; the others are for whoever is free
+        await channel.basic_qos(prefetch_count=1)  # one task at a time; other workers get the rest
         async with channel.consume(QUEUE) as messages:
             while True:
                 try:
                     message = await asyncio.wait_for(anext(messages), timeout=1.0)
                 except asyncio.TimeoutError:
-                    break  # none came for a while
+                    break  # no message for a second
                 print(f"working on {message.body.decode()!r}", "again" if message.redelivered else "")
                 await asyncio.sleep(0.1)
-                message.ack()  # a worker that dies before this leaves the task to another
+                message.ack()  # if the worker ends before this, another gets the task
         print("no more tasks")
 
 

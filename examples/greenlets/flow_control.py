@@ -1,14 +1,14 @@
-"""Three ways to meet a broker that says "stop publishing" (Channel.Flow): to wait, to be told, to be refused.
+"""Three ways to publish while the broker stops the flow (Channel.Flow): wait, use a handler, or take the error.
 
-The embedded broker is made to say so here, for half a second each time. RabbitMQ knows this method and never sends it:
-there nothing is ever stopped, and you see only that the ways cost nothing.
+Here the embedded broker stops the flow three times, for half a second each. RabbitMQ never sends Channel.Flow: there
+nothing stops, and all three messages are published.
 
     python examples/greenlets/flow_control.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
 
 from gevent import monkey
 
-monkey.patch_all()  # before everything else is imported: what follows is as in a script
+monkey.patch_all()  # before every other import; the rest is as in a script
 
 import os  # noqa: E402
 import threading  # noqa: E402
@@ -33,7 +33,7 @@ def by_waiting(channel: cpspika.SyncChannel, queue: str) -> None:
 
 
 def by_handler(channel: cpspika.SyncChannel, queue: str) -> None:
-    """A handler is told of each change, and of the present state at once; publish while it is permitted."""
+    """The handler gets the present state at once, then each change. Publish while it is permitted."""
     state = {}
     channel.addFlowChangeHandler(lambda channel, permitted: state.update(permitted=permitted))
     while not state["permitted"]:
@@ -42,7 +42,7 @@ def by_handler(channel: cpspika.SyncChannel, queue: str) -> None:
 
 
 def by_exception(channel: cpspika.SyncChannel, queue: str) -> None:
-    """Without either, a publish that is not permitted fails, and nothing of it is sent."""
+    """Without either, a publish that is not permitted fails, and nothing is sent."""
     try:
         channel.basic_publish(routing_key=queue, body="tried")
     except cpspika.ContentTransmissionForbidden as error:

@@ -1,13 +1,13 @@
 """A thousand greenlets in one thread, each with a connection of its own, all open at once.
 
-Each waits until the last has connected, and then passes a number on to its neighbour through the broker.
+Each waits until all have connected, then sends a number to the next one through the broker.
 
-    python examples/greenlets/thousand.py        (on AMQP_URL if that is set, else on an embedded broker it serves)
+    python examples/greenlets/thousand.py        (on AMQP_URL if that is set, else on a broker of its own)
 """
 
 from gevent import monkey
 
-monkey.patch_all()  # before everything else is imported
+monkey.patch_all()  # before every other import
 
 import os  # noqa: E402
 
@@ -26,7 +26,7 @@ def neighbour(url, number):
         queues[number] = channel.queue_declare(exclusive=True).queue
         if len(queues) == GREENLETS:
             all_here.set()
-        all_here.wait()  # the others run meanwhile
+        all_here.wait()  # other greenlets run meanwhile
         channel.basic_publish(routing_key=queues[(number + 1) % GREENLETS], body=str(number))
         for message in channel.consume(queues[number], no_ack=True):
             return int(message.body)

@@ -1,4 +1,4 @@
-"""Publishing with confirms: each call returns when the broker has taken the message, or raises what became of it.
+"""Publishing with confirms: a call returns when the broker has taken the message, and else raises its fate.
 
 Confirms are an extension of AMQP 0-9-1; 0-8 does not have them.
 
@@ -15,16 +15,16 @@ URL = os.environ.get("AMQP_URL", "embedded://")
 
 
 def publish(channel: cpspika.SyncChannel, queue: str, body: str) -> str:
-    """Publishes one message; returns what became of it."""
+    """Publishes one message; returns its fate."""
     try:
-        # mandatory: a message that no queue takes comes back, instead of being dropped (and confirmed).
+        # mandatory: the broker returns a message that reaches no queue, instead of dropping (and confirming) it.
         channel.basic_publish(routing_key=queue, body=body, mandatory=True)
     except cpspika.MessageReturned as error:
         return f"returned, since {error.message.reply_text}"
     except cpspika.MessageNacked:
         return "refused"
     except cpspika.DeliveryUnknown:
-        return "unknown: the link died first, so publish it again, and let consumers cope with a second copy"
+        return "unknown: the link was lost first, so publish it again, and expect a second copy"
     return "confirmed"
 
 

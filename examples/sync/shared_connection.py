@@ -1,7 +1,6 @@
-"""Threads on one connection: whoever uses it holds its lock.
+"""Threads on one connection: a thread holds the connection's lock while it uses it.
 
-It suits threads that publish now and then. Consumers are better off with a connection each: see
-thread_per_connection.py.
+This suits threads that publish now and then. Give consumers a connection each: see thread_per_connection.py.
 
     python examples/sync/shared_connection.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -17,7 +16,7 @@ THREADS, MESSAGES = 4, 25
 
 def publish(channel: cpspika.SyncChannel, queue: str, number: int) -> None:
     for count in range(MESSAGES):
-        with channel.connection.lock:  # without it: ConcurrentUse, when two threads are inside at the same moment
+        with channel.connection.lock:  # without it: ConcurrentUse, if two threads meet
             channel.basic_publish(routing_key=queue, body=f"message {count} of thread {number}")
 
 

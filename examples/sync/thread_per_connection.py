@@ -1,4 +1,4 @@
-"""Threads, the simple way: each has a connection of its own, and they need not know of each other.
+"""Threads, the simple way: each has a connection of its own.
 
 python examples/sync/thread_per_connection.py        (on AMQP_URL if that is set, else on the embedded broker)
 """

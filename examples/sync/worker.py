@@ -1,6 +1,6 @@
-"""A work queue: tasks that outlive a restart of the broker, each done by one worker and acknowledged when it is done.
+"""A work queue: tasks survive a restart of the broker; one worker does each task, and acknowledges it afterwards.
 
-It queues the tasks named on its command line, then works until the queue is empty. Start several to share the work:
+It queues the tasks of its command line, then works until the queue is empty. Start several to share the work:
 
     python examples/sync/worker.py "wash up"        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -13,7 +13,7 @@ import cpspika
 
 URL = os.environ.get("AMQP_URL", "embedded://")
 QUEUE = "cpspika.tasks"
-PERSISTENT = cpspika.BasicProperties(delivery_mode=2)  # kept on disk, as the durable queue is
+PERSISTENT = cpspika.BasicProperties(delivery_mode=2)  # persistent: the broker keeps it on disk
 
 
 def main() -> None:
@@ -24,11 +24,11 @@ def main() -> None:
             channel.basic_publish(routing_key=QUEUE, body=task, properties=PERSISTENT)
             print(f"queued {task!r}")
 
-        channel.basic_qos(prefetch_count=1)  # one task at a time; the others are for whoever is free
+        channel.basic_qos(prefetch_count=1)  # one task at a time; other workers get the rest
         for message in channel.consume(QUEUE, inactivity_timeout=1.0):
             print(f"working on {message.body.decode()!r}", "again" if message.redelivered else "")
             time.sleep(0.1)
-            message.ack()  # a worker that dies before this leaves the task to another
+            message.ack()  # if the worker ends before this, another gets the task
         print("no more tasks")
 
 

@@ -1,7 +1,7 @@
-"""Three ways to meet a broker that says "stop publishing" (Channel.Flow): to wait, to be told, to be refused.
+"""Three ways to publish while the broker stops the flow (Channel.Flow): wait, use a handler, or take the error.
 
-The embedded broker is made to say so here, for half a second each time. RabbitMQ knows this method and never sends it:
-there nothing is ever stopped, and you see only that the ways cost nothing.
+Here the embedded broker stops the flow three times, for half a second each. RabbitMQ never sends Channel.Flow: there
+nothing stops, and all three messages are published.
 
     python examples/tasks/flow_control.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -27,11 +27,11 @@ def main():
     channel = yield connection.channel()
     queue = (yield channel.queue_declare(exclusive=True)).queue
 
-    # By waiting: the publish is done once the broker permits it, and raises if the channel ends before that.
+    # By waiting: the publish is done once the broker permits it. It raises if the channel ends before that.
     yield from stop_for_a_while(channel)
     yield channel.basic_publish(routing_key=queue, body="waited if need be", block_on_flow_control=True)
 
-    # By a handler, which is told of each change, and of the present state at once: publish while it is permitted.
+    # By a handler, which gets the present state at once, then each change: publish while it is permitted.
     yield from stop_for_a_while(channel)
     state = {}
     channel.addFlowChangeHandler(lambda channel, permitted: state.update(permitted=permitted))
@@ -39,7 +39,7 @@ def main():
         yield tasks.sleep(0.01)
     yield channel.basic_publish(routing_key=queue, body="permitted")
 
-    # Without either, a publish that is not permitted fails, and nothing of it is sent.
+    # Without either, a publish that is not permitted fails, and nothing is sent.
     yield from stop_for_a_while(channel)
     try:
         yield channel.basic_publish(routing_key=queue, body="tried")

@@ -1,4 +1,4 @@
-"""Request and reply over direct reply-to: replies need no queue, they come straight back to the channel that asked.
+"""Request and reply over direct reply-to: a reply needs no queue; it returns to the channel that sent the request.
 
 python examples/tasks/rpc.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -12,14 +12,14 @@ REPLY_TO = "amq.rabbitmq.reply-to"
 
 
 def square(request):
-    """The server: answers each request with its square. A callback that is a generator runs as a task of its own."""
+    """The server: answers each request with its square. A generator callback runs as a task of its own."""
     answer = str(int(request.body) ** 2)
     properties = {"correlation_id": request.properties.correlation_id}
     yield request.channel.basic_publish(routing_key=request.properties.reply_to, body=answer, properties=properties)
 
 
 class Client:
-    """Asks; each request's promise waits under its correlation id."""
+    """Sends requests; keeps the promise of each under its correlation id."""
 
     def __init__(self, channel, queue):
         self.channel, self.queue, self.waiting = channel, queue, {}

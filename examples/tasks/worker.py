@@ -1,6 +1,6 @@
-"""A work queue: tasks that outlive a restart of the broker, each done by one worker and acknowledged when it is done.
+"""A work queue: tasks survive a restart of the broker; one worker does each task, and acknowledges it afterwards.
 
-It queues the tasks named on its command line, and two workers, coroutines here, share them until the queue is empty:
+It queues the tasks of its command line. Two workers, which are coroutines, share them until the queue is empty:
 
     python examples/tasks/worker.py "wash up"        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -13,16 +13,16 @@ from cpspika import tasks
 
 URL = os.environ.get("AMQP_URL", "embedded://")
 QUEUE = "cpspika.tasks.tasks"
-PERSISTENT = cpspika.BasicProperties(delivery_mode=2)  # kept on disk, as the durable queue is
+PERSISTENT = cpspika.BasicProperties(delivery_mode=2)  # persistent: the broker keeps it on disk
 
 
 async def work(connection):
     async with await connection.channel() as channel:
-        await channel.basic_qos(prefetch_count=1)  # one task at a time; the others are for whoever is free
+        await channel.basic_qos(prefetch_count=1)  # one task at a time; other workers get the rest
         async for message in channel.consume(QUEUE):
             print(f"working on {message.body.decode()!r}", "again" if message.redelivered else "")
             await tasks.sleep(0.1)
-            message.ack()  # a worker that dies before this leaves the task to another
+            message.ack()  # if the worker ends before this, another gets the task
 
 
 async def main():
@@ -34,9 +34,9 @@ async def main():
         workers = [tasks.spawn(work(connection)) for _ in range(2)]
         while (await channel.queue_declare(QUEUE, passive=True)).message_count:
             await tasks.sleep(0.1)
-        await tasks.sleep(0.5)  # for what is in hand
+        await tasks.sleep(0.5)  # for the tasks under way
         for worker in workers:
-            worker.cancel()  # it closes its channel; what it had not acknowledged, the broker has again
+            worker.cancel()  # it closes its channel; the broker requeues its unacknowledged tasks
         print("no more tasks")
 
 

@@ -1,7 +1,7 @@
-"""Three ways to meet a broker that says "stop publishing" (Channel.Flow): to wait, to be told, to be refused.
+"""Three ways to publish while the broker stops the flow (Channel.Flow): wait, use a handler, or take the error.
 
-The embedded broker is made to say so here, for half a second each time. RabbitMQ knows this method and never sends it:
-there nothing is ever stopped, and you see only that the ways cost nothing.
+Here the embedded broker stops the flow three times, for half a second each. RabbitMQ never sends Channel.Flow: there
+nothing stops, and all three messages are published.
 
     python examples/threads/flow_control.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -17,7 +17,7 @@ PERMITTED, STOPPED = threading.Event(), threading.Event()
 
 
 def on_change(channel, permitted):
-    """A handler is told of each change, on one of the connection's threads."""
+    """The handler gets each change, on one of the connection's threads."""
     now, before = (PERMITTED, STOPPED) if permitted else (STOPPED, PERMITTED)
     before.clear()
     now.set()
@@ -34,9 +34,9 @@ def stop_for_a_while():
 with ThreadedConnection(URL) as connection:
     channel = connection.channel()
     queue = channel.queue_declare(exclusive=True).queue
-    channel.addFlowChangeHandler(on_change)  # and tells the present state at once
+    channel.addFlowChangeHandler(on_change)  # also called at once, with the present state
 
-    # By waiting: the call holds up this thread alone, until the broker permits it, and raises if the channel ends.
+    # By waiting: the call blocks this thread until the broker permits it. It raises if the channel ends before that.
     stop_for_a_while()
     channel.basic_publish(routing_key=queue, body="waited if need be", block_on_flow_control=True)
 
@@ -46,7 +46,7 @@ with ThreadedConnection(URL) as connection:
     PERMITTED.wait()
     channel.basic_publish(routing_key=queue, body="permitted")
 
-    # Without either, a publish that is not permitted fails, and nothing of it is sent.
+    # Without either, a publish that is not permitted fails, and nothing is sent.
     stop_for_a_while()
     try:
         channel.basic_publish(routing_key=queue, body="tried")

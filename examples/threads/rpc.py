@@ -1,6 +1,6 @@
-"""Request and reply over direct reply-to: replies need no queue, they come straight back to the channel that asked.
+"""Request and reply over direct reply-to: a reply needs no queue; it returns to the channel that sent the request.
 
-Client threads share one channel; each waits for its own reply. The server is a consumer on the connection's threads.
+Client threads share one channel. Each waits for its own reply. The server is a consumer on the connection's threads.
 
     python examples/threads/rpc.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -22,7 +22,7 @@ def square(request):
 
 
 class Client:
-    """Asks; each request's future waits under its correlation id."""
+    """Sends requests; keeps the future of each under its correlation id."""
 
     def __init__(self, channel, queue):
         self.channel, self.queue, self.waiting = channel, queue, {}
@@ -32,7 +32,7 @@ class Client:
         self.waiting.pop(reply.properties.correlation_id).set_result(int(reply.body))
 
     def ask(self, number):
-        """In any thread: the square of a number."""
+        """The square of a number. Any thread may call this."""
         answer = self.waiting[str(number)] = Future()
         properties = {"reply_to": REPLY_TO, "correlation_id": str(number)}
         self.channel.basic_publish(routing_key=self.queue, body=str(number), properties=properties)

@@ -1,7 +1,7 @@
-"""A work queue: tasks that outlive a restart of the broker, each done by one worker and acknowledged when it is done.
+"""A work queue: tasks survive a restart of the broker; one worker does each task, and acknowledges it afterwards.
 
-Consumers run on the connection's own threads, each consumer one task at a time; heartbeats go on however long a task
-takes. For more hands start more consumers on the queue: here it is one, so that the tasks are done in order.
+Consumers run on the connection's own threads. Each consumer does one task at a time. Heartbeats go on during a long
+task. To do tasks in parallel, start more consumers on the queue; this program has one, and does its tasks in order.
 
     python examples/threads/worker.py "wash up"        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -16,7 +16,7 @@ from cpspika.threads import ThreadedConnection
 
 URL = os.environ.get("AMQP_URL", "embedded://")
 QUEUE = "cpspika.tasks"
-PERSISTENT = cpspika.BasicProperties(delivery_mode=2)  # kept on disk, as the durable queue is
+PERSISTENT = cpspika.BasicProperties(delivery_mode=2)  # persistent: the broker keeps it on disk
 CONSUMERS = 1
 
 
@@ -34,12 +34,12 @@ def main():
             busy.set()
             print(f"working on {message.body.decode()!r}", "again" if message.redelivered else "")
             time.sleep(0.1)
-            message.ack()  # a worker that dies before this leaves the task to another
+            message.ack()  # if the worker ends before this, another gets the task
 
-        channel.basic_qos(prefetch_count=1)  # one task at a time; the others are for whoever is free
+        channel.basic_qos(prefetch_count=1)  # one task at a time; other workers get the rest
         for _ in range(CONSUMERS):
             channel.basic_consume(QUEUE, work)
-        while busy.wait(1.0):  # until nothing has come for a second
+        while busy.wait(1.0):  # until no task came for a second
             busy.clear()
         print("no more tasks")
 

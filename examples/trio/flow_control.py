@@ -1,7 +1,7 @@
-"""Three ways to meet a broker that says "stop publishing" (Channel.Flow): to wait, to drain, to be refused.
+"""Three ways to publish while the broker stops the flow (Channel.Flow): wait, drain, or take the error.
 
-The embedded broker is made to say so here, for half a second each time. RabbitMQ knows this method and never sends it:
-there nothing is ever stopped, and you see only that the ways cost nothing.
+Here the embedded broker stops the flow three times, for half a second each. RabbitMQ never sends Channel.Flow: there
+nothing stops, and all three messages are published.
 
     python examples/trio/flow_control.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -37,12 +37,12 @@ async def main():
         await stop_for_a_while(channel, nursery)
         await channel.basic_publish(routing_key=queue, body="waited if need be", block_on_flow_control=True)
 
-        # By draining: publish while it is wise to. add_flow_change_handler tells of each change besides.
+        # By draining: publish while the channel is writable. add_flow_change_handler reports each change, too.
         await stop_for_a_while(channel, nursery)
         await channel.drain()
         await channel.basic_publish(routing_key=queue, body="permitted")
 
-        # Without either, a publish that is not permitted fails, and nothing of it is sent.
+        # Without either, a publish that is not permitted fails, and nothing is sent.
         await stop_for_a_while(channel, nursery)
         try:
             await channel.basic_publish(routing_key=queue, body="tried")

@@ -1,5 +1,5 @@
-"""Publishing with confirms: an await ends when the broker has taken the message, or raises what became of it. Publishes
-that are asked for before the first await are on their way together.
+"""Publishing with confirms: an await ends when the broker has taken the message, and else raises its fate. Publishes
+before the first await wait for their confirms together.
 
 Confirms are an extension of AMQP 0-9-1; 0-8 does not have them.
 
@@ -17,12 +17,12 @@ URL = os.environ.get("AMQP_URL", "embedded://")
 
 
 def ask(channel, queue, body):
-    # mandatory: a message that no queue takes comes back, instead of being dropped (and confirmed).
+    # mandatory: the broker returns a message that reaches no queue, instead of dropping (and confirming) it.
     return channel.basic_publish(routing_key=queue, body=body, mandatory=True)
 
 
 async def fate(promise):
-    """What became of a message."""
+    """The fate of a message, in words."""
     try:
         await promise
     except cpspika.MessageReturned as error:
@@ -30,7 +30,7 @@ async def fate(promise):
     except cpspika.MessageNacked:
         return "refused"
     except cpspika.DeliveryUnknown:
-        return "unknown, the link died first; publish it again, and let consumers cope with a second copy"
+        return "unknown, the link was lost first; publish it again, and expect a second copy"
     return "confirmed"
 
 

@@ -1,7 +1,7 @@
-"""Three ways to meet a broker that says "stop publishing" (Channel.Flow): to wait, to be told, to be refused.
+"""Three ways to publish while the broker stops the flow (Channel.Flow): wait, use a handler, or take the error.
 
-The embedded broker is made to say so here, for half a second each time. RabbitMQ knows this method and never sends it:
-there nothing is ever stopped, and you see only that the ways cost nothing.
+Here the embedded broker stops the flow three times, for half a second each. RabbitMQ never sends Channel.Flow: there
+nothing stops, and all three messages are published.
 
     python examples/twisted/flow_control.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -33,7 +33,7 @@ async def main(reactor):
         await stop_for_a_while(reactor, channel)
         await channel.basic_publish(routing_key=queue, body="waited if need be", block_on_flow_control=True)
 
-        # By a handler, which is told of each change, and of the present state at once: publish while it is permitted.
+        # By a handler, which gets the present state at once, then each change: publish while it is permitted.
         await stop_for_a_while(reactor, channel)
         permitted = Deferred()
 
@@ -45,7 +45,7 @@ async def main(reactor):
         await permitted
         await channel.basic_publish(routing_key=queue, body="permitted")
 
-        # Without either, a publish that is not permitted fails, and nothing of it is sent.
+        # Without either, a publish that is not permitted fails, and nothing is sent.
         await stop_for_a_while(reactor, channel)
         try:
             await channel.basic_publish(routing_key=queue, body="tried")

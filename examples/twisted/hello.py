@@ -1,4 +1,4 @@
-"""The shortest way there and back, in Twisted: publish a message, then get it.
+"""The shortest program in Twisted: publish a message, then get it.
 
 python examples/twisted/hello.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -17,7 +17,7 @@ URL = os.environ.get("AMQP_URL", "embedded://")
 def main(reactor):
     connection = yield twisted_adapter.connect(URL, reactor=reactor)
     channel = yield connection.channel()
-    queue = (yield channel.queue_declare(exclusive=True)).queue  # the broker picks a name; the queue goes with us
+    queue = (yield channel.queue_declare(exclusive=True)).queue  # named by the broker; ends with the connection
     yield channel.basic_publish(routing_key=queue, body="Hello World!")
     message = yield channel.basic_get(queue, no_ack=True)
     print(f"got {message.body.decode()!r} from queue {queue}")

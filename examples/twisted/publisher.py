@@ -1,5 +1,5 @@
-"""Publishing with confirms: a Deferred fires when the broker has taken the message, or fails with what became of it.
-Publishes that are gathered are on their way together.
+"""Publishing with confirms: a Deferred fires when the broker has taken the message, and else fails with its fate.
+Gathered publishes wait for their confirms together.
 
 Confirms are an extension of AMQP 0-9-1; 0-8 does not have them.
 
@@ -18,8 +18,8 @@ URL = os.environ.get("AMQP_URL", "embedded://")
 
 
 def publish(channel, queue, body):
-    """Publishes one message; a Deferred of what became of it."""
-    # mandatory: a message that no queue takes comes back, instead of being dropped (and confirmed).
+    """Publishes one message; returns a Deferred of its fate."""
+    # mandatory: the broker returns a message that reaches no queue, instead of dropping (and confirming) it.
     published = channel.basic_publish(routing_key=queue, body=body, mandatory=True)
     return published.addCallbacks(lambda _: f"{body}: confirmed", not_confirmed, errbackArgs=(body,))
 
@@ -30,7 +30,7 @@ def not_confirmed(failure, body):
         return f"{body}: returned, since {failure.value.message.reply_text}"
     if kind is cpspika.MessageNacked:
         return f"{body}: refused"
-    return f"{body}: unknown, the link died first; publish it again, and let consumers cope with a second copy"
+    return f"{body}: unknown, the link was lost first; publish it again, and expect a second copy"
 
 
 @inlineCallbacks

@@ -1,4 +1,4 @@
-"""Request and reply over direct reply-to: replies need no queue, they come straight back to the channel that asked.
+"""Request and reply over direct reply-to: a reply needs no queue; it returns to the channel that sent the request.
 
 python examples/twisted/rpc.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
@@ -22,7 +22,7 @@ def square(request):
 
 
 class Client:
-    """Asks; each request's Deferred waits under its correlation id."""
+    """Sends requests; keeps the Deferred of each under its correlation id."""
 
     def __init__(self, channel, queue):
         self.channel, self.queue, self.waiting = channel, queue, {}
