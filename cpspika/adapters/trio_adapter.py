@@ -90,7 +90,7 @@ class TrioConnection(PromisingConnection, ConnectionOperations):
     channels = TrioChannel
 
     async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self.core.reactor.nursery.cancel_scope.cancel()  # the callbacks that are under way
+        self.reactor.nursery.cancel_scope.cancel()  # the callbacks that are under way
         with trio.move_on_after(GRACE if kind else inf, shield=True):
             await super().__aexit__(kind, error, trace)
 

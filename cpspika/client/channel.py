@@ -58,10 +58,15 @@ class Channel(Operations):
         "number",
     )
 
+    # The public attributes: every facade has them too (`styles.lifting`).
+    number: int
+    is_open: bool
+    close_reason: AMQPError | None
+
     def __init__(self, number: int, sender: ChannelSender):
         self.number = number
         self.is_open = True
-        self.close_reason: AMQPError | None = None
+        self.close_reason = None
         self._facade: Any = self  # the channel that messages point to: this one, or the facade around it
         self._sender = sender
         self._ended = False  # nothing more can come, and the number is free

@@ -84,15 +84,25 @@ class Connection:
     error that ended the connection, or None.
     """
 
+    # The public attributes: every facade has them too (`styles.lifting`).
+    reactor: Reactor
+    parameters: ConnectionParameters
+    server_properties: dict[str, Any]
+    heartbeat: int
+    frame_max: int
+    channel_max: int
+    is_open: bool
+    is_blocked: bool
+    close_reason: AMQPError | None
+
     def __init__(self, reactor: Reactor, on_close: OnClose | None = None):
         self.reactor = reactor
         self._link: Link
-        self.parameters: ConnectionParameters
-        self.server_properties: dict[str, Any] = {}
+        self.server_properties = {}
         self.heartbeat = self.frame_max = self.channel_max = 0
         self.is_open = False
         self.is_blocked = False
-        self.close_reason: AMQPError | None = None
+        self.close_reason = None
         check_callable("on_close", on_close)
         self._close_handler = on_close
         self._opening: Continuation | None = None

@@ -111,6 +111,7 @@ class PromisingConnection(_Scope, ConnectionFacade):
     """A connection whose operations return promises. To be inherited together with the operations. `channels`: the
     class of its channels."""
 
+    core: Connection
     channels: type[PromisingChannel]
 
     def __init__(self, promises: Promises, core: Connection):
@@ -139,6 +140,8 @@ class PromisingConnection(_Scope, ConnectionFacade):
 
 class PromisingChannel(_Scope, Facade):
     """A channel whose operations return promises. To be inherited together with the operations."""
+
+    core: Channel
 
     def __init__(self, connection: PromisingConnection, core: Channel):
         self.connection = connection

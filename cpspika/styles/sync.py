@@ -61,7 +61,6 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         timeout: float | None = None,
         on_close: Callable[[SyncConnection, AMQPError | None], object] | None = None,
     ):
-        self.reactor = reactor
         self.timeout = timeout
         self.lock = RLock()
         self._spins = _Spins.of(reactor)
@@ -113,7 +112,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         seconds. An exception that comes out of the reactor meanwhile is raised; with `finish` not before it is done, so
         that an operation isn't left half-way. With `flush` what is to be sent is sent at once, which may be all that is
         needed."""
-        deadline = None if timeout is None else self.reactor.time() + timeout
+        reactor = self.core.reactor
+        deadline = None if timeout is None else reactor.time() + timeout
         strays: list[Exception] = []
         turned = False
         spins = self._spins
@@ -122,12 +122,12 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             if flush:
                 self.core._flush()
             while not done():
-                left = None if deadline is None else deadline - self.reactor.time()
+                left = None if deadline is None else deadline - reactor.time()
                 if left is not None and left <= 0 and turned:
                     break
                 turned = True
                 try:
-                    self.reactor.run_once(None if left is None else max(left, 0))
+                    reactor.run_once(None if left is None else max(left, 0))
                 except ConcurrentUse:
                     raise
                 except Exception as stray:
@@ -139,7 +139,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             if spins.depth == 0 and spins.behind:
                 behind, spins.behind = spins.behind, {}
                 for connection in behind:
-                    self.reactor.call_soon(connection._catch_up)
+                    reactor.call_soon(connection._catch_up)
         if strays:
             raise strays[0]
         return bool(done())
@@ -202,6 +202,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
 class SyncChannel(Scope, Facade, ChannelOperations):
     """A channel whose calls return their results, or raise their errors. `core`: the Channel below; `connection`: the
     SyncConnection that it belongs to."""
+
+    core: Channel
 
     def __init__(self, connection: SyncConnection, core: Channel):
         self.connection = connection

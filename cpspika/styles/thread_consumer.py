@@ -24,7 +24,7 @@ class ThreadConsumer(Scope):
         self._patience = patience
         # The channel holds what follows, and not this: so the iterator can go.
         arrived = self._arrived = _Arrived(options["no_ack"])
-        self._forget = channel.connection.reactor.inside(channel.core.add_state_change_handler, arrived.on_state)
+        self._forget = channel.connection._reactor.inside(channel.core.add_state_change_handler, arrived.on_state)
         consumer = {"on_message": arrived.queue.put, "on_cancel": arrived.on_cancel, **options}
         self.consumer_tag = channel._perform(Channel.basic_consume, (queue,), consumer)
 
@@ -50,7 +50,7 @@ class ThreadConsumer(Scope):
 
     def close(self) -> None:
         """Cancels the consumer, and gives back what came and wasn't handed out. Every thread's iteration ends."""
-        core, arrived, inside = self.channel.core, self._arrived, self.channel.connection.reactor.inside
+        core, arrived, inside = self.channel.core, self._arrived, self.channel.connection._reactor.inside
         running = inside(arrived.close)
         inside(self._forget)
         if running and core.is_open:
@@ -62,7 +62,7 @@ class ThreadConsumer(Scope):
     def __del__(self) -> None:
         # Nobody waits for it, in a thread that may be any: the reactor's own carries it out.
         if self.consumer_tag is not None:
-            core, reactor = self.channel.core, self.channel.connection.reactor
+            core, reactor = self.channel.core, self.channel.connection._reactor
             reactor.call_soon_threadsafe(partial(self._arrived.leave, core, self.consumer_tag, self._forget))
 
 
