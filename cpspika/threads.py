@@ -28,7 +28,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .adapters.shared_reactor import SharedReactor
 from .client.channel import Channel
@@ -36,12 +36,16 @@ from .client.connection import Connection
 from .client.continuations import call_site, check_callable, describe
 from .connecting import Target, all_targets
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
+from .parameters import ConnectionOptions
 from .styles.facade import ConnectionFacade, Facade, Scope
 from .styles.promises import close_abandoned, give_back_for
 from .styles.thread_consumer import ThreadConsumer
 from .styles.thread_operations import ChannelOperations, ConnectionOperations
 from .styles.workers import Workers
 from .wire.message import Message
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 OnThreadedClose = Callable[["ThreadedConnection", "AMQPError | None"], object]
 
@@ -134,7 +138,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         workers: int = 8,
         on_close: OnThreadedClose | None = None,
         on_error: Callable[[BaseException], object] | None = None,
-        **options: Any,
+        **options: Unpack[ConnectionOptions],
     ):
         targets = all_targets(target, options)
         check_callable("on_close", on_close)
