@@ -215,8 +215,9 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
     # --- asking -------------------------------------------------------------------------------------------------------
 
     def wait(self, name: str, start: Callable[[Any], object], give_back: Callable[[Any], object] | None = None) -> Any:
-        """Calls start(on_done) inside the reactor, and waits until on_done is called; returns the result or raises the
-        error. unwanted(result): what becomes of a result that comes later than `timeout`."""
+        """Calls start(continuation) inside the reactor, and waits until the continuation is called; returns the result
+        or raises the error. give_back(result): called with a result that comes after `timeout`. `name`: the operation's
+        name in an error."""
         self.check_may_wait(name)
         answer = _Answer(give_back)
         try:

@@ -136,7 +136,9 @@ class Connection:
 
     @operation
     def channel(self, *, on_done: OnDone[Channel] | None = None) -> Channel | None:
-        """Opens a channel. The core also returns it at once: its operations may be asked for behind the opening.
+        """Opens a channel.
+
+        In the core the call also returns the channel at once: its operations may be asked for behind the opening.
 
         Result: the channel. Errors: NoFreeChannels, `channel_max` channels are open.
 

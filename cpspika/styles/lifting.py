@@ -28,6 +28,9 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
+from .wording import Wording, worded
+
+HandedOver = Callable[[Callable[..., Any]], Callable[..., Any]]
 CALLBACKS = frozenset(("on_message", "on_cancel", "handler"))
 
 
@@ -89,15 +92,22 @@ def signature(operation: Callable[..., Any]) -> inspect.Signature:
     return whole.replace(parameters=parameters, return_annotation=result[1])
 
 
-def lift(core: type, name: str, module: str) -> type:
-    """A class `name` with the operations, handlers and attributes of `core`."""
+def lift(core: type, module: str, wording: Wording, handed_over: HandedOver | None = None) -> type:
+    """A class with the operations, handlers and attributes of `core`, in the module of that name.
+
+    handed_over(operation): makes the method of an operation that the broker doesn't answer; by default the method calls
+    `_perform_oneway`.
+    """
+    name = f"{core.__name__}Operations"
     members: dict[str, Any] = {"__doc__": f"The operations of {core.__name__}, lifted.", "__module__": module}
     for attribute in attributes(core):
         members[attribute] = _lifted_attribute(core, attribute)
     for method_name, method in other_methods(core).items():
         members[method_name] = _lifted_method(method)
     for operation_name, operation in operations(core).items():
-        members[operation_name] = _lifted_operation(operation)
+        make = handed_over if handed_over is not None and operation_name in oneways(core) else _lifted_operation
+        members[operation_name] = _dressed(make(operation), operation, signature(operation))
+        members[operation_name].__doc__ = worded(operation.__doc__, wording)
     for registration_name, registration in registrations(core).items():
         members[registration_name] = _lifted_registration(registration)
     return type(name, (), members)
@@ -144,7 +154,7 @@ def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
                     given[name] = self._callback(given[name])
             return self._perform(operation, (), given)
 
-    return dressed(lifted, operation)
+    return lifted
 
 
 def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,12 +164,8 @@ def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]
     return _dressed(lifted, registration, inspect.signature(registration))
 
 
-def dressed(lifted: Callable[..., Any], operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a function the name, docstring and signature of an operation as a facade has it."""
-    return _dressed(lifted, operation, signature(operation))
-
-
 def _dressed(lifted: Any, original: Any, shown: inspect.Signature) -> Callable[..., Any]:
+    """Gives a function the name and docstring of another, and a signature."""
     functools.update_wrapper(lifted, original)
     lifted.__signature__ = shown
     del lifted.__wrapped__

@@ -28,7 +28,8 @@ from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..wire.message import Message
 from .facade import ConnectionFacade, Facade, end_reason
-from .lifting import dressed, oneways
+from .lifting import lift
+from .wording import promising
 
 Settle = Callable[[AMQPError | None, Any], object]
 """on_done, from a promise's side."""
@@ -214,7 +215,14 @@ def _oneway_method(operation: Callable[..., Any]) -> Callable[..., Any]:
                 return self._promises.fulfilled(None)
             return self._perform_oneway(operation, args, kwargs)
 
-    return dressed(hand_over, operation)
+    return hand_over
+
+
+def lift_promising(module: str, promise: str = "promise") -> tuple[type, type]:
+    """The operations of Connection and Channel for a style whose promises have this name in docstrings; `module` is the
+    name of the module that they are for."""
+    wording = promising(promise)
+    return lift(Connection, module, wording), lift(Channel, module, wording, _oneway_method)
 
 
 class _Arrived:
@@ -411,6 +419,3 @@ _GIVE_BACK: dict[str, Callable[..., object]] = {
     "basic_consume": _cancel,
     "channel": lambda facade: facade.core.close(on_done=_ignore),
 }
-
-for _name, _operation in oneways(Channel).items():
-    setattr(PromisingChannel, _name, _oneway_method(_operation))

@@ -79,8 +79,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     def wait(
         self, name: str, operation: Callable[..., object], core: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Calls `operation` of `core` with these arguments and an on_done, and turns the reactor until that is called;
-        returns the result or raises the error. `name`: what it is known by."""
+        """Calls `operation` of `core` with these arguments, and turns the reactor until the operation is done; returns
+        the result or raises the error. `name`: the operation's name in an error."""
         outcome: list[tuple[AMQPError | None, Any]] = []
         if not self.lock.acquire(False):
             raise _concurrent()
