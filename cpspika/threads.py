@@ -37,6 +37,7 @@ from .client.continuations import call_site, check_callable, describe
 from .connecting import Target, all_targets
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
 from .parameters import ConnectionOptions
+from .styles.consumer import Consuming
 from .styles.facade import ConnectionFacade, Facade, Scope
 from .styles.promises import close_abandoned, give_back_for
 from .styles.thread_consumer import ThreadConsumer
@@ -264,7 +265,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         return ThreadedChannel(self, core)
 
 
-class ThreadedChannel(_Shared, ChannelOperations):
+class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
     """A channel that any thread may use at any time. `core`: the Channel below; `connection`: the ThreadedConnection
     that it belongs to."""
 
@@ -321,20 +322,8 @@ class ThreadedChannel(_Shared, ChannelOperations):
 
         return called_by_the_core
 
-    def consume(
-        self,
-        queue: str,
-        no_ack: bool = False,
-        exclusive: bool = False,
-        arguments: Mapping[str, Any] | None = None,
-        inactivity_timeout: float | None = None,
-    ) -> ThreadConsumer:
-        """Starts a consumer, and iterates over its messages, in any thread; several that iterate over the same share
-        them out. It ends when nothing came for `inactivity_timeout` seconds; None: never. When it is closed, or goes,
-        the consumer is cancelled, and messages that came and weren't handed out go back to the queue. Set basic_qos
-        before, or the whole queue comes at once. If the broker cancels the consumer, ConsumerCancelled is raised."""
-        options = {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}
-        return ThreadConsumer(self, queue, inactivity_timeout, options)
+    def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> ThreadConsumer:
+        return ThreadConsumer(self, queue, options, inactivity_timeout)
 
 
 def _perform_oneway(

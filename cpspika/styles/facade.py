@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from ..client.channel import Channel
-from ..errors import AMQPError, ConsumerCancelled, ProtocolSyntaxError
+from ..errors import AMQPError, ProtocolSyntaxError
 from ..wire.message import Message
 
 S = TypeVar("S", bound="Scope")
@@ -78,13 +78,6 @@ class ConnectionFacade(Facade):
         if value is not None and value is getattr(self, "core", None):
             return self
         return value
-
-
-def end_reason(core: Channel, tag: str | None, cancelled: bool) -> AMQPError:
-    """Why a consumer's iterator has no more messages, though nobody closed it."""
-    if cancelled:
-        return ConsumerCancelled(f"the broker cancelled consumer {tag!r}, as when its queue is deleted")
-    return core.close_reason or core._closed_error()
 
 
 def is_stale(arguments: list[Any]) -> bool:
