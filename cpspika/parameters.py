@@ -7,7 +7,7 @@ a secret. No repr, log or error shows it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .errors import InvalidArgument, InvalidArgumentType, LoginError
@@ -15,6 +15,8 @@ from .spec import CONSTANTS, VERSIONS
 
 if TYPE_CHECKING:
     import ssl as tls
+
+    from typing_extensions import Unpack  # typing has it since Python 3.11
 
 DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 EMBEDDED = "embedded"
@@ -202,6 +204,30 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 _NOT_IN_URL_QUERY = {"host", "port", "credentials", "ssl", "client_properties", "via"}
 
 
+class LinkOptions(TypedDict, total=False):
+    """The options of ConnectionParameters that are keywords only, for type checkers and editors."""
+
+    heartbeat: float | None
+    frame_max: int
+    channel_max: int
+    connection_timeout: float | None
+    blocked_connection_timeout: float | None
+    protocol: Literal["0-9-1", "0-8"]
+    ssl: tls.SSLContext | None
+    client_properties: Mapping[str, Any] | None
+    locale: str
+    via: Any
+
+
+class ConnectionOptions(LinkOptions, total=False):
+    """All options of ConnectionParameters: every `connect` takes them too, and sets them over its target's."""
+
+    host: str
+    port: int | None
+    virtual_host: str
+    credentials: Credentials | None
+
+
 class ConnectionParameters:
     """The parameters of a connection to one broker.
 
@@ -247,7 +273,7 @@ class ConnectionParameters:
         port: int | None = None,
         virtual_host: str = "/",
         credentials: Credentials | None = None,
-        **options: Any,
+        **options: Unpack[LinkOptions],
     ):
         self._set({"host": host, "port": port, "virtual_host": virtual_host, "credentials": credentials, **options})
 
@@ -261,7 +287,7 @@ class ConnectionParameters:
             self.port = DEFAULT_PORTS["amqps" if self.ssl else "amqp"]
 
     @classmethod
-    def from_url(cls, url: str, **options: Any) -> ConnectionParameters:
+    def from_url(cls, url: str, **options: Unpack[ConnectionOptions]) -> ConnectionParameters:
         """The parameters in a URL: amqp://user:password@host:port/virtual%20host?heartbeat=30, or amqps:// with TLS.
 
         url: str. Characters other than letters and digits are percent-encoded in names and passwords. No path, or "/"
@@ -295,7 +321,7 @@ class ConnectionParameters:
             given["host"] = EMBEDDED
         return cls(**{**given, **options})
 
-    def replace(self, **options: Any) -> ConnectionParameters:
+    def replace(self, **options: Unpack[ConnectionOptions]) -> ConnectionParameters:
         """A copy with these options changed. Errors as of ConnectionParameters."""
         return type(self)(**{**vars(self), **options})
 
