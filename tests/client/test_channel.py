@@ -86,7 +86,7 @@ def test_a_channel_error_leaves_the_other_channels_working() -> None:
     assert (first.is_open, second.is_open, world.connection.is_open) == (False, True, True)
     world.peer.expect("channel.close-ok", 1)
     assert isinstance(first.close_reason, cpspika.NotFound)
-    assert world.channel().number == 1
+    assert world.channel().number == 3, "frames for number 1 may still arrive"
 
 
 def test_a_channel_that_the_broker_will_not_open() -> None:
@@ -102,7 +102,7 @@ def test_a_channel_that_the_broker_will_not_open() -> None:
     assert "INTERNAL_ERROR" in said(later.error)
 
 
-def test_channel_closes_that_cross_end_once_and_free_the_number() -> None:
+def test_channel_closes_that_cross_end_once() -> None:
     world = opened()
     channel, done, pending = world.channel(), Done(), Done()
     states: list[Any] = []
@@ -120,7 +120,7 @@ def test_channel_closes_that_cross_end_once_and_free_the_number() -> None:
     assert isinstance(pending.error, cpspika.ChannelClosed)
     assert states == [False]
     assert world.connection.is_open
-    assert world.connection.channel().number == 1
+    assert world.connection.channel().number == 2, "frames for number 1 may still arrive"
 
 
 def test_the_brokers_cancel_goes_to_on_cancel() -> None:

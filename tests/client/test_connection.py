@@ -211,7 +211,7 @@ def test_a_close_that_is_not_answered_ends_after_a_time() -> None:
     world.reactor.advance(0.2)
     assert isinstance(done.error, cpspika.OperationTimeout)
     assert "broker:5672" in str(done.error)
-    assert isinstance(pending.error, cpspika.ChannelClosed)
+    assert isinstance(pending.error, cpspika.ConnectionClosed)
     world.peer.expect_hang_up()
     world.reactor.run()
 

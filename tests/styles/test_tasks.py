@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from cpspika import ChannelClosed, ConsumerCancelled, InvalidArgumentType, LocalError, MessageNacked, NotFound, tasks
+from cpspika import (
+    ChannelClosed,
+    ConnectionClosed,
+    ConsumerCancelled,
+    InvalidArgumentType,
+    LocalError,
+    MessageNacked,
+    NotFound,
+    tasks,
+)
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, MemoryReactor, SelectReactor
 from cpspika.broker import Served, serve
 from cpspika.tasks import Cancelled, Promise
@@ -614,7 +623,7 @@ def test_an_ignored_ack_says_nothing_when_the_link_is_lost(reactor: SelectReacto
             message.ack()
             await tasks.sleep(0.001)
         message.ack()
-        with pytest.raises(ChannelClosed):
+        with pytest.raises(ConnectionClosed):
             await message.ack()
 
     tasks.run(main(), reactor)

@@ -304,7 +304,7 @@ def test_a_publish_on_a_channel_that_closes_while_it_waits_for_room_raises(
     wait_for(lambda: ch.core._draining, "the publisher to wait")
     local.close_channels(406, "PRECONDITION_FAILED - by hand")
     thread.join(DEADLINE)
-    assert isinstance(outcome[0], cpspika.ChannelClosed)
+    assert isinstance(outcome[0], cpspika.ConnectionClosed)
     assert outcome[0].method == "basic.publish"
     local.unblock()
 
@@ -801,7 +801,7 @@ def test_a_lost_link_settles_every_waiting_call_and_join_raises_it(local: Served
     outcomes = together(8, work)
     cut.join()
     for number, outcome in enumerate(outcomes):
-        assert isinstance(outcome, cpspika.DeliveryUnknown if number % 2 else cpspika.ChannelClosed), outcome
+        assert isinstance(outcome, cpspika.DeliveryUnknown if number % 2 else cpspika.ConnectionClosed), outcome
     with pytest.raises(cpspika.ConnectionLost):
         connection.join(DEADLINE)
     assert [(who, type(error)) for who, error in ended] == [(connection, cpspika.ConnectionLost)]
@@ -820,7 +820,7 @@ def test_a_worker_that_still_works_ends_when_it_is_done(local: Served) -> None:
         go.wait(DEADLINE)
         try:
             message.ack()
-        except cpspika.ChannelClosed as error:
+        except cpspika.ConnectionClosed as error:
             raised.append(error)
 
     ch.basic_consume(queue, on_message)
@@ -852,7 +852,7 @@ def test_the_death_of_the_reactors_thread_is_told_to_everybody(local: Served, ho
 
     outcomes = together(4, work)
     assert isinstance(outcomes[1], cpspika.ConnectionClosed)
-    assert all(isinstance(outcome, cpspika.ChannelClosed) for outcome in outcomes[2:]), outcomes[2:]
+    assert all(isinstance(outcome, cpspika.ConnectionClosed) for outcome in outcomes[2:]), outcomes[2:]
     assert "SystemExit" in str(outcomes[1])
     with pytest.raises(cpspika.ConnectionLost, match="thread"):
         connection.join(DEADLINE)
