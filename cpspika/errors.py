@@ -119,7 +119,7 @@ class AMQPError(Exception):
         return mine
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (*_bases(type(self)), self.args, self.__dict__)
+        return _rebuild, (_bases(type(self)), self.args, self.__dict__)
 
 
 class LocalError(AMQPError):
@@ -228,15 +228,15 @@ class ConsumerCancelled(AMQPChannelError, RemoteError):
     """The broker ended a consumer that had no on_cancel: its queue was deleted, or its node failed."""
 
 
-class PublishError(AMQPChannelError, RemoteError):
+class PublishError(RemoteError):
     """Above the fates of a publish that was not confirmed."""
 
 
-class MessageNacked(PublishError):
-    """The broker refused responsibility for the message (basic.nack)."""
+class MessageNacked(PublishError, AMQPChannelError):
+    """The broker refused responsibility for the message (basic.nack). The channel goes on."""
 
 
-class MessageReturned(PublishError):
+class MessageReturned(PublishError, AMQPChannelError):
     """The message could not be routed and came back (basic.return): `message` is it, `code` says why."""
 
     def __init__(self, text: str = "", *, message: Any = None, **details: Any):
@@ -245,7 +245,9 @@ class MessageReturned(PublishError):
 
 
 class DeliveryUnknown(PublishError):
-    """The link or channel ended before the broker decided: the message may have been taken or not."""
+    """The connection or channel ended before the broker decided: it may have taken the message or not.
+
+    The error is also a ConnectionClosed or a ChannelClosed, by what ended, and of the class of the reply code."""
 
 
 # --- the protocol -----------------------------------------------------------------------------------------------------
@@ -346,42 +348,62 @@ InternalError: type[ReplyError] = _reply(541)
 _BY_CODE = {cls.code: cls for cls in list(globals().values()) if isinstance(cls, type) and issubclass(cls, ReplyError)}
 
 
-def _combined(reply: type[AMQPError], scope: type[AMQPError]) -> type[AMQPError]:
-    """The class of a code that ended a channel or connection: of both, made when it first happens."""
-    known = _combinations.get((reply, scope))
+_combinations: dict[tuple[type[AMQPError], ...], Any] = {}
+
+
+def _combined(*classes: type[AMQPError]) -> Any:
+    """A class under all of these. It has the name of the first, and is made when it is first needed."""
+    bases: tuple[type[AMQPError], ...] = ()
+    for base in (base for cls in classes for base in _bases(cls)):
+        if not any(issubclass(known, base) for known in bases):
+            bases = (*(known for known in bases if not issubclass(base, known)), base)
+    if len(bases) == 1:
+        return bases[0]
+    known = _combinations.get(bases)
     if known is None:
-        known = _combinations[reply, scope] = _combine(reply, scope)
+        name, doc = classes[0].__name__, classes[0].__doc__
+        known = type(name, bases, {"__doc__": doc, "__module__": __name__, "_combines": bases})
+        _combinations[bases] = known
     return known
 
 
-_combinations: dict[tuple[type[AMQPError], type[AMQPError]], type[AMQPError]] = {}
-
-
-def _combine(reply: type[AMQPError], scope: type[AMQPError]) -> type[AMQPError]:
-    return type(
-        reply.__name__,
-        (reply, scope),
-        {"__doc__": reply.__doc__, "__module__": __name__, "_bases": (reply, scope)},
-    )
+def _bases(cls: type[AMQPError]) -> tuple[type[AMQPError], ...]:
+    """The importable classes that a class combines, or the class itself."""
+    combines: tuple[type[AMQPError], ...] = getattr(cls, "_combines", ())
+    return combines or (cls,)
 
 
 def closed(scope: type[E], code: int, text: str) -> E:
-    """The error of a close: of `scope` (ChannelClosed, ConnectionClosed, VirtualHostRefused...) and, where the code is
-    a known one, of the code's class."""
+    """The error of a close. Its class is `scope` (ChannelClosed, ConnectionClosed, VirtualHostRefused...) and also the
+    class of the reply code, if the code is known."""
     reply = _BY_CODE.get(code)
-    cls: Any = _combined(reply, scope) if reply else scope
+    cls = _combined(reply, scope) if reply else scope
     error: E = cls(text, code=code)
     return error
 
 
-def _bases(cls: type[AMQPError]) -> tuple[type[AMQPError], type[AMQPError] | None]:
-    return getattr(cls, "_bases", (cls, None))
+def ended(error: AMQPError) -> AMQPError:
+    """The error that ended a connection, of a class that is also a ConnectionClosed."""
+    return error if isinstance(error, ConnectionClosed) else _as(_combined(type(error), ConnectionClosed), error)
 
 
-def _rebuild(
-    cls: type[AMQPError], scope: type[AMQPError] | None, args: tuple[Any, ...], state: dict[str, Any]
-) -> AMQPError:
-    """Unpickles an error: the class of a code and a scope has no name of its own to be found by."""
-    error = (_combined(cls, scope) if scope else cls)(*args)
+def unknown_fate(reason: AMQPError) -> AMQPError:
+    """The error of a publish whose fate stays unknown, since `reason` ended its channel or connection."""
+    cls = _combined(DeliveryUnknown, type(reason))
+    unknown: AMQPError = cls(f"the broker may have taken the message or not: {reason.text}", code=reason.code)
+    unknown.__cause__ = reason
+    return unknown
+
+
+def _as(cls: Any, error: AMQPError) -> AMQPError:
+    other: AMQPError = cls(*error.args)
+    other.__dict__.update(error.__dict__)
+    other.__cause__ = error.__cause__
+    return other
+
+
+def _rebuild(classes: tuple[type[AMQPError], ...], args: tuple[Any, ...], state: dict[str, Any]) -> AMQPError:
+    """Unpickles an error. A combined class cannot be imported by its name, so its bases are pickled."""
+    error: AMQPError = _combined(*classes)(*args)
     error.__dict__.update(state)
     return error

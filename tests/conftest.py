@@ -6,19 +6,19 @@ afresh (`s.name()`), so they don't meet in it.
 
 from __future__ import annotations
 
+import gc
 import os
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode
+from typing import NamedTuple
 
 import hypothesis
 import pytest
-from rabbitmq import RabbitNode
-from styles import AGAIN, STYLES, Style
 
 from cpspika.broker import Served, serve
+from tests.support.rabbitmq import RabbitNode
+from tests.support.styles import AGAIN, STYLES, Broker, Style
 
 # Enough to find what is broken, in a run of minutes; HYPOTHESIS_PROFILE=thorough looks harder.
 hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
@@ -26,19 +26,6 @@ hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=Non
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 VERSIONS = ("0-9-1", "0-8")
-
-
-class Broker:
-    """A broker under test, whichever it is: `name`, and URLs that lead to it."""
-
-    def __init__(self, name: str, host: str, port: int):
-        self.name, self.host, self.port = name, host, port
-
-    def url(
-        self, protocol: str = "0-9-1", user: str = "guest", password: str = "guest", vhost: str = "/", **options: Any
-    ) -> str:
-        query = urlencode({"protocol": protocol, **options})
-        return f"amqp://{quote(user)}:{quote(password)}@{self.host}:{self.port}/{quote(vhost, safe='')}?{query}"
 
 
 class Certificates(NamedTuple):
@@ -111,10 +98,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     again = [STYLES[name] for name in AGAIN if name in STYLES]
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        if parameters.get("broker") == "rabbitmq" and parameters.get("style") in again:
-            item.add_marker(pytest.mark.long)
+        if parameters.get("style") in again:
+            item.add_marker(pytest.mark.long if parameters.get("broker") == "rabbitmq" else pytest.mark.slow)
         if "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq":
             item.add_marker(pytest.mark.rabbitmq)
+        if item.get_closest_marker("long") or item.get_closest_marker("rabbitmq"):
+            item.add_marker(pytest.mark.slow)  # so that -m "not slow" leaves these out too
+
+
+def pytest_collection_finish() -> None:
+    # The thousands of tests collected stay to the end: without this each gc.collect() of a test looks at all of them.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,11 +1,14 @@
-"""The embedded broker: AMQP 0-9-1 and 0-8 in the process, with nothing to set up.
+"""The embedded broker: AMQP 0-9-1 and 0-8 in the program's own process, without installation or setup.
 
     with cpspika.broker.serve() as broker:
         connection = cpspika.BlockingConnection(broker.url)
 
-`Broker` is the thing itself, on any reactor; `serve` runs one in a thread, behind a socket on loopback; `embedded` is
-the process's own, which `embedded://` connects to in memory. Nothing is kept on disk, and everything is in one process:
-it is for trying out and for tests, not for keeping messages safe.
+- `serve` runs a broker in a thread and listens on a socket of the loopback interface.
+- `embedded` returns the broker of this process, in memory; the URL `embedded://` connects to it.
+- `Broker` is the broker itself, for any reactor.
+
+The broker is made for trials and tests, not for keeping messages safe: it stores nothing on disk, and it is one
+process.
 """
 
 from __future__ import annotations
@@ -24,17 +27,16 @@ from .server import MEMORY_HIGH, Broker
 
 __all__ = ["Broker", "Served", "embedded", "serve"]
 
-
 logger = logging.getLogger(__name__)
 
 
-class _Home:
-    """A reactor in a thread of its own, for a broker to live in."""
+class _BrokerThread:
+    """A thread with a reactor, and a broker on it."""
 
-    def __init__(self, broker_of: Callable[[SelectReactor], Broker], name: str):
+    def __init__(self, make_broker: Callable[[SelectReactor], Broker], name: str):
         self.reactor = SelectReactor()
-        self.broker = broker_of(self.reactor)
-        self.reactor.on_error = lambda error: logger.error("the broker goes on after a fault", exc_info=error)
+        self.broker = make_broker(self.reactor)
+        self.reactor.on_error = lambda error: logger.error("an error in the broker; it goes on", exc_info=error)
         self._release = self.reactor.hold()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -44,7 +46,7 @@ class _Home:
         started.wait()
 
     def _run(self) -> None:
-        self.broker.live_in(threading.get_ident())
+        self.broker.set_thread(threading.get_ident())
         self.reactor.run()
 
     def stop(self) -> None:
@@ -63,22 +65,28 @@ class _Home:
 
 
 class Served(Broker):
-    """A broker that `serve` runs: `url`, `host` and `port` say where. A context manager; `stop` ends it."""
+    """A broker that `serve` runs in a thread. As a context manager it stops at the end.
+
+    `host`, `port`: the address at which it listens. See `Broker` for the rest.
+    """
 
     host: str
     port: int
-    _home: _Home
+    _broker_thread: _BrokerThread
 
     @property
     def url(self) -> str:
-        """For the first of its users."""
+        """The URL of the virtual host "/", with name and password of the first user."""
         name, password = next(iter(self.users.items()))
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"amqp://{quote(name, safe='')}:{quote(password, safe='')}@{host}:{self.port}/%2F"
 
     def stop(self) -> None:
-        """Cuts every link, and ends."""
-        self._home.stop()
+        """Stops listening, cuts every link without connection.close, and ends the thread. Does nothing the second time.
+
+        It waits for the thread, for 10 seconds at most.
+        """
+        self._broker_thread.stop()
 
     def __enter__(self) -> Served:
         return self
@@ -96,16 +104,25 @@ def serve(
     vhosts: Iterable[str] = ("/",),
     memory_high: int = MEMORY_HIGH,
 ) -> Served:
-    """Runs a broker in a thread, listening at host and port (0: a free one): for clients in this process and in others.
-    It is the broker's own object, so a test can look into it, and do to it what `Broker` offers."""
-    home = _Home(lambda reactor: Served(reactor, users, vhosts, memory_high), "cpspika broker")
-    served: Any = home.broker
-    served._home = home
+    """Runs a broker in a thread, for clients in this process and in others.
+
+    host: address to listen at. Default: "127.0.0.1".
+    port: number; 0 for a free one. Default: 0.
+    users: passwords by user name. Default: {"guest": "guest"}.
+    vhosts: names of the virtual hosts. Default: "/" alone.
+    memory_high: bytes of messages above which publishers are told to stop. Default: 512 MiB.
+
+    Returns the running broker itself, so a test can read its state and call the methods of `Broker`. Raises OSError if
+    the address can't be used.
+    """
+    thread = _BrokerThread(lambda reactor: Served(reactor, users, vhosts, memory_high), "cpspika broker")
+    served: Any = thread.broker
+    served._broker_thread = thread
     served.host = host
     try:
         listener = served.call(lambda: served.listen(host, port))
     except OSError:
-        home.stop()
+        thread.stop()
         raise
     served.port = listener.port
     broker: Served = served
@@ -113,18 +130,24 @@ def serve(
 
 
 _lock = threading.Lock()
-_embedded: list[_Home] = []
+_embedded: list[_BrokerThread] = []
 
 
 def embedded() -> Broker:
-    """The process's own broker, in memory; it is started when it is first asked for."""
+    """Returns the broker of this process, which the URL `embedded://` connects to.
+
+    The first call starts it in a thread of its own. It listens at no socket, and it ends with the process.
+    """
     with _lock:
         if not _embedded:
-            _embedded.append(_Home(Broker, "cpspika embedded broker"))
+            _embedded.append(_BrokerThread(Broker, "cpspika embedded broker"))
         return _embedded[0].broker
 
 
 def connect_embedded(reactor: Reactor, owner: TransportOwner) -> MemoryTransport:
-    """A link in memory to the process's own broker."""
+    """Returns a transport in memory to the broker of this process.
+
+    reactor: the client's. owner: the client's connection, which the transport calls.
+    """
     broker = embedded()
     return MemoryTransport.connect(reactor, owner, broker.accept, broker.reactor)

@@ -1,4 +1,8 @@
-"""A channel from the broker's side: its consumers, what it holds unsettled, its confirms and its transaction."""
+"""A channel, seen from the broker: its consumers, unsettled deliveries, confirms and transaction.
+
+A delivery is settled when the client acknowledges, rejects or requeues it. A delivery without acknowledgement (no_ack)
+counts as settled at once.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,10 @@ from .virtual_host import unique_name
 REPLY_TO = "amq.rabbitmq.reply-to"
 
 
-class Carrier(Protocol):
+class SessionServices(Protocol):
     """The session, as its channels see it."""
 
-    congested: bool
+    congested: bool  # the client reads slowly, so its consumers get no more messages
 
     @property
     def is_open(self) -> bool: ...
@@ -30,29 +34,38 @@ class Carrier(Protocol):
     def send_content(self, number: int, name: str, arguments: dict[str, Any], message: Message) -> None: ...
     def fast_deliverer(self, number: int, consumer_tag: str) -> FastDeliverer: ...
     def write(self, chunks: Any) -> None: ...
-    def confirm_soon(self, channel: ServerChannel) -> None: ...
+    def confirm_soon(self, channel: ServerChannel) -> None:
+        """Calls the channel's `confirm_all` when the received data is handled."""
+
     def close_channel(self, channel: ServerChannel, code: int, text: str) -> None: ...
     def expect_replies(self, token: str, channel: ServerChannel | None) -> None:
-        """Messages to this token of direct reply-to are for the channel, or for nobody any more."""
+        """Registers the channel for replies to this token of direct reply-to; None ends the registration."""
 
     def nacks_now(self) -> bool: ...
-    def soon(self, call: Callable[[], object]) -> None: ...
+    def call_soon(self, call: Callable[[], object]) -> None: ...
     def call(self, call: Callable[[], object]) -> object:
-        """Carries it out in the broker's thread."""
+        """Makes the call in the broker's thread."""
 
     def drop_now(self) -> None: ...
 
 
-def deliver(session: Carrier, fast: FastDeliverer, delivery_tag: int, redelivered: bool, message: Message) -> None:
+def _send_delivery(
+    session: SessionServices, fast: FastDeliverer, delivery_tag: int, redelivered: bool, message: Message
+) -> None:
+    """Writes a basic.deliver."""
     try:
         session.write(fast.deliver(delivery_tag, redelivered, message.envelope, message.body))
     except AMQPError:
-        # It doesn't fit the frame_max that this client agreed on. That is no affair of whoever published it.
-        session.soon(session.drop_now)
+        # The method or the message's header is longer than this client's frame_max. This may be inside the call of a
+        # publisher, which must not notice; so the consumer's link is cut in the next turn.
+        session.call_soon(session.drop_now)
 
 
 class Consumer:
-    """A consumer of a channel; fulfils `queues.Taker`. Its prefetch is the one that the channel had at its start."""
+    """A consumer of a channel; fulfils `queues.QueueConsumer`.
+
+    `prefetch`: the channel's at the time of basic.consume, 0 for no limit.
+    """
 
     def __init__(self, channel: ServerChannel, queue: Queue, tag: str, no_ack: bool, exclusive: bool, priority: int):
         self.channel = channel
@@ -80,27 +93,28 @@ class Consumer:
 
     def deliver(self, entry: Entry) -> None:
         channel = self.channel
-        tag = channel.hand_out(entry, self, self.no_ack)
-        deliver(channel.session, self._fast, tag, entry.redelivered, entry.message)
+        tag = channel.record_delivery(entry, self, self.no_ack)
+        _send_delivery(channel.session, self._fast, tag, entry.redelivered, entry.message)
 
     def cancelled(self) -> None:
-        """The queue is gone: the client is told, if it can hear it."""
+        """The queue is deleted: sends basic.cancel, if the client has the capability "consumer_cancel_notify"."""
         self.channel.consumers.pop(self.tag, None)
-        # Behind the delete-ok, if it is this client who deletes it.
-        self.channel.session.soon(self._tell_cancelled)
+        # The client itself may be deleting the queue; basic.cancel follows the delete-ok then.
+        self.channel.session.call_soon(self._send_cancel)
 
-    def _tell_cancelled(self) -> None:
+    def _send_cancel(self) -> None:
         session = self.channel.session
         if session.is_open and not self.channel.ended and session.capabilities.get("consumer_cancel_notify"):
             session.send(self.channel.number, "basic.cancel", {"consumer_tag": self.tag, "no_wait": True})
 
     def stop(self) -> None:
+        """Leaves the queue."""
         if not self.queue.deleted:
             self.queue.remove_consumer(self)
 
 
-class Handed(NamedTuple):
-    """A delivery that isn't settled; `consumer` is None for one of basic.get."""
+class Delivery(NamedTuple):
+    """An unsettled delivery; `consumer` is None for one of basic.get."""
 
     entry: Entry
     consumer: Consumer | None
@@ -108,14 +122,14 @@ class Handed(NamedTuple):
 
 
 class _Transaction(NamedTuple):
-    """What a commit carries out, and the deliveries that a rollback makes unsettled again."""
+    """A transaction that isn't committed."""
 
-    calls: list[Callable[[], object]]
-    settled: list[Handed]
+    calls: list[Callable[[], object]]  # the publishes and settlements that a commit carries out
+    settled: list[Delivery]  # a rollback makes these unsettled again
 
 
-class _Replies(NamedTuple):
-    """The consumer of direct reply-to."""
+class _ReplyConsumer(NamedTuple):
+    """The channel's consumer of direct reply-to; `token`: the part of its address that is unique."""
 
     tag: str
     token: str
@@ -123,14 +137,19 @@ class _Replies(NamedTuple):
 
 
 class ServerChannel:
-    """A channel of a session. `flow` is False while the broker has stopped its publishes."""
+    """A channel of a session.
 
-    def __init__(self, session: Carrier, number: int):
+    `consumers`: by tag. `prefetch`: the limit of each consumer that starts from now on. `global_prefetch`: the limit
+    of all consumers together. Both are numbers of unacknowledged messages, 0 for no limit. `flow`: False while
+    channel.flow forbids the client to publish. `published`: the client has published on this channel.
+    """
+
+    def __init__(self, session: SessionServices, number: int):
         self.session = session
         self.number = number
         self.consumers: dict[str, Consumer] = {}
-        self.unsettled: Window[Handed] = Window()
-        self.unacknowledged = 0  # by its consumers
+        self.unsettled: Window[Delivery] = Window()
+        self.unacknowledged = 0  # deliveries to its consumers that are not settled
         self.ended = False
         self.prefetch = 0
         self.global_prefetch = 0
@@ -139,103 +158,117 @@ class ServerChannel:
         self.published = False
         self._confirming = False
         self._next_publish = 1
-        self._verdicts: list[tuple[int, bool]] = []
+        self._confirms: list[tuple[int, bool]] = []  # publish number, and True for an ack, False for a nack
         self._transaction: _Transaction | None = None
-        self._replies: _Replies | None = None
+        self._replies: _ReplyConsumer | None = None
 
     def __repr__(self) -> str:
         return f"<ServerChannel {self.number}, {len(self.consumers)} consumers, {len(self.unsettled)} unsettled>"
 
     def close(self, code: int = 320, text: str = "CONNECTION_FORCED - closed by hand") -> None:
-        """Closes the channel from the broker's side."""
+        """Closes the channel from the broker's side; may be called from any thread.
+
+        code: reply code. text: reply text, with or without the name of the code ("NOT_FOUND - ...") before it.
+        """
         self.session.call(lambda: self.session.close_channel(self, code, text.partition(" - ")[2] or text))
 
     # --- deliveries ---------------------------------------------------------------------------------------------------
 
-    def qos(self, count: int, shared: bool) -> None:
-        """RabbitMQ's reading: shared, the limit of the channel; else of each consumer started from here on."""
-        if shared:
+    def set_prefetch(self, count: int, global_: bool) -> None:
+        """basic.qos, with RabbitMQ's meaning of its argument `global`.
+
+        global_: True sets the limit of the whole channel; False sets that of each consumer which starts from now on.
+        """
+        if global_:
             self.global_prefetch = count
         else:
             self.prefetch = count
 
-    def hand_out(self, entry: Entry, consumer: Consumer | None, no_ack: bool) -> int:
-        """The delivery tag of what is about to be sent."""
+    def record_delivery(self, entry: Entry, consumer: Consumer | None, no_ack: bool) -> int:
+        """Counts a delivery that is about to be sent; returns its delivery tag."""
         if no_ack:
             return self.unsettled.skip()
         if consumer is not None:
             consumer.unacknowledged += 1
             self.unacknowledged += 1
-        return self.unsettled.add(Handed(entry, consumer, self.unsettled.next_tag))
+        return self.unsettled.add(Delivery(entry, consumer, self.unsettled.next_tag))
 
-    def settle(self, verdict: str, tag: int, multiple: bool) -> None:
-        """verdict: "ack", "requeue" or "reject"."""
+    def settle(self, outcome: str, tag: int, multiple: bool) -> None:
+        """Settles one delivery, or with `multiple` all up to it; in a transaction, at the commit.
+
+        outcome: "ack", "requeue" or "reject". tag: delivery tag; 0 with `multiple` means all deliveries. Raises
+        PreconditionFailed for a tag that isn't unsettled.
+        """
         try:
             if tag and multiple and not self.unsettled.has(tag):
                 raise KeyError(tag)
-            handed = self.unsettled.settle(tag, multiple)
+            deliveries = self.unsettled.settle(tag, multiple)
         except KeyError:
             raise precondition_failed(f"unknown delivery tag {tag}") from None
         if self._transaction is not None:
-            self._transaction.calls.append(lambda: self._settle(verdict, handed))
-            self._transaction.settled.extend(handed)
+            self._transaction.calls.append(lambda: self._settle_now(outcome, deliveries))
+            self._transaction.settled.extend(deliveries)
         else:
-            self._settle(verdict, handed)
+            self._settle_now(outcome, deliveries)
 
-    def _settle(self, verdict: str, handed: list[Handed]) -> None:
+    def _settle_now(self, outcome: str, deliveries: list[Delivery]) -> None:
         freed: dict[Consumer, None] = {}
-        back: dict[Queue, list[Entry]] = {}
-        for entry, consumer, _ in handed:
+        requeued: dict[Queue, list[Entry]] = {}
+        for entry, consumer, _ in deliveries:
             if consumer is not None:
                 consumer.unacknowledged -= 1
                 self.unacknowledged -= 1
                 freed[consumer] = None
-            if verdict == "ack":
-                entry.queue.settle(entry)
-            elif verdict == "reject":
+            if outcome == "ack":
+                entry.queue.ack(entry)
+            elif outcome == "reject":
                 entry.queue.reject(entry)
             else:
-                back.setdefault(entry.queue, []).append(entry)
-        for queue, entries in back.items():
+                requeued.setdefault(entry.queue, []).append(entry)
+        for queue, entries in requeued.items():
             queue.requeue(entries)
         if self.global_prefetch:
-            self.unpark()
+            self.resume_consumers()
         else:
             for consumer in freed:
-                consumer.queue.unpark(consumer)
+                consumer.queue.resume(consumer)
 
     def recover(self) -> None:
-        self._settle("requeue", self.unsettled.settle(0, multiple=True))
+        """Requeues all unsettled deliveries."""
+        self._settle_now("requeue", self.unsettled.settle(0, multiple=True))
 
-    def unpark(self) -> None:
-        """The channel has room again: its consumers may take more."""
+    def resume_consumers(self) -> None:
+        """Has the queues ask the channel's consumers again: a limit that stopped them may have changed."""
         for consumer in list(self.consumers.values()):
-            consumer.queue.unpark(consumer)
+            consumer.queue.resume(consumer)
 
     # --- direct reply-to ----------------------------------------------------------------------------------------------
 
     def consume_replies(self, tag: str, no_ack: bool) -> None:
+        """Starts the consumer of direct reply-to. A channel has one at most, and it cannot acknowledge."""
         if not no_ack:
             raise precondition_failed("reply consumer cannot acknowledge")
         if self._replies is not None:
             raise precondition_failed("reply consumer already set")
-        self._replies = _Replies(tag, unique_name(""), self.session.fast_deliverer(self.number, tag))
+        self._replies = _ReplyConsumer(tag, unique_name(""), self.session.fast_deliverer(self.number, tag))
         self.session.expect_replies(self._replies.token, self)
 
     def cancel_replies(self, tag: str) -> None:
+        """Ends the consumer of direct reply-to, if it has this tag."""
         if self._replies is not None and self._replies.tag == tag:
             self.session.expect_replies(self._replies.token, None)
             self._replies = None
 
     def reply_address(self) -> str:
+        """The routing key of replies to this channel, which replaces "amq.rabbitmq.reply-to" in a request."""
         if self._replies is None:
             raise precondition_failed("fast reply consumer does not exist")
         return f"{REPLY_TO}.{self._replies.token}"
 
     def reply(self, message: Message) -> None:
-        """A reply for the client's direct reply-to."""
+        """Delivers a reply to the consumer of direct reply-to."""
         if self._replies is not None:
-            deliver(self.session, self._replies.fast, self.unsettled.skip(), False, message)
+            _send_delivery(self.session, self._replies.fast, self.unsettled.skip(), False, message)
 
     # --- publishes ----------------------------------------------------------------------------------------------------
 
@@ -243,17 +276,17 @@ class ServerChannel:
     def is_transactional(self) -> bool:
         return self._transaction is not None
 
-    def publish_later(self, carry_out: Callable[[], bool]) -> None:
-        """At the commit."""
+    def add_to_transaction(self, publish: Callable[[], bool]) -> None:
+        """Has the commit make this call, which publishes a message."""
         if self._transaction is not None:
-            self._transaction.calls.append(carry_out)
+            self._transaction.calls.append(publish)
 
-    def published_now(self, taken: bool) -> None:
-        """A publish was carried out, and the queues took it or refused."""
+    def record_publish(self, accepted: bool) -> None:
+        """Prepares the confirm of a publish, if the channel confirms: an ack where the queues accepted it."""
         if self._confirming:
             tag = self._next_publish
             self._next_publish += 1
-            self._verdicts.append((tag, taken and not self.session.nacks_now()))
+            self._confirms.append((tag, accepted and not self.session.nacks_now()))
             self.session.confirm_soon(self)
 
     def select_confirms(self) -> None:
@@ -262,12 +295,12 @@ class ServerChannel:
         self._confirming = True
 
     def confirm_all(self) -> None:
-        """Confirms what was published, a run of the same verdict at a time."""
-        verdicts, self._verdicts = self._verdicts, []
-        for taken, run in groupby(verdicts, key=lambda verdict: verdict[1]):
+        """Sends the prepared confirms: one method for each run of acks or nacks, with `multiple` for more than one."""
+        confirms, self._confirms = self._confirms, []
+        for accepted, run in groupby(confirms, key=lambda confirm: confirm[1]):
             tags = [tag for tag, _ in run]
             arguments = {"delivery_tag": tags[-1], "multiple": len(tags) > 1}
-            self.session.send(self.number, "basic.ack" if taken else "basic.nack", arguments)
+            self.session.send(self.number, "basic.ack" if accepted else "basic.nack", arguments)
 
     def select_transactions(self) -> None:
         if self._confirming:
@@ -276,36 +309,41 @@ class ServerChannel:
             self._transaction = _Transaction([], [])
 
     def commit(self) -> None:
-        for carry_out in self._take_transaction().calls:
-            carry_out()
+        """Carries out the transaction's publishes and settlements, in order, and begins the next transaction."""
+        for call in self._end_transaction().calls:
+            call()
 
     def rollback(self) -> None:
-        for handed in self._take_transaction().settled:
-            self.unsettled.put_back(handed.tag, handed)
+        """Drops the transaction's publishes, makes its deliveries unsettled again, and begins the next transaction."""
+        for delivery in self._end_transaction().settled:
+            self.unsettled.put_back(delivery.tag, delivery)
 
-    def _take_transaction(self) -> _Transaction:
+    def _end_transaction(self) -> _Transaction:
         if self._transaction is None:
             raise precondition_failed("channel is not transactional")
-        taken, self._transaction = self._transaction, _Transaction([], [])
-        return taken
+        ended, self._transaction = self._transaction, _Transaction([], [])
+        return ended
 
     # --- flow and the end ---------------------------------------------------------------------------------------------
 
     def set_flow(self, active: bool) -> None:
-        """Has the client stop or resume its publishes."""
+        """Sends channel.flow where it changes something: False stops the client's publishes, True permits them."""
         if self.flow != active and self.session.is_open:
             self.flow = active
             self.session.send(self.number, "channel.flow", {"active": active})
 
     def end(self) -> None:
-        """Gives back what the channel holds. Its consumers want nothing any more, but hold their places until what they
-        had is requeued: the next in turn shall be served in order."""
+        """Rolls back, requeues the unsettled deliveries, and removes the consumers.
+
+        `ended` keeps the channel's consumers from getting any more messages. They leave their queues only after the
+        deliveries are requeued: if a consumer left first, the next consumer would get later messages before these.
+        """
         self.ended = True
         if self._replies is not None:
             self.cancel_replies(self._replies.tag)
         if self._transaction is not None:
             self.rollback()
-        self._settle("requeue", self.unsettled.settle(0, multiple=True))
+        self._settle_now("requeue", self.unsettled.settle(0, multiple=True))
         consumers, self.consumers = list(self.consumers.values()), {}
         for consumer in consumers:
             consumer.stop()

@@ -1,7 +1,8 @@
-"""What a message has died of: the header x-death, and whether it would go round (RabbitMQ's dead-letter exchanges).
+"""Dead letters: the header x-death, and the test for cycles (RabbitMQ's dead-letter exchanges).
 
-The header is an array of tables, the newest death first, one for each queue and reason, counted. It may as well be of
-the publisher's own making, so nothing in it is taken for granted.
+The header x-death is an array of tables, the newest first. There is one table, a "death", for each queue and reason for
+which the message was dead-lettered, with a count. A publisher may have written this header itself, so its form is
+checked wherever it is read.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ Death = Mapping[str, Any]
 _KEPT = [name for name in BasicProperties.__slots__ if name not in ("_encoded", "headers", "expiration")]
 
 
-def history(message: Message) -> list[Death]:
-    """The deaths that a message's headers tell of."""
-    told = (message.properties.headers or {}).get("x-death")
-    return [death for death in told if isinstance(death, Mapping)] if isinstance(told, list) else []
+def deaths_of(message: Message) -> list[Death]:
+    """The deaths in a message's header x-death."""
+    header = (message.properties.headers or {}).get("x-death")
+    return [death for death in header if isinstance(death, Mapping)] if isinstance(header, list) else []
 
 
-def goes_round(deaths: list[Death], queue: str) -> bool:
-    """Whether a message that has died of this would come to a queue where it died before, and nobody rejected it on the
-    way: it would go round for ever."""
+def is_cycle(deaths: list[Death], queue: str) -> bool:
+    """Whether a message with these deaths must not go to a queue, since it would cycle for ever.
+
+    This is so if it was dead-lettered in the queue before, and no consumer has rejected it since.
+    """
     for death in deaths:
         if death.get("reason") == "rejected":
             return False
@@ -35,12 +38,16 @@ def goes_round(deaths: list[Death], queue: str) -> bool:
 
 
 def with_death(message: Message, exchange: str, key: str | None, queue: str, reason: str) -> Message:
-    """The message as it goes to a dead-letter exchange, under its own routing key where `key` is None."""
+    """A copy of a message for a dead-letter exchange, with one more death and without expiration.
+
+    exchange: the dead-letter exchange. key: the new routing key; None keeps the message's own. queue, reason: of the
+    death.
+    """
     old = message.properties
     headers = dict(old.headers or {})
     copies = headers.get("CC")
     keys = [message.routing_key, *(copies if isinstance(copies, list) else [])]
-    deaths = history(message)
+    deaths = deaths_of(message)
     known = next((death for death in deaths if (death.get("queue"), death.get("reason")) == (queue, reason)), None)
     if known is not None:
         deaths.remove(known)
@@ -49,7 +56,7 @@ def with_death(message: Message, exchange: str, key: str | None, queue: str, rea
     else:
         death = _first(message, queue, reason, keys)
     if key is not None:
-        headers.pop("CC", None)  # they were for the routing that it had
+        headers.pop("CC", None)  # these keys belong to the old routing
     headers["x-death"] = [death, *deaths]
     for name, value in (("exchange", message.exchange), ("queue", queue), ("reason", reason)):
         headers.setdefault(f"x-first-death-{name}", value)
@@ -60,7 +67,7 @@ def with_death(message: Message, exchange: str, key: str | None, queue: str, rea
 
 
 def _first(message: Message, queue: str, reason: str, keys: list[Any]) -> Death:
-    """A queue's and reason's first death of a message."""
+    """A message's first death for a queue and reason. keys: the routing keys that it had."""
     death = {
         "count": 1,
         "reason": reason,

@@ -1,7 +1,8 @@
-"""A queue: messages that are ready, consumers that take turns, and the limits that its arguments set.
+"""A queue: its ready messages, its consumers, and the limits that its arguments set.
 
-No bytes and no sockets: a consumer is whoever fulfils `Taker`, time is a `Clock`, and what becomes of a message that
-dies here (rejected, expired, pushed out) is told to `on_dead`.
+This module handles no bytes and no sockets. Its consumers fulfil `QueueConsumer`; its time comes from a `Clock`. A
+message that is rejected, expires or exceeds a limit goes to the callback `on_dead_letter`, if the queue has a
+dead-letter exchange.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from ..wire.message import Message
-from .refusal import precondition_failed
+from .queue_arguments import parse_arguments
 
 
 class QueueConsumer(Protocol):
     """A consumer, seen from its queue."""
 
-    priority: int
+    priority: int  # x-priority; the highest is served first
     no_ack: bool
     exclusive: bool
 
     def wants(self) -> bool:
-        """Whether it takes one more now: its prefetch has room, and its link does."""
+        """Whether the consumer can take a message now: its prefetch limit and its link's backlog permit one."""
 
     def deliver(self, entry: Entry) -> None: ...
     def cancelled(self) -> None:
-        """The queue is gone."""
+        """Called when the queue has been deleted."""
 
 
 class Timer(Protocol):
@@ -35,38 +36,44 @@ class Timer(Protocol):
 
 
 class Clock(Protocol):
-    """What a reactor offers."""
+    """The part of a reactor that a queue uses."""
 
     def time(self) -> float: ...
     def call_later(self, seconds: float, call: Callable[[], object]) -> Timer: ...
 
 
 class MemoryGauge:
-    """What all messages of a broker weigh, in bytes: body, header, and an allowance for the objects that hold them."""
+    """The memory that all messages of a broker take, estimated in bytes (see `Entry.memory`).
 
-    __slots__ = ("bytes", "mark", "on_light")
+    `on_low` is called once when `bytes` falls to `low_mark` or below.
+    """
+
+    __slots__ = ("bytes", "low_mark", "on_low")
 
     def __init__(self) -> None:
         self.bytes = 0
-        self.mark = 0  # at so many bytes or fewer `on_light` is called, once
-        self.on_light: Callable[[], object] | None = None
+        self.low_mark = 0
+        self.on_low: Callable[[], object] | None = None
 
-    def add(self, weight: int) -> None:
-        self.bytes += weight
+    def add(self, count: int) -> None:
+        self.bytes += count
 
-    def subtract(self, weight: int) -> None:
-        self.bytes -= weight
-        if self.on_light is not None and self.bytes <= self.mark:
-            call, self.on_light = self.on_light, None
+    def subtract(self, count: int) -> None:
+        self.bytes -= count
+        if self.on_low is not None and self.bytes <= self.low_mark:
+            call, self.on_low = self.on_low, None
             call()
 
 
-ALLOWANCE = 500
+ALLOWANCE = 500  # bytes for the objects that hold a message
 
 
 class Entry:
-    """A message's stay in one queue. `position`: its place in the order of arrival, which it keeps when it is requeued;
-    `expires`: on the clock, or None."""
+    """A message in one queue.
+
+    `position`: its number in the order of arrival; a requeued message keeps it. `expires`: time on the clock, or None.
+    `size`: bytes of the body. `memory`: bytes of body and properties, and `ALLOWANCE`.
+    """
 
     __slots__ = ("expires", "message", "position", "queue", "redelivered")
 
@@ -82,12 +89,15 @@ class Entry:
         return len(self.message.body)
 
     @property
-    def weight(self) -> int:
+    def memory(self) -> int:
         return len(self.message.body) + len(self.message.envelope.encoded) + ALLOWANCE
 
 
 class _Ready:
-    """The ready entries in order: by priority, the highest first, and by position."""
+    """The ready entries in order: by priority, the highest first, then by position.
+
+    levels: the number of priorities; 1 for a queue without priorities.
+    """
 
     def __init__(self, levels: int):
         self._levels: list[deque[Entry]] = [deque() for _ in range(levels)]
@@ -111,7 +121,7 @@ class _Ready:
         self._level(entry).append(entry)
 
     def put_back(self, entries: Iterable[Entry]) -> None:
-        """Requeues, each at its old place."""
+        """Inserts requeued entries by their positions."""
         for entry in sorted(entries, key=_position, reverse=True):
             level = self._level(entry)
             if not level or entry.position < level[0].position:
@@ -141,19 +151,22 @@ def _position(entry: Entry) -> int:
 
 
 class _Rotation:
-    """Consumers taking turns, those of the highest priority first. One that wants nothing now is parked, so that a
-    turn costs the same however many are busy; `unpark` brings it back."""
+    """The consumers of a queue, served in turns, those of the highest priority first.
+
+    A consumer that wants no message is paused: it leaves the turns until `resume`. So the next turn costs the same
+    however many consumers are busy.
+    """
 
     def __init__(self) -> None:
         self._turns: dict[int, deque[QueueConsumer]] = {}
-        self._parked: dict[QueueConsumer, None] = {}
+        self._paused: dict[QueueConsumer, None] = {}
         self.all: list[QueueConsumer] = []
 
     def add(self, consumer: QueueConsumer) -> None:
         self.all.append(consumer)
-        self._enter(consumer)
+        self._append(consumer)
 
-    def _enter(self, consumer: QueueConsumer) -> None:
+    def _append(self, consumer: QueueConsumer) -> None:
         turns = self._turns.get(consumer.priority)
         if turns is None:
             turns = self._turns[consumer.priority] = deque()
@@ -162,106 +175,54 @@ class _Rotation:
 
     def remove(self, consumer: QueueConsumer) -> None:
         self.all.remove(consumer)
-        if consumer in self._parked:
-            del self._parked[consumer]
+        if consumer in self._paused:
+            del self._paused[consumer]
         else:
             self._turns[consumer.priority].remove(consumer)
 
-    def unpark(self, consumer: QueueConsumer) -> None:
-        if consumer in self._parked:
-            del self._parked[consumer]
-            self._enter(consumer)
+    def resume(self, consumer: QueueConsumer) -> None:
+        if consumer in self._paused:
+            del self._paused[consumer]
+            self._append(consumer)
 
     def next(self) -> QueueConsumer | None:
+        """The consumer that gets the next message, None if no consumer wants one."""
         for turns in self._turns.values():
             while turns:
                 consumer = turns[0]
                 if consumer.wants():
                     turns.rotate(-1)
                     return consumer
-                self._parked[turns.popleft()] = None
+                self._paused[turns.popleft()] = None
         return None
 
 
 class _SingleActive(_Rotation):
-    """Of several consumers the first alone is served, until it goes (x-single-active-consumer)."""
+    """The first consumer alone is served, until it leaves (x-single-active-consumer)."""
 
     def next(self) -> QueueConsumer | None:
         return self.all[0] if self.all and self.all[0].wants() else None
 
-    def _enter(self, consumer: QueueConsumer) -> None:
+    def _append(self, consumer: QueueConsumer) -> None:
         self._turns.setdefault(consumer.priority, deque()).append(consumer)
-
-
-# name: least value
-_NUMBERS = {
-    "x-message-ttl": 0,
-    "x-expires": 1,
-    "x-max-length": 0,
-    "x-max-length-bytes": 0,
-    "x-max-priority": 0,
-}
-_TEXTS = ("x-dead-letter-exchange", "x-dead-letter-routing-key", "x-overflow", "x-queue-mode", "x-queue-type")
-_OVERFLOWS = ("drop-head", "reject-publish", "reject-publish-dlx")
-_MODES = ("default", "lazy")
-MAX_PRIORITY = 255
-_TYPES = {bool: "bool", int: "signedint", str: "longstr", list: "array", dict: "table"}
-
-
-def field_type(value: Any) -> str:
-    """The type of a field's value, as RabbitMQ names it."""
-    return _TYPES.get(type(value), type(value).__name__)
-
-
-def check_arguments(arguments: Mapping[str, Any], what: str) -> None:
-    """Refuses what RabbitMQ refuses of a queue's arguments; those that nobody knows are kept and ignored, as there."""
-    for name, value in arguments.items():
-        why = _objection(name, value)
-        if why is not None:
-            raise precondition_failed(f"invalid arg '{name}' for {what}: {why}")
-    if "x-dead-letter-routing-key" in arguments and "x-dead-letter-exchange" not in arguments:
-        raise precondition_failed(f"invalid arg 'x-dead-letter-routing-key' for {what}: routing_key_but_no_dlx_defined")
-
-
-def _objection(name: str, value: Any) -> str | None:
-    """Why a queue cannot have an argument, in RabbitMQ's words, or None."""
-    if name in _NUMBERS:
-        return _objection_to_number(name, value)
-    if name == "x-single-active-consumer":
-        return None if isinstance(value, bool) else f"{{unacceptable_type,{field_type(value)}}}"
-    if name in _TEXTS:
-        return _objection_to_text(name, value)
-    return None
-
-
-def _objection_to_number(name: str, value: Any) -> str | None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        return f'"expected integer, got {field_type(value)}"'
-    if value < _NUMBERS[name]:
-        return "{value_zero,0}" if value == 0 else f"{{value_negative,{value}}}"
-    if name == "x-max-priority" and value > MAX_PRIORITY:
-        return f"{{max_value_exceeded,{value}}}"
-    return None
-
-
-def _objection_to_text(name: str, value: Any) -> str | None:
-    if not isinstance(value, str):
-        return f"{{unacceptable_type,{field_type(value)}}}"
-    if name == "x-overflow" and value not in _OVERFLOWS:
-        return "invalid_overflow"
-    if name == "x-queue-mode" and value not in _MODES:
-        return f"\"unsupported queue mode '{value}'\""
-    if name == "x-queue-type" and value in ("quorum", "stream"):
-        return f"this broker has classic queues alone; '{value}' promises copies on disk and on other nodes"
-    if name == "x-queue-type" and value != "classic":
-        return f"\"unsupported queue type '{value}'\""
-    return None
 
 
 class Queue:
     """A queue of a virtual host.
 
-    `messages`: what is ready, as a list; `consumer_count`; `unacknowledged`: delivered and not settled.
+    Arguments:
+        vhost: the name of the virtual host, for error messages.
+        on_dead_letter: called with an entry and a reason ("rejected", "expired" or "maxlen").
+        on_unused: called when an auto-delete queue loses its last consumer, and when the time of x-expires is over.
+        owner: the session that alone may use an exclusive queue; None for a queue that isn't exclusive.
+        arguments: those of queue.declare. Raises PreconditionFailed for one that RabbitMQ refuses.
+
+    Attributes:
+        limits: the arguments that the broker acts on.
+        messages: the ready messages, in the order of their delivery; `len(queue)` is their number.
+        unacknowledged: the number of messages that are delivered and not settled.
+        consumers, consumer_count: the consumers, and their number.
+        bytes: of the bodies of the ready messages.
     """
 
     def __init__(
@@ -269,8 +230,8 @@ class Queue:
         name: str,
         vhost: str,
         clock: Clock,
-        load: MemoryGauge,
-        on_dead: Callable[[Entry, str], object],
+        memory: MemoryGauge,
+        on_dead_letter: Callable[[Entry, str], object],
         on_unused: Callable[[Queue], object],
         durable: bool = False,
         auto_delete: bool = False,
@@ -278,6 +239,7 @@ class Queue:
         arguments: Mapping[str, Any] | None = None,
     ):
         self.name = name
+        self.described = f"queue '{name}' in vhost '{vhost}'"
         self.durable = durable
         self.auto_delete = auto_delete
         self.owner = owner
@@ -285,28 +247,21 @@ class Queue:
         self.unacknowledged = 0
         self.deleted = False
         self.bytes = 0
-        self._what = f"queue '{name}' in vhost '{vhost}'"
-        check_arguments(self.arguments, self._what)
         self._clock = clock
-        self._load = load
-        self._on_dead = on_dead
+        self._memory = memory
+        self._on_dead_letter = on_dead_letter
         self._on_unused = on_unused
-        get = self.arguments.get
-        self._ttl: int | None = get("x-message-ttl")
-        self._max_length: int | None = get("x-max-length")
-        self._max_bytes: int | None = get("x-max-length-bytes")
-        self._rejects = get("x-overflow", "drop-head") != "drop-head"
-        self._rejected_die = get("x-overflow") == "reject-publish-dlx"
-        self._bounded = self._max_length is not None or self._max_bytes is not None
-        self._plain = self._ttl is None and not self._bounded
-        self._ready = _Ready(1 + int(get("x-max-priority") or 0))
-        self.single_active = bool(get("x-single-active-consumer"))
-        self._rotation = _SingleActive() if self.single_active else _Rotation()
+        self.limits = limits = parse_arguments(self.arguments, self.described)
+        self._ttl = limits.ttl
+        self._rejects = limits.overflow != "drop-head"
+        self._bounded = limits.max_length is not None or limits.max_bytes is not None
+        self._plain = limits.ttl is None and not self._bounded
+        self._ready = _Ready(1 + limits.max_priority)
+        self._rotation = _SingleActive() if limits.single_active else _Rotation()
         self._next_position = 0
-        self._fresh: Entry | None = None
+        self._arriving: Entry | None = None
         self._expiry: tuple[float, Timer] | None = None
-        self._idle: Timer | None = None
-        self._used = False
+        self._unused_timer: Timer | None = None
         self.touch()
 
     def __repr__(self) -> str:
@@ -314,7 +269,7 @@ class Queue:
         return f"<Queue {self.name!r}: {counts}>"
 
     def __len__(self) -> int:
-        """How many messages are ready."""
+        """The number of ready messages."""
         return len(self._ready)
 
     def __bool__(self) -> bool:
@@ -332,36 +287,36 @@ class Queue:
     def consumers(self) -> list[QueueConsumer]:
         return list(self._rotation.all)
 
-    @property
-    def described(self) -> str:
-        return self._what
-
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def push(self, message: Message, ttl: float | None) -> bool:
-        """Takes a message, with its own time to live in milliseconds or None. False: it is full, and refuses."""
-        if self._rejects and self._bounded and self._over(1, len(message.body)):
-            if self._rejected_die:
-                self._on_dead(self._entry(message, None), "maxlen")
+        """Adds a message at the end, or delivers it at once.
+
+        ttl: the message's own time to live in milliseconds, or None. Returns False if the queue is full and refuses the
+        message (x-overflow "reject-publish" or "reject-publish-dlx").
+        """
+        if self._rejects and self._bounded and self._exceeds_limits(1, len(message.body)):
+            if self.limits.overflow == "reject-publish-dlx":
+                self._on_dead_letter(self._entry(message, None), "maxlen")
             return False
         if self._plain and ttl is None and not self._ready:
-            # It goes straight to a consumer that waits, if there is one: most of all messages do.
+            # The fast path, which most messages take: a consumer waits, and the message goes straight to it.
             consumer = self._rotation.next()
             if consumer is not None:
                 self._next_position += 1
                 entry = Entry(message, self, self._next_position, None)
                 if not consumer.no_ack:
-                    self._load.add(entry.weight)
+                    self._memory.add(entry.memory)
                     self.unacknowledged += 1
                 consumer.deliver(entry)
                 return True
         entry = self._entry(message, ttl)
         self._ready.append(entry)
         self.bytes += entry.size
-        self._load.add(entry.weight)
-        self._fresh = entry  # one that lives for 0 ms may still go to a consumer that waits
+        self._memory.add(entry.memory)
+        self._arriving = entry  # a message with a TTL of 0 ms may still go to a consumer that waits
         self.dispatch()
-        self._fresh = None
+        self._arriving = None
         self._drop_excess()
         if self._ready and (ttl is not None or self._ttl is not None):
             self._expire()
@@ -374,24 +329,24 @@ class Queue:
         self._next_position += 1
         return Entry(message, self, self._next_position, expires)
 
-    def _over(self, messages: int, octets: int) -> bool:
-        """Whether it would be too long with so much more."""
-        length, size = self._max_length, self._max_bytes
+    def _exceeds_limits(self, messages: int, octets: int) -> bool:
+        """Whether the queue would be too long with so many messages and bytes more."""
+        length, size = self.limits.max_length, self.limits.max_bytes
         return (length is not None and len(self._ready) + messages > length) or (
             size is not None and self.bytes + octets > size
         )
 
     def _drop_excess(self) -> None:
         if self._bounded and not self._rejects:
-            while len(self._ready) and self._over(0, 0):
-                self._die(self._take_head(), "maxlen")
+            while len(self._ready) and self._exceeds_limits(0, 0):
+                self._drop(self._remove_head(), "maxlen")
 
     def requeue(self, entries: list[Entry]) -> None:
-        """Takes entries back to their old places; they will be redelivered."""
+        """Makes delivered entries ready again, at their old positions and marked as redelivered."""
         self.unacknowledged -= len(entries)
         if self.deleted:
             for entry in entries:
-                self._load.subtract(entry.weight)
+                self._memory.subtract(entry.memory)
             return
         for entry in entries:
             entry.redelivered = True
@@ -404,7 +359,7 @@ class Queue:
     # --- out ----------------------------------------------------------------------------------------------------------
 
     def dispatch(self) -> None:
-        """Hands ready messages to the consumers that want them."""
+        """Delivers ready messages to the consumers that want them."""
         ready, rotation = self._ready, self._rotation
         while ready:
             consumer = rotation.next()
@@ -413,69 +368,75 @@ class Queue:
             entry = self._pop()
             if entry is None:
                 return
-            self._handed_out(entry, consumer.no_ack)
+            self._count_delivery(entry, consumer.no_ack)
             consumer.deliver(entry)
 
     def get(self, no_ack: bool) -> Entry | None:
+        """basic.get: removes and returns the first ready entry, None if there is none."""
         self.touch()
         entry = self._pop()
         if entry is not None:
-            self._handed_out(entry, no_ack)
+            self._count_delivery(entry, no_ack)
         return entry
 
-    def _handed_out(self, entry: Entry, no_ack: bool) -> None:
+    def _count_delivery(self, entry: Entry, no_ack: bool) -> None:
         if no_ack:
-            self._load.subtract(entry.weight)
+            self._memory.subtract(entry.memory)
         else:
             self.unacknowledged += 1
 
     def _pop(self) -> Entry | None:
-        """The first ready entry that hasn't expired."""
+        """Removes and returns the first ready entry that hasn't expired; drops the expired ones before it."""
         while self._ready:
-            entry = self._take_head()
-            if entry.expires is None or entry is self._fresh or entry.expires > self._clock.time():
+            entry = self._remove_head()
+            if entry.expires is None or entry is self._arriving or entry.expires > self._clock.time():
                 return entry
-            self._die(entry, "expired")
+            self._drop(entry, "expired")
         return None
 
-    def _take_head(self) -> Entry:
+    def _remove_head(self) -> Entry:
         entry = self._ready.pop()
         self.bytes -= entry.size
         return entry
 
-    def settle(self, entry: Entry) -> None:
-        """It was acknowledged."""
+    def ack(self, entry: Entry) -> None:
+        """The client has acknowledged a delivered entry."""
         self.unacknowledged -= 1
-        self._load.subtract(entry.weight)
+        self._memory.subtract(entry.memory)
 
     def reject(self, entry: Entry) -> None:
-        """It was refused, and not to be requeued."""
+        """The client has rejected a delivered entry without requeueing."""
         self.unacknowledged -= 1
         if self.deleted:
-            self._load.subtract(entry.weight)
+            self._memory.subtract(entry.memory)
         else:
-            self._die(entry, "rejected")
+            self._drop(entry, "rejected")
 
-    def _die(self, entry: Entry, reason: str) -> None:
-        self._load.subtract(entry.weight)
-        if "x-dead-letter-exchange" in self.arguments:
-            self._on_dead(entry, reason)
+    def _drop(self, entry: Entry, reason: str) -> None:
+        """Gives up an entry; dead-letters it where the queue has a dead-letter exchange."""
+        self._memory.subtract(entry.memory)
+        if self.limits.dead_letter_exchange is not None:
+            self._on_dead_letter(entry, reason)
 
     def purge(self) -> int:
+        """Drops all ready messages without dead-lettering them; returns their number."""
         count = len(self._ready)
-        weight = sum(entry.weight for entry in self._ready)
+        memory = sum(entry.memory for entry in self._ready)
         self._ready.clear()
         self.bytes = 0
-        self._load.subtract(weight)
+        self._memory.subtract(memory)
         return count
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def _expire(self) -> None:
-        """Drops what has expired at the head (RabbitMQ looks no further), and comes back when the next one does."""
+        """Drops the expired entries at the head, and sets a timer for the next one.
+
+        An expired entry behind one that hasn't expired stays, as in RabbitMQ.
+        """
         now = self._clock.time()
         while (head := self._ready.head()) is not None and head.expires is not None and head.expires <= now:
-            self._die(self._take_head(), "expired")
+            self._drop(self._remove_head(), "expired")
         if head is None or head.expires is None:
             return
         if self._expiry is None or self._expiry[0] > head.expires:
@@ -493,13 +454,13 @@ class Queue:
             self._expiry = None
 
     def touch(self) -> None:
-        """It was used: x-expires counts from now."""
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
-        lease = self.arguments.get("x-expires")
-        if lease is not None and not self._rotation.all:
-            self._idle = self._clock.call_later(lease / 1000, self._unused)
+        """The queue is being used: restarts the time of x-expires, which runs while there are no consumers."""
+        if self._unused_timer is not None:
+            self._unused_timer.cancel()
+            self._unused_timer = None
+        lifetime = self.limits.expires
+        if lifetime is not None and not self._rotation.all:
+            self._unused_timer = self._clock.call_later(lifetime / 1000, self._unused)
 
     def _unused(self) -> None:
         if not self.deleted:
@@ -509,7 +470,6 @@ class Queue:
 
     def add_consumer(self, consumer: QueueConsumer) -> None:
         self._rotation.add(consumer)
-        self._used = True
         self.touch()
 
     def remove_consumer(self, consumer: QueueConsumer) -> None:
@@ -520,18 +480,21 @@ class Queue:
         else:
             self.dispatch()
 
-    def unpark(self, consumer: QueueConsumer) -> None:
-        """A consumer may want messages again."""
-        self._rotation.unpark(consumer)
+    def resume(self, consumer: QueueConsumer) -> None:
+        """Has a paused consumer asked again whether it wants messages."""
+        self._rotation.resume(consumer)
         self.dispatch()
 
     def delete(self) -> int:
-        """The queue is gone; returns how many messages went with it."""
+        """Ends the queue: cancels its timers and consumers, and drops its messages.
+
+        Returns the number of ready messages dropped. The virtual host forgets the queue before.
+        """
         self.deleted = True
         self._cancel_expiry()
-        if self._idle is not None:
-            self._idle.cancel()
-        takers, self._rotation.all = self._rotation.all, []
-        for consumer in takers:
+        if self._unused_timer is not None:
+            self._unused_timer.cancel()
+        consumers, self._rotation.all = self._rotation.all, []
+        for consumer in consumers:
             consumer.cancelled()
         return self.purge()

@@ -1,4 +1,4 @@
-"""What the broker refuses, by reply code; the text is RabbitMQ's way of putting it."""
+"""The broker's refusals: an error for each reply code, with RabbitMQ's text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from ..errors import AMQPError, ChannelClosed, ConnectionClosed
 
 
 def refusal(code: int, text: str, hard: bool | None = None) -> AMQPError:
-    """The error that closes the channel, or the connection where the code is a hard one (or `hard` says so)."""
+    """The error for a reply code.
+
+    hard: True closes the connection, False closes the channel; None does as the specification says of the code.
+    """
     row = spec.REPLY_CODES[code]
     scope: type[AMQPError] = ConnectionClosed if (row.hard if hard is None else hard) else ChannelClosed
     return errors.closed(scope, code, f"{row.name.upper().replace('-', '_')} - {text}")

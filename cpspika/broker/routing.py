@@ -1,8 +1,8 @@
-"""Where an exchange sends a message: one matcher for each type of exchange.
+"""Routing: one matcher for each type of exchange.
 
-A matcher holds bindings, each a key and arguments to a destination, and says which destinations a message goes to. What
-it costs depends on what matches: direct and default ones look a key up, topic ones walk a trie along the words of the
-routing key, and pass by whatever bindings share no words with it.
+A matcher holds the bindings of an exchange and finds the destinations of a message. Its cost depends on the bindings
+that match, not on all bindings: a direct exchange looks the routing key up, and a topic exchange walks a trie along the
+words of the routing key, past all bindings that share no words with it. A headers exchange alone tests every binding.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-Destination = Any  # a queue or an exchange; the matcher only keeps it
-Headers = Callable[[], Mapping[str, Any]]  # the message's headers, decoded when somebody asks
+Destination = Any  # the kind and name of a queue or exchange; a matcher only compares and returns it
+Headers = Callable[[], Mapping[str, Any]]  # returns the message's headers, which are decoded only when it is called
 
 
 class Matcher(Protocol):
-    """The bindings of one exchange. The same key, arguments and destination are one binding."""
+    """The bindings of one exchange. A binding is its key, arguments and destination; equal ones are bound once."""
 
     def bind(self, key: str, arguments: Mapping[str, Any], destination: Destination) -> None: ...
     def unbind(self, key: str, arguments: Mapping[str, Any], destination: Destination) -> None: ...
     def match(self, key: str, headers: Headers) -> Iterable[Destination]:
-        """The destinations, perhaps some of them more than once."""
+        """The destinations of a message with this routing key; a destination may come more than once."""
 
 
 class _Counted(dict[Any, int]):
-    """Destinations, and how many bindings (that differ in what this matcher doesn't look at) lead to each."""
+    """Destinations, each with the number of its bindings.
+
+    Several bindings may look alike to a matcher, since they differ only in a part that it doesn't use.
+    """
 
     def add(self, destination: Destination) -> None:
         self[destination] = self.get(destination, 0) + 1
@@ -38,7 +41,7 @@ class _Counted(dict[Any, int]):
 
 
 class Direct:
-    """The routing key equals the binding's (0-9-1 §3.1.3.1)."""
+    """Matches where the routing key equals the binding's key (0-9-1 §3.1.3.1)."""
 
     def __init__(self) -> None:
         self._by_key: dict[str, _Counted] = {}
@@ -56,7 +59,7 @@ class Direct:
 
 
 class Fanout:
-    """Everything goes everywhere (§3.1.3.2)."""
+    """Matches every binding (0-9-1 §3.1.3.2)."""
 
     def __init__(self) -> None:
         self._all = _Counted()
@@ -72,7 +75,7 @@ class Fanout:
 
 
 class _Node:
-    """A place in the trie: what is bound here, and what follows each word."""
+    """A node of the trie. `bound`: the destinations of the pattern that ends here. `words`: the next nodes, by word."""
 
     __slots__ = ("bound", "words")
 
@@ -82,7 +85,10 @@ class _Node:
 
 
 class Topic:
-    """Words parted by dots; in a binding `*` is one word, and `#` any number of them (§3.1.3.3)."""
+    """Matches the words of the routing key, separated by dots, with a pattern (0-9-1 §3.1.3.3).
+
+    In a pattern `*` matches one word, and `#` matches any number of words, also none.
+    """
 
     def __init__(self) -> None:
         self._root = _Node()
@@ -107,7 +113,7 @@ class Topic:
     def match(self, key: str, headers: Headers) -> Iterable[Destination]:
         found: dict[Destination, None] = {}
         words = _words(key)
-        # A place in the trie and one in the key; a pair is visited once, however many `#` lead to it.
+        # Pairs of a node and an index into the words. A pair is visited once, however many `#` lead to it.
         todo = [(self._root, 0)]
         seen = set()
         while todo:
@@ -117,7 +123,7 @@ class Topic:
             seen.add((id(node), at))
             many = node.words.get("#")
             if many is not None:
-                todo += [(many, place) for place in range(at, len(words) + 1)]
+                todo += [(many, index) for index in range(at, len(words) + 1)]
             if at == len(words):
                 found.update(dict.fromkeys(node.bound))
                 continue
@@ -129,13 +135,16 @@ class Topic:
 
 
 def _words(key: str) -> list[str]:
-    """The words of a key; the empty key has none."""
+    """The words of a key; an empty key has no words."""
     return key.split(".") if key else []
 
 
 class HeadersMatch:
-    """The message's headers hold the binding's arguments, all of them or any, as its x-match says (§3.1.3.4). Arguments
-    that begin with "x-" don't count, unless x-match ends with "-with-x" (RabbitMQ)."""
+    """Matches where the message's headers contain the binding's arguments (0-9-1 §3.1.3.4).
+
+    The argument x-match says whether all or any of the arguments must be there. Arguments that begin with "x-" are
+    ignored, unless x-match ends with "-with-x", as in RabbitMQ.
+    """
 
     def __init__(self) -> None:
         self._bindings: list[tuple[str, dict[str, Any], Destination]] = []
@@ -158,13 +167,13 @@ def _holds(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
         for name, value in wanted.items()
         if name != "x-match" and (how.endswith("-with-x") or not name.startswith("x-"))
     ]
-    # An argument without a value asks only that the header be there.
+    # An argument without a value matches a header with any value.
     hits = (name in given and (value is None or _same(given[name], value)) for name, value in counted)
     return any(hits) if how.startswith("any") else all(hits)
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal, and of one type: True is not 1, nor 1 1.0."""
+    """Whether values and types are equal. Python's == alone would take True for 1, and 1 for 1.0."""
     return type(one) is type(other) and bool(one == other)
 
 

@@ -1,9 +1,12 @@
-"""The broker: its virtual hosts, users and sessions on one reactor, and what a test may do to it by hand.
+"""The broker: its virtual hosts, users and sessions, and the methods that a test may call.
 
-Memory is bounded under load. A client that reads slowly is served no more than a buffer's worth. When the messages of
-all queues weigh more than `memory_high`, publishing channels are told to stop (channel.flow), as 0-8's time had it and
-RabbitMQ no longer does; a client that publishes on all the same isn't read from any more, and TCP holds it back, until
-enough was consumed.
+The broker's memory is bounded under load:
+- A client that reads slowly gets no more than a buffer of messages ahead.
+- When the messages of all queues take more than `memory_high` bytes, the channels that publish get channel.flow(False).
+  The specifications provide this method for that purpose; RabbitMQ no longer sends it.
+- When they take more than twice as much, the broker stops reading from the clients that have published. TCP then holds
+  up a client that publishes in spite of channel.flow.
+- When they take half of `memory_high` or less, publishers may go on.
 """
 
 from __future__ import annotations
@@ -24,98 +27,123 @@ from .virtual_host import Binding, Exchange, VirtualHost
 R = TypeVar("R")
 T = TypeVar("T")
 
+# What the broker offers in connection.tune.
 LIMITS = Negotiated(frame_max=131072, channel_max=2047, heartbeat=60, virtual_host="", peer_properties={})
-MEMORY_HIGH = 512 * 1024 * 1024
-PATIENCE = 10.0  # seconds that a call from another thread waits for the broker's
+MEMORY_HIGH = 512 * 1024 * 1024  # bytes
+PATIENCE = 10.0  # seconds that a call from another thread waits for the broker's thread
 
 
-class Host(Reactor, Protocol):
-    """A reactor that a broker can live on."""
+class ListeningReactor(Reactor, Protocol):
+    """A reactor that can listen, as a broker needs it."""
 
     def listen(self, host: str, port: int, acceptor: Acceptor) -> Listener: ...
 
 
 class Broker:
-    """An AMQP broker in this process, kept in memory alone.
+    """An AMQP broker in this process and in memory.
 
-    Give its `accept` to whatever listens on `reactor`. users: passwords by name; vhosts: names. `queues`, `exchanges`
-    and `bindings` are those of the virtual host "/", `vhosts` has all. memory_high: bytes of messages past which
-    publishers are stopped.
+    Its methods may be called from any thread, once the broker knows the reactor's thread (`set_thread`; `serve` and
+    `embedded` have called it). A call from another thread waits until the reactor has carried it out, for 10 seconds at
+    most; then it raises OperationTimeout.
 
-    Its methods may be called from any thread: one that isn't the reactor's waits until the reactor has carried it out.
+    Arguments:
+        reactor: the reactor that the broker runs on; `listen` uses its `listen`.
+        users: passwords by user name. Default: {"guest": "guest"}. Every user may use every virtual host.
+        vhosts: names of the virtual hosts. Default: "/" alone.
+        memory_high: bytes of messages above which publishers are told to stop. Default: 512 MiB.
+        limits: frame_max, channel_max and heartbeat that are offered to clients. Default: 131072 bytes, 2047, 60 s.
+
+    Attributes:
+        queues, exchanges, bindings: those of the virtual host "/".
+        vhosts: all virtual hosts by name, each with its own `queues`, `exchanges` and `bindings`.
+        connections: the open sessions.
+        memory: `memory.bytes` is the memory that all messages take, estimated.
     """
 
     def __init__(
         self,
-        reactor: Host,
+        reactor: ListeningReactor,
         users: Mapping[str, str] | None = None,
         vhosts: Iterable[str] = ("/",),
         memory_high: int = MEMORY_HIGH,
         limits: Negotiated = LIMITS,
     ):
         self.reactor: Reactor = reactor
-        self._host = reactor
+        self._listening_reactor = reactor
         self.users = dict(users or {"guest": "guest"})
-        self.load = MemoryGauge()
-        self.vhosts = {name: VirtualHost(name, reactor, self.load) for name in vhosts}
+        self.memory = MemoryGauge()
+        self.vhosts = {name: VirtualHost(name, reactor, self.memory) for name in vhosts}
         for vhost in self.vhosts.values():
-            vhost.on_deleted = self._forget
+            vhost.on_deleted = self._queue_deleted
         self.memory_high = memory_high
         self.limits = limits
         self.sessions: dict[Session, None] = {}
-        self.replies: dict[str, ServerChannel] = {}
+        self.reply_channels: dict[str, ServerChannel] = {}
         self.blocked: str | None = None
         self.refuses_logins = False
         self._nacks = 0
         self._listeners: list[Listener] = []
-        self.stopped = False  # publishers are told to wait
+        self.memory_alarm = False  # publishers have been told to stop
         self._thread: int | None = None
 
     def __repr__(self) -> str:
         queues = sum(len(vhost.queues) for vhost in self.vhosts.values())
-        return f"<Broker: {len(self.sessions)} connections, {queues} queues, {self.load.bytes} bytes of messages>"
+        return f"<Broker: {len(self.sessions)} connections, {queues} queues, {self.memory.bytes} bytes of messages>"
 
     def accept(self, transport: Transport) -> Session:
-        """A client has connected: returns who owns the transport from here on."""
+        """Starts a session for a client that has connected; an acceptor for any reactor that listens.
+
+        transport: the connection to the client. Returns the session, which is the transport's owner from now on.
+        """
         return Session(self, transport)
 
     def listen(self, host: str, port: int) -> Listener:
-        """Accepts clients at host and port (0: a free one), until `end`."""
-        listener = self._host.listen(host, port, self.accept)
+        """Accepts clients at an address, until `end`.
+
+        host: name or address. port: number; 0 for a free one. Returns the listener; its `port` is the number in use.
+        Raises OSError if the address can't be used.
+        """
+        listener = self._listening_reactor.listen(host, port, self.accept)
         self._listeners.append(listener)
         return listener
 
     def end(self) -> None:
-        """Listens no longer, and cuts every link."""
+        """Stops listening, and cuts every link without connection.close. Call it in the reactor's thread."""
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
         for session in list(self.sessions):
             session.drop_now()
 
-    # --- looking in ---------------------------------------------------------------------------------------------------
+    # --- for tests: state ---------------------------------------------------------------------------------------------
 
     @property
     def queues(self) -> dict[str, Queue]:
+        """The queues of the virtual host "/", by name."""
         return self.vhosts["/"].queues
 
     @property
     def exchanges(self) -> dict[str, Exchange]:
+        """The exchanges of the virtual host "/", by name."""
         return self.vhosts["/"].exchanges
 
     @property
     def bindings(self) -> list[Binding]:
+        """The bindings of the virtual host "/", without the implicit ones of the default exchange."""
         return self.call(lambda: self.vhosts["/"].bindings)
 
     @property
     def connections(self) -> list[Session]:
-        """The open ones, oldest first."""
+        """The sessions of open connections, the oldest first."""
         return self.call(lambda: [session for session in self.sessions if session.is_open])
 
-    # --- by hand ------------------------------------------------------------------------------------------------------
+    # --- for tests: actions -------------------------------------------------------------------------------------------
 
     def call(self, function: Callable[[], R]) -> R:
-        """Runs a function in the reactor's thread, and returns what it returns."""
+        """Calls a function in the reactor's thread, and returns its result.
+
+        Raises the function's exception, or OperationTimeout if the reactor doesn't make the call within 10 seconds.
+        """
         if self._thread in (None, threading.get_ident()):
             return function()
         done = threading.Event()
@@ -130,59 +158,84 @@ class Broker:
 
         self.reactor.call_soon_threadsafe(carry_out)
         if not done.wait(PATIENCE):
-            raise OperationTimeout(f"the broker's reactor did not come round within {PATIENCE:g} s")
+            raise OperationTimeout(f"the broker's reactor did not make the call within {PATIENCE:g} s")
         error, result = outcome[0]
         if error is not None:
             raise error
         returned: R = result
         return returned
 
-    def live_in(self, thread: int) -> None:
-        """From here on the reactor runs in this thread; calls from others are handed to it."""
+    def set_thread(self, thread: int) -> None:
+        """Tells the broker the thread of its reactor. Until then `call` makes every call in the thread of its caller.
+
+        thread: `threading.get_ident()` of the thread.
+        """
         self._thread = thread
 
     def flow(self, active: bool) -> None:
-        """Sends channel.flow to every open channel: False has clients stop publishing, True lets them go on."""
-        self.call(lambda: self._flow(active, False))
+        """Sends channel.flow to every open channel.
+
+        active: False tells clients to stop publishing, True to go on. A channel that is in this state gets nothing.
+        """
+        self.call(lambda: self._flow(active, publishers_only=False))
 
     def block(self, reason: str = "blocked by hand") -> None:
-        """Sends connection.blocked to every client that wants to hear it, and to those that connect from here on."""
-        self.call(lambda: self._tell_blocked(reason))
+        """Sends connection.blocked to every client with this capability, and to those that connect until `unblock`.
+
+        reason: text for the clients. Default: "blocked by hand". The broker goes on to take publishes.
+        """
+        self.call(lambda: self._set_blocked(reason))
 
     def unblock(self) -> None:
-        """Sends connection.unblocked."""
-        self.call(lambda: self._tell_blocked(None))
+        """Sends connection.unblocked to every client with the capability, after `block`."""
+        self.call(lambda: self._set_blocked(None))
 
     def nack_next(self, count: int = 1) -> None:
-        """The next publishes on confirming channels are refused with basic.nack, though they are routed."""
+        """Answers the next publishes on confirming channels with basic.nack; their messages are routed all the same.
+
+        count: number of publishes. Default: 1. Replaces the count of an earlier call.
+        """
         self.call(lambda: setattr(self, "_nacks", count))
 
     def refuse_logins(self, refuse: bool = True) -> None:
-        """Every login fails from here on, or none on this account."""
+        """Refuses every login from now on.
+
+        refuse: False ends this: users may log in with their passwords again. Default: True.
+        """
         self.refuses_logins = refuse
 
     def close_connections(self, code: int = 320, text: str = "CONNECTION_FORCED - closed by hand") -> None:
-        """Closes every connection with a reply code."""
+        """Closes every connection with connection.close.
+
+        code: reply code. Default: 320. text: reply text, with or without the name of the code ("NOT_FOUND - ...")
+        before it.
+        """
         self._each(lambda: self.sessions, lambda session: session.close(code, text))
 
     def close_channels(self, code: int, text: str) -> None:
-        """Closes every channel with a reply code."""
+        """Closes every channel with channel.close.
+
+        code: reply code. text: reply text, with or without the name of the code ("NOT_FOUND - ...") before it.
+        """
         self._each(self._channels, lambda channel: channel.close(code, text))
 
     def drop_links(self) -> None:
-        """Cuts every link without a word."""
+        """Cuts every link without connection.close."""
         self._each(lambda: self.sessions, Session.drop_now)
 
     def stall(self, stalled: bool = True) -> None:
-        """Reads nothing more from any client, and so answers nothing, until stall(False)."""
+        """Stops reading from all present clients, so that the broker answers nothing and sends no heartbeats.
+
+        stalled: False resumes reading. Default: True.
+        """
         self._each(lambda: self.sessions, lambda session: session.stall(stalled))
 
-    def _each(self, those: Callable[[], Iterable[T]], do: Callable[[T], object]) -> None:
-        """Does it to each of those that there are when the reactor's thread comes to it."""
+    def _each(self, find: Callable[[], Iterable[T]], action: Callable[[T], object]) -> None:
+        """Finds sessions or channels and acts on each, all in the reactor's thread."""
 
         def carry_out() -> None:
-            for one in list(those()):
-                do(one)
+            for item in list(find()):
+                action(item)
 
         self.call(carry_out)
 
@@ -194,11 +247,11 @@ class Broker:
             if channel.published or not publishers_only:
                 channel.set_flow(active)
 
-    def _tell_blocked(self, reason: str | None) -> None:
+    def _set_blocked(self, reason: str | None) -> None:
         if (reason is None) != (self.blocked is None):
             self.blocked = reason
             for session in list(self.sessions):
-                session.tell_blocked(reason)
+                session.send_blocked(reason)
 
     # --- for sessions -------------------------------------------------------------------------------------------------
 
@@ -209,31 +262,35 @@ class Broker:
         return False
 
     def reply(self, message: Message) -> bool:
-        """Routes a message to a client's direct reply-to; False where nobody waits for it."""
-        channel = self.replies.get(message.routing_key[len(REPLY_TO) + 1 :])
+        """Delivers a message to the address of a direct reply-to; False if no channel has this address."""
+        channel = self.reply_channels.get(message.routing_key[len(REPLY_TO) + 1 :])
         if channel is None:
             return False
         channel.reply(message)
         return True
 
-    def weigh(self) -> None:
-        """Stops publishers when the messages weigh too much; `_lightened` lets them go on when half of that is gone."""
-        load = self.load.bytes
-        if load > self.memory_high and not self.stopped:
-            self.stopped = True
-            self.load.mark, self.load.on_light = self.memory_high // 2, lambda: self.reactor.call_soon(self._lightened)
-            self._flow(False, publishers_only=True)
-        if load > 2 * self.memory_high:
-            for session in list(self.sessions):
-                session.hold_back(session.published)
+    def check_memory(self) -> None:
+        """Stops publishers when the messages take too much memory.
 
-    def _lightened(self) -> None:
-        self.stopped = False
+        `_clear_memory_alarm` lets them go on when the messages take half of `memory_high` or less.
+        """
+        used = self.memory.bytes
+        if used > self.memory_high and not self.memory_alarm:
+            self.memory_alarm = True
+            self.memory.low_mark = self.memory_high // 2
+            self.memory.on_low = lambda: self.reactor.call_soon(self._clear_memory_alarm)
+            self._flow(False, publishers_only=True)
+        if used > 2 * self.memory_high:
+            for session in list(self.sessions):
+                session.throttle(session.published)
+
+    def _clear_memory_alarm(self) -> None:
+        self.memory_alarm = False
         self._flow(True, publishers_only=True)
         for session in list(self.sessions):
-            session.hold_back(False)
+            session.throttle(False)
 
     @staticmethod
-    def _forget(queue: Queue) -> None:
+    def _queue_deleted(queue: Queue) -> None:
         if queue.owner is not None:
             queue.owner.exclusive.pop(queue, None)

@@ -1,7 +1,8 @@
-"""The broker's model: virtual hosts with their exchanges, queues and bindings. No bytes, no sockets.
+"""The broker's model: virtual hosts with their exchanges, queues and bindings.
 
-A publish walks `route` to the queues that get it; what dies in a queue with a dead-letter exchange is published again
-from here, with its history (x-death) in its headers. Refusals are raised as the errors of their reply codes.
+This module handles no bytes and no sockets. `VirtualHost.route` finds the queues of a message. A message that a queue
+with a dead-letter exchange drops is published again here, with the header x-death. A refusal is raised as the error of
+its reply code.
 """
 
 from __future__ import annotations
@@ -16,28 +17,30 @@ from typing import Any, NamedTuple
 
 from ..wire.fields import encode_table
 from ..wire.message import Message
-from .dead_letters import goes_round, history, with_death
-from .queues import Clock, Entry, MemoryGauge, Queue, field_type
+from .dead_letters import deaths_of, is_cycle, with_death
+from .queue_arguments import COMPARED_ARGUMENTS, field_type
+from .queues import Clock, Entry, MemoryGauge, Queue
 from .refusal import not_found, precondition_failed, refusal
 from .routing import MATCHERS, X_MATCHES, Matcher
 
-# Bits of the property flags, so that a message without the property isn't decoded to find that out.
+# Bits of the property flags. They tell that a message lacks a property without decoding its properties.
 HAS_HEADERS = 1 << 13
 HAS_EXPIRATION = 1 << 8
 HAS_USER_ID = 1 << 4
 
 
 def flags(message: Message) -> int:
+    """The property flags of a message's header."""
     return int.from_bytes(message.encoded[:2], "big")
 
 
 def unique_name(prefix: str) -> str:
-    """ "amq.gen-..." and its kind."""
+    """A name that the broker makes up: the prefix ("amq.gen-") and 128 random bits in base64."""
     return prefix + urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
 
 
 class Binding(NamedTuple):
-    """From exchange `source` to a destination; `kind` of it is "queue" or "exchange"."""
+    """A binding from the exchange `source` to a destination. kind: "queue" or "exchange", the kind of destination."""
 
     source: str
     destination: str
@@ -47,7 +50,7 @@ class Binding(NamedTuple):
 
 
 class Exchange:
-    """An exchange of a virtual host."""
+    """An exchange of a virtual host. `bindings`: those from the exchange. `in_use`: whether there are any."""
 
     def __init__(
         self, name: str, type: str, durable: bool, auto_delete: bool, internal: bool, arguments: Mapping[str, Any]
@@ -73,13 +76,13 @@ class Exchange:
         return bool(self._bound)
 
     def bind(self, binding: Binding) -> None:
-        """Adds a binding, where the same isn't there already."""
+        """Adds a binding; does nothing if an equal one exists."""
         to_one = self._bound.setdefault((binding.kind, binding.destination), {})
         if to_one.setdefault(_identity(binding), binding) is binding:
             self.matcher.bind(binding.routing_key, binding.arguments, (binding.kind, binding.destination))
 
     def unbind(self, binding: Binding) -> bool:
-        """Takes a binding away; False where it wasn't there."""
+        """Removes a binding; returns False if it didn't exist."""
         destination = binding.kind, binding.destination
         to_one = self._bound.get(destination, {})
         if to_one.pop(_identity(binding), None) is None:
@@ -94,7 +97,7 @@ class Exchange:
 
 
 def _identity(binding: Binding) -> tuple[str, bytes]:
-    """What tells two bindings to one destination apart."""
+    """The parts in which two bindings between the same exchange and destination differ."""
     return binding.routing_key, encode_table("arguments", binding.arguments)
 
 
@@ -109,19 +112,23 @@ PREDECLARED = {
 
 
 class VirtualHost:
-    """A name space of exchanges and queues: `exchanges` and `queues` by name, `bindings`."""
+    """A namespace of exchanges and queues.
 
-    def __init__(self, name: str, clock: Clock, load: MemoryGauge):
+    `exchanges` and `queues`: by name. `bindings`: of all exchanges, without the implicit ones of the default exchange.
+    An `owner` in its methods is the session that calls; only its owner may use an exclusive queue.
+    """
+
+    def __init__(self, name: str, clock: Clock, memory: MemoryGauge):
         self.name = name
         self.clock = clock
-        self.load = load
+        self.memory = memory
         self.exchanges = {
             exchange: Exchange(exchange, type, True, False, False, {}) for exchange, type in PREDECLARED.items()
         }
         self.exchanges["amq.rabbitmq.trace"] = Exchange("amq.rabbitmq.trace", "topic", True, False, True, {})
         self.queues: dict[str, Queue] = {}
-        self.on_deleted: Callable[[Queue], object] | None = None  # hears of every queue's end
-        self._deaths: deque[tuple[Entry, str]] = deque()
+        self.on_deleted: Callable[[Queue], object] | None = None  # called for every queue that is deleted
+        self._dead_letters: deque[tuple[Entry, str]] = deque()
 
     def __repr__(self) -> str:
         return f"<VirtualHost {self.name!r}: {len(self.exchanges)} exchanges, {len(self.queues)} queues>"
@@ -133,6 +140,7 @@ class VirtualHost:
     # --- exchanges ----------------------------------------------------------------------------------------------------
 
     def exchange(self, name: str) -> Exchange:
+        """The exchange; raises NotFound if there is none."""
         exchange = self.exchanges.get(name)
         if exchange is None:
             raise not_found("exchange", name, self.name)
@@ -148,6 +156,7 @@ class VirtualHost:
         internal: bool,
         arguments: Mapping[str, Any],
     ) -> None:
+        """exchange.declare. Raises NotFound (passive), PreconditionFailed (it exists and differs), AccessRefused."""
         if not name:
             raise refusal(403, "operation not permitted on the default exchange")
         if passive:
@@ -156,25 +165,26 @@ class VirtualHost:
         if type not in MATCHERS:
             raise refusal(503, f"unknown exchange type '{type}'")
         known = self.exchanges.get(name)
-        what = f"exchange '{name}' in vhost '{self.name}'"
+        described = f"exchange '{name}' in vhost '{self.name}'"
         if known is not None:
             fixed = {"type": type, "durable": durable, "auto_delete": auto_delete, "internal": internal}
-            _check_same(what, fixed, known, arguments, ("alternate-exchange",))
+            _check_equivalent(described, fixed, known, arguments, ("alternate-exchange",))
             return
         if name.startswith("amq."):
             raise refusal(403, f"exchange name '{name}' contains reserved prefix 'amq.*'")
         if not isinstance(arguments.get("alternate-exchange", ""), str):
-            raise precondition_failed(f"invalid arg 'alternate-exchange' for {what}: expected a string")
+            raise precondition_failed(f"invalid arg 'alternate-exchange' for {described}: expected a string")
         self.exchanges[name] = Exchange(name, type, durable, auto_delete, internal, arguments)
 
     def delete_exchange(self, name: str, if_unused: bool) -> None:
+        """exchange.delete. Raises PreconditionFailed if `if_unused` and the exchange has bindings; AccessRefused."""
         if not name:
             raise refusal(403, "operation not permitted on the default exchange")
         exchange = self.exchanges.get(name)
         if name.startswith("amq.") and exchange is not None:
             raise refusal(403, f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
         if exchange is None:
-            return  # RabbitMQ: deleting what isn't there is no error
+            return  # as in RabbitMQ: deleting an exchange that doesn't exist is no error
         if if_unused and exchange.in_use:
             raise precondition_failed(f"exchange '{name}' in vhost '{self.name}' in use")
         self._delete_exchanges([name])
@@ -182,7 +192,7 @@ class VirtualHost:
     # --- queues -------------------------------------------------------------------------------------------------------
 
     def queue(self, name: str, owner: Any) -> Queue:
-        """The queue, if this owner (a session) may use it."""
+        """The queue; raises NotFound if there is none, ResourceLocked if it is exclusive to another owner."""
         queue = self.queues.get(name)
         if queue is None:
             raise not_found("queue", name, self.name)
@@ -200,16 +210,22 @@ class VirtualHost:
         arguments: Mapping[str, Any],
         owner: Any,
     ) -> Queue:
+        """queue.declare; an empty name asks for a generated one.
+
+        Raises NotFound (passive), ResourceLocked, AccessRefused, or PreconditionFailed: the queue exists and differs,
+        or has a wrong argument.
+        """
         if passive:
             queue = self.queue(name, owner)
             queue.touch()
             return queue
         known = self.queues.get(name) if name else None
-        what = f"queue '{name}' in vhost '{self.name}'"
+        described = f"queue '{name}' in vhost '{self.name}'"
         if known is not None:
             if known.owner is not (owner if exclusive else None):
                 raise _locked(known)
-            _check_same(what, {"durable": durable, "auto_delete": auto_delete}, known, arguments, _FIXED_ARGUMENTS)
+            fixed = {"durable": durable, "auto_delete": auto_delete}
+            _check_equivalent(described, fixed, known, arguments, COMPARED_ARGUMENTS)
             known.touch()
             return known
         if name.startswith("amq."):
@@ -218,8 +234,8 @@ class VirtualHost:
             name or unique_name("amq.gen-"),
             self.name,
             self.clock,
-            self.load,
-            self._dead,
+            self.memory,
+            self._dead_letter,
             self.delete_queue,
             durable,
             auto_delete,
@@ -230,6 +246,10 @@ class VirtualHost:
         return queue
 
     def delete_queue(self, queue: Queue, if_unused: bool = False, if_empty: bool = False) -> int:
+        """queue.delete; returns the number of ready messages that are dropped.
+
+        Raises PreconditionFailed if `if_unused` and there are consumers, or `if_empty` and there are messages.
+        """
         if if_unused and queue.consumer_count:
             raise precondition_failed(f"{queue.described} in use")
         if if_empty and len(queue):
@@ -252,7 +272,7 @@ class VirtualHost:
     def unbind(
         self, source: str, kind: str, destination: str, key: str, arguments: Mapping[str, Any], owner: Any
     ) -> None:
-        """Takes a binding away. Where it, or either end, isn't there, that is no error, as in RabbitMQ."""
+        """Removes a binding. As in RabbitMQ, it is no error if the binding or one of its ends doesn't exist."""
         if not source:
             raise refusal(403, "operation not permitted on the default exchange")
         queue = self.queues.get(destination) if kind == "queue" else None
@@ -281,38 +301,45 @@ class VirtualHost:
         return Binding(source, destination, kind, key, dict(arguments))
 
     def _unbind(self, exchange: Exchange, bindings: list[Binding]) -> list[str]:
-        """Takes bindings of an exchange away; returns its name if it goes with the last of them."""
+        """Removes bindings of an exchange; returns its name if it is auto-delete and has lost the last one."""
         removed = [exchange.unbind(binding) for binding in bindings]
-        gone = any(removed) and exchange.auto_delete and not exchange.in_use
-        return [exchange.name] if gone else []
+        unused = any(removed) and exchange.auto_delete and not exchange.in_use
+        return [exchange.name] if unused else []
 
     def _delete_exchanges(self, names: list[str]) -> None:
-        """Deletes exchanges, and those that go with their last binding for it, however long the chain."""
+        """Deletes exchanges, and each auto-delete exchange that loses its last binding by it.
+
+        This is a loop and not a recursion, so that a chain of exchanges may have any length.
+        """
         while names:
             name = names.pop()
             if self.exchanges.pop(name, None) is not None:
                 names += self._forget_destination("exchange", name)
 
     def _forget_destination(self, kind: str, name: str) -> list[str]:
-        """Takes every binding to a destination away; returns the exchanges that go for it."""
-        gone: list[str] = []
+        """Removes every binding to a destination; returns the auto-delete exchanges that lose their last one."""
+        unused: list[str] = []
         for exchange in list(self.exchanges.values()):
-            gone += self._unbind(exchange, exchange.bindings_to(kind, name))
-        return gone
+            unused += self._unbind(exchange, exchange.bindings_to(kind, name))
+        return unused
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 
     def publish(self, message: Message, exchange: Exchange) -> tuple[bool, bool]:
-        """Takes a message to the queues it is for. Returns whether there were any, and whether all of them took it."""
+        """Pushes a message to its queues. Returns (routed, accepted).
+
+        routed: there was a queue for it. accepted: no queue refused it.
+        """
         queues = self.route(exchange, message)
-        taken = True
+        accepted = True
         if queues:
             ttl = self._ttl(message)
             for queue in queues:
-                taken = queue.push(message, ttl) and taken
-        return bool(queues), taken
+                accepted = queue.push(message, ttl) and accepted
+        return bool(queues), accepted
 
     def route(self, exchange: Exchange, message: Message) -> list[Queue]:
+        """The queues that a message reaches from an exchange, each once."""
         keys = [message.routing_key]
         if flags(message) & HAS_HEADERS and b"CC" in message.encoded:
             keys += self._copies(message)
@@ -321,20 +348,23 @@ class VirtualHost:
             return [queue] if queue is not None else []
         found: dict[str, Queue] = {}
         for key in keys:
-            self._walk(exchange, key, message, found)
+            self._follow_bindings(exchange, key, message, found)
         return list(found.values())
 
-    def _walk(self, exchange: Exchange, key: str, message: Message, found: dict[str, Queue]) -> None:
-        """Follows bindings from an exchange, through others, to queues; each exchange once."""
+    def _follow_bindings(self, exchange: Exchange, key: str, message: Message, found: dict[str, Queue]) -> None:
+        """Adds the queues that a routing key reaches to `found`: through bindings, and through other exchanges.
+
+        Each exchange is visited once, so that bindings in a circle do no harm.
+        """
         todo, seen = [exchange], {exchange.name}
         headers = partial(_headers, message)
         while todo:
-            here = todo.pop()
-            if here.name:
-                reached = list(here.matcher.match(key, headers))
+            current = todo.pop()
+            if current.name:
+                reached = list(current.matcher.match(key, headers))
             else:
                 reached = [("queue", key)] if key in self.queues else []
-            alternate = here.arguments.get("alternate-exchange")
+            alternate = current.arguments.get("alternate-exchange")
             if not reached and alternate is not None:
                 reached = [("exchange", alternate)]
             for kind, name in reached:
@@ -345,7 +375,10 @@ class VirtualHost:
                     todo.append(self.exchanges[name])
 
     def _copies(self, message: Message) -> list[str]:
-        """More routing keys, from the headers CC and BCC (RabbitMQ's sender-selected distribution)."""
+        """The further routing keys in the headers CC and BCC (RabbitMQ's sender-selected distribution).
+
+        Removes BCC from the message, as RabbitMQ does.
+        """
         headers = _headers(message)
         keys: list[str] = []
         for name in ("CC", "BCC"):
@@ -366,7 +399,7 @@ class VirtualHost:
         return _milliseconds(message.properties.expiration or "") if flags(message) & HAS_EXPIRATION else None
 
     def check(self, message: Message) -> None:
-        """Refuses a message whose properties cannot mean what they say."""
+        """Raises PreconditionFailed for a message with a malformed expiration, CC or BCC."""
         self._ttl(message)
         if flags(message) & HAS_HEADERS and b"CC" in message.encoded:
             for name, value in ((name, _headers(message).get(name)) for name in ("CC", "BCC")):
@@ -376,47 +409,34 @@ class VirtualHost:
 
     # --- dead letters -------------------------------------------------------------------------------------------------
 
-    def _dead(self, entry: Entry, reason: str) -> None:
-        """What died in a queue goes to its dead-letter exchange. One death may bring about the next; they are worked
-        off here one after another, so that a long chain of queues doesn't exhaust the stack."""
-        self._deaths.append((entry, reason))
-        if len(self._deaths) > 1:
-            return  # whoever began is at it
-        while self._deaths:
-            self._bury(*self._deaths[0])
-            self._deaths.popleft()
+    def _dead_letter(self, entry: Entry, reason: str) -> None:
+        """Sends an entry that a queue dropped to the queue's dead-letter exchange.
 
-    def _bury(self, entry: Entry, reason: str) -> None:
-        """Publishes it again, with its history; not to a queue where it would go round for ever."""
+        A dead letter may cause the next one, in the queue that gets it. They wait in a list and are handled one after
+        another, so that a long chain of queues doesn't exhaust the stack.
+        """
+        self._dead_letters.append((entry, reason))
+        if len(self._dead_letters) > 1:
+            return  # the loop below is running already, in a caller
+        while self._dead_letters:
+            self._republish(*self._dead_letters[0])
+            self._dead_letters.popleft()
+
+    def _republish(self, entry: Entry, reason: str) -> None:
+        """Publishes a dead letter with its x-death, except to queues where this would be a cycle."""
         queue = entry.queue
-        exchange = self.exchanges.get(queue.arguments["x-dead-letter-exchange"])
+        exchange = self.exchanges.get(queue.limits.dead_letter_exchange or "")
         if exchange is None:
             return
-        dead = with_death(
-            entry.message, exchange.name, queue.arguments.get("x-dead-letter-routing-key"), queue.name, reason
-        )
-        deaths = history(dead)
+        dead = with_death(entry.message, exchange.name, queue.limits.dead_letter_routing_key, queue.name, reason)
+        deaths = deaths_of(dead)
         for target in self.route(exchange, dead):
-            if not goes_round(deaths, target.name):
+            if not is_cycle(deaths, target.name):
                 target.push(dead, None)
 
 
 def _headers(message: Message) -> Mapping[str, Any]:
     return message.properties.headers or {} if flags(message) & HAS_HEADERS else {}
-
-
-_FIXED_ARGUMENTS = (
-    "x-expires",
-    "x-message-ttl",
-    "x-dead-letter-exchange",
-    "x-dead-letter-routing-key",
-    "x-max-length",
-    "x-max-length-bytes",
-    "x-overflow",
-    "x-max-priority",
-    "x-single-active-consumer",
-    "x-queue-type",
-)
 
 
 def _locked(queue: Queue) -> Exception:
@@ -428,7 +448,10 @@ def _locked(queue: Queue) -> Exception:
 
 
 def _milliseconds(expiration: str) -> float:
-    """A message's own time to live; refuses in RabbitMQ's words what is none."""
+    """A message's own time to live, from its property `expiration`.
+
+    Raises PreconditionFailed, in RabbitMQ's words, if the property is no number of milliseconds.
+    """
     number = re.match("[+-]?[0-9]+", expiration)
     if number is None:
         why = "no_integer"
@@ -441,22 +464,24 @@ def _milliseconds(expiration: str) -> float:
     raise precondition_failed(f"invalid expiration '{expiration}': {why}")
 
 
-def _check_same(
-    what: str, fixed: Mapping[str, Any], known: Any, arguments: Mapping[str, Any], counted: tuple[str, ...]
+def _check_equivalent(
+    described: str, fixed: Mapping[str, Any], known: Any, arguments: Mapping[str, Any], compared: tuple[str, ...]
 ) -> None:
-    """Refuses a declaration that differs from what is there, naming what differs."""
+    """Raises PreconditionFailed if a declaration differs from the queue or exchange `known`, and names the difference.
+
+    fixed: the declared properties, by attribute of `known`. compared: the names of the arguments that must be equal.
+    """
     for name, value in fixed.items():
         current = getattr(known, name)
         if current != value:
-            raise precondition_failed(
-                f"inequivalent arg '{name}' for {what}: received '{_shown(value)}' but current is '{_shown(current)}'"
-            )
-    for name in counted:
+            differ = f"received '{_shown(value)}' but current is '{_shown(current)}'"
+            raise precondition_failed(f"inequivalent arg '{name}' for {described}: {differ}")
+    for name in compared:
         received, current = arguments.get(name), known.arguments.get(name)
         if received != current:
-            tell = _told if received is None or current is None else _quoted
+            show = _typed if received is None or current is None else _quoted
             raise precondition_failed(
-                f"inequivalent arg '{name}' for {what}: received {tell(received)} but current is {tell(current)}"
+                f"inequivalent arg '{name}' for {described}: received {show(received)} but current is {show(current)}"
             )
 
 
@@ -468,5 +493,5 @@ def _quoted(value: Any) -> str:
     return f"'{_shown(value)}'"
 
 
-def _told(value: Any) -> str:
+def _typed(value: Any) -> str:
     return "none" if value is None else f"the value '{_shown(value)}' of type '{field_type(value)}'"

@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import (
     AMQPError,
     ChannelClosed,
-    ConnectionForked,
+    ConnectionClosed,
     ConsumerCancelled,
     DuplicateConsumerTag,
     ProtocolSyntaxError,
@@ -28,10 +28,12 @@ from ..errors import (
 from ..wire.codec import Method
 from ..wire.message import Message
 from .channel_sender import ChannelSender
-from .continuations import Call, Continuation, OnDone, PendingCalls, Request, refuse
+from .continuations import Call, Continuation, OnDone, PendingCalls, Request, describe, refuse
 from .handlers import Handlers, Remove
-from .operations import Consumer, Operations
+from .operations import Consumer, Deletion, Operations, QueueDeclareOk
 from .publisher import Publisher
+
+SURRENDERED = 100  # tags of cancelled consumers that a channel remembers
 
 
 class Channel(Operations):
@@ -50,16 +52,21 @@ class Channel(Operations):
         "_ended",
         "_facade",
         "_handlers",
+        "_last_queue",
         "_pending",
         "_publisher",
+        "_reused",
         "_sender",
+        "_starting",
+        "_surrendered",
         "close_reason",
         "is_open",
         "number",
     )
 
-    def __init__(self, number: int, sender: ChannelSender):
+    def __init__(self, number: int, sender: ChannelSender, reused: bool = False):
         self.number = number
+        self._reused = reused  # the broker closed an earlier channel of this number, and may still send for it
         self.is_open = True
         self.close_reason: AMQPError | None = None
         self._facade: Any = self  # the channel that messages point to: this one, or the facade around it
@@ -70,7 +77,10 @@ class Channel(Operations):
         self._closers: list[Continuation] = []
         self._draining: list[Continuation] = []
         self._consumers: dict[str, Consumer] = {}
+        self._starting: dict[str, int] | None = None  # consume-ok is due; how many cancels wait for it
+        self._surrendered: dict[str, bool] | None = None  # consumers that the broker cancelled, and their no_ack
         self._handlers = Handlers()
+        self._last_queue = ""  # that this channel declared
         self._publisher = Publisher(self, sender)
 
     def __repr__(self) -> str:
@@ -130,9 +140,10 @@ class Channel(Operations):
         return True
 
     def _closed_error(self) -> AMQPError:
-        """The error of an operation on the closed channel."""
-        if isinstance(self.close_reason, ConnectionForked):
-            return self.close_reason
+        """The error of an operation on the closed channel: the connection's, if that has ended too."""
+        of_connection = self._sender.connection_error()
+        if of_connection is not None:
+            return of_connection
         error = ChannelClosed(
             f"channel {self.number} is closed" + (f": {self.close_reason}" if self.close_reason else "")
         )
@@ -147,17 +158,55 @@ class Channel(Operations):
         if tag and tag in self._consumers:
             raise DuplicateConsumerTag(f"channel {self.number} has a consumer {tag!r}")
 
+        consumer.queue = arguments["queue"] or self._last_queue
+        consumer.no_ack = arguments["no_ack"]
+
         def started(ok: Method) -> str:
-            self._consumers[ok.consumer_tag] = consumer
-            return str(ok.consumer_tag)
+            started_tag: str = ok.consumer_tag
+            self._consumers[started_tag] = consumer
+            if self._surrendered is not None:
+                self._surrendered.pop(started_tag, None)
+            self._started(started_tag)
+            return started_tag
 
         if self._request("basic.consume", on_done, started, **arguments) and tag:
             self._consumers[tag] = consumer
+            self._starting = {**(self._starting or {}), tag: 0}
 
     def _cancel(self, consumer_tag: str, on_done: OnDone[str] | None) -> None:
         if self.is_open and consumer_tag not in self._consumers:
             raise UnknownConsumerTag(f"channel {self.number} has no consumer {consumer_tag!r}")
-        self._request("basic.cancel", on_done, self._cancelled, consumer_tag=consumer_tag)
+        starting = self._starting
+        if self.is_open and starting is not None and consumer_tag in starting:
+            # RabbitMQ 3.10 ends the connection (541) for a cancel that arrives right behind its basic.consume.
+            cancel = Request("basic.cancel", on_done, ("basic.cancel-ok",), self._cancelled)
+            self._pending.append(cancel)
+            starting[consumer_tag] += 1
+        else:
+            self._request("basic.cancel", on_done, self._cancelled, consumer_tag=consumer_tag)
+
+    def _started(self, tag: str) -> None:
+        """consume-ok has come: a cancel that was held back goes out."""
+        if self._starting is not None and tag in self._starting:
+            for _ in range(self._starting.pop(tag)):
+                if self.is_open:
+                    self._sender.send("basic.cancel", {"consumer_tag": tag})
+
+    def _declared(self, ok: Method) -> QueueDeclareOk:
+        self._last_queue = ok.queue
+        return QueueDeclareOk(ok.queue, ok.message_count, ok.consumer_count)
+
+    def _delete_queue(self, on_done: OnDone[int] | None, arguments: dict[str, Any]) -> None:
+        deletion = Deletion("queue.delete", on_done, ("queue.delete-ok",), lambda ok: ok.message_count)
+        if self._send(deletion, "queue.delete", arguments):
+            self._pending.append(deletion)
+            self._sender.expect_cancels(arguments["queue"] or self._last_queue, deletion)
+
+    def _expect_cancels(self, queue: str, deletion: Deletion) -> None:
+        """This connection deletes a queue: the program need not be told that consumers of it end."""
+        for consumer in self._consumers.values():
+            if consumer.queue == queue:
+                consumer.deletion = deletion
 
     def _cancelled(self, ok: Method) -> str:
         self._consumers.pop(ok.consumer_tag, None)
@@ -239,10 +288,10 @@ class Channel(Operations):
             self._undeliverable(message)
 
     def _deliver_all(self, messages: list[Message]) -> PendingCalls:
-        """`deliver`, for several to one consumer: what is to be called for them. Most of all that arrives."""
+        """The calls of `_deliver` for messages to one consumer that arrived one after another: most of all messages."""
         consumer = self._consumers.get(messages[0].envelope.consumer_tag)  # type: ignore[arg-type]
         if consumer is None:
-            yield self._undeliverable, messages[0]
+            yield from ((self._undeliverable, message) for message in messages)
             return
         on_message, facade = consumer.on_message, self._facade
         for message in messages:
@@ -275,10 +324,16 @@ class Channel(Operations):
         self._sender.fault(UnexpectedMethodError(text))
 
     def _undeliverable(self, message: Message) -> None:
-        if self.is_open:  # else it was under way when the close was sent, and the broker takes it back
-            self._unexpected(
-                f"a delivery on channel {self.number} for consumer {message.consumer_tag!r}, which it doesn't have"
-            )
+        """A delivery for a consumer that the channel does not have."""
+        tag = message.consumer_tag
+        if not self.is_open:
+            return  # it was under way when the channel closed: the broker requeues it
+        if self._surrendered is not None and tag in self._surrendered:
+            # RabbitMQ 4 redelivers to a consumer that it has cancelled, after the timeout of a quorum queue's consumer.
+            if not self._surrendered[tag]:
+                self._sender.send("basic.reject", {"delivery_tag": message.delivery_tag, "requeue": True})
+        elif not self._reused:
+            self._unexpected(f"a delivery on channel {self.number} for consumer {tag!r}, which it doesn't have")
 
     def _on_cancel(self, cancel: Method) -> None:
         tag = cancel.consumer_tag
@@ -287,14 +342,22 @@ class Channel(Operations):
             self._sender.send("basic.cancel-ok", {"consumer_tag": tag})
         if consumer is None:
             return
+        self._surrender(tag, consumer.no_ack)
         if consumer.on_cancel is not None:
             consumer.on_cancel(tag)
-        else:
-            self._sender.report(
-                ConsumerCancelled(
-                    f"the broker cancelled consumer {tag!r} of channel {self.number}, as when its queue is deleted"
-                )
+        elif consumer.deletion is None or consumer.deletion.failed:
+            cancelled = ConsumerCancelled(
+                f"the broker cancelled consumer {tag!r} of channel {self.number}, as when its queue is deleted"
             )
+            self._sender.report(cancelled.of("basic.consume", describe(consumer.call_site)))
+
+    def _surrender(self, tag: str, no_ack: bool) -> None:
+        """Remembers a consumer that the broker cancelled, among the last few of them."""
+        if self._surrendered is None:
+            self._surrendered = {}
+        self._surrendered[tag] = no_ack
+        if len(self._surrendered) > SURRENDERED:
+            del self._surrendered[next(iter(self._surrendered))]
 
     def _on_flow(self, flow: Method) -> None:
         if self.is_open:
@@ -309,11 +372,13 @@ class Channel(Operations):
         self._in_turn([partial(opened.reply, ok), *(self._handlers.calls("state", self, True) if self.is_open else [])])
 
     def _on_close(self, close: Method) -> None:
-        """The broker closes the channel; the link has answered."""
-        reason = closed(ChannelClosed, close.reply_code, close.reply_text)
+        """The broker closes the channel; the link has answered already."""
+        reason: AMQPError = closed(ChannelClosed, close.reply_code, close.reply_text)
+        blamed = self._sender.method_name(close.class_id, close.method_id)
+        if blamed is not None:
+            reason = self._answering(blamed, reason)
         if self.is_open:
-            told = self._end(reason, self._sender.method_name(close.class_id, close.method_id))
-            if not told:
+            if not self._end(reason, blamed):
                 self._sender.report(reason)
         else:
             self.close_reason = self.close_reason or reason  # ours crossed it, and close-ok is still to come
@@ -346,14 +411,15 @@ class Channel(Operations):
         state; what was done before, at a close that was still to be acknowledged, isn't done again."""
         self.is_open = False
         self.close_reason = self.close_reason or reason
-        failed = self._blamed(reason, blamed)
-        others = self._closed_error()
+        failed = self._blamed(blamed)
+        others = reason if isinstance(reason, ConnectionClosed) else self._closed_error()
         unsettled = sorted(
             [*self._pending, *self._draining, *self._publisher.withdraw_all(), *self._sender.take_unwritten()]
         )
         self._pending.clear()
         self._draining = []
         self._consumers = {}
+        self._starting = None
         told = self._has_handlers("state") or any(continuation.on_done is not None for continuation in unsettled)
         fates = [(c, reason if c is failed and reason else self._publisher.fate(c, others)) for c in unsettled]
         calls: list[Call | PendingCalls] = [self._publisher.decided]
@@ -367,11 +433,14 @@ class Channel(Operations):
         self._in_turn(calls)
         return told
 
-    def _blamed(self, reason: AMQPError | None, blamed: str | None) -> Continuation | None:
-        """Whose operation the broker closed the channel for: replies come in order, so it is the oldest request, if
-        that is of the method blamed, or the only publish."""
-        if reason is None or blamed is None:
-            return None
+    def _answering(self, blamed: str, reason: AMQPError) -> AMQPError:
+        """The reason of a close, as the answer to the method that the broker closes for."""
+        operation = self._blamed(blamed)
+        return operation.told(reason) if operation is not None else reason.of(blamed, None)
+
+    def _blamed(self, blamed: str | None) -> Continuation | None:
+        """The operation that the broker closed the channel for, if it is known. Replies come in order, so it is the
+        oldest request, if that is of the method blamed, or the only publish."""
         if self._pending and self._pending[0].method == blamed:
             return self._pending[0]
         return self._publisher.only() if blamed == "basic.publish" else None

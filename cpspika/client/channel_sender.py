@@ -31,6 +31,8 @@ class Carrier(Protocol):
     def _fault(self, error: ProtocolSyntaxError) -> None: ...
     def _report(self, error: AMQPError) -> None: ...
     def _release(self, number: int) -> None: ...
+    def _error_if_closed(self) -> AMQPError | None: ...
+    def _expect_cancels(self, queue: str, deletion: Any) -> None: ...
 
 
 class ChannelSender:
@@ -107,6 +109,14 @@ class ChannelSender:
         """The name of a method, or None if the version has none with these numbers."""
         row = self._connection._link.codec.by_index.get((class_index, method_index))
         return row.name if row else None
+
+    def connection_error(self) -> AMQPError | None:
+        """The error of every operation on a connection that is closed; None while it is open."""
+        return self._connection._error_if_closed()
+
+    def expect_cancels(self, queue: str, deletion: Any) -> None:
+        """This connection deletes a queue: consumers of it on any channel will end."""
+        self._connection._expect_cancels(queue, deletion)
 
     def fault(self, error: ProtocolSyntaxError) -> None:
         """The broker broke the protocol: closes the connection."""

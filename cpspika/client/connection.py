@@ -33,6 +33,7 @@ from ..errors import (
     UnexpectedMethodError,
     VirtualHostRefused,
     closed,
+    ended,
 )
 from ..parameters import ConnectionParameters
 from ..reactor import Endpoint, NamedTimers, Reactor, Transport, TransportCallbacks
@@ -102,6 +103,7 @@ class Connection:
         self._call_queue = CallQueue(reactor.call_soon, self._write_answers)
         self._channels: dict[int, Channel] = {}
         self._free: list[int] = []
+        self._closed_by_broker: deque[int] = deque()
         self._next_number = 1
         self._pending: deque[Continuation] = deque()
         self._closers: list[Continuation] = []
@@ -140,15 +142,25 @@ class Connection:
         if not self.is_open:
             refuse(on_done, self._closed_error(), "channel.open", self.reactor.call_soon)
             return None
-        if not self._free and self._next_number > self.channel_max:
+        if len(self._channels) >= self.channel_max:
             full = NoFreeChannels(f"all {self.channel_max} channels of the connection are open")
             refuse(on_done, full, "channel.open", self.reactor.call_soon)
             return None
-        number = heappop(self._free) if self._free else self._next_number
-        self._next_number += number == self._next_number
-        channel = self._channels[number] = Channel(number, ChannelSender(self, number))
+        number = self._free_number()
+        reused = self._link.was_closed_by_peer(number)
+        channel = self._channels[number] = Channel(number, ChannelSender(self, number), reused)
         channel._open(on_done)
         return channel
+
+    def _free_number(self) -> int:
+        """The lowest number that is free. A number whose channel the broker closed comes last, since frames for it may
+        still be under way: the longest closed first."""
+        if self._free:
+            return heappop(self._free)
+        if self._next_number <= self.channel_max:
+            self._next_number += 1
+            return self._next_number - 1
+        return self._closed_by_broker.popleft()
 
     @operation
     def close(self, reply_code: int = 200, reply_text: str = "", *, on_done: OnDone[None] | None = None) -> None:
@@ -200,13 +212,21 @@ class Connection:
         self._pending.append(continuation)
 
     def _closed_error(self) -> AMQPError:
-        """The error of an operation on a connection that is not open."""
-        if isinstance(self.close_reason, ConnectionForked):
-            return self.close_reason
+        """The error of an operation on a connection that is not open: the error that ended it, where there is one."""
+        reason = self.close_reason
+        if isinstance(reason, ConnectionClosed):
+            return reason
         state = "closed" if self._ended or self._closers else "not open yet"
-        error = ConnectionClosed(f"the connection is {state}" + (f": {self.close_reason}" if self.close_reason else ""))
-        error.__cause__ = self.close_reason
+        error = ConnectionClosed(f"the connection is {state}" + (f": {reason}" if reason else ""))
+        error.__cause__ = reason
         return error
+
+    def _error_if_closed(self) -> AMQPError | None:
+        return None if self.is_open else self._closed_error()
+
+    def _expect_cancels(self, queue: str, deletion: Any) -> None:
+        for channel in self._channels.values():
+            channel._expect_cancels(queue, deletion)
 
     # --- handlers -----------------------------------------------------------------------------------------------------
 
@@ -340,7 +360,15 @@ class Connection:
             self._refused(self._refusal(close.reply_code, close.reply_text))
         elif not self._closers:
             self._hang_up()
-            self._end(closed(ConnectionClosed, close.reply_code, close.reply_text))
+            reason = closed(ConnectionClosed, close.reply_code, close.reply_text)
+            row = self._link.codec.by_index.get((close.class_id, close.method_id))
+            self._end(reason if row is None else self._answering(row.name, reason))
+
+    def _answering(self, blamed: str, reason: AMQPError) -> AMQPError:
+        """The reason of a close, as the answer to the method that the broker closes for."""
+        waiting = [channel._blamed(blamed) for channel in self._channels.values()]
+        oldest = min((operation for operation in waiting if operation is not None), default=None)
+        return oldest.told(reason) if oldest is not None else reason.of(blamed, None)
 
     def _on_close_ok(self, ok: Method) -> None:
         self._timers.cancel("farewell")
@@ -409,7 +437,11 @@ class Connection:
         return [channel._tell_writable for channel in self._channels.values()]
 
     def _release(self, number: int) -> None:
-        if self._channels.pop(number, None) is not None:
+        if self._channels.pop(number, None) is None:
+            return
+        if self._link.was_closed_by_peer(number):
+            self._closed_by_broker.append(number)
+        else:
             heappush(self._free, number)
 
     # --- timers -------------------------------------------------------------------------------------------------------
@@ -513,6 +545,8 @@ class Connection:
         if self._ended:
             return
         self._ended = True
+        if reason is not None and self._opening is None:
+            reason = ended(reason)
         self.close_reason = reason
         was_open, opening, self._opening = self._opening is None, self._opening, None
         self._stop_asking()

@@ -14,9 +14,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from ..errors import InvalidArgumentType, NotInThisVersion
+from ..errors import AMQPError, InvalidArgumentType, NotInThisVersion
 from ..wire.message import Message
-from .continuations import OnDone, check_callable, oneway, operation, registration
+from .continuations import OnDone, Request, call_site, check_callable, oneway, operation, registration
 from .handlers import Remove
 
 if TYPE_CHECKING:
@@ -39,11 +39,33 @@ class QueueDeclareOk(NamedTuple):
     consumer_count: int
 
 
-class Consumer(NamedTuple):
-    """The callbacks of one consumer."""
+class Consumer:
+    """One consumer: its callbacks, its queue, and where it was asked for. `deletion`: the queue.delete of this
+    connection that will end it."""
 
-    on_message: OnMessage
-    on_cancel: OnCancel | None
+    __slots__ = ("call_site", "deletion", "no_ack", "on_cancel", "on_message", "queue")
+
+    def __init__(self, on_message: OnMessage, on_cancel: OnCancel | None):
+        self.on_message = on_message
+        self.on_cancel = on_cancel
+        self.queue = ""
+        self.no_ack = False
+        self.deletion: Deletion | None = None
+        self.call_site = call_site()
+
+
+class Deletion(Request):
+    """A queue.delete. `failed`: the queue was not deleted."""
+
+    __slots__ = ("failed",)
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self.failed = False
+
+    def fail(self, error: AMQPError) -> None:
+        self.failed = True
+        super().fail(error)
 
 
 class Operations:
@@ -77,6 +99,10 @@ class Operations:
 
     @abstractmethod
     def _add_handler(self, kind: str, handler: Callable[..., object]) -> Remove: ...
+    @abstractmethod
+    def _declared(self, ok: Any) -> QueueDeclareOk: ...
+    @abstractmethod
+    def _delete_queue(self, on_done: OnDone[int] | None, arguments: dict[str, Any]) -> None: ...
     @abstractmethod
     def _consume(self, consumer: Consumer, on_done: OnDone[str] | None, arguments: dict[str, Any]) -> None: ...
     @abstractmethod
@@ -224,7 +250,7 @@ class Operations:
         self._request(
             "queue.declare",
             on_done,
-            lambda ok: QueueDeclareOk(ok.queue, ok.message_count, ok.consumer_count),
+            self._declared,
             queue=queue,
             passive=passive,
             durable=durable,
@@ -317,7 +343,7 @@ class Operations:
 
         queue.delete, 0-9-1 §1.7.2.9.
         """
-        self._request("queue.delete", on_done, _message_count, queue=queue, if_unused=if_unused, if_empty=if_empty)
+        self._delete_queue(on_done, {"queue": queue, "if_unused": if_unused, "if_empty": if_empty})
 
     # --- consuming ----------------------------------------------------------------------------------------------------
 

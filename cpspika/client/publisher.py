@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from ..errors import (
     AMQPError,
     ContentTransmissionForbidden,
-    DeliveryUnknown,
     InvalidArgument,
     InvalidArgumentType,
     MessageNacked,
     MessageReturned,
+    unknown_fate,
 )
 from ..wire.delivery_tags import Window
 from ..wire.message import NO_PROPERTIES, Message, encode_properties
@@ -217,10 +217,13 @@ class Publisher:
     # --- the broker decides -------------------------------------------------------------------------------------------
 
     def on_settled(self, acked: bool, tag: int, multiple: bool) -> None:
+        publishes: list[_Publish] | None = None
         try:
-            publishes = self._window.settle(tag, multiple) if self._window is not None else None
+            if self._window is not None:
+                publishes = self._window.settle(tag, multiple)
         except KeyError:
-            publishes = None
+            if self._window is not None and 0 < tag < self._window.next_tag:
+                return  # settled already: RabbitMQ may confirm twice
         if publishes is None:
             name = "basic.ack" if acked else "basic.nack"
             self._channel._unexpected(f"{name} of publish {tag} on channel {self._channel.number}, which isn't waiting")
@@ -290,9 +293,7 @@ class Publisher:
             return reason
         if continuation.returned is not None:
             return _returned(continuation.returned)
-        unknown = DeliveryUnknown(f"the broker may have taken the message or not: {reason.text}")
-        unknown.__cause__ = reason
-        return unknown
+        return unknown_fate(reason)
 
 
 def _handed_over(reply: None) -> bool:

@@ -1,7 +1,8 @@
 """The lanes: publish, deliver and acknowledge, made to be fast.
 
 Nearly all that a messaging program does is these three, so each has a road of its own beside the general one, and
-`tests/test_fast_paths.py` holds lane and road to the same bytes and the same events on random input, cut at every byte.
+`tests/wire/test_fast_paths.py` holds lane and road to the same bytes and the same events on random input, cut at every
+byte.
 
 The idea is a *form*. A content of one body frame, publish or delivery, consists of bytes that are the same for message
 after message (the method with its exchange and routing key, the properties, the heads of three frames), and of four

@@ -57,10 +57,11 @@ _content_header = struct.Struct(">HHQ")
 class _Channel:
     """A channel's place in its state tables, and the content that is arriving on it."""
 
-    __slots__ = ("body", "content", "header", "left", "method", "size", "state")
+    __slots__ = ("body", "content", "header", "left", "method", "peer_closed", "size", "state")
 
     def __init__(self) -> None:
         self.state = "closed"
+        self.peer_closed = False  # the peer has sent channel.close
         self.content = "none"
         self.method: Method | None = None
         self.header = b""
@@ -81,6 +82,7 @@ class Link:
         self._peer = "S" if role == "client" else "C"
         self._channels: dict[int, _Channel] = {}
         self._reader = frames.FrameReader(UNTUNED_FRAME_MAX, in_parts=True)
+        self._closed_by_peer: dict[int, None] = {}  # for a client; until a channel.open on the number is answered
         self.publish_frames: dict[Any, bytes] = {}
         self._fast_receiver = FastReceiver(self._channels, self._peer)
         self._fast_receiver.set_limit(UNTUNED_FRAME_MAX)
@@ -170,12 +172,15 @@ class Link:
     def _receive_frame(self, kind: int, number: int, payload: bytes, events: list[tuple[int, Event]]) -> None:
         try:
             if kind == frames.METHOD:
+                method = self.codec.decode(payload)
+                if number in self._closed_by_peer and self._is_late(number, method.name):
+                    return
                 self._blamed = payload[:4]
-                self._receive_method(number, self.codec.decode(payload), events)
+                self._receive_method(number, method, events)
             elif kind == frames.HEARTBEAT:
                 if number or payload:
                     raise InvalidFrameError(f"a heartbeat frame of {len(payload)} bytes on channel {number}")
-            elif not self._deaf:
+            elif not self._deaf and number not in self._closed_by_peer:
                 self._receive_content(kind, number, payload, events)
         except AMQPError as error:
             self._fail(number, error, events)
@@ -225,6 +230,19 @@ class Link:
         if name == "channel.close":
             self.answers.append(self.send(number, "channel.close-ok", {}))
         events.append((number, method))
+
+    def _is_late(self, number: int, name: str) -> bool:
+        """Whether a method belongs to a channel that the broker closed. RabbitMQ goes on sending deliveries, and even
+        its channel.close, until it has our close-ok. If the number is in use again, the answer to our channel.open
+        comes behind all of that."""
+        if name == "channel.open-ok" and number in self._channels:
+            del self._closed_by_peer[number]
+            return False
+        return True
+
+    def was_closed_by_peer(self, number: int) -> bool:
+        """Whether frames of an earlier channel with this number may still arrive."""
+        return number in self._closed_by_peer
 
     def _channel(self, number: int, name: str) -> _Channel:
         channel = self._channels.get(number)
@@ -362,11 +380,15 @@ class Link:
         if after is None:
             state = "not channel 0" if name.startswith("connection.") else channel.state
             raise self._out_of_order(number, state, direction, name)
-        if after == channel.state:
+        if after == channel.state and name != "channel.close":
             return  # as nearly always
+        if direction + name == "<channel.close":
+            channel.peer_closed = True
         channel.state = after
         if after == "closed":
             self._channels.pop(number, None)
+            if channel.peer_closed and self.role == "client":
+                self._closed_by_peer[number] = None
         else:
             self._channels[number] = channel
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted import body_frame, frame, header_frame
-from wire import MemoryWire, MemoryWorld, SocketWire, method, plain, publish, until
 
 from cpspika.broker import serve
 from cpspika.wire.frames import PROTOCOL_HEADERS
+from tests.support.raw_client import MemoryWire, MemoryWorld, SocketWire, method, plain, publish, until
+from tests.support.scripted import body_frame, frame, header_frame
 
 fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -112,6 +112,7 @@ lying_frames = st.builds(
 garbage = st.lists(st.one_of(st.binary(max_size=80), frames_, some_methods, lying_frames), max_size=5).map(b"".join)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
 @fuzz
 @given(said=garbage)
@@ -242,7 +243,7 @@ def test_a_body_that_never_ends_goes_with_its_client(world: Neighbourhood) -> No
     wire = world.opened().say(method(1, "basic.publish", routing_key="good"), header_frame(1, 10_000_000))
     wire.say(body_frame(1, b"x" * 100_000))
     wire.vanish()
-    assert world.broker.load.bytes == 0
+    assert world.broker.memory.bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -323,6 +324,7 @@ def test_a_chain_of_exchanges_that_falls_with_its_client(world: Neighbourhood) -
     assert "e0" not in world.broker.exchanges
 
 
+@pytest.mark.slow
 def test_a_chain_of_queues_that_die_into_each_other(world: Neighbourhood) -> None:
     wire = world.opened()
     for number in range(400):
@@ -376,7 +378,7 @@ def test_a_client_that_vanishes_gives_everything_back(world: Neighbourhood) -> N
     assert world.good.expect("basic.get-ok").redelivered is True
     world.good.ask(1, "queue.delete", queue="ours")
     world.good.say(method(1, "channel.close")).heard()
-    assert world.broker.load.bytes == 0
+    assert world.broker.memory.bytes == 0
     world.good.ask(1, "channel.open"), world.good.ask(1, "basic.consume", queue="good", no_ack=True)
 
 
@@ -393,6 +395,7 @@ def test_a_silent_client_is_dropped_after_two_heartbeats(world: Neighbourhood) -
 # --- answers that nobody reads ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flood", ["returns", "answers", "gets"])
 def test_a_client_that_reads_nothing_costs_a_bounded_memory(flood: str) -> None:
     """What the broker says back to it must not gather without end: then the broker reads no more of it either."""

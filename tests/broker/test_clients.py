@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from wire import until
 
 from cpspika.broker import Served, serve
+from tests.support.raw_client import until
 
 SCRIPTS = Path(__file__).parent / "clients"
 SECONDS = 60
@@ -41,6 +41,7 @@ def needs(module: str) -> None:
         pytest.skip(f"{module} is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "by_url"), [("pika", True), ("amqp", False), ("aio_pika", True), ("amqpstorm", False)]
 )
@@ -50,7 +51,7 @@ def test_a_client_from_pypi(served: Served, module: str, by_url: bool) -> None:
     assert run(sys.executable, str(SCRIPTS / f"with_{module}.py"), *where) == "done\n"
     until(lambda: not served.sessions, "the end of the connection")
     assert [binding for binding in served.bindings if "rpc" not in binding.source] == []
-    assert served.load.bytes == 0
+    assert served.memory.bytes == 0
 
 
 @pytest.fixture

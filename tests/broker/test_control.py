@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from scripted import Done
-from wire import DEADLINE, MemoryWire, MemoryWorld, SocketWire, method, publish, until
 
 import cpspika
 from cpspika import (
@@ -31,6 +29,8 @@ from cpspika import (
     NotFound,
 )
 from cpspika.broker import Broker, Served, serve
+from tests.support.raw_client import DEADLINE, MemoryWire, MemoryWorld, SocketWire, method, publish, until
+from tests.support.scripted import Done
 
 
 @pytest.fixture
@@ -164,12 +164,12 @@ def test_the_librarys_client_stops_by_itself_and_goes_on() -> None:
     client = Client(world)
     done = [client.publish("q", b"x" * 10_000, block_on_flow_control=True) for _ in range(30)]
     assert client.flows == [False]
-    assert world.broker.load.bytes < 2 * 100_000
+    assert world.broker.memory.bytes < 2 * 100_000
     consumer.ask(1, "basic.consume", queue="q", no_ack=True)
     world.reactor.advance(1)
     assert client.flows[-1] is True
     assert not any(one.pending for one in done)
-    assert world.broker.load.bytes == 0
+    assert world.broker.memory.bytes == 0
 
 
 def test_one_that_begins_to_publish_later_is_told_too() -> None:
@@ -184,10 +184,10 @@ def test_who_publishes_on_all_the_same_is_not_read_from() -> None:
     for _ in range(100):
         publisher.say(publish(1, "q", b"x" * 20_000))
         publisher.reactor.settle()
-    assert world.broker.load.bytes < 2 * 100_000 + 25_000
+    assert world.broker.memory.bytes < 2 * 100_000 + 25_000
     consumer.ask(1, "basic.consume", queue="q", no_ack=True)
     world.reactor.settle()
-    assert world.broker.load.bytes == 0, "everything came through in the end"
+    assert world.broker.memory.bytes == 0, "everything came through in the end"
     assert publisher.expect("channel.flow").active is False
     publisher.ask(1, "queue.declare", queue="q")
 
@@ -218,10 +218,11 @@ def test_publishers_go_on_however_the_messages_went(how: str) -> None:
     elif how == "owner's end":
         owner.vanish()
     world.reactor.advance(2)
-    assert world.broker.load.bytes == 0
+    assert world.broker.memory.bytes == 0
     assert publisher.expect("channel.flow").active is True
 
 
+@pytest.mark.slow
 def test_a_slow_consumer_costs_a_bounded_memory(served: Served) -> None:
     """It has no prefetch and doesn't read: it gets no more than a buffer's worth, and others get the rest."""
     with SocketWire(served, receive_buffer=4096) as slow, SocketWire(served) as fast:
@@ -239,6 +240,7 @@ def test_a_slow_consumer_costs_a_bounded_memory(served: Served) -> None:
         fast.wait(lambda: len(served.queues["q"].messages) == 0)
 
 
+@pytest.mark.slow
 def test_a_slow_consumer_gets_everything_in_the_end(served: Served) -> None:
     with SocketWire(served, receive_buffer=4096) as slow, SocketWire(served) as fast:
         slow.shake_hands(), fast.shake_hands()
@@ -508,6 +510,7 @@ def test_looking_in_while_it_works(served: Served, levels: int) -> None:
 # --- many -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_thousand_idle_connections(served: Served) -> None:
     count, needed = 1000, 2 * 1000 + 200
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -6,13 +6,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
-from alone import BrokerServices, QueueConsumer
 
 from cpspika import AccessRefused, CommandInvalid, ConnectionClosed, NotFound, PreconditionFailed
+from tests.support.broker_model import BrokerServices, QueueConsumer
 
 
 @pytest.fixture
-def house() -> BrokerServices:
+def model() -> BrokerServices:
     return BrokerServices()
 
 
@@ -25,16 +25,16 @@ def to(queue: str, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("reason", ["rejected", "expired", "maxlen"])
-def test_what_dies_goes_to_the_dead_letter_exchange_with_its_history(house: BrokerServices, reason: str) -> None:
-    house.queue("dead")
+def test_what_dies_goes_to_the_dead_letter_exchange_with_its_history(model: BrokerServices, reason: str) -> None:
+    model.queue("dead")
     limits: dict[str, Any] = {"expired": {"x-message-ttl": 50}, "maxlen": {"x-max-length": 0}}.get(reason, {})
-    queue = house.queue("q", to("dead", **limits))
-    house.bind("amq.topic", "q", "a.*")
-    house.publish("amq.topic", "a.b", "x", content_type="text/plain", headers={"mine": 1}, message_id="7")
+    queue = model.queue("q", to("dead", **limits))
+    model.bind("amq.topic", "q", "a.*")
+    model.publish("amq.topic", "a.b", "x", content_type="text/plain", headers={"mine": 1}, message_id="7")
     if reason == "rejected":
         QueueConsumer(queue).reject()
-    house.turn(1)
-    (dead,) = house.vhost.queues["dead"].messages
+    model.turn(1)
+    (dead,) = model.vhost.queues["dead"].messages
     assert (dead.body, dead.exchange, dead.routing_key) == (b"x", "", "dead")
     properties = dead.properties
     assert (properties.content_type, properties.message_id) == ("text/plain", "7")
@@ -55,48 +55,48 @@ def test_what_dies_goes_to_the_dead_letter_exchange_with_its_history(house: Brok
     }
 
 
-def test_without_a_dead_letter_exchange_it_is_dropped(house: BrokerServices) -> None:
-    QueueConsumer(house.queue("q")).leave()
-    house.publish("", "q", "x", expiration="1")
-    house.turn(1)
-    assert house.load.bytes == 0
+def test_without_a_dead_letter_exchange_it_is_dropped(model: BrokerServices) -> None:
+    QueueConsumer(model.queue("q")).leave()
+    model.publish("", "q", "x", expiration="1")
+    model.turn(1)
+    assert model.load.bytes == 0
 
 
-def test_a_dead_letter_exchange_that_is_not_there_drops(house: BrokerServices) -> None:
-    house.queue("q", {"x-dead-letter-exchange": "missing", "x-message-ttl": 1})
-    house.publish("", "q", "x")
-    house.turn(1)
-    assert house.load.bytes == 0
+def test_a_dead_letter_exchange_that_is_not_there_drops(model: BrokerServices) -> None:
+    model.queue("q", {"x-dead-letter-exchange": "missing", "x-message-ttl": 1})
+    model.publish("", "q", "x")
+    model.turn(1)
+    assert model.load.bytes == 0
 
 
-def test_without_a_dead_letter_routing_key_it_keeps_its_own(house: BrokerServices) -> None:
-    house.queue("q", {"x-dead-letter-exchange": "amq.direct", "x-message-ttl": 1}), house.queue("dead")
-    house.bind("amq.direct", "dead", "q")
-    house.publish("", "q", "x")
-    house.turn(1)
-    (dead,) = house.vhost.queues["dead"].messages
+def test_without_a_dead_letter_routing_key_it_keeps_its_own(model: BrokerServices) -> None:
+    model.queue("q", {"x-dead-letter-exchange": "amq.direct", "x-message-ttl": 1}), model.queue("dead")
+    model.bind("amq.direct", "dead", "q")
+    model.publish("", "q", "x")
+    model.turn(1)
+    (dead,) = model.vhost.queues["dead"].messages
     assert (dead.exchange, dead.routing_key) == ("amq.direct", "q")
 
 
-def test_the_expiration_is_taken_off_and_told(house: BrokerServices) -> None:
+def test_the_expiration_is_taken_off_and_told(model: BrokerServices) -> None:
     """Else it would die again where it lies."""
-    house.queue("dead"), house.queue("q", to("dead"))
-    house.publish("", "q", "x", expiration="20")
-    house.turn(100)
-    (dead,) = house.vhost.queues["dead"].messages
+    model.queue("dead"), model.queue("q", to("dead"))
+    model.publish("", "q", "x", expiration="20")
+    model.turn(100)
+    (dead,) = model.vhost.queues["dead"].messages
     assert dead.properties.expiration is None
     assert dead.properties.headers["x-death"][0]["original-expiration"] == "20"
 
 
-def test_deaths_are_told_newest_first_and_counted_by_queue_and_reason(house: BrokerServices) -> None:
-    house.queue("end")
-    house.queue("slow", to("q", **{"x-message-ttl": 50}))
-    queue = house.queue("q", to("slow"))
+def test_deaths_are_told_newest_first_and_counted_by_queue_and_reason(model: BrokerServices) -> None:
+    model.queue("end")
+    model.queue("slow", to("q", **{"x-message-ttl": 50}))
+    queue = model.queue("q", to("slow"))
     taker = QueueConsumer(queue, prefetch=1)
-    house.publish("", "q", "x")
+    model.publish("", "q", "x")
     for _ in range(3):
         taker.reject()  # to "slow", where it expires, and comes back
-        house.turn(1)
+        model.turn(1)
     assert taker.held[0].message.properties.headers["x-first-death-queue"] == "q"
     deaths = taker.held[0].message.properties.headers["x-death"]
     assert [(death["queue"], death["reason"], death["count"]) for death in deaths] == [
@@ -105,60 +105,60 @@ def test_deaths_are_told_newest_first_and_counted_by_queue_and_reason(house: Bro
     ]
 
 
-def test_a_message_is_not_led_in_a_circle_that_nobody_broke(house: BrokerServices) -> None:
+def test_a_message_is_not_led_in_a_circle_that_nobody_broke(model: BrokerServices) -> None:
     """One that only ever expired doesn't come back to a queue that it died in (RabbitMQ)."""
-    house.queue("a", to("b", **{"x-message-ttl": 10}))
-    house.queue("b", to("a", **{"x-message-ttl": 10}))
-    house.publish("", "a", "x")
-    house.turn(0.015)
-    assert house.bodies("b") == ["x"]
-    house.turn(0.01)
-    assert (house.bodies("a"), house.bodies("b"), house.load.bytes) == ([], [], 0)
+    model.queue("a", to("b", **{"x-message-ttl": 10}))
+    model.queue("b", to("a", **{"x-message-ttl": 10}))
+    model.publish("", "a", "x")
+    model.turn(0.015)
+    assert model.bodies("b") == ["x"]
+    model.turn(0.01)
+    assert (model.bodies("a"), model.bodies("b"), model.load.bytes) == ([], [], 0)
 
 
-def test_a_queue_that_is_its_own_dead_letter_queue(house: BrokerServices) -> None:
-    house.queue("q", to("q", **{"x-max-length": 1}))
+def test_a_queue_that_is_its_own_dead_letter_queue(model: BrokerServices) -> None:
+    model.queue("q", to("q", **{"x-max-length": 1}))
     for body in "abc":
-        house.publish("", "q", body)
-    assert house.bodies("q") == ["c"]
-    assert "x-death" not in (house.vhost.queues["q"].messages[0].properties.headers or {})
+        model.publish("", "q", body)
+    assert model.bodies("q") == ["c"]
+    assert "x-death" not in (model.vhost.queues["q"].messages[0].properties.headers or {})
 
 
-def test_a_rejected_one_comes_round_as_often_as_it_is_rejected(house: BrokerServices) -> None:
-    queue = house.queue("q", to("q"))
+def test_a_rejected_one_comes_round_as_often_as_it_is_rejected(model: BrokerServices) -> None:
+    queue = model.queue("q", to("q"))
     taker = QueueConsumer(queue, prefetch=1)
-    house.publish("", "q", "x")
+    model.publish("", "q", "x")
     for _ in range(5):
         taker.reject()
     assert taker.got == ["x"] * 6
     assert taker.held[0].message.properties.headers["x-death"][0]["count"] == 5
 
 
-def test_dead_letters_keep_their_order(house: BrokerServices) -> None:
-    house.queue("dead"), house.queue("q", to("dead", **{"x-message-ttl": 10}))
+def test_dead_letters_keep_their_order(model: BrokerServices) -> None:
+    model.queue("dead"), model.queue("q", to("dead", **{"x-message-ttl": 10}))
     for body in "abcde":
-        house.publish("", "q", body)
-    house.turn(1)
-    assert house.bodies("dead") == list("abcde")
+        model.publish("", "q", body)
+    model.turn(1)
+    assert model.bodies("dead") == list("abcde")
 
 
-def test_dead_letters_go_through_bindings_to_several_queues(house: BrokerServices) -> None:
-    house.exchange("dlx")
+def test_dead_letters_go_through_bindings_to_several_queues(model: BrokerServices) -> None:
+    model.exchange("dlx")
     for name in ("one", "two"):
-        house.queue(name), house.bind("dlx", name)
-    house.queue("q", {"x-dead-letter-exchange": "dlx", "x-max-length": 0})
-    house.publish("", "q", "x")
-    assert (house.bodies("one"), house.bodies("two")) == (["x"], ["x"])
+        model.queue(name), model.bind("dlx", name)
+    model.queue("q", {"x-dead-letter-exchange": "dlx", "x-max-length": 0})
+    model.publish("", "q", "x")
+    assert (model.bodies("one"), model.bodies("two")) == (["x"], ["x"])
 
 
-def test_copies_by_cc_are_told_and_not_made_again(house: BrokerServices) -> None:
+def test_copies_by_cc_are_told_and_not_made_again(model: BrokerServices) -> None:
     for name in ("dead", "copy"):
-        house.queue(name)
-    house.queue("q", to("dead", **{"x-message-ttl": 10}))
-    house.publish("", "q", "x", headers={"CC": ["copy"], "BCC": ["nobody"]})
-    house.turn(1)
-    assert house.bodies("copy") == ["x"]
-    (dead,) = house.vhost.queues["dead"].messages
+        model.queue(name)
+    model.queue("q", to("dead", **{"x-message-ttl": 10}))
+    model.publish("", "q", "x", headers={"CC": ["copy"], "BCC": ["nobody"]})
+    model.turn(1)
+    assert model.bodies("copy") == ["x"]
+    (dead,) = model.vhost.queues["dead"].messages
     assert "CC" not in dead.properties.headers
     assert dead.properties.headers["x-death"][0]["routing-keys"] == ["q", "copy"]
 
@@ -166,68 +166,69 @@ def test_copies_by_cc_are_told_and_not_made_again(house: BrokerServices) -> None
 @pytest.mark.parametrize(
     "history", [5, "text", {"a": 1}, [5], [None], [{}], [{"queue": "q", "reason": "expired", "count": "many"}], [[]]]
 )
-def test_a_history_of_the_publishers_own_making_does_no_harm(house: BrokerServices, history: Any) -> None:
+def test_a_history_of_the_publishers_own_making_does_no_harm(model: BrokerServices, history: Any) -> None:
     """What RabbitMQ makes of each isn't told here; it must only not fail, since it may fail in a timer."""
-    house.queue("dead"), house.queue("q", to("dead", **{"x-message-ttl": 10}))
-    house.publish("", "q", "x", headers={"x-death": history})
-    house.publish("", "q", "y")
-    house.turn(1)
-    assert house.bodies("dead")[-1] == "y"
-    assert house.bodies("q") == []
+    model.queue("dead"), model.queue("q", to("dead", **{"x-message-ttl": 10}))
+    model.publish("", "q", "x", headers={"x-death": history})
+    model.publish("", "q", "y")
+    model.turn(1)
+    assert model.bodies("dead")[-1] == "y"
+    assert model.bodies("q") == []
 
 
-def test_a_chain_of_dead_letter_queues_longer_than_the_stack(house: BrokerServices) -> None:
+@pytest.mark.slow
+def test_a_chain_of_dead_letter_queues_longer_than_the_stack(model: BrokerServices) -> None:
     for number in range(500):
-        house.queue(f"q{number}", to(f"q{number + 1}", **{"x-max-length": 0}))
-    house.queue("q500")
-    house.publish("", "q0", "x")
-    house.turn(1)
-    assert house.bodies("q500") == ["x"]
+        model.queue(f"q{number}", to(f"q{number + 1}", **{"x-max-length": 0}))
+    model.queue("q500")
+    model.publish("", "q0", "x")
+    model.turn(1)
+    assert model.bodies("q500") == ["x"]
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def test_exchanges_that_may_not_be_touched(house: BrokerServices) -> None:
-    vhost = house.vhost
+def test_exchanges_that_may_not_be_touched(model: BrokerServices) -> None:
+    vhost = model.vhost
     default = r"ACCESS_REFUSED - operation not permitted on the default exchange"
     with pytest.raises(AccessRefused, match=default):
-        house.exchange("")
+        model.exchange("")
     with pytest.raises(AccessRefused, match=default):
         vhost.delete_exchange("", False)
-    house.queue("q")
+    model.queue("q")
     with pytest.raises(AccessRefused, match=default):
-        house.bind("", "q", "k")
+        model.bind("", "q", "k")
     with pytest.raises(AccessRefused, match=default):
-        house.unbind("", "q", "q")
+        model.unbind("", "q", "q")
     with pytest.raises(AccessRefused, match=r"deletion of system exchange 'amq.direct' in vhost '/' not allowed"):
         vhost.delete_exchange("amq.direct", False)
     with pytest.raises(AccessRefused, match=r"exchange name 'amq.foo' contains reserved prefix 'amq\.\*'"):
-        house.exchange("amq.foo")
+        model.exchange("amq.foo")
     with pytest.raises(AccessRefused, match=r"queue name 'amq.foo' contains reserved prefix 'amq\.\*'"):
-        house.queue("amq.foo")
+        model.queue("amq.foo")
 
 
-def test_what_is_not_there(house: BrokerServices) -> None:
+def test_what_is_not_there(model: BrokerServices) -> None:
     with pytest.raises(NotFound, match=r"NOT_FOUND - no queue 'missing' in vhost '/'"):
-        house.bind("amq.direct", "missing")
-    house.queue("q")
+        model.bind("amq.direct", "missing")
+    model.queue("q")
     with pytest.raises(NotFound, match=r"NOT_FOUND - no exchange 'missing' in vhost '/'"):
-        house.bind("missing", "q")
+        model.bind("missing", "q")
     with pytest.raises(NotFound):
-        house.join("amq.direct", "missing")
+        model.join("amq.direct", "missing")
 
 
-def test_to_unbind_what_is_not_there_is_no_error(house: BrokerServices) -> None:
-    house.queue("q")
-    house.unbind("missing", "q")
-    house.unbind("amq.direct", "missing")
-    house.part("missing", "missing too")
+def test_to_unbind_what_is_not_there_is_no_error(model: BrokerServices) -> None:
+    model.queue("q")
+    model.unbind("missing", "q")
+    model.unbind("amq.direct", "missing")
+    model.part("missing", "missing too")
 
 
-def test_an_unknown_type_of_exchange_ends_the_connection(house: BrokerServices) -> None:
+def test_an_unknown_type_of_exchange_ends_the_connection(model: BrokerServices) -> None:
     with pytest.raises(CommandInvalid, match="COMMAND_INVALID - unknown exchange type 'bogus'") as caught:
-        house.exchange("e", "bogus")
+        model.exchange("e", "bogus")
     assert isinstance(caught.value, ConnectionClosed)
 
 
@@ -239,24 +240,24 @@ def test_an_unknown_type_of_exchange_ends_the_connection(house: BrokerServices) 
         ({"internal": True}, "arg 'internal' for exchange 'e' in vhost '/': received 'true' but current is 'false'"),
     ],
 )
-def test_an_exchange_that_differs_is_refused(house: BrokerServices, change: dict[str, Any], why: str) -> None:
-    house.exchange("e")
-    house.exchange("e")
+def test_an_exchange_that_differs_is_refused(model: BrokerServices, change: dict[str, Any], why: str) -> None:
+    model.exchange("e")
+    model.exchange("e")
     declared = {"type": "fanout", "durable": False, "auto_delete": False, "internal": False, **change}
     with pytest.raises(PreconditionFailed) as caught:
-        house.vhost.declare_exchange("e", passive=False, arguments={}, **declared)
+        model.vhost.declare_exchange("e", passive=False, arguments={}, **declared)
     assert caught.value.text == f"PRECONDITION_FAILED - inequivalent {why}"
 
 
-def test_passive_looks_at_the_name_alone(house: BrokerServices) -> None:
-    house.exchange("e")
-    house.vhost.declare_exchange("e", "direct", True, True, True, True, {"x": 1})
+def test_passive_looks_at_the_name_alone(model: BrokerServices) -> None:
+    model.exchange("e")
+    model.vhost.declare_exchange("e", "direct", True, True, True, True, {"x": 1})
     with pytest.raises(NotFound):
-        house.vhost.declare_exchange("missing", "direct", True, False, False, False, {})
+        model.vhost.declare_exchange("missing", "direct", True, False, False, False, {})
 
 
-def test_the_predeclared_exchanges_are_there(house: BrokerServices) -> None:
-    kinds = {name: exchange.type for name, exchange in house.vhost.exchanges.items()}
+def test_the_predeclared_exchanges_are_there(model: BrokerServices) -> None:
+    kinds = {name: exchange.type for name, exchange in model.vhost.exchanges.items()}
     assert kinds == {
         "": "direct",
         "amq.direct": "direct",
@@ -268,9 +269,9 @@ def test_the_predeclared_exchanges_are_there(house: BrokerServices) -> None:
     }
 
 
-def test_it_tells_what_it_is(house: BrokerServices) -> None:
-    house.queue("q"), house.bind("amq.topic", "q", "a.*", {"n": 1})
-    assert repr(house.vhost) == "<VirtualHost '/': 7 exchanges, 1 queues>"
-    assert repr(house.vhost.exchanges["amq.topic"]) == "<Exchange 'amq.topic', topic, 1 bindings>"
-    (binding,) = house.vhost.bindings
+def test_it_tells_what_it_is(model: BrokerServices) -> None:
+    model.queue("q"), model.bind("amq.topic", "q", "a.*", {"n": 1})
+    assert repr(model.vhost) == "<VirtualHost '/': 7 exchanges, 1 queues>"
+    assert repr(model.vhost.exchanges["amq.topic"]) == "<Exchange 'amq.topic', topic, 1 bindings>"
+    (binding,) = model.vhost.bindings
     assert binding == ("amq.topic", "q", "queue", "a.*", {"n": 1})

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from alone import BrokerServices
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cpspika import PreconditionFailed
 from cpspika.broker import routing
 from cpspika.broker.routing import Topic
+from tests.support.broker_model import BrokerServices
 
 # --- topics -----------------------------------------------------------------------------------------------------------
 
@@ -120,91 +120,91 @@ def test_many_hashes_do_not_explode() -> None:
     ],
 )
 def test_headers_match(wanted: dict[str, Any], headers: dict[str, Any], matches: bool) -> None:
-    house = BrokerServices()
-    house.queue("q")
-    house.bind("amq.headers", "q", "", wanted)
-    assert house.reached("amq.headers", "", headers=headers) == (["q"] if matches else [])
+    model = BrokerServices()
+    model.queue("q")
+    model.bind("amq.headers", "q", "", wanted)
+    assert model.reached("amq.headers", "", headers=headers) == (["q"] if matches else [])
 
 
 def test_an_unknown_x_match_is_refused() -> None:
-    house = BrokerServices()
-    house.queue("q")
+    model = BrokerServices()
+    model.queue("q")
     with pytest.raises(PreconditionFailed):
-        house.bind("amq.headers", "q", "", {"x-match": "some", "a": 1})
+        model.bind("amq.headers", "q", "", {"x-match": "some", "a": 1})
 
 
 def test_a_message_without_headers_matches_only_what_asks_for_none() -> None:
-    house = BrokerServices()
-    house.queue("none"), house.queue("one")
-    house.bind("amq.headers", "none")
-    house.bind("amq.headers", "one", "", {"a": 1})
-    assert house.reached("amq.headers", "") == ["none"]
+    model = BrokerServices()
+    model.queue("none"), model.queue("one")
+    model.bind("amq.headers", "none")
+    model.bind("amq.headers", "one", "", {"a": 1})
+    assert model.reached("amq.headers", "") == ["none"]
 
 
 def test_bindings_that_differ_in_arguments_are_unbound_by_their_own() -> None:
-    house = BrokerServices()
-    house.queue("q")
-    house.bind("amq.headers", "q", "", {"a": 1})
-    house.bind("amq.headers", "q", "", {"a": 2})
-    house.unbind("amq.headers", "q", "", {"a": 1})
-    assert house.reached("amq.headers", "", headers={"a": 1}) == []
-    assert house.reached("amq.headers", "", headers={"a": 2}) == ["q"]
+    model = BrokerServices()
+    model.queue("q")
+    model.bind("amq.headers", "q", "", {"a": 1})
+    model.bind("amq.headers", "q", "", {"a": 2})
+    model.unbind("amq.headers", "q", "", {"a": 1})
+    assert model.reached("amq.headers", "", headers={"a": 1}) == []
+    assert model.reached("amq.headers", "", headers={"a": 2}) == ["q"]
 
 
 # --- direct and fanout ------------------------------------------------------------------------------------------------
 
 
 def test_direct_goes_by_the_key_and_fanout_everywhere() -> None:
-    house = BrokerServices()
-    house.queue("one"), house.queue("two")
-    house.bind("amq.direct", "one", "k")
-    house.bind("amq.direct", "two", "other")
-    house.bind("amq.fanout", "one")
-    house.bind("amq.fanout", "two", "ignored")
-    assert house.reached("amq.direct", "k") == ["one"]
-    assert house.reached("amq.direct", "") == []
-    assert house.reached("amq.fanout", "k") == ["one", "two"]
+    model = BrokerServices()
+    model.queue("one"), model.queue("two")
+    model.bind("amq.direct", "one", "k")
+    model.bind("amq.direct", "two", "other")
+    model.bind("amq.fanout", "one")
+    model.bind("amq.fanout", "two", "ignored")
+    assert model.reached("amq.direct", "k") == ["one"]
+    assert model.reached("amq.direct", "") == []
+    assert model.reached("amq.fanout", "k") == ["one", "two"]
 
 
 def test_two_bindings_to_one_queue_deliver_once() -> None:
-    house = BrokerServices()
-    house.queue("q")
-    house.bind("amq.topic", "q", "a.*")
-    house.bind("amq.topic", "q", "a.#")
-    assert house.publish("amq.topic", "a.b", "x") == (True, True)
-    assert house.bodies("q") == ["x"]
+    model = BrokerServices()
+    model.queue("q")
+    model.bind("amq.topic", "q", "a.*")
+    model.bind("amq.topic", "q", "a.#")
+    assert model.publish("amq.topic", "a.b", "x") == (True, True)
+    assert model.bodies("q") == ["x"]
 
 
 def test_the_same_binding_twice_is_one() -> None:
-    house = BrokerServices()
-    house.queue("q")
+    model = BrokerServices()
+    model.queue("q")
     for _ in range(2):
-        house.bind("amq.direct", "q", "k")
-    house.unbind("amq.direct", "q", "k")
-    assert house.reached("amq.direct", "k") == []
-    house.unbind("amq.direct", "q", "k")  # of nothing: no error
+        model.bind("amq.direct", "q", "k")
+    model.unbind("amq.direct", "q", "k")
+    assert model.reached("amq.direct", "k") == []
+    model.unbind("amq.direct", "q", "k")  # of nothing: no error
 
 
 def test_the_default_exchange_leads_to_each_queue_by_name() -> None:
-    house = BrokerServices()
-    house.queue("q")
-    assert house.reached("", "q") == ["q"]
-    assert house.publish("", "nowhere") == (False, True)
+    model = BrokerServices()
+    model.queue("q")
+    assert model.reached("", "q") == ["q"]
+    assert model.publish("", "nowhere") == (False, True)
 
 
 @pytest.mark.parametrize("exchange", ["", "amq.direct"])
 def test_other_queues_cost_a_route_nothing(exchange: str) -> None:
     def lookups(others: int) -> int:
-        house = BrokerServices()
-        counted = CountingDict(house.vhost.queues)
-        house.vhost.queues = counted
+        model = BrokerServices()
+        counted = CountingDict(model.vhost.queues)
+        model.vhost.queues = counted
         for number in range(others):
-            house.queue(f"other{number}")
-            house.bind("amq.direct", f"other{number}", f"other{number}")
-        house.queue("q")
-        house.bind("amq.direct", "q", "q")
+            model.queue(f"other{number}")
+            model.bind("amq.direct", f"other{number}", f"other{number}")
+        model.queue("q")
+        model.bind("amq.direct", "q", "q")
         counted.looks = 0
-        assert house.reached(exchange, "q") == ["q"]
+        assert model.reached(exchange, "q") == ["q"]
         return counted.looks
 
     assert lookups(0) == lookups(1000)
@@ -231,79 +231,79 @@ class CountingDict(dict[str, Any]):
 
 
 def test_exchanges_bound_to_exchanges_are_followed() -> None:
-    house = BrokerServices()
-    house.exchange("in", "direct"), house.exchange("middle", "topic"), house.queue("q")
-    house.join("in", "middle", "a.b")
-    house.bind("middle", "q", "a.*")
-    assert house.reached("in", "a.b") == ["q"]
-    house.part("in", "middle", "a.b")
-    assert house.reached("in", "a.b") == []
+    model = BrokerServices()
+    model.exchange("in", "direct"), model.exchange("middle", "topic"), model.queue("q")
+    model.join("in", "middle", "a.b")
+    model.bind("middle", "q", "a.*")
+    assert model.reached("in", "a.b") == ["q"]
+    model.part("in", "middle", "a.b")
+    assert model.reached("in", "a.b") == []
 
 
 def test_a_circle_of_exchanges_ends() -> None:
-    house = BrokerServices()
+    model = BrokerServices()
     for name in ("a", "b", "c"):
-        house.exchange(name)
-        house.queue(f"of {name}")
-        house.bind(name, f"of {name}")
+        model.exchange(name)
+        model.queue(f"of {name}")
+        model.bind(name, f"of {name}")
     for source, destination in (("a", "b"), ("b", "c"), ("c", "a"), ("a", "a")):
-        house.join(source, destination)
-    assert house.reached("b", "") == ["of a", "of b", "of c"]
+        model.join(source, destination)
+    assert model.reached("b", "") == ["of a", "of b", "of c"]
 
 
 def test_a_long_chain_of_exchanges_is_followed() -> None:
-    house = BrokerServices()
+    model = BrokerServices()
     for number in range(2000):
-        house.exchange(f"e{number}")
+        model.exchange(f"e{number}")
         if number:
-            house.join(f"e{number - 1}", f"e{number}")
-    house.queue("q")
-    house.bind("e1999", "q")
-    assert house.reached("e0", "") == ["q"]
+            model.join(f"e{number - 1}", f"e{number}")
+    model.queue("q")
+    model.bind("e1999", "q")
+    assert model.reached("e0", "") == ["q"]
 
 
 def test_the_alternate_exchange_gets_what_goes_nowhere_else() -> None:
-    house = BrokerServices()
-    house.exchange("main", "direct", {"alternate-exchange": "spare"})
-    house.exchange("spare")
-    house.queue("q"), house.queue("rest")
-    house.bind("main", "q", "k")
-    house.bind("spare", "rest")
-    assert house.reached("main", "k") == ["q"]
-    assert house.reached("main", "other") == ["rest"]
+    model = BrokerServices()
+    model.exchange("main", "direct", {"alternate-exchange": "spare"})
+    model.exchange("spare")
+    model.queue("q"), model.queue("rest")
+    model.bind("main", "q", "k")
+    model.bind("spare", "rest")
+    assert model.reached("main", "k") == ["q"]
+    assert model.reached("main", "other") == ["rest"]
 
 
 def test_alternates_of_alternates_and_alternates_in_a_circle() -> None:
-    house = BrokerServices()
-    house.exchange("one", "direct", {"alternate-exchange": "two"})
-    house.exchange("two", "direct", {"alternate-exchange": "one"})
-    assert house.reached("one", "k") == []
-    house.queue("q")
-    house.bind("two", "q", "k")
-    assert house.reached("one", "k") == ["q"]
+    model = BrokerServices()
+    model.exchange("one", "direct", {"alternate-exchange": "two"})
+    model.exchange("two", "direct", {"alternate-exchange": "one"})
+    assert model.reached("one", "k") == []
+    model.queue("q")
+    model.bind("two", "q", "k")
+    assert model.reached("one", "k") == ["q"]
 
 
 def test_an_alternate_that_is_not_there_is_as_none() -> None:
-    house = BrokerServices()
-    house.exchange("main", "direct", {"alternate-exchange": "missing"})
-    assert house.publish("main", "k") == (False, True)
+    model = BrokerServices()
+    model.exchange("main", "direct", {"alternate-exchange": "missing"})
+    assert model.publish("main", "k") == (False, True)
 
 
 def test_cc_and_bcc_are_further_keys_and_bcc_is_taken_out() -> None:
-    house = BrokerServices()
+    model = BrokerServices()
     for name in ("q", "copy", "blind"):
-        house.queue(name)
-    house.publish("", "q", "x", headers={"CC": ["copy", "nowhere"], "BCC": ["blind"], "mine": 1})
+        model.queue(name)
+    model.publish("", "q", "x", headers={"CC": ["copy", "nowhere"], "BCC": ["blind"], "mine": 1})
     for name in ("q", "copy", "blind"):
-        (message,) = house.vhost.queues[name].messages
+        (message,) = model.vhost.queues[name].messages
         assert message.properties.headers == {"CC": ["copy", "nowhere"], "mine": 1}
 
 
 def test_a_cc_that_is_no_list_is_refused() -> None:
-    house = BrokerServices()
-    house.queue("q")
+    model = BrokerServices()
+    model.queue("q")
     with pytest.raises(PreconditionFailed) as caught:
-        house.publish("", "q", headers={"CC": "copy"})
+        model.publish("", "q", headers={"CC": "copy"})
     assert 'invalid message: {unacceptable_type_in_header,"CC",longstr}' in caught.value.text
 
 
@@ -311,64 +311,64 @@ def test_a_cc_that_is_no_list_is_refused() -> None:
 
 
 def test_an_auto_delete_exchange_goes_with_its_last_binding() -> None:
-    house = BrokerServices()
-    house.exchange("e", "direct", auto_delete=True)
-    house.queue("q")
-    house.bind("e", "q", "1"), house.bind("e", "q", "2")
-    house.unbind("e", "q", "1")
-    assert "e" in house.vhost.exchanges
-    house.unbind("e", "q", "2")
-    assert "e" not in house.vhost.exchanges
+    model = BrokerServices()
+    model.exchange("e", "direct", auto_delete=True)
+    model.queue("q")
+    model.bind("e", "q", "1"), model.bind("e", "q", "2")
+    model.unbind("e", "q", "1")
+    assert "e" in model.vhost.exchanges
+    model.unbind("e", "q", "2")
+    assert "e" not in model.vhost.exchanges
 
 
 def test_an_auto_delete_exchange_that_was_never_bound_stays() -> None:
-    house = BrokerServices()
-    house.exchange("e", auto_delete=True)
-    house.queue("q")
-    house.unbind("e", "q")
-    assert "e" in house.vhost.exchanges
+    model = BrokerServices()
+    model.exchange("e", auto_delete=True)
+    model.queue("q")
+    model.unbind("e", "q")
+    assert "e" in model.vhost.exchanges
 
 
 def test_a_deleted_queue_takes_its_bindings_along() -> None:
-    house = BrokerServices()
-    house.exchange("e", auto_delete=True)
-    queue = house.queue("q")
-    house.bind("amq.direct", "q", "k"), house.bind("e", "q")
-    house.vhost.delete_queue(queue)
-    assert house.vhost.bindings == []
-    assert "e" not in house.vhost.exchanges
+    model = BrokerServices()
+    model.exchange("e", auto_delete=True)
+    queue = model.queue("q")
+    model.bind("amq.direct", "q", "k"), model.bind("e", "q")
+    model.vhost.delete_queue(queue)
+    assert model.vhost.bindings == []
+    assert "e" not in model.vhost.exchanges
 
 
 def test_auto_delete_exchanges_in_a_chain_go_one_after_the_other() -> None:
-    house = BrokerServices()
+    model = BrokerServices()
     chain = 1000  # deeper than Python's stack: it must not be walked by recursion
     for number in range(chain):
-        house.exchange(f"e{number}", auto_delete=True)
+        model.exchange(f"e{number}", auto_delete=True)
         if number:
-            house.join(f"e{number - 1}", f"e{number}")
-    queue = house.queue("q")
-    house.bind(f"e{chain - 1}", "q")
-    house.vhost.delete_queue(queue)
-    assert not [name for name in house.vhost.exchanges if name.startswith("e")]
+            model.join(f"e{number - 1}", f"e{number}")
+    queue = model.queue("q")
+    model.bind(f"e{chain - 1}", "q")
+    model.vhost.delete_queue(queue)
+    assert not [name for name in model.vhost.exchanges if name.startswith("e")]
 
 
 def test_a_deleted_exchange_takes_its_bindings_along() -> None:
-    house = BrokerServices()
-    house.exchange("in"), house.exchange("out"), house.queue("q")
-    house.join("in", "out"), house.bind("out", "q")
-    house.vhost.delete_exchange("out", if_unused=False)
-    assert house.vhost.bindings == []
-    house.vhost.delete_exchange("out", if_unused=False)  # it is no error in RabbitMQ
+    model = BrokerServices()
+    model.exchange("in"), model.exchange("out"), model.queue("q")
+    model.join("in", "out"), model.bind("out", "q")
+    model.vhost.delete_exchange("out", if_unused=False)
+    assert model.vhost.bindings == []
+    model.vhost.delete_exchange("out", if_unused=False)  # it is no error in RabbitMQ
 
 
 @pytest.mark.parametrize("name", ["in", "out"])
 def test_an_exchange_in_use_is_deleted_only_without_if_unused(name: str) -> None:
     """In use is one that something is bound to; to be bound to something is no use (RabbitMQ)."""
-    house = BrokerServices()
-    house.exchange("in"), house.exchange("out")
-    house.join("in", "out")
+    model = BrokerServices()
+    model.exchange("in"), model.exchange("out")
+    model.join("in", "out")
     if name == "in":
         with pytest.raises(PreconditionFailed, match=r"exchange 'in' in vhost '/' in use"):
-            house.vhost.delete_exchange(name, if_unused=True)
+            model.vhost.delete_exchange(name, if_unused=True)
     else:
-        house.vhost.delete_exchange(name, if_unused=True)
+        model.vhost.delete_exchange(name, if_unused=True)

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import pytest
-from styles import Scenario, Style, scenario
 
 from cpspika import (
     AmqplainCredentials,
@@ -19,6 +18,7 @@ from cpspika import (
     PlainCredentials,
     VirtualHostRefused,
 )
+from tests.support.styles import Scenario, Style, scenario
 
 
 @scenario()
@@ -104,6 +104,7 @@ def test_what_0_8_lacks_is_told_at_the_call(s: Style) -> Scenario:
     yield ch.queue_declare(exclusive=True)
 
 
+@pytest.mark.slow
 @scenario()
 def test_a_thousand_declares_without_waiting(s: Style) -> Scenario:
     ch = yield from s.channel()
@@ -123,6 +124,7 @@ def test_operations_without_waiting_on_a_channel_that_is_still_opening(s: Style)
     assert sorted(channel.number for channel in channels) == list(range(1, 21))
 
 
+@pytest.mark.slow
 @scenario()
 def test_many_channels(s: Style) -> Scenario:
     connection = yield s.connect()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from styles import Scenario, Style, scenario
 
 from cpspika import AccessRefused, DuplicateConsumerTag, NotInThisVersion, PreconditionFailed, UnknownConsumerTag
+from tests.support.styles import Scenario, Style, scenario
 
 
 def filled(ch: Any, *bodies: str) -> Any:

@@ -7,10 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from styles import Scenario, Style, scenario
 
 from cpspika import AMQPNotImplemented, BasicProperties, ConnectionClosed, MessageNacked, MessageReturned
 from cpspika.errors import PublishError
+from tests.support.styles import Scenario, Style, scenario
 
 NOON = datetime(2024, 2, 29, 12, 0, 0, tzinfo=timezone.utc)
 
@@ -116,6 +116,7 @@ def test_bodies_of_every_size(s: Style) -> Scenario:
         assert message.body == body
 
 
+@pytest.mark.slow
 @scenario()
 def test_large_bodies(s: Style) -> Scenario:
     connection = yield s.connect()

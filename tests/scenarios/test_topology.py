@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from styles import Scenario, Style, scenario
 
 from cpspika import AccessRefused, ChannelClosed, NotFound, PreconditionFailed, ResourceLocked
+from tests.support.styles import Scenario, Style, scenario
 
 
 def bodies(ch: Any, queue: str) -> Any:

@@ -1,0 +1,73 @@
+"""The programs in the docs run as they stand, each by itself, and the adapter that they show is a right one."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.project.test_examples import run
+from tests.support import ROOT
+
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHEETS = {sheet: BLOCK.findall((ROOT / sheet).read_text("utf-8")) for sheet in
+          ("README.md", "docs/adapters.md", "docs/styles.md")}  # fmt: skip
+PROGRAMS = [(sheet, number) for sheet, blocks in SHEETS.items() for number in range(len(blocks))]
+
+
+def _missing(program: str, beside: set[str]) -> str | None:
+    """An extra that a program imports, directly, and that is not installed."""
+    for node in ast.walk(ast.parse(program)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        for name in names:
+            if name not in beside and find_spec(name.partition(".")[0]) is None:
+                return name
+    return None
+
+
+def _written(sheet: str, directory: Path) -> list[Path]:
+    """The programs of a sheet, as files; one may say its name in its first line."""
+    paths = []
+    for number, block in enumerate(SHEETS[sheet]):
+        named = re.match(r"# (\w+\.py)\n", block)
+        paths.append(directory / (named[1] if named else f"program_{number}.py"))
+        paths[-1].write_text(block, "utf-8")
+    return paths
+
+
+def test_the_sheets_have_programs() -> None:
+    """So that the tests below cannot pass by blindness."""
+    assert [len(blocks) >= 2 for blocks in SHEETS.values()] == [True] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sheet", "number"), PROGRAMS)
+def test_a_program_in_the_docs_runs(sheet: str, number: int, tmp_path: Path) -> None:
+    paths = _written(sheet, tmp_path)
+    missing = _missing(SHEETS[sheet][number], {path.stem for path in paths})
+    if missing is not None:
+        pytest.skip(f"no {missing} here")
+    printed = run(str(paths[number]))
+    if sheet == "docs/styles.md":
+        assert sorted(printed.splitlines()) == [f"b'message {number}'" for number in range(3)]
+    elif not paths[number].name.startswith("test_"):
+        assert printed == "b'Hello World!'\n"
+
+
+@pytest.mark.slow
+def test_the_adapter_in_the_docs_conforms(tmp_path: Path) -> None:
+    _written("docs/adapters.md", tmp_path)
+    printed = run(
+        "-m", "pytest", "-q", "-c", "/dev/null", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)
+    )
+    passed = re.search(r"(\d+) passed in", printed)
+    assert passed, printed
+    assert int(passed[1]) > 20, printed
