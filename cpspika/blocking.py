@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .adapters import BlockingReactor
 from .connecting import Target, all_targets, asyncore_reactor, thread_reactor
 from .errors import AMQPError
+from .parameters import ConnectionOptions
 from .reactor import Reactor
 from .styles.sync import SyncConnection
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 OnSyncClose = Callable[[SyncConnection, AMQPError | None], object]
 
@@ -24,7 +28,7 @@ class BlockingConnection(SyncConnection):
         *,
         timeout: float | None = None,
         on_close: OnSyncClose | None = None,
-        **options: Any,
+        **options: Unpack[ConnectionOptions],
     ):
         super().__init__(BlockingReactor(), all_targets(target, options), timeout, on_close)
 
@@ -39,7 +43,7 @@ class SelectConnection(SyncConnection):
         timeout: float | None = None,
         on_close: OnSyncClose | None = None,
         reactor: Reactor | None = None,
-        **options: Any,
+        **options: Unpack[ConnectionOptions],
     ):
         super().__init__(reactor or thread_reactor(), all_targets(target, options), timeout, on_close)
 
@@ -53,6 +57,6 @@ class AsyncoreConnection(SyncConnection):
         *,
         timeout: float | None = None,
         on_close: OnSyncClose | None = None,
-        **options: Any,
+        **options: Unpack[ConnectionOptions],
     ):
         super().__init__(asyncore_reactor(), all_targets(target, options), timeout, on_close)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .adapters import AsyncoreReactor, SelectReactor
 from .client.connection import Connection, OnClose
 from .client.connection import connect as connect_on
 from .client.continuations import OnDone
-from .parameters import ConnectionParameters, targets
+from .parameters import ConnectionOptions, ConnectionParameters, targets
 from .reactor import Reactor, Transport, TransportOwner
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Target = str | ConnectionParameters | Iterable[str | ConnectionParameters]
 
@@ -19,7 +22,8 @@ _of_thread = threading.local()
 _shared: list[AsyncoreReactor] = []
 
 
-def all_targets(target: Target, options: dict[str, Any]) -> list[ConnectionParameters]:
+def all_targets(target: Target, options: ConnectionOptions | dict[str, Any]) -> list[ConnectionParameters]:
+    """Every broker that `target` names, with `options` set over each."""
     return targets(target, options, _connect_embedded)
 
 
@@ -51,7 +55,7 @@ def connect(
     on_done: OnDone[Connection] | None = None,
     reactor: Reactor | None = None,
     on_close: OnClose | None = None,
-    **options: Any,
+    **options: Unpack[ConnectionOptions],
 ) -> Connection:
     """Begins to connect to a broker; on_done(err, connection) tells how that ended. Run the reactor for it to happen.
 

@@ -1,12 +1,11 @@
-"""Every error there is, in one tree under AMQPError.
+"""All errors, in one tree under AMQPError.
 
-Two questions matter to whoever catches one, so the tree answers both: *whose fault* (`LocalError`, a mistake of the
-caller; `RemoteError`, the broker's word) and *what is gone* (`AMQPConnectionError`: the connection;
-`AMQPChannelError`: at most the channel). Each reply code has a class as well (`NotFound` for 404), so that a caller
-names what went wrong without comparing numbers. The names of pika 0.5 are kept.
+A program that catches an error has two questions, and the class answers both. *Who caused it?* `LocalError`: the
+caller made a mistake. `RemoteError`: the broker or the network. *What is lost?* `AMQPConnectionError`: the connection.
+`AMQPChannelError`: at most the channel. Each reply code has a class too (`NotFound` for 404), so a program need not
+compare numbers. The names are those of pika 0.5, as far as it has them.
 
-An error that settles a continuation is told which one: `method`, the operation that it answers, and `asked_at`, the
-file and line where that was asked for.
+An error that settles a continuation names the operation that it answers (`method`) and its call site (`asked_at`).
 """
 
 from __future__ import annotations
@@ -82,11 +81,16 @@ E = TypeVar("E", bound="AMQPError")
 
 
 class AMQPError(Exception):
-    """Above all others. `code`: the reply code or None; `text`: what happened; `method`: the operation that it
-    answers ("queue.declare") or None; `asked_at`: "file.py:12 in main", where that was asked for, or None."""
+    """The base class of all errors.
+
+    text: str, what happened.
+    code: int, the reply code (0-9-1 §1.2), or None if there is none.
+    method: str, the operation that the error answers, "queue.declare"; None if it answers none.
+    asked_at: str, the call site of that operation, "file.py:12 in main"; None if it answers none.
+    """
 
     code: int | None = None
-    unspoken = False  # the peer is hung up on, without a close that says why
+    unspoken = False  # True: the server closes the link without a close method that names the error
 
     def __init__(
         self,
@@ -104,140 +108,148 @@ class AMQPError(Exception):
         self.asked_at = asked_at
 
     def __str__(self) -> str:
-        told = self.text or type(self).__name__
-        if self.code is not None and not told.startswith(str(self.code)):
-            told = f"{self.code} {told}"
-        where = f" asked for at {self.asked_at}" if self.asked_at else ""
-        return f"{told} ({self.method}{where})" if self.method else told
+        text = self.text or type(self).__name__
+        if self.code is not None and not text.startswith(str(self.code)):
+            text = f"{self.code} {text}"
+        call_site = f" asked for at {self.asked_at}" if self.asked_at else ""
+        return f"{text} ({self.method}{call_site})" if self.method else text
 
     def of(self: E, method: str, asked_at: str | None) -> E:
-        """This error as the answer to one operation: a copy, since one event may settle many continuations."""
-        mine = copy.copy(self)
-        mine.method = method
-        mine.asked_at = asked_at
-        mine.__cause__ = self.__cause__
-        return mine
+        """A copy of this error, as the answer to one operation. A copy, because one event may settle many
+        continuations. Arguments as of the class."""
+        answer = copy.copy(self)
+        answer.method = method
+        answer.asked_at = asked_at
+        answer.__cause__ = self.__cause__
+        return answer
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (_bases(type(self)), self.args, self.__dict__)
 
 
 class LocalError(AMQPError):
-    """A mistake of the caller; nothing was sent."""
+    """Base class: the caller made a mistake. Nothing was sent."""
 
 
 class RemoteError(AMQPError):
-    """What the broker, or the network between, did."""
+    """Base class: the broker or the network caused the error."""
 
 
 class InvalidArgument(LocalError, ValueError):
-    """An argument that cannot be sent: too long, out of range, or unknown. Raised at the call."""
+    """Raised at the call: an argument is too long, out of range, or unknown. The text names it."""
 
 
 class InvalidArgumentType(LocalError, TypeError):
-    """An argument of the wrong type. Raised at the call."""
+    """Raised at the call: an argument has the wrong type. The text names it."""
 
 
 class NotInThisVersion(LocalError):
-    """The connection's version of the protocol has no such method. Raised at the call."""
+    """Raised at the call: the connection's version of the protocol has no such method."""
 
 
 class ConcurrentUse(LocalError):
-    """Two threads were inside one connection at the same moment. Give each its own, or share it under its lock."""
+    """Raised at the call: another thread is inside this connection. Give each thread a connection of its own, or share
+    one under its lock."""
 
 
 class OperationTimeout(AMQPError, TimeoutError):
-    """No answer within the time that the caller set. The operation may yet be carried out by the broker."""
+    """Raised when the broker did not answer within the timeout that the caller set. The broker may still carry out the
+    operation."""
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------
 
 
 class AMQPConnectionError(AMQPError):
-    """The connection could not be made, cannot do this, or is gone."""
+    """Base class: the connection could not be opened, cannot do this, or is closed."""
 
 
 class ConnectError(AMQPConnectionError, RemoteError):
-    """No connection to a host: refused, unknown name, certificate not trusted... It names host, port and cause."""
+    """Raised when a connection could not be opened: connection refused, name not found, certificate not trusted... The
+    text names host, port and cause."""
 
 
 class ConnectTimeout(ConnectError, TimeoutError):
-    """TCP, TLS and handshake together took longer than connection_timeout."""
+    """Raised when TCP, TLS and AMQP handshake together took longer than connection_timeout."""
 
 
 class LoginError(ConnectError):
-    """The broker refused the credentials, or takes none of our mechanisms."""
+    """Raised when the broker refused the credentials, or doesn't accept their SASL mechanism."""
 
     code = 403
 
 
 class VirtualHostRefused(ConnectError):
-    """The virtual host does not exist, or this user may not use it."""
+    """Raised when the virtual host does not exist, or the user may not use it."""
 
     code = 530
 
 
 class ConnectionClosed(AMQPConnectionError):
-    """The connection is closed: by the broker, by a lost link, or by us."""
+    """Raised, and passed to pending operations and close handlers, when the connection is closed: by the broker, by a
+    lost link, or by the program."""
 
 
 class ConnectionLost(ConnectionClosed, RemoteError):
-    """The link broke without a close handshake."""
+    """Raised when the link broke without a close handshake."""
 
 
 class HeartbeatTimeout(ConnectionLost):
-    """Nothing was heard for two heartbeat intervals."""
+    """Raised when the broker sent nothing for two heartbeat intervals (0-9-1 §4.2.7)."""
 
 
 class BlockedConnectionTimeout(ConnectionClosed, RemoteError):
-    """The broker kept the connection blocked for longer than blocked_connection_timeout."""
+    """Raised when the broker blocked the connection (connection.blocked) for longer than blocked_connection_timeout."""
 
 
 class ConnectionForked(ConnectionClosed, LocalError):
-    """A connection belongs to the process that made it; after a fork the child must make its own."""
+    """Raised in the child of a fork that uses a connection of its parent. The child must open its own."""
 
 
 class NoFreeChannels(AMQPConnectionError, LocalError):
-    """All channel numbers up to the negotiated channel_max are in use."""
+    """Raised when all channel numbers up to the negotiated channel_max are in use."""
 
 
 class ContentTransmissionForbidden(AMQPConnectionError, RemoteError):
-    """The broker stopped the flow of this channel (channel.flow): a publish now is refused."""
+    """Raised by a publish while the broker has stopped the flow of the channel (channel.flow)."""
 
 
 # --- the channel ------------------------------------------------------------------------------------------------------
 
 
 class AMQPChannelError(AMQPError):
-    """An operation failed, and at most its channel is gone."""
+    """Base class: an operation failed, and at most its channel is closed."""
 
 
 class ChannelClosed(AMQPChannelError):
-    """The channel is closed: by the broker, with its connection, or by us."""
+    """Raised, and passed to pending operations and close handlers, when the channel is closed: by the broker, with its
+    connection, or by the program."""
 
 
 class DuplicateConsumerTag(AMQPChannelError, LocalError):
-    """A consumer with this tag is there already."""
+    """Raised when the channel has a consumer with this tag already."""
 
 
 class UnknownConsumerTag(AMQPChannelError, LocalError):
-    """There is no consumer with this tag on the channel."""
+    """Raised when the channel has no consumer with this tag."""
 
 
 class ConsumerCancelled(AMQPChannelError, RemoteError):
-    """The broker ended a consumer that had no on_cancel: its queue was deleted, or its node failed."""
+    """Raised when the broker cancelled a consumer that has no on_cancel: its queue was deleted, or its node failed."""
 
 
 class PublishError(RemoteError):
-    """Above the fates of a publish that was not confirmed."""
+    """Base class: a publish was not confirmed."""
 
 
 class MessageNacked(PublishError, AMQPChannelError):
-    """The broker refused responsibility for the message (basic.nack). The channel goes on."""
+    """Raised when the broker refused a message that was published (basic.nack). The channel goes on."""
 
 
 class MessageReturned(PublishError, AMQPChannelError):
-    """The message could not be routed and came back (basic.return): `message` is it, `code` says why."""
+    """Raised when the broker returned a message that it could not route or deliver (basic.return, 0-9-1 §1.8.3.8).
+
+    message: the Message. code: the reason, 312 for no route, 313 for no consumers."""
 
     def __init__(self, text: str = "", *, message: Any = None, **details: Any):
         super().__init__(text, **details)
@@ -245,66 +257,66 @@ class MessageReturned(PublishError, AMQPChannelError):
 
 
 class DeliveryUnknown(PublishError):
-    """The connection or channel ended before the broker decided: it may have taken the message or not.
-
-    The error is also a ConnectionClosed or a ChannelClosed, by what ended, and of the class of the reply code."""
+    """Raised when the connection or channel ended before the broker confirmed or refused the message: the broker may
+    have accepted it or not. The error is also a ConnectionClosed or a ChannelClosed, by what ended, and of the class of
+    the reply code."""
 
 
 # --- the protocol -----------------------------------------------------------------------------------------------------
 
 
 class ProtocolSyntaxError(AMQPError):
-    """Bytes or methods that the protocol does not allow."""
+    """Raised when the peer sent bytes or methods that the protocol does not allow. Base class of such errors."""
 
     code: int | None = 502
 
 
 class UnexpectedFrameError(ProtocolSyntaxError):
-    """A frame, or a method, that cannot come now."""
+    """Raised when the peer sent a frame or method out of order."""
 
     code = 505
 
 
 class UnexpectedMethodError(UnexpectedFrameError):
-    """A method that nobody asked for, or that this side never receives."""
+    """Raised when the peer sent a reply without a request, or a method that its role never sends."""
 
     code = 503
 
 
 class UnopenedChannelError(UnexpectedFrameError):
-    """A frame for a channel that is not open."""
+    """Raised when the peer sent a frame on a channel that is not open."""
 
     code = 504
 
 
 class InvalidFrameError(ProtocolSyntaxError):
-    """A frame that is too large, of no known type, or badly ended."""
+    """Raised when the peer sent a frame that is too large, of no known type, or without the frame end."""
 
     code = 501
 
 
 class BodyTooLongError(InvalidFrameError):
-    """More body than its header announced."""
+    """Raised when the peer sent more bytes of a body than its content header announced."""
 
 
 class InvalidTableError(ProtocolSyntaxError):
-    """A field table that cannot be read, or written."""
+    """Raised when the peer sent a field table that cannot be decoded."""
 
 
 class UnknownMethodError(ProtocolSyntaxError):
-    """A class or method that this version of the protocol does not have."""
+    """Raised when the peer sent a class or method that this version of the protocol does not have."""
 
     code = 540
 
 
 class ProtocolVersionMismatch(ProtocolSyntaxError, AMQPConnectionError):
-    """The peers speak different versions; the text names both."""
+    """Raised when the peer speaks another version of AMQP. The text names both versions."""
 
     code = None
 
 
 class InvalidProtocolHeader(ProtocolSyntaxError, AMQPConnectionError):
-    """The peer does not speak AMQP at all."""
+    """Raised when the peer does not speak AMQP."""
 
     code = None
 
@@ -313,15 +325,15 @@ class InvalidProtocolHeader(ProtocolSyntaxError, AMQPConnectionError):
 
 
 class ReplyError(RemoteError):
-    """Above the classes of reply codes. One that closed a channel is a `ChannelClosed` too, one that closed the
-    connection a `ConnectionClosed`; whichever it was, the class of its code catches it."""
+    """Base class: the broker sent a reply code. An error that closed a channel is also a `ChannelClosed`, and an error
+    that closed the connection also a `ConnectionClosed`. The class of the code catches both."""
 
 
 def _reply(code: int, name: str = "") -> type[ReplyError]:
-    """The class of a code, by the name of its row, or another where Python has one of that name."""
+    """The class of a reply code. name: for a code whose name in `spec` Python uses for a class of its own."""
     row = spec.REPLY_CODES[code]
     name = name or row.name.title().replace("-", "")
-    doc = f"Reply code {code}, {row.name}{' (closes the connection)' if row.hard else ''}."
+    doc = f"Raised for reply code {code}, {row.name}{' (closes the connection)' if row.hard else ''}."
     return type(name, (ReplyError,), {"code": code, "__doc__": doc, "__module__": __name__})
 
 
@@ -352,19 +364,19 @@ _combinations: dict[tuple[type[AMQPError], ...], Any] = {}
 
 
 def _combined(*classes: type[AMQPError]) -> Any:
-    """A class under all of these. It has the name of the first, and is made when it is first needed."""
+    """The subclass of all these classes, with the name of the first; made when it is first needed."""
     bases: tuple[type[AMQPError], ...] = ()
     for base in (base for cls in classes for base in _bases(cls)):
         if not any(issubclass(known, base) for known in bases):
             bases = (*(known for known in bases if not issubclass(base, known)), base)
     if len(bases) == 1:
         return bases[0]
-    known = _combinations.get(bases)
-    if known is None:
+    cached = _combinations.get(bases)
+    if cached is None:
         name, doc = classes[0].__name__, classes[0].__doc__
-        known = type(name, bases, {"__doc__": doc, "__module__": __name__, "_combines": bases})
-        _combinations[bases] = known
-    return known
+        cached = type(name, bases, {"__doc__": doc, "__module__": __name__, "_combines": bases})
+        _combinations[bases] = cached
+    return cached
 
 
 def _bases(cls: type[AMQPError]) -> tuple[type[AMQPError], ...]:
@@ -374,8 +386,8 @@ def _bases(cls: type[AMQPError]) -> tuple[type[AMQPError], ...]:
 
 
 def closed(scope: type[E], code: int, text: str) -> E:
-    """The error of a close. Its class is `scope` (ChannelClosed, ConnectionClosed, VirtualHostRefused...) and also the
-    class of the reply code, if the code is known."""
+    """The error for a close with a reply code. Its class is a subclass of `scope` (ChannelClosed, ConnectionClosed,
+    VirtualHostRefused...) and of the code's class, if the code has one."""
     reply = _BY_CODE.get(code)
     cls = _combined(reply, scope) if reply else scope
     error: E = cls(text, code=code)

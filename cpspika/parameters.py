@@ -1,13 +1,13 @@
-"""Where to connect and as whom: URLs, parameters, credentials and their SASL answers.
+"""URLs, connection parameters, credentials and their SASL responses.
 
-An option has one name, whether it stands in a URL's query, in ConnectionParameters or in connect(). A secret is held by
-its credentials and shown by nothing: not by a repr, a log or an error.
+An option has the same name in the query of a URL, in ConnectionParameters and in connect(). Only the credentials hold
+a secret. No repr, log or error shows it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .errors import InvalidArgument, InvalidArgumentType, LoginError
@@ -16,6 +16,8 @@ from .spec import CONSTANTS, VERSIONS
 if TYPE_CHECKING:
     import ssl as tls
 
+    from typing_extensions import Unpack  # typing has it since Python 3.11
+
 DEFAULT_PORTS = {"amqp": 5672, "amqps": 5671}
 EMBEDDED = "embedded"
 FRAME_MIN = CONSTANTS["frame-min-size"]  # bytes
@@ -23,11 +25,14 @@ SHORTSTR_MAX = 255  # bytes
 
 
 class Credentials(Protocol):
-    """What a way to log in answers; a user's own class needs just these.
+    """The contract of credentials (0-9-1 §1.4.2.2 to §1.4.2.5). A class of the user's own needs only these names.
 
-    `mechanism`: the name of the SASL mechanism. `start()`: the first response (connection.start-ok); a mapping is sent
-    as a field table, as AMQPLAIN wants it. `respond(challenge)`: the response to each challenge of the broker
-    (connection.secure). A mechanism without challenges leaves `respond` out.
+    mechanism: the name of the SASL mechanism, "PLAIN".
+    start(): the first response (connection.start-ok), as bytes; a mapping is sent as a field table, for AMQPLAIN.
+    respond(challenge): the response to a challenge of the broker (connection.secure), as bytes. A mechanism without
+    challenges needs no `respond`.
+
+    An exception of either method settles connect() with that exception.
     """
 
     @property
@@ -40,7 +45,8 @@ class _Credentials:
     mechanism = ""
 
     def respond(self, challenge: bytes) -> bytes:
-        raise LoginError(f"the broker sent a challenge, and {self.mechanism} has no answer to one")
+        """LoginError: the mechanism has no challenges."""
+        raise LoginError(f"the broker sent a challenge, but {self.mechanism} has no response to a challenge")
 
 
 class _PasswordCredentials(_Credentials):
@@ -58,34 +64,41 @@ class _PasswordCredentials(_Credentials):
 
 
 class PlainCredentials(_PasswordCredentials):
-    """PLAIN (RFC 4616): name and password, readable by whoever reads the link; use TLS beyond your own machine."""
+    """PLAIN (RFC 4616): sends name and password unencrypted. Use TLS for a broker on another machine.
+
+    username, password: str, "guest" by default. InvalidArgument: one contains a NUL."""
 
     mechanism = "PLAIN"
 
     def __init__(self, username: str = "guest", password: str = "guest"):
         if "\0" in username + password:
-            raise InvalidArgument("PLAIN separates name and password by NUL, which therefore cannot stand in them")
+            raise InvalidArgument("username or password contains a NUL; PLAIN separates them by NUL, so neither may")
         super().__init__(username, password)
 
     def start(self) -> bytes:
+        """The response with name and password."""
         return f"\0{self.username}\0{self._password}".encode()
 
 
 class AmqplainCredentials(_PasswordCredentials):
-    """AMQPLAIN: the same in a field table; the mechanism of 0-8's time, which RabbitMQ still takes."""
+    """AMQPLAIN: as PLAIN, in a field table. The mechanism of brokers from the time of 0-8; RabbitMQ accepts it too.
+
+    username, password: str, "guest" by default."""
 
     mechanism = "AMQPLAIN"
 
     def start(self) -> dict[str, str]:
+        """The response with name and password."""
         return {"LOGIN": self.username, "PASSWORD": self._password}
 
 
 class ExternalCredentials(_Credentials):
-    """EXTERNAL: the broker knows us from elsewhere, by the TLS certificate as a rule."""
+    """EXTERNAL: the broker identifies the client by other means, as a rule by its TLS certificate."""
 
     mechanism = "EXTERNAL"
 
     def start(self) -> bytes:
+        """The response: empty."""
         return b""
 
     def __repr__(self) -> str:
@@ -98,16 +111,16 @@ def _seconds(name: str, value: Any) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise InvalidArgumentType(f"{name} takes seconds, not {value!r}") from None
+        raise InvalidArgumentType(f"{name} takes a number of seconds or None, not {value!r}") from None
     if not 0 <= number < float("inf"):
-        raise InvalidArgument(f"{name}={value} is not a number of seconds, zero or more")
+        raise InvalidArgument(f"{name}={value} is not a number of seconds from 0; without a limit it is None")
     return number
 
 
 def _heartbeat(name: str, value: Any) -> int | None:
     seconds = _seconds(name, value)
     if seconds is not None and (seconds > 65535 or seconds % 1):
-        raise InvalidArgument(f"{name}={value} is not a whole number of seconds up to 65535")
+        raise InvalidArgument(f"{name}={value} is not a whole number of seconds from 0 to 65535")
     return None if seconds is None else int(seconds)
 
 
@@ -131,7 +144,7 @@ def _protocol(name: str, value: Any) -> str:
 
 
 def _ssl(name: str, value: Any) -> tls.SSLContext | None:
-    # Who has no context has no need of the module either, which takes long to import.
+    # By the class's name, because the module ssl takes long to import, and without a context it isn't needed.
     if value is None or "SSLContext" in {cls.__name__ for cls in type(value).__mro__}:
         context: tls.SSLContext | None = value
         return context
@@ -168,7 +181,7 @@ def _via(name: str, value: Any) -> Any:
     return value
 
 
-# name: (default, check). A check also reads the text of a URL's query.
+# name: (default, check). check(name, value) returns the value to store; a value from a URL's query is a str.
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "host": ("localhost", _text),
     "port": (None, lambda name, value: value if value is None else _integer(1, 65535)(name, value)),
@@ -191,17 +204,52 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 _NOT_IN_URL_QUERY = {"host", "port", "credentials", "ssl", "client_properties", "via"}
 
 
+class LinkOptions(TypedDict, total=False):
+    """The options of ConnectionParameters that are keywords only, for type checkers and editors."""
+
+    heartbeat: float | None
+    frame_max: int
+    channel_max: int
+    connection_timeout: float | None
+    blocked_connection_timeout: float | None
+    protocol: Literal["0-9-1", "0-8"]
+    ssl: tls.SSLContext | None
+    client_properties: Mapping[str, Any] | None
+    locale: str
+    via: Any
+
+
+class ConnectionOptions(LinkOptions, total=False):
+    """All options of ConnectionParameters: every `connect` takes them too, and sets them over its target's."""
+
+    host: str
+    port: int | None
+    virtual_host: str
+    credentials: Credentials | None
+
+
 class ConnectionParameters:
-    """How to reach one broker.
+    """The parameters of a connection to one broker.
 
-    heartbeat: seconds; None takes the server's, 0 is off.
-    frame_max: bytes, 0 for no limit of ours; channel_max: 0 for the server's.
-    connection_timeout: seconds for TCP, TLS and handshake together; None waits without end.
-    blocked_connection_timeout: seconds that the broker may keep the connection blocked; None: as long as it likes.
-    protocol: "0-9-1" or "0-8". ssl: an SSLContext, or None for no TLS. port: by default 5672, with ssl 5671.
-    via: makes the transport in a way of its own, via(reactor, owner); `embedded://` is made of it.
+    host: str, name or address; "localhost" by default.
+    port: int, 1 to 65535; by default 5672, with ssl 5671.
+    virtual_host: str, "/" by default.
+    credentials: see `Credentials`; by default PlainCredentials("guest", "guest").
+    heartbeat: int, seconds; 0: off; None (default): what the server suggests.
+    frame_max: int, bytes of the largest frame, from 4096; 0: no limit on our side; 131072 by default.
+    channel_max: int, the highest channel number, up to 65535; 0 (default): what the server suggests.
+    connection_timeout: float, seconds for TCP, TLS and handshake together; None: no limit; 15.0 by default.
+    blocked_connection_timeout: float, seconds for which the broker may block the connection before it is closed; None
+    (default): no limit.
+    protocol: "0-9-1" (default) or "0-8".
+    ssl: an ssl.SSLContext; None (default): no TLS.
+    client_properties: dict, a field table for the broker to show, {"connection_name": "..."}; None (default): none.
+    locale: str, "en_US" by default.
+    via: a function via(reactor, owner) that makes the transport in place of TCP; None (default): TCP. `embedded://`
+    uses it.
 
-    A mistake is an InvalidArgument (a ValueError) or InvalidArgumentType (a TypeError) that names the option.
+    Errors, which name the option: InvalidArgument (a ValueError) for an unknown option or a value out of range,
+    InvalidArgumentType (a TypeError) for a value of the wrong type.
     """
 
     host: str
@@ -225,24 +273,31 @@ class ConnectionParameters:
         port: int | None = None,
         virtual_host: str = "/",
         credentials: Credentials | None = None,
-        **options: Any,
+        **options: Unpack[LinkOptions],
     ):
         self._set({"host": host, "port": port, "virtual_host": virtual_host, "credentials": credentials, **options})
 
     def _set(self, given: Mapping[str, Any]) -> None:
         for name in given:
             if name not in _OPTIONS:
-                raise InvalidArgument(f"unknown option {name!r}; there are {', '.join(_OPTIONS)}")
+                raise InvalidArgument(f"unknown option {name!r}; the options are {', '.join(_OPTIONS)}")
         for name, (default, check) in _OPTIONS.items():
             setattr(self, name, check(name, given.get(name, default)))
         if given.get("port") is None:
             self.port = DEFAULT_PORTS["amqps" if self.ssl else "amqp"]
 
     @classmethod
-    def from_url(cls, url: str, **options: Any) -> ConnectionParameters:
-        """Reads amqp://user:password@host:port/virtual%20host?heartbeat=30 (or amqps://, with TLS). No path, or "/"
-        alone, is the virtual host "/". `options` go before the URL's own. An embedded:// one is for `cpspika.connect`,
-        which says by `via` how to get there."""
+    def from_url(cls, url: str, **options: Unpack[ConnectionOptions]) -> ConnectionParameters:
+        """The parameters in a URL: amqp://user:password@host:port/virtual%20host?heartbeat=30, or amqps:// with TLS.
+
+        url: str. Characters other than letters and digits are percent-encoded in names and passwords. No path, or "/"
+        alone, is the virtual host "/". The query has options by name. amqps:// without the option `ssl` makes a default
+        SSLContext, which verifies the broker's certificate. An embedded:// URL needs the option `via`, which
+        `cpspika.connect` adds.
+        options: override those of the URL.
+
+        InvalidArgument: the URL is malformed or has an unknown option. Other errors as of ConnectionParameters. No
+        error shows the URL, because it may contain a password."""
         parts = _split(url)
         given: dict[str, Any] = {"host": unquote(parts.hostname or "localhost")}
         if parts.port is not None:
@@ -253,10 +308,10 @@ class ConnectionParameters:
             given["credentials"] = PlainCredentials(unquote(parts.username), unquote(parts.password or ""))
         for name, text in parse_qsl(parts.query, keep_blank_values=True):
             if name in _NOT_IN_URL_QUERY or name not in _OPTIONS:
-                known = ", ".join(option for option in _OPTIONS if option not in _NOT_IN_URL_QUERY)
-                # What isn't a name may be the rest of a password with a "?" in it.
-                what = f"unknown option {name!r}" if name.isidentifier() else 'an unknown option (is a "?" unquoted?)'
-                raise InvalidArgument(f"{what} in the URL; there are {known}")
+                options_of_url = ", ".join(option for option in _OPTIONS if option not in _NOT_IN_URL_QUERY)
+                # A name that is no identifier isn't shown: it may be the end of a password with a "?" in it.
+                shown = f" {name!r}" if name.isidentifier() else " (a '?' in a password is written %3F)"
+                raise InvalidArgument(f"unknown option{shown} in the URL; the options there are {options_of_url}")
             given[name] = text
         if parts.scheme == "amqps" and "ssl" not in options:
             import ssl
@@ -266,8 +321,8 @@ class ConnectionParameters:
             given["host"] = EMBEDDED
         return cls(**{**given, **options})
 
-    def replace(self, **options: Any) -> ConnectionParameters:
-        """A copy with other options."""
+    def replace(self, **options: Unpack[ConnectionOptions]) -> ConnectionParameters:
+        """A copy with these options changed. Errors as of ConnectionParameters."""
         return type(self)(**{**vars(self), **options})
 
     def __repr__(self) -> str:
@@ -285,7 +340,7 @@ class ConnectionParameters:
 
 
 def _check_brackets(parts: Any) -> None:
-    """ValueError: what stands in brackets is no IPv6 address. Python 3.10 doesn't look."""
+    """ValueError: the text in brackets is not an IPv6 address. Python 3.10 doesn't check it."""
     if "[" in parts.netloc:
         import ipaddress
 
@@ -293,7 +348,7 @@ def _check_brackets(parts: Any) -> None:
 
 
 def _split(url: str) -> Any:
-    # No error may quote the URL, since it holds the password.
+    # No error may show the URL, because it contains the password.
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 (reading it checks it)
@@ -302,8 +357,8 @@ def _split(url: str) -> Any:
         parts = None
     if parts is None or "://" not in url or parts.fragment:
         raise InvalidArgument(
-            "the URL cannot be read; it looks like amqp://user:password@host:port/vhost, and what isn't a letter or a "
-            "digit in a name or password is percent-encoded"
+            "the URL is malformed; a URL looks like amqp://user:password@host:port/vhost, and characters in a name or "
+            "password other than letters and digits must be percent-encoded"
         )
     if parts.scheme not in (*DEFAULT_PORTS, EMBEDDED):
         raise InvalidArgument(f"a URL begins with amqp://, amqps:// or embedded://, not {parts.scheme!r}")
@@ -311,8 +366,10 @@ def _split(url: str) -> Any:
 
 
 def targets(target: Any, options: Mapping[str, Any], embedded: Any = None) -> list[ConnectionParameters]:
-    """Every broker that a target names (a URL, parameters, or a sequence of these), with `options` set over each.
-    `embedded`: the `via` of an embedded:// one."""
+    """The parameters of each broker that a target names, in order.
+
+    target: a URL, ConnectionParameters, or an iterable of these. options: override those of each. embedded: the option
+    `via` for an embedded:// URL. Errors as of ConnectionParameters."""
     if isinstance(target, str):
         via = {"via": embedded} if target.startswith(EMBEDDED + ":") else {}
         return [ConnectionParameters.from_url(target, **via, **options)]
@@ -322,7 +379,7 @@ def targets(target: Any, options: Mapping[str, Any], embedded: Any = None) -> li
         found = [parameters for item in target for parameters in targets(item, options, embedded)]
         if found:
             return found
-        raise InvalidArgument("a sequence of targets without any")
+        raise InvalidArgument("target is an empty sequence; it takes at least one URL or ConnectionParameters")
     raise InvalidArgumentType(
-        f"a target is a URL, ConnectionParameters or a sequence of them, not {type(target).__name__}"
+        f"target takes a URL, ConnectionParameters or a sequence of them, not {type(target).__name__}"
     )

@@ -1,12 +1,19 @@
-"""What a reactor is to the core, and the machinery that plain reactors share.
+"""The contract of a reactor, and the base class of the library's own reactors.
 
-A reactor calls back: when bytes came, when a time has come, as soon as it can. The core asks of it what `Reactor` says
-and nothing else, so a foreign event loop needs an adapter of a page and no inheritance. `PlainReactor` is for loops of
-our own: a queue of calls, a heap of timers, and a turn around one hole, `_poll`.
+A reactor makes calls: when bytes arrive, when a timer is due, or as soon as possible. The core needs only what
+`Reactor` declares. So an adapter for a foreign event loop is about a page long, and inherits from nothing.
+`PlainReactor` is the base class of the library's own loops: a queue of calls, a heap of timers, and the turn. A
+subclass adds the wait (`_poll`).
 
-A turn: the calls that were waiting, then what the outside brought, then the timers that are due, then the calls these
-made (which write what the turn produced, all at once). A callback's exception leaves `run`, or goes to `on_error` where
-that is set; the reactor is whole and can be run again.
+A turn has four steps:
+
+1. It makes the calls that wait in the queue.
+2. It waits for sockets, and makes the calls for those that are ready.
+3. It makes the calls of the timers that are due.
+4. It makes the calls that steps 2 and 3 added. These write all that the turn produced, in one system call.
+
+An exception of a callback leaves `run`, or goes to `on_error` if that is set. The reactor stays consistent, and can be
+run again.
 """
 
 from __future__ import annotations
@@ -28,29 +35,32 @@ Call = Callable[[], object]
 
 
 IDLE = object()
-"""What a call returns that told nobody anything: the turn may still wait for more."""
+"""The result of a call that called no user code and no owner: the turn may still wait for sockets."""
 
 
 def make_calls(waiting: deque[Call], guard: Callable[[Call], object] | None) -> int:
-    """Makes the calls that wait, by guard(call) where there is one; how many may have told somebody something."""
-    # Those that are added meanwhile wait for the next round: one that repeats itself must not keep the socket out.
+    """Makes the calls that wait in a queue, by guard(call) if there is a guard. Returns the number of calls that did
+    not return IDLE."""
+    # Calls that are added meanwhile wait for the next turn. Else a call that adds itself again would stop all input.
     made = 0
     for _ in range(len(waiting)):
-        if waiting:  # a nested turn may have taken them
+        if waiting:  # a nested turn may have made them
             call = waiting.popleft()
             made += (call() if guard is None else guard(call)) is not IDLE
     return made
 
 
 def once(call: Call) -> Call:
-    """Makes the call the first time, and nothing after that."""
+    """A function that makes the call when it is first called, and does nothing after that."""
     left = [call]
     return lambda: left.pop()() if left else None
 
 
 class Endpoint(NamedTuple):
-    """Where to connect. `ssl`: an ssl.SSLContext, or None. `via`: makes the transport in a way of its own, without name
-    or address: via(reactor, owner)."""
+    """Where to connect.
+
+    host: name or address. port: TCP port. ssl: an ssl.SSLContext, or None for no TLS. via: a function via(reactor,
+    owner) that makes the transport without host and port; None: TCP."""
 
     host: str
     port: int
@@ -63,44 +73,53 @@ class Endpoint(NamedTuple):
 
 
 class Transport(Protocol):
-    """Bytes to and from one peer. `queued` and `written`: bytes taken by write, and given to the kernel, since the
-    beginning; their difference is the backlog."""
+    """A stream of bytes to and from one peer. All methods return at once.
+
+    queued: bytes passed to `write` since the beginning. written: bytes that have gone to the kernel since the
+    beginning. The difference is the backlog."""
 
     queued: int
     written: int
 
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
-        """Takes chunks to be sent in order; they go out together at the end of the turn."""
+        """Queues chunks, to be sent in order at the end of the turn, together. After `close` they are dropped."""
 
     def flush(self) -> None:
-        """Sends now what would go out at the end of the turn, as far as the kernel takes it."""
+        """Sends the queued bytes now, as many as the kernel accepts, and not at the end of the turn."""
 
     def close(self) -> None:
-        """Sends what is queued, then hangs up; the owner hears nothing more."""
+        """Sends the queued bytes, then closes the link. The owner is not called any more."""
 
     def pause_reading(self, paused: bool) -> None:
-        """Reads nothing more, so that the peer is held back by its own buffers; or goes on."""
+        """Pauses or resumes reading. While it is paused, the buffers of the kernel fill up, and the peer must wait."""
 
     def abort(self) -> None:
-        """Hangs up now; the owner hears nothing more."""
+        """Closes the link now and drops the queued bytes. The owner is not called any more."""
 
     def detach(self) -> None:
-        """Lets go of the socket without a word to the peer: it belongs to the process that we were forked from."""
+        """Closes this process's copy of the socket, and sends nothing. For the child of a fork: the link is the
+        parent's."""
 
 
 class TransportOwner(Protocol):
-    """Whom a transport calls: transport_ready or transport_lost first; after transport_lost, nothing."""
+    """The object that a transport calls. The first call is transport_ready or transport_lost; no call comes after
+    transport_lost. No call comes inside a call of the transport's methods."""
 
-    def transport_ready(self) -> None: ...
-    def data_received(self, data: bytes) -> None: ...
+    def transport_ready(self) -> None:
+        """The link is open: TCP is connected, and the TLS handshake is done if there is one."""
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes arrived."""
+
     def bytes_written(self) -> bool | None:
-        """`written` has grown. True if somebody was called for it."""
+        """`written` has grown. Returns True if the owner has called user code for it."""
 
-    def transport_lost(self, error: Exception | None) -> None: ...
+    def transport_lost(self, error: Exception | None) -> None:
+        """The link is closed. error: the reason; None: the peer closed it in order."""
 
 
 class TransportCallbacks(NamedTuple):
-    """A TransportOwner of four functions, for an owner that does not show them as methods of its own."""
+    """A TransportOwner made of four functions, for an owner that has no public methods of these names."""
 
     transport_ready: Callable[[], None]
     data_received: Callable[[bytes], None]
@@ -109,50 +128,72 @@ class TransportCallbacks(NamedTuple):
 
 
 class Timer(Protocol):
-    def cancel(self) -> None: ...
+    """A call that will be made later."""
+
+    def cancel(self) -> None:
+        """Drops the call. Does nothing if the call was made or cancelled before."""
 
 
 class Listener(Protocol):
-    """What listens; `port` is where."""
+    """An open port. port: its number."""
 
     port: int
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Closes the port. Transports that were accepted stay open."""
 
 
 Acceptor = Callable[[Transport], TransportOwner]
-"""Called with the transport of whoever connected; returns its owner."""
+"""A function that is called with the transport of each peer that connects; returns the transport's owner."""
 
 
 class Reactor(Protocol):
-    """The contract of every adapter."""
+    """The contract of every adapter. `cpspika.testing.conformance` tests it.
+
+    on_error: called with an exception of a callback; None (default): the exception leaves `run` or `run_once`.
+    thread: the number of the thread (threading.get_ident) that is inside the reactor now; None: no thread is. A reactor
+    in a foreign loop may always have the number of the loop's thread here. The core refuses a call from any other."""
 
     on_error: Callable[[BaseException], object] | None
-    thread: int | None  # the thread that is inside the reactor now
+    thread: int | None
 
     def run(self) -> None:
-        """Turns until `stop`, or until nothing is left that could call back."""
+        """Makes turns until `stop`, or until nothing is left that could make a call. ConcurrentUse: another thread is
+        inside the reactor."""
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Ends `run` after the current turn. Calls that wait stay in the queue. Outside `run` it does nothing."""
+
     def run_once(self, timeout: float | None = None) -> None:
-        """One turn; where it has nothing to do it waits, for `timeout` seconds at most (None: as long as it takes)."""
+        """Makes one turn. timeout: the longest wait in seconds, if there is nothing to do; None (default): no limit.
+        ConcurrentUse: as of `run`."""
 
-    def time(self) -> float: ...
-    def call_soon(self, call: Call) -> object: ...
-    def call_later(self, seconds: float, call: Call) -> Timer: ...
-    def call_soon_threadsafe(self, call: Call) -> object: ...
+    def time(self) -> float:
+        """The time in seconds of the clock that timers use. It never goes back."""
+
+    def call_soon(self, call: Call) -> object:
+        """Queues a call. Calls are made in the order in which they were queued, never inside call_soon."""
+
+    def call_later(self, seconds: float, call: Call) -> Timer:
+        """Makes a call after some seconds. Timers that are due are called in the order of their times."""
+
+    def call_soon_threadsafe(self, call: Call) -> object:
+        """As `call_soon`, from any thread. A reactor that waits is woken."""
+
     def hold(self) -> Call:
-        """Keeps `run` from ending for want of work, until the function that is returned is called."""
+        """Prevents `run` from ending when nothing is left to do. Returns the function that releases it; a second call
+        of that function does nothing. For work outside the reactor, in another thread."""
 
     def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
-        """Finds the addresses of an endpoint; on_done(err, addresses), never inside the call."""
+        """Finds the addresses of an endpoint. on_done(err, addresses) is called once, never inside resolve; an address
+        is an object for `open`."""
 
     def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> Transport:
-        """Begins to connect to one of the addresses."""
+        """Begins to connect to one of the addresses. Returns the transport; its owner is never called inside open."""
 
 
 class NamedTimers:
-    """The timers of one owner, by name: at most one of each name is running."""
+    """The timers of one owner, by name. At most one timer of each name is running."""
 
     __slots__ = ("_by_name", "_call_later")
 
@@ -161,13 +202,13 @@ class NamedTimers:
         self._by_name: dict[str, Timer] = {}
 
     def start(self, name: str, seconds: float | None, call: Call) -> None:
-        """Calls `call` after so many seconds (None: never), in place of the timer of this name."""
+        """Starts the timer of this name, in place of the one that is running. seconds: None starts none."""
         self.cancel(name)
         if seconds is not None:
             self._by_name[name] = self._call_later(seconds, call)
 
     def cancel(self, *names: str) -> None:
-        """Cancels the timers of these names, as far as they are running."""
+        """Cancels those timers of these names that are running."""
         for name in names:
             timer = self._by_name.pop(name, None)
             if timer is not None:
@@ -175,13 +216,13 @@ class NamedTimers:
 
 
 class _Timer:
-    """A call in the heap. A cancelled one stays there for a while, without what it held."""
+    """A call in the heap. A cancelled timer may stay in the heap for a while, but no longer refers to its call."""
 
     __slots__ = ("_timers", "call")
 
     def __init__(self, timers: Timers, call: Call):
         self._timers = timers
-        self.call: Call | None = call  # None: cancelled, or made
+        self.call: Call | None = call  # None: the timer was cancelled or its call was taken
 
     def cancel(self) -> None:
         if self.call is not None:
@@ -189,13 +230,15 @@ class _Timer:
             self._timers.cancelled()
 
     def take(self) -> Call | None:
+        """Removes and returns the call."""
         call, self.call = self.call, None
         return call
 
 
 class Timers:
-    """A heap of timers. Cancelled ones are dropped when they come up, or all at once when most are cancelled: a timeout
-    for each call, nearly always cancelled, must not fill the heap."""
+    """A heap of timers. A cancelled timer is removed when it is due, or earlier, when most timers in the heap are
+    cancelled. A program may set a timeout for each operation and cancel nearly all of them; these must not fill the
+    heap."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, _Timer]] = []
@@ -203,11 +246,13 @@ class Timers:
         self._cancelled = 0
 
     def add(self, when: float, call: Call) -> _Timer:
+        """Adds a call at a time. Calls of the same time are made in the order in which they were added."""
         timer = _Timer(self, call)
         heapq.heappush(self._heap, (when, next(self._order), timer))
         return timer
 
     def cancelled(self) -> None:
+        """Counts a timer in the heap as cancelled, and removes all such timers if they are more than half."""
         self._cancelled += 1
         if self._cancelled > 64 and self._cancelled * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if entry[2].call is not None]
@@ -215,14 +260,14 @@ class Timers:
             self._cancelled = 0
 
     def next(self) -> float | None:
-        """When the earliest is due, or None."""
+        """The time when the earliest timer is due, or None if there is none."""
         while self._heap and self._heap[0][2].call is None:
             heapq.heappop(self._heap)
             self._cancelled -= 1
         return self._heap[0][0] if self._heap else None
 
     def due(self, now: float) -> Call | None:
-        """Takes the earliest that is due."""
+        """Removes the earliest timer that is due and returns its call, or None if none is due."""
         when = self.next()
         if when is None or when > now:
             return None
@@ -230,7 +275,10 @@ class Timers:
 
 
 class PlainReactor(ABC):
-    """A loop of our own; a kind of it says how to wait (`_poll`) and how to be woken (`_wake`)."""
+    """The base class of the library's own loops. See `Reactor` for its methods.
+
+    A subclass implements the wait (`_poll(timeout)`, which also makes the calls for sockets that are ready), the
+    wake-up from another thread (`_wake`), and `_has_transports`."""
 
     def __init__(self) -> None:
         self.on_error: Callable[[BaseException], object] | None = None
@@ -252,13 +300,13 @@ class PlainReactor(ABC):
         return self._timers.add(self.time() + seconds, call)
 
     def call_soon_threadsafe(self, call: Call) -> None:
-        """`call_soon` from another thread: wakes the reactor where it waits."""
+        """As `call_soon`, from any thread. A reactor that waits is woken."""
         self._ready.append(call)  # a deque's append is atomic
         self._wake()
 
     def hold(self) -> Call:
-        """Keeps `run` from ending for want of work, until the function that is returned is called: for work that is
-        under way outside the reactor, in another thread."""
+        """Prevents `run` from ending when nothing is left to do. Returns the function that releases it. For work
+        outside the reactor, in another thread."""
         self._held += 1
         return once(self._release)
 
@@ -284,7 +332,7 @@ class PlainReactor(ABC):
     def run_once(self, timeout: float | None = None) -> None:
         outer, self.thread = self._enter()
         try:
-            # A turn that had calls to make doesn't wait: they may have done what the caller turns the reactor for.
+            # After calls the turn doesn't wait: they may have done what the caller of `run_once` waits for.
             if self._ready and make_calls(self._ready, None if self.on_error is None else self.call):
                 timeout = 0
             self._poll(self._patience(timeout))
@@ -297,7 +345,8 @@ class PlainReactor(ABC):
             self.thread = outer
 
     def _enter(self) -> tuple[int | None, int]:
-        """The thread that is inside already (this one, in a nested turn), and this one."""
+        """(the thread that is inside already, this thread). The first is None, or this thread in a nested turn.
+        ConcurrentUse: another thread is inside."""
         me = threading.get_ident()
         if self.thread is not None and self.thread != me:
             raise ConcurrentUse(
@@ -306,7 +355,7 @@ class PlainReactor(ABC):
         return self.thread, me
 
     def _patience(self, timeout: float | None) -> float | None:
-        """How long the turn may wait."""
+        """The longest time in seconds that the turn may wait; None: no limit."""
         if self._ready or self._stopped:
             return 0
         due = self._timers.next()
@@ -318,18 +367,19 @@ class PlainReactor(ABC):
         return until if until > 0 else 0
 
     def forked(self) -> None:
-        """In the child of a fork: what waits belongs to the parent. A kind of reactor gives up what both share, too."""
+        """Called in the child of a fork. Drops all calls and timers, because they are the parent's. A subclass also
+        gives up what both processes share."""
         self.forget()
 
     def forget(self) -> None:
-        """Drops every call and timer that waits."""
+        """Drops all calls and timers."""
         self._ready.clear()
         self._timers = Timers()
         self._held = 0
         self.thread = None
 
     def call(self, call: Call) -> object:
-        """Runs a callback under the rule for its exceptions."""
+        """Makes a call; an exception of it goes to `on_error`, or leaves `run` if that is not set."""
         if self.on_error is None:
             return call()
         try:

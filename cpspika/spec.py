@@ -1,20 +1,21 @@
 """AMQP as one table: every class, method, argument, property and constant of 0-8 and 0-9-1.
 
-The table below is the only place that knows the protocol's vocabulary; `codec` compiles it, `errors` makes a class
-of each reply code, `states` and `link` refer to its names. It holds both versions at once, with the extensions of
-RabbitMQ, and a row or an argument is marked with a version only where the two differ.
+The table below is the only definition of the protocol's classes, methods and arguments. `codec` compiles it, `errors`
+makes a class of each reply code, `states` and `link` use its names. The table has both versions together, with the
+extensions of RabbitMQ. A row or an argument is marked with a version only where the versions differ.
 
-How to read it::
+Syntax of the table::
 
     class NAME INDEX [property:type ...]
         INDEX NAME SENDER [content] [argument:type ...] [-> reply ...]
 
-- SENDER says who may send the method: C the client, S the server, B both.
-- `content` marks a method that is followed by a content header and a body.
-- `{0-8}` or `{0-9-1}` before a row or an argument keeps it to that version.
-- An argument that 0-9-1 retired to "reserved-N" keeps the name that it had in 0-8: its place and type on the wire are
-  the same, and a 0-9-1 peer sends it empty.
-- A row that the specification of a version lacks is RabbitMQ's own (confirm, basic.nack, queue.unbind on 0-8...).
+- SENDER is the role that may send the method: C the client, S the server, B both.
+- `content` marks a method after which a content header and a body follow.
+- `{0-8}` or `{0-9-1}` before a row or an argument: only that version has it.
+- 0-9-1 renamed some arguments to "reserved-N". They have the name of 0-8 here. Position and type on the wire are the
+  same in both versions, and a 0-9-1 peer sends them empty.
+- A row that the specification of a version doesn't have is RabbitMQ's own (confirm, basic.nack, queue.unbind on
+  0-8...).
 """
 
 # ruff: noqa: E501 (a row of the table is a line)
@@ -163,7 +164,7 @@ class tx 90
     41 content-ok       B  content content-checksum:long
 """
 
-# Frame types and sizes (0-9-1 §4.2.3, §4.2.5). The oob and trace frames of 0-8 are named so that an error can name them.
+# Frame types and sizes (0-9-1 §4.2.3, §4.2.5). The oob and trace frames of 0-8 are here only for error messages.
 CONSTANTS = {
     "frame-method": 1,
     "frame-header": 2,
@@ -180,8 +181,9 @@ CONSTANTS = {
 
 
 class ReplyCode(NamedTuple):
-    """A reply code of channel.close, connection.close or basic.return. `hard` ones close the connection, the others
-    the channel (or they come with a returned message)."""
+    """A reply code of channel.close, connection.close or basic.return (0-9-1 §1.2).
+
+    hard: True if the code closes the connection. Other codes close the channel, or come with a returned message."""
 
     code: int
     name: str
@@ -215,14 +217,18 @@ REPLY_CODES = {
 
 
 class Argument(NamedTuple):
-    """An argument of a method or a property of a class. `name` is the attribute's name in Python: `no_ack`."""
+    """An argument of a method, or a property of a class. name: as a Python identifier, "no_ack". type: a field type of
+    the specification, "shortstr"."""
 
     name: str
     type: str
 
 
 class Method(NamedTuple):
-    """A row of the table: `name` is whole ("queue.declare-ok"), `sender` is C, S or B, `replies` are whole names."""
+    """A method: a row of the table.
+
+    name: the whole name, "queue.declare-ok". sender: "C", "S" or "B". content: whether a content follows. replies:
+    whole names of the methods that answer it."""
 
     name: str
     class_index: int
@@ -234,6 +240,8 @@ class Method(NamedTuple):
 
 
 class Class(NamedTuple):
+    """A class, with the properties of its contents and its methods."""
+
     name: str
     class_index: int
     properties: tuple[Argument, ...]
@@ -247,7 +255,7 @@ def load(version: str) -> tuple[Class, ...]:
     classes = []
     for paragraph in TABLE.strip().replace(f"{{{version}}}", "").split("\n\n"):
         head, *rows = (
-            [word for word in line.split() if not word.startswith(other)] for line in _kept(paragraph, other)
+            [word for word in line.split() if not word.startswith(other)] for line in _lines(paragraph, other)
         )
         if head:
             _, name, index, *properties = head
@@ -256,8 +264,8 @@ def load(version: str) -> tuple[Class, ...]:
     return tuple(classes)
 
 
-def _kept(paragraph: str, other: str) -> list[str]:
-    """The lines of one class that aren't marked with the other version; [""] where the class itself is."""
+def _lines(paragraph: str, other: str) -> list[str]:
+    """The lines of a class without those marked with the other version. [""] if the class itself is marked so."""
     lines = [line.strip() for line in paragraph.splitlines()]
     return [""] if lines[0].startswith(other) else [line for line in lines if not line.startswith(other)]
 

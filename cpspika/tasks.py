@@ -23,12 +23,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from threading import local
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from .client.connection import Connection
 from .client.continuations import check_callable
 from .connecting import Target, all_targets, thread_reactor
 from .errors import AMQPError, InvalidArgumentType, LocalError
+from .parameters import ConnectionOptions
 from .reactor import Reactor
 from .styles.promises import (
     Block,
@@ -41,6 +42,9 @@ from .styles.promises import (
     promised_connection,
 )
 from .styles.task_operations import ChannelOperations, ConnectionOperations
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 T = TypeVar("T")
 Work = Generator[Any, Any, T] | Coroutine[Any, Any, T]
@@ -331,7 +335,11 @@ class TaskConnection(PromisingConnection, ConnectionOperations):
 
 
 def connect(
-    target: Target, *, reactor: Reactor | None = None, on_close: OnTaskClose | None = None, **options: Any
+    target: Target,
+    *,
+    reactor: Reactor | None = None,
+    on_close: OnTaskClose | None = None,
+    **options: Unpack[ConnectionOptions],
 ) -> Promise[TaskConnection]:
     """A promise of a connection; target and options as of `cpspika.connect`. reactor: by default the one of the task
     that calls, else the calling thread's own."""

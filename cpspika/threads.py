@@ -28,7 +28,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .adapters.shared_reactor import SharedReactor
 from .client.channel import Channel
@@ -36,12 +36,17 @@ from .client.connection import Connection
 from .client.continuations import call_site, check_callable, describe
 from .connecting import Target, all_targets
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
+from .parameters import ConnectionOptions
+from .styles.consumer import Consuming
 from .styles.facade import ConnectionFacade, Facade, Scope
 from .styles.promises import close_abandoned, give_back_for
 from .styles.thread_consumer import ThreadConsumer
 from .styles.thread_operations import ChannelOperations, ConnectionOperations
 from .styles.workers import Workers
 from .wire.message import Message
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 OnThreadedClose = Callable[["ThreadedConnection", "AMQPError | None"], object]
 
@@ -84,6 +89,9 @@ class _Shared(Scope, Facade):
 
     connection: ThreadedConnection
 
+    def _forward(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return self.connection._reactor.inside(function, self.core, *args, **kwargs)
+
     def _register(self, registration: Callable[..., Any], handler: Any) -> Any:
         """Those of pika 0.5 call the handler at once: here and now, and before what comes to it meanwhile."""
         if not callable(handler):
@@ -103,7 +111,7 @@ class _Shared(Scope, Facade):
             else:
                 later(*args)
 
-        inside = self.connection.reactor.inside
+        inside = self.connection._reactor.inside
         try:
             remove = inside(registration, self.core, called_by_the_core)
             registering = False
@@ -131,7 +139,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         workers: int = 8,
         on_close: OnThreadedClose | None = None,
         on_error: Callable[[BaseException], object] | None = None,
-        **options: Any,
+        **options: Unpack[ConnectionOptions],
     ):
         targets = all_targets(target, options)
         check_callable("on_close", on_close)
@@ -141,10 +149,10 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         self.on_error = on_error
         self._answers: set[_Answer] = set()
         self._workers = Workers(workers, "cpspika worker", self._report)
-        self.reactor = SharedReactor()
-        self.reactor.on_error = self._report
+        self._reactor = reactor = SharedReactor()
+        reactor.on_error = self._report
         closed = self._callback(on_close) if on_close is not None else None
-        self.core: Connection = Connection(self.reactor, closed)
+        self.core: Connection = Connection(reactor, closed)
         _connections.add(self)
         self._thread = threading.Thread(target=self._turn, name="cpspika reactor", daemon=True)
 
@@ -155,7 +163,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         try:
             self.wait("connect", begin)
         except BaseException:
-            self.reactor.inside(close_abandoned, self.core)
+            self._reactor.inside(close_abandoned, self.core)
             raise
 
     # --- the thread that turns the reactor ----------------------------------------------------------------------------
@@ -163,11 +171,11 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
     def _turn(self) -> None:
         """Until the connection has ended: then the reactor has nothing left to wait for."""
         try:
-            self.reactor.run()
+            self._reactor.run()
         except BaseException as fault:
-            self.reactor.inside(self._bury, fault)
+            self._reactor.inside(self._bury, fault)
         finally:
-            self.reactor.close()
+            self._reactor.close()
             self._workers.finish()
 
     def _bury(self, fault: BaseException) -> None:
@@ -177,7 +185,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         try:
             self.core._abort()
             self.core._end(died)
-            self.reactor.run_ready()
+            self._reactor.run_ready()
         finally:
             for answer in [answer for answer in self._answers if not answer.settled]:
                 answer.settle(died, None)
@@ -208,17 +216,18 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
     # --- asking -------------------------------------------------------------------------------------------------------
 
     def wait(self, name: str, start: Callable[[Any], object], give_back: Callable[[Any], object] | None = None) -> Any:
-        """Calls start(on_done) inside the reactor, and waits until on_done is called; returns the result or raises the
-        error. unwanted(result): what becomes of a result that comes later than `timeout`."""
+        """Calls start(continuation) inside the reactor, and waits until the continuation is called; returns the result
+        or raises the error. give_back(result): called with a result that comes after `timeout`. `name`: the operation's
+        name in an error."""
         self.check_may_wait(name)
         answer = _Answer(give_back)
         try:
-            self.reactor.inside(self._start, start, answer)
+            self._reactor.inside(self._start, start, answer)
             if not answer.wait(self.timeout):
                 late = OperationTimeout(f"no answer within {self.timeout:g} s")
                 raise late.of(name, describe(call_site()))
         except BaseException:
-            self.reactor.inside(answer.cancel)
+            self._reactor.inside(answer.cancel)
             raise
         finally:
             self._answers.discard(answer)
@@ -229,11 +238,11 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
     def _start(self, start: Callable[[Any], object], answer: _Answer) -> None:
         self._answers.add(answer)
         start(lambda error, result: answer.settle(error, None if error else self._outward(result)))
-        if self.reactor.over:
-            self.reactor.run_ready()
+        if self._reactor.over:
+            self._reactor.run_ready()
 
     def check_may_wait(self, name: str) -> None:
-        if self.reactor.is_mine:
+        if self._reactor.is_mine:
             raise ConcurrentUse(
                 f"{name} would wait for ever: it is called amid the reactor's work, in the thread that would bring its "
                 "answer; call it in another, as consumers and handlers are"
@@ -256,9 +265,11 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         return ThreadedChannel(self, core)
 
 
-class ThreadedChannel(_Shared, ChannelOperations):
+class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
     """A channel that any thread may use at any time. `core`: the Channel below; `connection`: the ThreadedConnection
     that it belongs to."""
+
+    core: Channel
 
     def __init__(self, connection: ThreadedConnection, core: Channel):
         self.connection = connection
@@ -272,7 +283,7 @@ class ThreadedChannel(_Shared, ChannelOperations):
         )
 
     def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        core, reactor = self.core, self.connection.reactor
+        core, reactor = self.core, self.connection._reactor
         publishes = operation is _PUBLISH
         while not reactor.inside(_perform_oneway, core, operation, args, kwargs):
             if reactor.is_mine and not core.is_confirming:
@@ -311,24 +322,8 @@ class ThreadedChannel(_Shared, ChannelOperations):
 
         return called_by_the_core
 
-    def _malformed(self, error: Any) -> None:
-        """A message's header turned out to be malformed when it was read, in whichever thread that was."""
-        self.connection.reactor.inside(self.core._malformed, error)
-
-    def consume(
-        self,
-        queue: str,
-        no_ack: bool = False,
-        exclusive: bool = False,
-        arguments: Mapping[str, Any] | None = None,
-        inactivity_timeout: float | None = None,
-    ) -> ThreadConsumer:
-        """Starts a consumer, and iterates over its messages, in any thread; several that iterate over the same share
-        them out. It ends when nothing came for `inactivity_timeout` seconds; None: never. When it is closed, or goes,
-        the consumer is cancelled, and messages that came and weren't handed out go back to the queue. Set basic_qos
-        before, or the whole queue comes at once. If the broker cancels the consumer, ConsumerCancelled is raised."""
-        options = {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}
-        return ThreadConsumer(self, queue, inactivity_timeout, options)
+    def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> ThreadConsumer:
+        return ThreadConsumer(self, queue, options, inactivity_timeout)
 
 
 def _perform_oneway(

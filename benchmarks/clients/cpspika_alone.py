@@ -34,16 +34,16 @@ class _Sink:
 
     queued = written = 0
 
-    def __init__(self, reactor: Any, owner: Any):
-        self.reactor = reactor
+    def __init__(self, owner: Any, reactor: Any):
         self.owner = owner
+        self._reactor = reactor
         self.listening = True
         self._link = Link("server", None, None)
 
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
         if self.listening:
             said = b"".join(chunks)
-            self.reactor.call_soon(lambda: self._hear(said))
+            self._reactor.call_soon(lambda: self._hear(said))
 
     def _hear(self, data: bytes) -> None:
         link = self._link
@@ -84,7 +84,7 @@ class _Reactor(MemoryReactor):
         self.call_soon(lambda: on_done(None, [None]))
 
     def open(self, endpoint: Any, address: Any, owner: Any) -> Any:
-        self.sink = _Sink(self, owner)
+        self.sink = _Sink(owner, self)
         self.call_soon(owner.transport_ready)
         return self.sink
 

@@ -21,11 +21,12 @@ import asyncio
 import inspect
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..client.connection import Connection
 from ..connecting import Target, all_targets
 from ..errors import AMQPError, InvalidArgumentType, LocalError
+from ..parameters import ConnectionOptions
 from ..styles.asyncio_operations import ChannelOperations, ConnectionOperations
 from ..styles.promises import (
     Block,
@@ -38,6 +39,9 @@ from ..styles.promises import (
     promised_connection,
 )
 from .asyncio_reactor import AsyncioReactor
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 T = TypeVar("T")
 OnAsyncioClose = Callable[["AsyncioConnection", AMQPError | None], object]
@@ -132,7 +136,9 @@ class AsyncioConnection(PromisingConnection, ConnectionOperations):
     channels = AsyncioChannel
 
 
-def connect(target: Target, *, on_close: OnAsyncioClose | None = None, **options: Any) -> Wanted[AsyncioConnection]:
+def connect(
+    target: Target, *, on_close: OnAsyncioClose | None = None, **options: Unpack[ConnectionOptions]
+) -> Wanted[AsyncioConnection]:
     """Begins to connect on the running loop: `conn = await connect(url)`, or `async with connect(url) as conn`.
 
     target and options: as of `cpspika.connect`. on_close(connection, err) is called when the connection has ended, err

@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import tasks
 from ..connecting import Target, all_targets
+from ..parameters import ConnectionOptions
 from ..styles.promises import OnClose, PromisingChannel, PromisingConnection, promised_connection
 from ..styles.trio_operations import ChannelOperations, ConnectionOperations
 from .guest_reactor import GuestReactor
@@ -25,6 +26,9 @@ try:
     import trio
 except ImportError as missing:
     raise ImportError("trio is not installed: pip install 'cpspika[trio]'") from missing
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 T = TypeVar("T")
 GRACE = 5.0  # seconds that closing may take when an error or a cancellation ends the block
@@ -90,13 +94,15 @@ class TrioConnection(PromisingConnection, ConnectionOperations):
     channels = TrioChannel
 
     async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self.core.reactor.nursery.cancel_scope.cancel()  # the callbacks that are under way
+        self.reactor.nursery.cancel_scope.cancel()  # the callbacks that are under way
         with trio.move_on_after(GRACE if kind else inf, shield=True):
             await super().__aexit__(kind, error, trace)
 
 
 @asynccontextmanager
-async def connect(target: Target, *, on_close: OnClose | None = None, **options: Any) -> AsyncIterator[TrioConnection]:
+async def connect(
+    target: Target, *, on_close: OnClose | None = None, **options: Unpack[ConnectionOptions]
+) -> AsyncIterator[TrioConnection]:
     """A connection (see `cpspika.connect`). Errors come out as they are, in an ExceptionGroup if they are several."""
     targets = all_targets(target, options)
     try:

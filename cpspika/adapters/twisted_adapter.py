@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -32,7 +32,7 @@ from ..client.connection import Connection
 from ..client.continuations import check_callable
 from ..connecting import Target, all_targets
 from ..errors import AMQPError, InvalidArgument, InvalidArgumentType
-from ..parameters import ConnectionParameters
+from ..parameters import ConnectionOptions, ConnectionParameters
 from ..reactor import Reactor, TransportOwner
 from ..styles.promises import (
     GiveBack,
@@ -45,6 +45,9 @@ from ..styles.promises import (
 from ..styles.twisted_operations import ChannelOperations, ConnectionOperations
 from .twisted_endpoint import EndpointTransport
 from .twisted_reactor import TwistedReactor
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 OnClose = Callable[["TwistedConnection", AMQPError | None], object]
 
@@ -148,7 +151,12 @@ class TwistedConnection(PromisingConnection, ConnectionOperations):
 
 
 def connect(
-    target: Target, *, reactor: Any = None, endpoint: Any = None, on_close: OnClose | None = None, **options: Any
+    target: Target,
+    *,
+    reactor: Any = None,
+    endpoint: Any = None,
+    on_close: OnClose | None = None,
+    **options: Unpack[ConnectionOptions],
 ) -> Deferred[TwistedConnection]:
     """A Deferred of a connection; target and options as of `cpspika.connect`. reactor: one of Twisted's, by default the
     installed one, or a TwistedReactor.

@@ -64,11 +64,16 @@ class Channel(Operations):
         "number",
     )
 
+    # The public attributes: every facade has them too (`styles.lifting`).
+    number: int
+    is_open: bool
+    close_reason: AMQPError | None
+
     def __init__(self, number: int, sender: ChannelSender, reused: bool = False):
         self.number = number
         self._reused = reused  # the broker closed an earlier channel of this number, and may still send for it
         self.is_open = True
-        self.close_reason: AMQPError | None = None
+        self.close_reason = None
         self._facade: Any = self  # the channel that messages point to: this one, or the facade around it
         self._sender = sender
         self._ended = False  # nothing more can come, and the number is free

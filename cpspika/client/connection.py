@@ -85,15 +85,25 @@ class Connection:
     error that ended the connection, or None.
     """
 
+    # The public attributes: every facade has them too (`styles.lifting`).
+    reactor: Reactor
+    parameters: ConnectionParameters
+    server_properties: dict[str, Any]
+    heartbeat: int
+    frame_max: int
+    channel_max: int
+    is_open: bool
+    is_blocked: bool
+    close_reason: AMQPError | None
+
     def __init__(self, reactor: Reactor, on_close: OnClose | None = None):
         self.reactor = reactor
         self._link: Link
-        self.parameters: ConnectionParameters
-        self.server_properties: dict[str, Any] = {}
+        self.server_properties = {}
         self.heartbeat = self.frame_max = self.channel_max = 0
         self.is_open = False
         self.is_blocked = False
-        self.close_reason: AMQPError | None = None
+        self.close_reason = None
         check_callable("on_close", on_close)
         self._close_handler = on_close
         self._opening: Continuation | None = None
@@ -128,7 +138,9 @@ class Connection:
 
     @operation
     def channel(self, *, on_done: OnDone[Channel] | None = None) -> Channel | None:
-        """Opens a channel. The core also returns it at once: its operations may be asked for behind the opening.
+        """Opens a channel.
+
+        In the core the call also returns the channel at once: its operations may be asked for behind the opening.
 
         Result: the channel. Errors: NoFreeChannels, `channel_max` channels are open.
 

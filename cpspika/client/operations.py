@@ -4,8 +4,10 @@
 method and says what the reply means. It needs `_request` for a method with a reply and `_tell` for one without; the
 few that concern the channel's own state (publishing, consumers, closing) need the hook that is declared beside these.
 
-The documentation says when an operation is *done*: then `on_done(None, result)` is called here, and in a facade the
-call returns or its promise is fulfilled. An error says what failed; "closes the channel" means that the broker did so.
+The docstrings say when an operation is *done*: then `on_done(None, result)` is called here, and in a facade the call
+returns or its promise is fulfilled. `styles.wording` puts the docstrings into a facade's words; it needs the phrase "it
+is done when", and leaves out a paragraph that begins with "In the core". An operation without that phrase is done when
+the broker has replied. An error says what failed; "closes the channel" means that the broker did so.
 """
 
 from __future__ import annotations
@@ -364,7 +366,6 @@ class Operations:
 
             channel.basic_qos(prefetch_count=100)
             channel.basic_consume("tasks", on_message)
-            channel.start_consuming()
 
         basic.qos, 0-9-1 §1.8.3.1.
         """
@@ -457,6 +458,7 @@ class Operations:
         delivery_tag: the message's. multiple: acknowledges all deliveries up to it too; tag 0 then means all there are.
 
         The broker does not reply: it is done when its bytes have gone to the kernel.
+
         Errors: PreconditionFailed (406), the tag is unknown or already settled; closes the channel, later.
 
             def on_message(message):
@@ -485,6 +487,7 @@ class Operations:
         back into the queue; without it the message is dropped, or dead-lettered.
 
         The broker does not reply: it is done when its bytes have gone to the kernel.
+
         Errors: PreconditionFailed (406), as `basic_ack`. NotInThisVersion: 0-8 has no basic.nack; a single refusal goes
         out as basic.reject there, `multiple` is refused at the call.
 
@@ -545,10 +548,14 @@ class Operations:
         (AMQPNotImplemented, 540, closes the connection). block_on_flow_control: while the broker has stopped the flow,
         the message is held until the broker permits transmission, instead of failing.
 
-        On a confirming channel (see `confirm_select`) it is done when the broker has decided the message's fate. On
-        another it is done when its bytes have gone to the kernel, whatever becomes of the message.
-        Result: True. The core also returns a bool at once: False says that the program should wait for the writable
+        On a confirming channel (see `confirm_select`) it is done when the message is confirmed; if the broker decides
+        otherwise, that is an error. On another channel the broker does not reply, whatever becomes of the message: it
+        is done when its bytes have gone to the kernel.
+
+        In the core the call also returns a bool at once. False says that the program should wait for the writable
         handler before it publishes more; the message is kept all the same.
+
+        Result: True.
         Errors: MessageNacked, the broker refused the message; MessageReturned, the message reached no queue;
         DeliveryUnknown, the channel or link ended first; ContentTransmissionForbidden, the broker has stopped the flow;
         NotFound (404), the exchange does not exist, closes the channel.
@@ -580,7 +587,11 @@ class Operations:
 
     @operation
     def drain(self, *, on_done: OnDone[None] | None = None) -> None:
-        """Done when the channel is `writable`; at once where it is. A publisher that was told False waits for this."""
+        """Waits until the channel is `writable`. A publisher that sends much waits for this from time to time.
+
+        While publishes are held back, it is done when the channel is writable again. On a writable channel that is at
+        once.
+        """
         self._drain(on_done)
 
     # --- transactions (0-9-1 §1.9) ------------------------------------------------------------------------------------

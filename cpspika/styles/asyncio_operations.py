@@ -1,5 +1,7 @@
 """The lifted operations, as this style has them: see the stub beside this."""
 
-from .lifted import ChannelOperations, ConnectionOperations
+from .promises import lift_promising
+
+ConnectionOperations, ChannelOperations = lift_promising(__name__, "Future")
 
 __all__ = ["ChannelOperations", "ConnectionOperations"]

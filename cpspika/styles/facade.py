@@ -6,12 +6,12 @@ styles share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
 from ..client.channel import Channel
-from ..errors import AMQPError, ConsumerCancelled
+from ..errors import AMQPError, ProtocolSyntaxError
 from ..wire.message import Message
 
 S = TypeVar("S", bound="Scope")
@@ -35,7 +35,7 @@ class Scope:
 
 
 class Facade:
-    """`core`: the Connection or Channel below; what the facade doesn't have itself is the core's."""
+    """A connection or channel in another style. `core`: the Connection or Channel below."""
 
     core: Any
 
@@ -47,10 +47,13 @@ class Facade:
         """The same for a handler, which gets what it is registered on as its first argument."""
         return self._callback(function)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "core":
-            raise AttributeError(name)
-        return getattr(self.core, name)
+    def _forward(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Calls a function of the core that is no operation."""
+        return function(self.core, *args, **kwargs)
+
+    def _malformed(self, error: ProtocolSyntaxError) -> None:
+        """Messages call this on their channel: a message's header turned out to be malformed when it was read."""
+        self._forward(type(self.core)._malformed, (error,), {})
 
     def _register(self, registration: Callable[..., Any], handler: Any) -> Any:
         return registration(self.core, self._handler(handler) if callable(handler) else handler)
@@ -75,13 +78,6 @@ class ConnectionFacade(Facade):
         if value is not None and value is getattr(self, "core", None):
             return self
         return value
-
-
-def end_reason(core: Channel, tag: str | None, cancelled: bool) -> AMQPError:
-    """Why a consumer's iterator has no more messages, though nobody closed it."""
-    if cancelled:
-        return ConsumerCancelled(f"the broker cancelled consumer {tag!r}, as when its queue is deleted")
-    return core.close_reason or core._closed_error()
 
 
 def is_stale(arguments: list[Any]) -> bool:

@@ -1,11 +1,13 @@
-"""The operations of Connection and Channel, lifted, for every facade. What a type checker and an editor see of them
-stands in a stub for each style (`sync_operations.pyi`...), which `python -m cpspika.styles.stubs` writes."""
+"""The operations of Connection and Channel, lifted for a style of your own whose calls return promises.
+
+The styles here have a module each (`sync_operations`, ...), whose stub shows a type checker and an editor what it
+holds; `python -m cpspika.styles.stubs` writes these.
+"""
 
 from __future__ import annotations
 
-from ..client.channel import Channel
-from ..client.connection import Connection
-from .lifting import lift
+from .promises import lift_promising
 
-ConnectionOperations = lift(Connection, "ConnectionOperations", __name__)
-ChannelOperations = lift(Channel, "ChannelOperations", __name__)
+ConnectionOperations, ChannelOperations = lift_promising(__name__)
+
+__all__ = ["ChannelOperations", "ConnectionOperations"]

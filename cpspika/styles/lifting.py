@@ -1,15 +1,22 @@
-"""How a facade gets its methods: lifted from the operations of the core, not written again.
+"""How a facade gets its methods and attributes: lifted from the core, not written again.
 
-`lift` makes a class with a method for every operation of a core class, under the same name, with the same docstring and
-the same arguments but on_done. What the style does with an operation it says once, in methods of its own:
+`lift` makes a class from a core class (Connection or Channel):
 
-- `_perform(operation, args, kwargs)` runs one (a function of the core class; give it `on_done`),
-- `_perform_oneway(operation, args, kwargs)` runs one that the broker doesn't answer (see `continuations.oneway`),
-- `_callback(function)` makes a user's callback into what the core may call,
-- `_register(registration, handler)` has the core take a handler (`Facade` has one that does for most).
+- a method for every operation, under the same name, with the same arguments but on_done. Its docstring is the core's,
+  in the words of the style (`wording`);
+- a method for every function that takes a handler, and for every other public function (`abort`);
+- a read-only property for every public attribute (`is_open`).
 
-Type checkers cannot see such a class, so `python -m cpspika.styles.stubs` writes its stub, and a test
-compares the two.
+A style says how it performs an operation in methods of its own:
+
+- `_perform(operation, args, kwargs)` runs an operation (a function of the core class, which takes `on_done`);
+- `_perform_oneway(operation, args, kwargs)` runs an operation that the broker doesn't answer (`continuations.oneway`);
+- `_callback(function)` makes a user's callback into one that the core may call;
+- `_register(registration, handler)` passes a handler to the core (`Facade` has one that does for most styles);
+- `_forward(function, args, kwargs)` calls another function of the core (`Facade` has one that does for most styles).
+
+Type checkers cannot see such a class. `python -m cpspika.styles.stubs` therefore writes its stub, and a test compares
+the two.
 """
 
 from __future__ import annotations
@@ -18,29 +25,58 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
+from .wording import Wording, worded
+
+HandedOver = Callable[[Callable[..., Any]], Callable[..., Any]]
 CALLBACKS = frozenset(("on_message", "on_cancel", "handler"))
 
 
 def operations(core: type) -> dict[str, Any]:
     """The functions of a core class, inherited ones included, that are marked as operations."""
-    return _marked(core, "__operation__")
+    return {name: member for name, member in _public(core).items() if hasattr(member, "__operation__")}
 
 
 def oneways(core: type) -> dict[str, Any]:
     """The operations that the broker does not answer."""
-    return _marked(core, "__oneway__")
+    return {name: member for name, member in _public(core).items() if hasattr(member, "__oneway__")}
 
 
 def registrations(core: type) -> dict[str, Any]:
     """The functions of a core class, inherited ones included, that are marked as taking a handler."""
-    return _marked(core, "__registration__")
+    return {name: member for name, member in _public(core).items() if hasattr(member, "__registration__")}
 
 
-def _marked(core: type, mark: str) -> dict[str, Any]:
+def other_methods(core: type) -> dict[str, Any]:
+    """The other public functions of a core class."""
+    marked = {**operations(core), **registrations(core)}
+    return {name: member for name, member in _public(core).items() if callable(member) and name not in marked}
+
+
+def attributes(core: type) -> dict[str, str]:
+    """The public attributes of a core class, inherited ones included, and their types as text: those that a class body
+    annotates, and properties."""
+    annotated = {name: text for cls in reversed(core.__mro__) for name, text in inspect.get_annotations(cls).items()}
+    found = {name: as_text(text) for name, text in annotated.items() if not name.startswith("_")}
+    for name, member in _public(core).items():
+        if isinstance(member, property):
+            found[name] = as_text(inspect.get_annotations(member.fget)["return"])  # type: ignore[arg-type]
+    return found
+
+
+def _public(core: type) -> dict[str, Any]:
     members = {name: member for cls in reversed(core.__mro__) for name, member in vars(cls).items()}
-    return {name: member for name, member in members.items() if getattr(member, mark, False)}
+    return {name: member for name, member in members.items() if not name.startswith("_")}
+
+
+def as_text(annotation: Any) -> str:
+    """An annotation as it stands in the source. Lifting reads annotations as text, so each module of the core has
+    `from __future__ import annotations`: then they are text on every version of Python, 3.14 included."""
+    if not isinstance(annotation, str):
+        raise TypeError(f"annotation {annotation!r} is not text; its module lacks: from __future__ import annotations")
+    return annotation
 
 
 _RESULT = re.compile(r"OnDone\[(.*)\] \| None")
@@ -49,21 +85,51 @@ _RESULT = re.compile(r"OnDone\[(.*)\] \| None")
 def signature(operation: Callable[..., Any]) -> inspect.Signature:
     """An operation's signature as a facade has it: without on_done, and returning the result."""
     whole = inspect.signature(operation)
-    result = _RESULT.fullmatch(whole.parameters["on_done"].annotation)
+    result = _RESULT.fullmatch(as_text(whole.parameters["on_done"].annotation))
     if result is None:
         raise TypeError(f"on_done of {operation.__qualname__} is not annotated as OnDone[...] | None")
     parameters = [parameter for name, parameter in whole.parameters.items() if name != "on_done"]
     return whole.replace(parameters=parameters, return_annotation=result[1])
 
 
-def lift(core: type, name: str, module: str) -> type:
-    """A class `name` with the operations and registrations of `core`."""
+def lift(core: type, module: str, wording: Wording, handed_over: HandedOver | None = None) -> type:
+    """A class with the operations, handlers and attributes of `core`, in the module of that name.
+
+    handed_over(operation): makes the method of an operation that the broker doesn't answer; by default the method calls
+    `_perform_oneway`.
+    """
+    name = f"{core.__name__}Operations"
     members: dict[str, Any] = {"__doc__": f"The operations of {core.__name__}, lifted.", "__module__": module}
+    for attribute in attributes(core):
+        members[attribute] = _lifted_attribute(core, attribute)
+    for method_name, method in other_methods(core).items():
+        members[method_name] = _lifted_method(method)
     for operation_name, operation in operations(core).items():
-        members[operation_name] = _lifted_operation(operation)
+        make = handed_over if handed_over is not None and operation_name in oneways(core) else _lifted_operation
+        members[operation_name] = _dressed(make(operation), operation, signature(operation))
+        members[operation_name].__doc__ = worded(operation.__doc__, wording)
     for registration_name, registration in registrations(core).items():
         members[registration_name] = _lifted_registration(registration)
     return type(name, (), members)
+
+
+def _lifted_attribute(core: type, name: str) -> property:
+    own = getattr(core, name, None)
+    doc = own.__doc__ if isinstance(own, property) else attribute_doc(core, name)
+    return property(attrgetter(f"core.{name}"), doc=doc)
+
+
+def attribute_doc(core: type, name: str) -> str | None:
+    """The sentence of a class's docstring that says what an attribute is, such as "`is_open`: operations may ..."."""
+    sentences = re.split(r"(?<=\.)\s+", inspect.getdoc(core) or "")
+    return next((" ".join(each.split()) for each in sentences if re.search(rf"`{name}`[^.]*: ", each)), None)
+
+
+def _lifted_method(method: Callable[..., Any]) -> Callable[..., Any]:
+    def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return self._forward(method, args, kwargs)
+
+    return _dressed(lifted, method, inspect.signature(method))
 
 
 def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,7 +154,7 @@ def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
                     given[name] = self._callback(given[name])
             return self._perform(operation, (), given)
 
-    return dressed(lifted, operation)
+    return lifted
 
 
 def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,12 +164,8 @@ def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]
     return _dressed(lifted, registration, inspect.signature(registration))
 
 
-def dressed(lifted: Callable[..., Any], operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a function the name, docstring and signature of an operation as a facade has it."""
-    return _dressed(lifted, operation, signature(operation))
-
-
 def _dressed(lifted: Any, original: Any, shown: inspect.Signature) -> Callable[..., Any]:
+    """Gives a function the name and docstring of another, and a signature."""
     functools.update_wrapper(lifted, original)
     lifted.__signature__ = shown
     del lifted.__wrapped__

@@ -15,7 +15,6 @@ consumer of a basic_consume cancelled, a channel or connection closed.
 from __future__ import annotations
 
 import inspect
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -27,8 +26,10 @@ from ..errors import AMQPError
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..wire.message import Message
-from .facade import ConnectionFacade, Facade, end_reason
-from .lifting import dressed, oneways
+from .consumer import Arrived, Consuming
+from .facade import ConnectionFacade, Facade
+from .lifting import lift
+from .wording import promising
 
 Settle = Callable[[AMQPError | None, Any], object]
 """on_done, from a promise's side."""
@@ -111,6 +112,7 @@ class PromisingConnection(_Scope, ConnectionFacade):
     """A connection whose operations return promises. To be inherited together with the operations. `channels`: the
     class of its channels."""
 
+    core: Connection
     channels: type[PromisingChannel]
 
     def __init__(self, promises: Promises, core: Connection):
@@ -137,8 +139,10 @@ class PromisingConnection(_Scope, ConnectionFacade):
         return called_by_the_core
 
 
-class PromisingChannel(_Scope, Facade):
+class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
     """A channel whose operations return promises. To be inherited together with the operations."""
+
+    core: Channel
 
     def __init__(self, connection: PromisingConnection, core: Channel):
         self.connection = connection
@@ -172,19 +176,8 @@ class PromisingChannel(_Scope, Facade):
 
         return called_by_the_core
 
-    def consume(
-        self,
-        queue: str,
-        no_ack: bool = False,
-        exclusive: bool = False,
-        arguments: Mapping[str, Any] | None = None,
-    ) -> AsyncConsumer:
-        """A consumer, as an iterator: `async for message in ch.consume(queue)`. It is started when the first message is
-        asked for, and cancelled when the iterator is closed, or goes (as after a `break`: from the next turn on; with
-        `async with ch.consume(queue) as messages` the block's end waits for it). Messages that came and weren't handed
-        out go back to the queue then. Set basic_qos before, or the whole queue comes at once. If the broker cancels the
-        consumer, ConsumerCancelled is raised."""
-        return AsyncConsumer(self, queue, {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments})
+    def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> AsyncConsumer:
+        return AsyncConsumer(self, queue, options, inactivity_timeout)
 
 
 def _oneway_method(operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -211,132 +204,114 @@ def _oneway_method(operation: Callable[..., Any]) -> Callable[..., Any]:
                 return self._promises.fulfilled(None)
             return self._perform_oneway(operation, args, kwargs)
 
-    return dressed(hand_over, operation)
+    return hand_over
 
 
-class _Arrived:
-    """What has come to a consumer, apart from its iterator: the channel holds this, and the iterator can go."""
+def lift_promising(module: str, promise: str = "promise") -> tuple[type, type]:
+    """The operations of Connection and Channel for a style whose promises have this name in docstrings; `module` is the
+    name of the module that they are for."""
+    wording = promising(promise)
+    return lift(Connection, module, wording), lift(Channel, module, wording, _oneway_method)
 
-    __slots__ = ("_call_soon", "_waking", "cancelled", "messages", "no_ack", "waiting")
 
-    def __init__(self, no_ack: bool, call_soon: Callable[[Callable[[], object]], object]) -> None:
-        self.no_ack = no_ack
-        self._call_soon = call_soon
-        self._waking = False
-        self.messages: deque[Message] = deque()
-        self.cancelled: list[str] = []
+class _Arrived(Arrived):
+    """`waiting`: settle the promises of those who wait for a message."""
+
+    def __init__(self, core: Channel, options: dict[str, Any], reactor: Reactor):
+        super().__init__(core, options)
+        self.on_message = self._on_message
         self.waiting: list[Settle] = []
+        self._call_soon = reactor.call_soon
+        self._waking = False
 
-    def on_message(self, message: Message) -> None:
+    def _on_message(self, message: Message) -> None:
         self.messages.append(message)
         if self.waiting and not self._waking:
-            # When all that came with it is here as well: whoever waits is woken once.
+            # Later in the turn, when the messages that came with this one are here too: so the waiting are woken once.
             self._waking = True
             self._call_soon(self.wake)
-
-    def on_cancel(self, tag: str) -> None:
-        self.cancelled.append(tag)
-        self.wake()
-
-    def on_state(self, channel: Any, is_open: bool) -> None:
-        self.wake()
 
     def wake(self) -> None:
         self._waking = False
         waiting, self.waiting = self.waiting, []
         for settle in waiting:
-            settle(None, None)
+            settle(None, False)
 
-    def end(self, core: Channel, tag: str | None, on_done: Settle) -> None:
-        """Cancels the consumer, and requeues what nobody asked for."""
-
-        def cancelled(err: AMQPError | None, _: Any) -> None:
-            if err is None:
-                self._give_back(core)
-            on_done(err, None)
-
-        if tag is None or self.cancelled or not core.is_open:
-            self._give_back(core)
-            on_done(None, None)
-        else:
-            core.basic_cancel(tag, on_done=cancelled)
-
-    def _give_back(self, core: Channel) -> None:
-        while self.messages and core.is_open and not self.no_ack:
-            core.basic_reject(self.messages.popleft().delivery_tag, requeue=True)
-        self.messages.clear()
+    def give_up(self, settle: Settle) -> None:
+        """No message came for so long: wakes one that waits, with the result True."""
+        if settle in self.waiting:
+            self.waiting.remove(settle)
+            settle(None, True)
 
 
 class AsyncConsumer(_Scope):
     """The messages of a consumer, one after another; `PromisingChannel.consume` makes them. Several tasks may share
-    one. Also an asynchronous context manager, which ends when the consumer is known to be cancelled."""
+    one. It is also an asynchronous context manager; the end of the block waits until the consumer is cancelled."""
 
-    def __init__(self, channel: PromisingChannel, queue: str, options: dict[str, Any]):
+    def __init__(self, channel: PromisingChannel, queue: str, options: dict[str, Any], patience: float | None):
         self.channel = channel
-        self.consumer_tag: str | None = None
         self._queue = queue
-        self._options = options
-        self._arrived = _Arrived(options["no_ack"], channel.connection.core.reactor.call_soon)
-        self._forget: Callable[[], object] | None = None
+        self._patience = patience
+        self._reactor = channel.connection.core.reactor
+        self._arrived = _Arrived(channel.core, options, self._reactor)
         self._started = False
-        self._closed = False
+
+    @property
+    def consumer_tag(self) -> str | None:
+        return self._arrived.tag
 
     def __aiter__(self) -> AsyncConsumer:
         return self
 
     async def __anext__(self) -> Message:
-        arrived, core = self._arrived, self.channel.core
-        while self._closed or not arrived.messages:
-            if self._closed:
-                raise StopAsyncIteration
+        arrived = self._arrived
+        while not arrived.closed:
+            message = arrived.take()
+            if message is not None:
+                return message
             if not self._started:
                 await self._start()
-            elif arrived.cancelled or not core.is_open:
-                raise end_reason(core, self.consumer_tag, bool(arrived.cancelled))
-            else:
-                promise, settle = self.channel._promises.make()
-                arrived.waiting.append(settle)
-                await promise
-        return arrived.messages.popleft()
+            elif arrived.is_over:
+                raise arrived.end_reason()
+            elif await self._wait() and not arrived.messages:
+                await self.aclose()
+        raise StopAsyncIteration
+
+    async def _wait(self) -> bool:
+        """Waits until something has happened; True: nothing did for `inactivity_timeout`."""
+        promise, settle = self.channel._promises.make()
+        self._arrived.waiting.append(settle)
+        if self._patience is None:
+            return bool(await promise)
+        timer = self._reactor.call_later(self._patience, lambda: self._arrived.give_up(settle))
+        try:
+            return bool(await promise)
+        finally:
+            timer.cancel()
 
     async def _start(self) -> None:
-        arrived, channel = self._arrived, self.channel
+        arrived = self._arrived
         self._started = True
-        if self._forget is None:
-            self._forget = channel.core.add_state_change_handler(arrived.on_state)
+        arrived.watch()
         try:
-            self.consumer_tag = await channel._perform(
-                Channel.basic_consume,
-                (self._queue, arrived.on_message),
-                {"on_cancel": arrived.on_cancel, **self._options},
-            )
+            tag = await self.channel._perform(Channel.basic_consume, (), arrived.arguments(self._queue))
         except BaseException:
-            self._started = False  # who asks next, or waits beside, tries again
+            self._started = False  # the next that asks, or one that waits beside, tries again
             arrived.wake()
             raise
-        if self._closed:  # meanwhile
-            arrived.end(channel.core, self.consumer_tag, _ignore)
+        arrived.started(tag)
 
     async def aclose(self) -> None:
-        """Cancels the consumer, and gives back what came and wasn't handed out."""
-        if not self._closed:
+        """Cancels the consumer, and gives back messages that came and were not handed out."""
+        if not self._arrived.closed:
             promise, settle = self.channel._promises.make()
-            self._close()(settle)
+            self._arrived.close(settle)
             await promise
 
-    def _close(self) -> Callable[[Settle], object]:
-        """Ends the iteration; what is still to be done about the consumer."""
-        self._closed = True
-        self._arrived.wake()
-        if self._forget is not None:
-            self._forget()
-        return partial(self._arrived.end, self.channel.core, self.consumer_tag)
-
     def __del__(self) -> None:
-        # Nobody awaits it, and an error is told to whoever has the channel. The garbage collector may come by in any
-        # thread, and amid anything, so the reactor carries it out.
-        if self._started and not self._closed:
-            self.channel.connection.core.reactor.call_soon_threadsafe(partial(self._close(), _ignore))
+        # The garbage collector runs in any thread, and amid anything: the reactor does the work. Nobody awaits it.
+        if self._started and not self._arrived.closed:
+            self._reactor.call_soon_threadsafe(self._arrived.close)
 
 
 def _is_work(function: Any) -> bool:
@@ -408,6 +383,3 @@ _GIVE_BACK: dict[str, Callable[..., object]] = {
     "basic_consume": _cancel,
     "channel": lambda facade: facade.core.close(on_done=_ignore),
 }
-
-for _name, _operation in oneways(Channel).items():
-    setattr(PromisingChannel, _name, _oneway_method(_operation))

@@ -12,16 +12,21 @@ from typing import NamedTuple
 
 from ..client.channel import Channel
 from ..client.connection import Connection
-from .lifting import operations, registrations, signature
+from .lifting import as_text, attributes, operations, other_methods, registrations, signature
 
 
 class Style(NamedTuple):
-    """`place`: where its operations stand, from here. `imports`: what its classes and promise need. `promise`: the type
-    of a promise of {}; `opening`: that of a channel, if it is another."""
+    """A row for each style.
+
+    `module`: the module of its operations, in this folder. `channel`, `connection`, `reactor`: the names of its
+    classes. `imports`: the import statements that its classes and its promise need. `promise`: the type of a promise of
+    {}. `opening`: the type of a promise of a channel, if that is another.
+    """
 
     module: str
     channel: str
     connection: str
+    reactor: str
     imports: str
     promise: str = "{}"
     opening: str | None = None
@@ -32,18 +37,22 @@ STYLES = [
         "thread_operations",
         "ThreadedChannel",
         "ThreadedConnection",
+        "SharedReactor",
+        "from cpspika.adapters.shared_reactor import SharedReactor\n"
         "from cpspika.threads import ThreadedChannel, ThreadedConnection",
     ),
     Style(
         "sync_operations",
         "SyncChannel",
         "SyncConnection",
+        "Reactor",
         "from cpspika.styles.sync import SyncChannel, SyncConnection",
     ),
     Style(
         "task_operations",
         "TaskChannel",
         "TaskConnection",
+        "Reactor",
         "from cpspika.tasks import Promise, TaskChannel, TaskConnection",
         "Promise[{}]",
     ),
@@ -51,23 +60,26 @@ STYLES = [
         "trio_operations",
         "TrioChannel",
         "TrioConnection",
-        "from cpspika.adapters.trio_adapter import Promise, TrioChannel, TrioConnection",
+        "TrioReactor",
+        "from cpspika.adapters.trio_adapter import Promise, TrioChannel, TrioConnection, TrioReactor",
         "Promise[{}]",
     ),
     Style(
         "twisted_operations",
         "TwistedChannel",
         "TwistedConnection",
+        "TwistedReactor",
         "from twisted.internet.defer import Deferred\n\n"
-        "from cpspika.adapters.twisted_adapter import TwistedChannel, TwistedConnection",
+        "from cpspika.adapters.twisted_adapter import TwistedChannel, TwistedConnection, TwistedReactor",
         "Deferred[{}]",
     ),
     Style(
         "asyncio_operations",
         "AsyncioChannel",
         "AsyncioConnection",
+        "AsyncioReactor",
         "from asyncio import Future\n\n"
-        "from cpspika.adapters.asyncio_adapter import AsyncioChannel, AsyncioConnection, Wanted",
+        "from cpspika.adapters.asyncio_adapter import AsyncioChannel, AsyncioConnection, AsyncioReactor, Wanted",
         "Future[{}]",
         "Wanted[{}]",
     ),
@@ -77,11 +89,15 @@ _HEAD = '''\
 """Written by `python -m cpspika.styles.stubs`: the operations of the core, as this style has them."""
 
 from collections.abc import Callable
+from typing import Any
 
 from cpspika.client.channel import Channel
 from cpspika.client.handlers import Remove
 from cpspika.client.operations import Arguments, OnCancel, OnMessage, QueueDeclareOk
 from cpspika.client.connection import Connection
+from cpspika.errors import AMQPError
+from cpspika.parameters import ConnectionParameters
+from cpspika.reactor import Reactor
 from cpspika.wire.message import Message, Properties
 '''
 
@@ -91,6 +107,11 @@ def stub(style: Style) -> str:
     parts = [_HEAD, style.imports, "\n\n"]
     for core, name in ((Connection, "ConnectionOperations"), (Channel, "ChannelOperations")):
         parts.append(f"class {name}:\n    core: {core.__name__}\n")
+        for member, text in attributes(core).items():
+            parts.append(f"    @property\n    def {member}(self) -> {_facade(style, text)}: ...\n")
+        for member, method in other_methods(core).items():
+            shown = inspect.signature(method)
+            parts.append(_line(style, member, shown, _facade(style, shown.return_annotation)))
         for member, operation in operations(core).items():
             shown = signature(operation)
             opens = style.opening if shown.return_annotation == "Channel" else None
@@ -115,8 +136,13 @@ def _parameter(style: Style, parameter: inspect.Parameter) -> str:
 
 def _facade(style: Style, annotation: str) -> str:
     """An annotation of the core's, with the facade's classes."""
-    classes = {"Channel": style.channel, "ChannelT": style.channel, "Connection": style.connection}
-    return re.sub(r"\b(ChannelT?|Connection)\b", lambda found: classes[found[0]], annotation)
+    classes = {
+        "Channel": style.channel,
+        "ChannelT": style.channel,
+        "Connection": style.connection,
+        "Reactor": style.reactor,
+    }
+    return re.sub(r"\w+", lambda found: classes.get(found[0], found[0]), as_text(annotation))
 
 
 def path(style: Style) -> Path:

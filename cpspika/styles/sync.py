@@ -24,7 +24,8 @@ from ..errors import AMQPError, ConcurrentUse, OperationTimeout
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..wire.message import Message
-from .facade import ConnectionFacade, Facade, Scope, end_reason, is_stale
+from .consumer import Arrived, Consuming
+from .facade import ConnectionFacade, Facade, Scope, is_stale
 from .sync_operations import ChannelOperations, ConnectionOperations
 
 MANY = 100  # exceptions in one wait; by then they come from the reactor itself, and it will not get better
@@ -61,7 +62,6 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         timeout: float | None = None,
         on_close: Callable[[SyncConnection, AMQPError | None], object] | None = None,
     ):
-        self.reactor = reactor
         self.timeout = timeout
         self.lock = RLock()
         self._spins = _Spins.of(reactor)
@@ -80,8 +80,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     def wait(
         self, name: str, operation: Callable[..., object], core: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Calls `operation` of `core` with these arguments and an on_done, and turns the reactor until that is called;
-        returns the result or raises the error. `name`: what it is known by."""
+        """Calls `operation` of `core` with these arguments, and turns the reactor until the operation is done; returns
+        the result or raises the error. `name`: the operation's name in an error."""
         outcome: list[tuple[AMQPError | None, Any]] = []
         if not self.lock.acquire(False):
             raise _concurrent()
@@ -113,7 +113,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         seconds. An exception that comes out of the reactor meanwhile is raised; with `finish` not before it is done, so
         that an operation isn't left half-way. With `flush` what is to be sent is sent at once, which may be all that is
         needed."""
-        deadline = None if timeout is None else self.reactor.time() + timeout
+        reactor = self.core.reactor
+        deadline = None if timeout is None else reactor.time() + timeout
         strays: list[Exception] = []
         turned = False
         spins = self._spins
@@ -122,12 +123,12 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             if flush:
                 self.core._flush()
             while not done():
-                left = None if deadline is None else deadline - self.reactor.time()
+                left = None if deadline is None else deadline - reactor.time()
                 if left is not None and left <= 0 and turned:
                     break
                 turned = True
                 try:
-                    self.reactor.run_once(None if left is None else max(left, 0))
+                    reactor.run_once(None if left is None else max(left, 0))
                 except ConcurrentUse:
                     raise
                 except Exception as stray:
@@ -139,7 +140,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             if spins.depth == 0 and spins.behind:
                 behind, spins.behind = spins.behind, {}
                 for connection in behind:
-                    self.reactor.call_soon(connection._catch_up)
+                    reactor.call_soon(connection._catch_up)
         if strays:
             raise strays[0]
         return bool(done())
@@ -199,9 +200,11 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return bool(self._inbox)
 
 
-class SyncChannel(Scope, Facade, ChannelOperations):
+class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations):
     """A channel whose calls return their results, or raise their errors. `core`: the Channel below; `connection`: the
     SyncConnection that it belongs to."""
+
+    core: Channel
 
     def __init__(self, connection: SyncConnection, core: Channel):
         self.connection = connection
@@ -240,46 +243,33 @@ class SyncChannel(Scope, Facade, ChannelOperations):
         """Ends `start_consuming` once the callback that calls this returns. The consumers stay."""
         self._stopped = True
 
-    def consume(
-        self,
-        queue: str,
-        no_ack: bool = False,
-        exclusive: bool = False,
-        arguments: Mapping[str, Any] | None = None,
-        inactivity_timeout: float | None = None,
-    ) -> Iterator[Message]:
-        """Starts a consumer, and iterates over its messages. It ends when nothing came for `inactivity_timeout`
-        seconds; None: never. When the iterator is closed, or goes, the consumer is cancelled, and messages that
-        came and weren't handed out go back to the queue. Set basic_qos before, or the whole queue comes at once. If
-        the broker cancels the consumer, ConsumerCancelled is raised."""
-        waiting: deque[Message] = deque()
-        ended: list[str] = []
-        options: dict[str, Any] = {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}
+    def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> Iterator[Message]:
+        arrived = Arrived(self.core, options)
+        consume = Channel.basic_consume
+        arrived.started(self.connection.wait("basic_consume", consume, self.core, (), arrived.arguments(queue)))
+        messages = self._messages(arrived, inactivity_timeout)
+        next(messages)
+        return messages
 
-        options |= {"on_message": waiting.append, "on_cancel": ended.append}
-        tag = self.connection.wait("basic_consume", Channel.basic_consume, self.core, (queue,), options)
-        return self._messages(tag, waiting, ended, inactivity_timeout, no_ack)
-
-    def _messages(
-        self, tag: str, waiting: deque[Message], ended: list[str], patience: float | None, no_ack: bool
-    ) -> Iterator[Message]:
-        connection = self.connection
+    def _messages(self, arrived: Arrived, patience: float | None) -> Iterator[Any]:
+        connection, core = self.connection, self.core
         try:
+            yield None  # for _iterate: a generator that has not begun would not run what stands under "finally"
             while True:
                 with _Inside(connection):
-                    connection.spin(lambda: bool(waiting or ended) or not self.core.is_open, patience)
-                if waiting:
-                    yield waiting.popleft()
-                elif ended or not self.core.is_open:
-                    raise end_reason(self.core, tag, bool(ended))
+                    connection.spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
+                message = arrived.take()
+                if message is not None:
+                    yield message
+                elif arrived.is_over:
+                    raise arrived.end_reason()
                 else:
                     return
         finally:
-            if self.core.is_open and not ended:
-                self.basic_cancel(tag)
-            if self.core.is_open and not no_ack:
-                for message in waiting:
-                    self.basic_reject(message.delivery_tag, requeue=True)
+            if core.is_open:
+                connection.wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
+                with _Inside(connection):
+                    connection.push("basic_reject", lambda: not core.is_open)
 
 
 _PUBLISH = Channel.basic_publish

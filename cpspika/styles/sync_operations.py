@@ -1,5 +1,10 @@
 """The lifted operations, as this style has them: see the stub beside this."""
 
-from .lifted import ChannelOperations, ConnectionOperations
+from ..client.channel import Channel
+from ..client.connection import Connection
+from .lifting import lift
+from .wording import CALLS
+
+ConnectionOperations, ChannelOperations = (lift(core, __name__, CALLS) for core in (Connection, Channel))
 
 __all__ = ["ChannelOperations", "ConnectionOperations"]

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
-from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..client.channel import Channel
-from ..errors import UnknownConsumerTag
 from ..wire.message import Message
-from .facade import Scope, end_reason
+from .consumer import Arrived
+from .facade import Scope
 
 
 class ThreadConsumer(Scope):
-    """The messages of a consumer, one after another; `ThreadedChannel.consume` makes them. A context manager that
-    closes it."""
+    """The messages of a consumer, one after another; `ThreadedChannel.consume` makes them. Threads that iterate over
+    the same one share the messages out. A context manager that closes it."""
 
-    def __init__(self, channel: Any, queue: str, patience: float | None, options: dict[str, Any]):
+    def __init__(self, channel: Any, queue: str, options: dict[str, Any], patience: float | None):
         self.channel = channel
-        self.consumer_tag: str | None = None
         self._patience = patience
-        # The channel holds what follows, and not this: so the iterator can go.
-        arrived = self._arrived = _Arrived(options["no_ack"])
-        self._forget = channel.connection.reactor.inside(channel.core.add_state_change_handler, arrived.on_state)
-        consumer = {"on_message": arrived.queue.put, "on_cancel": arrived.on_cancel, **options}
-        self.consumer_tag = channel._perform(Channel.basic_consume, (queue,), consumer)
+        core, connection = channel.core, channel.connection
+        arrived = self._arrived = _Arrived(core, options)
+        connection.reactor.inside(arrived.watch)
+
+        def start(on_done: Any) -> None:
+            Channel.basic_consume(core, **arrived.arguments(queue), on_done=on_done)
+
+        try:
+            arrived.started(connection.wait("basic_consume", start, arrived.started))
+        except BaseException:
+            connection.reactor.inside(arrived.close)  # a consumer that starts later is cancelled
+            raise
+
+    @property
+    def consumer_tag(self) -> str | None:
+        return self._arrived.tag
 
     def __iter__(self) -> ThreadConsumer:
         return self
@@ -43,58 +50,37 @@ class ThreadConsumer(Scope):
                 self.close()
         if message is not None:
             return message
-        arrived.queue.put(None)  # the other threads that iterate shall hear of it too
+        arrived.wake()  # the other threads that iterate must hear of the end too
         if arrived.closed:
             raise StopIteration
-        raise end_reason(core, self.consumer_tag, arrived.cancelled)
+        raise arrived.end_reason()
 
     def close(self) -> None:
-        """Cancels the consumer, and gives back what came and wasn't handed out. Every thread's iteration ends."""
-        core, arrived, inside = self.channel.core, self._arrived, self.channel.connection.reactor.inside
-        running = inside(arrived.close)
-        inside(self._forget)
-        if running and core.is_open:
-            with contextlib.suppress(UnknownConsumerTag):  # the broker was faster
-                self.channel.basic_cancel(self.consumer_tag)
-            inside(arrived.give_back, core)
-        arrived.queue.put(None)
+        """Cancels the consumer, and gives back messages that came and were not handed out. Every thread's iteration
+        ends."""
+        self.channel.connection.wait("basic_cancel", self._arrived.close)
 
     def __del__(self) -> None:
-        # Nobody waits for it, in a thread that may be any: the reactor's own carries it out.
-        if self.consumer_tag is not None:
-            core, reactor = self.channel.core, self.channel.connection.reactor
-            reactor.call_soon_threadsafe(partial(self._arrived.leave, core, self.consumer_tag, self._forget))
+        # The garbage collector runs in any thread, and nobody waits: the reactor's own thread does the work.
+        arrived = getattr(self, "_arrived", None)
+        if arrived is not None and not arrived.closed:
+            self.channel.connection.reactor.call_soon_threadsafe(arrived.close)
 
 
-class _Arrived:
-    """What has come to a consumer; None is the end."""
+class _Arrived(Arrived):
+    """In the queue, None is the end."""
 
-    def __init__(self, no_ack: bool) -> None:
+    def __init__(self, core: Channel, options: dict[str, Any]):
+        super().__init__(core, options)
         self.queue: SimpleQueue[Message | None] = SimpleQueue()
-        self.no_ack = no_ack
-        self.closed = self.cancelled = False
+        self.on_message = self.queue.put
 
-    def on_cancel(self, tag: str) -> None:
-        self.cancelled = True
+    def wake(self) -> None:
         self.queue.put(None)
 
-    def on_state(self, channel: Any, is_open: bool) -> None:
-        self.queue.put(None)
-
-    def close(self) -> bool:
-        """Whether there is a consumer to be cancelled."""
-        running = not (self.closed or self.cancelled)
-        self.closed = True
-        return running
-
-    def leave(self, core: Channel, tag: str, forget: Callable[[], object]) -> None:
-        forget()
-        if self.close() and core.is_open:
-            core.basic_cancel(tag, on_done=lambda err, _: None if err else self.give_back(core))
-
-    def give_back(self, core: Channel) -> None:
-        with contextlib.suppress(Empty):
-            while True:
-                message = self.queue.get_nowait()
-                if message is not None and core.is_open and not self.no_ack:
-                    core.basic_reject(message.delivery_tag, requeue=True)
+    def take(self) -> Message | None:
+        while not self.queue.empty():
+            message = self.queue.get()
+            if message is not None:
+                return message
+        return None

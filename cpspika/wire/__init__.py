@@ -1,1 +1,1 @@
-"""Bytes to events and back, for either role: the protocol without sockets. Client and broker share only this."""
+"""The protocol without sockets: bytes to events and back, for either role. Client and broker share only this folder."""

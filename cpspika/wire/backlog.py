@@ -1,7 +1,8 @@
-"""The backlog of a link: bytes that were written and that the kernel has not taken yet.
+"""The backlog of a link: bytes that were written and that the kernel has not accepted yet.
 
-Above the high-water mark the link is congested, until the backlog has fallen to the low-water mark. Whoever wants to
-know when its bytes have gone to the kernel is kept here with the position in the stream that it waits for.
+A link is congested from the moment when its backlog reaches the high-water mark until it has fallen to the low-water
+mark. The backlog also holds waiters: objects of a channel that wait until the bytes written before them have gone to
+the kernel. Each waiter is stored with its position in the stream.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ T = TypeVar("T")
 
 
 class Backlog(Generic[T]):
-    """`transport`: where the bytes go, or None without a link. `congested`: the backlog reached `high` bytes and has
-    not yet fallen to `low`. `stopped`: the owner has a reason of its own not to write. `writable`: neither of the two.
-    """
+    """The backlog of one link.
+
+    high, low: the water marks, in bytes.
+
+    transport: the transport of the link, or None without one. congested: the backlog reached `high` bytes and has not
+    yet fallen to `low`. stopped: the owner must not write, for a reason of its own. writable: neither congested nor
+    stopped."""
 
     __slots__ = ("_high", "_low", "_unwritten", "congested", "stopped", "transport", "writable")
 
@@ -28,10 +33,10 @@ class Backlog(Generic[T]):
         self.transport: Transport | None = None
         self.congested = self.stopped = False
         self.writable = True
-        self._unwritten: deque[tuple[int, int, T]] = deque()  # position in the stream, channel number, who waits
+        self._unwritten: deque[tuple[int, int, T]] = deque()  # position in the stream, channel number, waiter
 
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
-        """Gives chunks to the transport; without one they are dropped."""
+        """Passes chunks to the transport. Without a transport they are dropped."""
         transport = self.transport
         if transport is not None:
             transport.write(chunks)
@@ -46,34 +51,34 @@ class Backlog(Generic[T]):
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The size of the backlog in bytes."""
         return self.transport.queued - self.transport.written if self.transport is not None else 0
 
     @property
     def is_watched(self) -> bool:
-        """Whether it matters to somebody that the kernel has taken bytes."""
+        """Whether the owner must be called when the kernel has accepted bytes."""
         return self.congested or bool(self._unwritten)
 
     def when_written(self, number: int, waiter: T) -> None:
-        """Keeps `waiter`, of a channel, until all that was written up to now has gone to the kernel."""
+        """Adds a waiter of channel `number`. It waits until all bytes written up to now have gone to the kernel."""
         self._unwritten.append((self.transport.queued if self.transport is not None else 0, number, waiter))
 
     def take_written(self) -> list[T]:
-        """Removes and returns those whose bytes have gone to the kernel, in order."""
+        """Removes and returns the waiters whose bytes have gone to the kernel, in order."""
         unwritten, taken = self._unwritten, []
         while unwritten and self.transport is not None and unwritten[0][0] <= self.transport.written:
             taken.append(unwritten.popleft()[2])
         return taken
 
     def take_unwritten(self, number: int) -> list[T]:
-        """Removes and returns those of one channel that still wait, in order."""
+        """Removes and returns the waiters of channel `number` whose bytes have not gone to the kernel, in order."""
         taken = [waiter for _, owner, waiter in self._unwritten if owner == number]
         if taken:
             self._unwritten = deque(entry for entry in self._unwritten if entry[1] != number)
         return taken
 
     def drained(self) -> bool:
-        """Ends a congestion if the backlog has fallen to the low-water mark. True if this call ended it."""
+        """Ends a congestion, if the backlog has fallen to the low-water mark. True if this call ended one."""
         if not self.congested or self.size > self._low:
             return False
         self.congested = False

@@ -1,9 +1,9 @@
 """Compiles the rows of `spec` into encoders and decoders of one version.
 
-A row is written out as the function that somebody would write by hand who had to encode that one method, or to decode
-it, and Python compiles that: numbers and bits that lie side by side are one call of `struct`, and what isn't given is
-put in as the bytes that it would become. A run of bits shares octets (0-9-1 §4.2.5.2). It is done when a row is
-first used: a program needs few of them, and import stays cheap.
+For each method, the source of an encoder and of a decoder is generated, as somebody would write it by hand for this one
+method; Python compiles it. Adjacent numbers and bits are read by one call of `struct`. An argument that isn't given
+is encoded in advance, as a constant. A run of bits shares octets (0-9-1 §4.2.5.2). The functions are generated when
+a method is first used, because a program uses few methods, and import stays cheap.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .. import spec
 from ..errors import InvalidArgument, NotInThisVersion, ProtocolSyntaxError, UnknownMethodError
 from . import fields
 
-SECRETS = frozenset(("response", "new_secret"))  # arguments that no repr may show
+SECRETS = frozenset(("response", "new_secret"))  # arguments whose values no repr may show
 
 _DEFAULTS: dict[str, Any] = {"bit": False, "shortstr": "", "longstr": b"", "table": None, "timestamp": 0}
-_READ: dict[str, fields.Reader] = {
+_DECODE: dict[str, fields.FieldDecoder] = {
     "octet": fields.decode_octet,
     "short": fields.decode_short,
     "long": fields.decode_long,
@@ -30,7 +30,7 @@ _READ: dict[str, fields.Reader] = {
     "table": fields.decode_table,
     "timestamp": fields.decode_timestamp,
 }
-_WRITE: dict[str, fields.Writer] = {
+_ENCODE: dict[str, fields.FieldEncoder] = {
     "octet": fields.encode_octet,
     "short": fields.encode_short,
     "long": fields.encode_long,
@@ -43,7 +43,10 @@ _WRITE: dict[str, fields.Writer] = {
 
 
 class Method:
-    """A method with its arguments by name: `ok.message_count`. The names are the specification's, with underscores."""
+    """A method with its arguments as attributes: `ok.message_count`. The names are those of the specification, with
+    underscores.
+
+    name: the whole name, "queue.declare-ok". arguments: the arguments by name."""
 
     __slots__ = ("__dict__", "name")
 
@@ -72,7 +75,10 @@ class Method:
 
 
 class Codec:
-    """Encoders and decoders of one version. `Codec.of(version)` makes it once."""
+    """The encoders and decoders of one version of the protocol, "0-9-1" or "0-8".
+
+    classes: rows of `spec` by class index. by_name: rows of methods by whole name. by_index: rows of methods by (class
+    index, method index)."""
 
     def __init__(self, version: str):
         self.version = version
@@ -85,30 +91,33 @@ class Codec:
     @staticmethod
     @cache
     def of(version: str) -> Codec:
+        """The codec of a version; the same object each time."""
         return Codec(version)
 
     def row(self, name: str) -> spec.Method:
+        """The row of a method. NotInThisVersion: this version has no such method."""
         row = self.by_name.get(name)
         if row is None:
             raise NotInThisVersion(f"AMQP {self.version} has no {name}")
         return row
 
     def encode(self, name: str, arguments: dict[str, Any]) -> bytes:
-        """The payload of a method frame. What isn't given is sent empty; InvalidArgument, InvalidArgumentType: what is
-        given cannot be sent."""
+        """The payload of a method frame. An argument that isn't given is sent empty: 0, False, "" or an empty table.
+
+        InvalidArgument, InvalidArgumentType: an argument cannot be encoded. NotInThisVersion: as of `row`."""
         encoder = self._encoders.get(name)
         if encoder is None:
             encoder = self._encoders[name] = self._encoder(self.row(name))
         return encoder(arguments)
 
     def decode(self, payload: bytes) -> Method:
-        """The method in a method frame's payload. UnknownMethodError, ProtocolSyntaxError: there is none, or it is
-        malformed."""
+        """The method in the payload of a method frame. UnknownMethodError: this version has no such method.
+        ProtocolSyntaxError: the payload is malformed."""
         return self.decoder(self._row_of(payload).name)(payload, 4, len(payload))
 
     def decoder(self, name: str) -> Decoder:
-        """Reads a method whose arguments begin at `at` in `data` and take all up to `end`. What lies behind that
-        doesn't change what it returns, or that it raises ProtocolSyntaxError."""
+        """The decoder of a method: decode(data, at, end) returns the method whose arguments are data[at:end].
+        ProtocolSyntaxError: the arguments are malformed. The bytes behind `end` change neither result nor error."""
         decoder = self._decoders.get(name)
         if decoder is None:
             decoder = self._decoders[name] = _decoder(self.row(name))
@@ -116,7 +125,9 @@ class Codec:
 
     def _row_of(self, payload: bytes) -> spec.Method:
         if len(payload) < 4:
-            raise ProtocolSyntaxError(f"a method frame of {len(payload)} bytes; its class and method alone take 4")
+            raise ProtocolSyntaxError(
+                f"a method frame has a payload of {len(payload)} bytes; class and method index alone have 4"
+            )
         index = _index.unpack_from(payload)
         row = self.by_index.get(index)
         if row is None:
@@ -125,14 +136,14 @@ class Codec:
 
     def _encoder(self, row: spec.Method) -> Encoder:
         scope: dict[str, Any] = {
-            **_WRITE,
+            **_ENCODE,
             "table": partial(fields.encode_table, dialect=self.version),
             "octets": _OCTETS,
         }
         parts = [repr(_index.pack(row.class_index, row.method_index))]
         for run in _runs(row.arguments):
             if isinstance(run, list):
-                bits = (f"({1 << place} if given.get({name!r}) else 0)" for place, name in enumerate(run))
+                bits = (f"({1 << index} if given.get({name!r}) else 0)" for index, name in enumerate(run))
                 parts.append(f"octets[{' | '.join(bits)}]")
             else:
                 name = repr(run.name)
@@ -143,7 +154,10 @@ class Codec:
 
         def unknown(given: dict[str, Any]) -> InvalidArgument:
             names = ", ".join(sorted(given.keys() - known))
-            return InvalidArgument(f"{row.name} of AMQP {self.version} has no argument {names}")
+            return InvalidArgument(
+                f"{row.name} of AMQP {self.version} has no argument {names}; its arguments are "
+                f"{', '.join(argument.name for argument in row.arguments) or 'none'}"
+            )
 
         scope.update(known=known, unknown=unknown)
         exec(_ENCODER.format(slots="%b" * len(parts), parts=", ".join(parts)), scope)
@@ -162,11 +176,11 @@ def encode(given):
 """
 
 _index = struct.Struct(">HH")
-_OCTETS = [bytes([octet]) for octet in range(256)]  # of up to eight bits; no method has more in a row
+_OCTETS = [bytes([octet]) for octet in range(256)]  # each holds a run of up to 8 bits; no method has a longer run
 
 
 def _runs(arguments: tuple[spec.Argument, ...]) -> list[spec.Argument | list[str]]:
-    """The arguments, with each run of bits as one list of names."""
+    """The arguments of a method, with each run of bits as one list of names."""
     runs: list[spec.Argument | list[str]] = []
     for argument in arguments:
         if argument.type != "bit":
@@ -194,21 +208,22 @@ def decode(data, at, end):
 
 
 def _decoder(row: spec.Method) -> Decoder:
-    scope: dict[str, Any] = {**_READ, "Method": Method}
+    """Generates and compiles the decoder of a method."""
+    scope: dict[str, Any] = {**_DECODE, "Method": Method}
     steps: list[str] = []
     found: list[str] = []
-    layout, numbers = "", list[str]()  # of the numbers that lie side by side
+    layout, numbers = "", list[str]()  # format and variables of adjacent numbers that no step decodes yet
 
-    def read_numbers() -> None:
+    def add_numbers() -> None:
         nonlocal layout, numbers
         if layout:
-            numbered = struct.Struct(">" + layout)
-            scope["unpack_" + layout] = numbered.unpack_from
-            steps.append(f"{', '.join(numbers)}, = unpack_{layout}(data, at); at += {numbered.size}")
+            adjacent = struct.Struct(">" + layout)
+            scope["unpack_" + layout] = adjacent.unpack_from
+            steps.append(f"{', '.join(numbers)}, = unpack_{layout}(data, at); at += {adjacent.size}")
             layout, numbers = "", []
 
-    for place, run in enumerate(_runs(row.arguments)):
-        variable = f"v{place}"
+    for index, run in enumerate(_runs(row.arguments)):
+        variable = f"v{index}"
         if isinstance(run, list):
             found += [f"{name!r}: {variable} & {1 << bit} != 0" for bit, name in enumerate(run)]
         else:
@@ -217,9 +232,9 @@ def _decoder(row: spec.Method) -> Decoder:
         if code is not None:
             layout, numbers = layout + code, [*numbers, variable]
         elif isinstance(run, spec.Argument):
-            read_numbers()
+            add_numbers()
             steps.append(f"{variable}, at = {run.type}(data, at)")
-    read_numbers()
+    add_numbers()
 
     def malformed(error: Exception) -> Exception:
         if isinstance(error, ProtocolSyntaxError):
@@ -227,8 +242,8 @@ def _decoder(row: spec.Method) -> Decoder:
         return surplus(-1) if isinstance(error, struct.error) else error
 
     def surplus(size: int) -> ProtocolSyntaxError:
-        amiss = f"{size} bytes follow its last argument" if size > 0 else "it ends amid its arguments"
-        return ProtocolSyntaxError(f"{row.name} is malformed: {amiss}")
+        fault = f"{size} bytes follow its last argument" if size > 0 else "it ends before its last argument does"
+        return ProtocolSyntaxError(f"{row.name} is malformed: {fault}")
 
     scope.update(malformed=malformed, surplus=surplus)
     source = _DECODER.format(steps="\n        ".join(steps or ["pass"]), name=row.name, found=", ".join(found))
@@ -241,34 +256,38 @@ def _decoder(row: spec.Method) -> Decoder:
 
 
 class PropertyCodec:
-    """The properties of one class, to the flags and values of a content header and back."""
+    """Encodes the properties of one class as the flags and values of a content header, and decodes them.
+
+    names: the properties, in the order of their flags."""
 
     def __init__(self, properties: tuple[spec.Argument, ...]):
-        # The first property has the highest flag; bit 0 says that more flags follow, which no class needs.
+        # The first property has the highest flag. Bit 0 would announce more flags; no class has enough properties.
         self._steps = [
-            (1 << 15 - place, name, _READ[kind], _WRITE[kind]) for place, (name, kind) in enumerate(properties)
+            (1 << 15 - index, name, _DECODE[kind], _ENCODE[kind]) for index, (name, kind) in enumerate(properties)
         ]
         self.names = [name for name, _ in properties]
 
     def encode(self, values: dict[str, Any]) -> bytes:
+        """Flags and values of these properties; None: the property is not present."""
         flags, parts = 0, [b""]
-        for flag, name, _, write in self._steps:
+        for flag, name, _, encode in self._steps:
             value = values.get(name)
             if value is not None:
                 flags |= flag
-                parts.append(write(name, value))
+                parts.append(encode(name, value))
         parts[0] = fields.encode_short("flags", flags)
         return b"".join(parts)
 
     def decode(self, payload: bytes, at: int) -> dict[str, Any]:
-        """The properties that are present, from flags and values at `at` to the end of the payload."""
+        """The properties that are present, from the flags at offset `at` to the end of the payload.
+        ProtocolSyntaxError: they are malformed."""
         flags, at = fields.decode_short(payload, at)
         if flags & 1:
             raise ProtocolSyntaxError("a content header has more property flags than its class has properties")
         found = {}
-        for flag, name, read, _ in self._steps:
+        for flag, name, decode, _ in self._steps:
             if flags & flag:
-                found[name], at = read(payload, at)
+                found[name], at = decode(payload, at)
         if at != len(payload):
             raise ProtocolSyntaxError(f"{len(payload) - at} bytes follow the last property of a content header")
         return found
@@ -276,9 +295,9 @@ class PropertyCodec:
 
 @cache
 def property_codec(class_index: int) -> PropertyCodec:
-    """The properties' codec of a content class; they are the same in all versions that have the class."""
+    """The codec of the properties of a class. All versions that have the class have the same properties."""
     for version in spec.VERSIONS:
         for row in spec.load(version):
             if row.class_index == class_index:
                 return PropertyCodec(row.properties)
-    raise UnknownMethodError(f"no class {class_index} has a content")
+    raise UnknownMethodError(f"AMQP has no class {class_index}, so no properties of it")

@@ -1,8 +1,9 @@
-"""A numbered window with `multiple`: things under the tags 1, 2, 3..., settled one at a time or all up to a tag.
+"""A window of delivery tags: items under the tags 1, 2, 3..., settled one at a time or all up to a tag.
 
-The client's unconfirmed publishes and the broker's unacknowledged deliveries are alike in this: tags only grow, most
-are settled in order, and `multiple` settles all up to one. So a list holds them, offset by the first tag; what is
-settled out of order leaves a hole, and the holes at the front are dropped by the block.
+The client's unconfirmed publishes and the broker's unacknowledged deliveries have the same pattern. Tags only grow.
+Most items are settled in order. `multiple` settles all items up to a tag. So a list holds the items, offset by the
+first tag. An item settled out of order leaves a hole (None). Holes at the front are removed a block at a time, because
+to remove each one by itself would move the rest of the list each time.
 """
 
 from __future__ import annotations
@@ -16,20 +17,22 @@ _BLOCK = 512
 
 
 class Window(Generic[T]):
+    """The unsettled items of one channel, by delivery tag."""
+
     __slots__ = ("_first", "_head", "_items", "_open")
 
     def __init__(self) -> None:
         self._items: list[T | None] = []
         self._first = 1  # the tag of _items[0]
-        self._head = 0  # all before it are holes
+        self._head = 0  # index; all items before it are holes
         self._open = 0
 
     def __len__(self) -> int:
-        """How many are unsettled."""
+        """The number of unsettled items."""
         return self._open
 
     def __iter__(self) -> Iterator[tuple[int, T]]:
-        """(tag, item) of the unsettled ones, in order."""
+        """(tag, item) of the unsettled items, in order."""
         for index in range(self._head, len(self._items)):
             item = self._items[index]
             if item is not None:
@@ -37,17 +40,17 @@ class Window(Generic[T]):
 
     @property
     def next_tag(self) -> int:
-        """The tag that `add` gives next."""
+        """The tag that the next `add` or `skip` will return."""
         return self._first + len(self._items)
 
     def add(self, item: T) -> int:
-        """Puts an item (not None) at the end; returns its tag."""
+        """Appends an item (not None) and returns its tag."""
         self._items.append(item)
         self._open += 1
         return self._first + len(self._items) - 1
 
     def skip(self) -> int:
-        """Uses up a tag for something that needs no settling; returns it."""
+        """Uses up a tag for an item that needs no settling, and returns the tag."""
         if self._head == len(self._items):
             self._first += len(self._items) + 1
             self._items.clear()
@@ -57,8 +60,9 @@ class Window(Generic[T]):
         return self.next_tag - 1
 
     def settle(self, tag: int, multiple: bool = False) -> list[T]:
-        """Settles one tag, or with `multiple` all up to it (tag 0: all there are); returns the items in order.
-        KeyError: the tag is not unsettled. `multiple` up to a tag already settled takes what is left before it."""
+        """Settles one tag, or with `multiple` all tags up to it (tag 0: all tags). Removes and returns the items, in
+        order. With `multiple` the tag itself may be settled already; the unsettled items before it are returned.
+        KeyError: the tag is not unsettled, or with `multiple` was never given."""
         if multiple:
             return self._settle_through(self.next_tag - 1 if tag == 0 else tag)
         index = tag - self._first
@@ -77,7 +81,7 @@ class Window(Generic[T]):
         return self._head <= index < len(self._items) and self._items[index] is not None
 
     def put_back(self, tag: int, item: T) -> None:
-        """Makes a tag unsettled again that was taken."""
+        """Makes a settled tag unsettled again, with its item."""
         index = tag - self._first
         if index < 0:
             self._items[:0] = [None] * -index

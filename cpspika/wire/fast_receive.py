@@ -1,4 +1,24 @@
-"""The lane inwards: contents and methods read where they lie, by the forms that `lanes` tells of."""
+"""The fast path in: contents and methods, each decoded in one step from the receive buffer.
+
+Theory of operation
+===================
+
+`fast_send` explains the words: fast path, general path, template, placeholder, cache.
+
+A link calls `FastReceiver.read` wherever a frame begins. Each call has one of three outcomes:
+
+1. *The cache has a template.* A consumer's deliveries begin with the same bytes, up to the end of the consumer tag.
+   Publishes with the same arguments have the whole method frame in common. These bytes are the key of the cache, and
+   the `name` of the template. `read` then compares the bytes that repeat. As long as the messages match, it reads one
+   after another, and returns them together.
+2. *The cache has none.* If the frame is a method without a content, `_method` decodes it. If it begins a content,
+   `_learn` checks the frames of the content one by one, decodes it, and caches a template made of it.
+3. *The frames are not complete, or they are for the general path.* Nothing has changed then. The general path reads
+   the same bytes, and judges them if they are malformed.
+
+A consumer's deliveries may alternate between some routing keys. So a second cache, `_routes`, has the last template for
+each consumer, redelivered flag, exchange and routing key; `_switch_template` looks there before a new one is made.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +28,26 @@ from functools import lru_cache
 
 from ..errors import ProtocolSyntaxError
 from .codec import Codec, Decoder, Method
-from .fast_send import CACHE_SIZE, DELIVER, EMPTY, NO_LIMIT, PUBLISH, SMALL, ChannelState, heads, layout, prefix
+from .fast_send import CACHE_SIZE, DELIVER, EMPTY, NO_LIMIT, PUBLISH, SMALL, ChannelState, around_size, layout, prefix
 from .fields import decode_shortstr
 from .frames import BODY, HEADER, METHOD
 from .message import Envelope, Message
 
 _BASIC_HEADER = b"\0\x3c\0\0"  # class and weight
-_method_head = struct.Struct(">BHI4s").unpack_from  # type, channel, size, class and method
+_method_start = struct.Struct(">BHI4s").unpack_from  # type, channel, size, class and method
 _size = struct.Struct(">Q").unpack_from
 
 
 class _Template:
-    """A form to lay over what arrives. `name`: the bytes that it is known by. `blank`: how many those of the delivery
-    tag are that follows, none in a publish. `size`: bytes from the name to the body. `empty`: what is printed after the
-    tag if there is no body."""
+    """The bytes that are the same in several messages, in this order: `name`, the delivery tag, `middle`, the body
+    size, `last`, the body size again, the body.
+
+    name: the first bytes, by which the template is cached.
+    placeholder: size in bytes of the delivery tag (0 for a publish).
+    size: bytes between the name and the body.
+    empty: all bytes after the delivery tag of a message without a body.
+    unpack: reads (delivery tag, middle, body size, last, body size) from behind the name.
+    number, channel: the channel's number and state. envelope: what the messages share, decoded."""
 
     __slots__ = ("channel", "empty", "envelope", "last", "middle", "name", "number", "placeholder", "size", "unpack")
 
@@ -33,106 +59,115 @@ class _Template:
         self.channel = channel
         self.envelope = envelope
         self.middle = middle
-        self.last = heads(number, envelope.encoded)[1]
+        self.last = around_size(number, envelope.encoded)[1]
         self.empty = EMPTY % (middle, envelope.encoded)
         self.placeholder = placeholder
-        template = layout(None, len(middle), len(self.last), "Q" if placeholder else "0s")
-        self.unpack = template.unpack_from
-        self.size = template.size
+        after_name = layout(None, len(middle), len(self.last), "Q" if placeholder else "0s")
+        self.unpack = after_name.unpack_from
+        self.size = after_name.size
 
 
 Found = tuple[int, "list[Message] | Method", int]
-"""Channel; messages that came one after another, for one consumer or published alike, or a method; and the offset of
-what follows."""
+"""Channel number; a method, or the messages that follow one another with the same name (`_Template.name`); offset of
+the next frame."""
 
 
 class FastReceiver:
-    """The lane of one link's contents, deliveries for a client and publishes for a server, and of methods without a
-    content for either: `take(buffer, at, end)` gives what begins at `at`, where it is whole and a content has one body
-    frame or none; of one whose body is still arriving, how many bytes it takes. `places`: the link's channels. `peer`:
-    who sends, "C" or "S", as in `spec`."""
+    """The fast path of all that one link receives: deliveries (client), publishes (server), and methods without a
+    content (both).
 
-    __slots__ = ("_cached_bytes", "_channels", "_codec", "_methods", "_most", "_peer", "_routes", "_templates")
+    channels: the link's channel states, by channel number.
+    peer: the sender, "C" (client) or "S" (server), as in `spec`."""
+
+    __slots__ = ("_cached_bytes", "_channels", "_codec", "_limit", "_methods", "_peer", "_routes", "_templates")
 
     def __init__(self, channels: Mapping[int, ChannelState], peer: str):
-        self._most = 0
+        self._limit = 0
         self._channels = channels
         self._peer = peer
         self._codec: Codec
         self._templates: dict[bytes, _Template] = {}
         self._routes: dict[bytes, _Template] = {}
-        self._cached_bytes = 0  # bytes of the forms that were made since the books began anew
+        self._cached_bytes = 0  # bytes of the templates that were made since the caches began anew
         self._methods: dict[bytes, Decoder | Callable[..., None]] = {}
 
-    def speak(self, codec: Codec) -> None:
-        """The version is known."""
+    def set_codec(self, codec: Codec) -> None:
+        """Sets the codec of the connection's version; called before the first `read`."""
         self._codec = codec
 
     def set_limit(self, frame_max: int) -> None:
-        """The largest frame that is taken, in bytes; 0: any."""
-        self._most = (frame_max or NO_LIMIT) - 8
+        """Sets the size in bytes of the largest frame that the peer may send; 0: no limit."""
+        self._limit = (frame_max or NO_LIMIT) - 8
 
     def read(self, buffer: bytes, at: int, end: int) -> Found | int | None:
-        if end - at < _LEAST:
+        """Decodes the methods or messages that begin at offset `at`. `end`: the size of the buffer.
+
+        Returns `Found`; or the size in bytes of a message whose body is still arriving, if it is worth waiting for; or
+        None: the general path reads what is there."""
+        if end - at < _PUBLISH_MIN:
             return self._method(buffer, at, end)
-        # It is known by what doesn't change while one consumer is served, all up to the end of its tag; or else by all
-        # of its method frame.
-        known = at + (12 + buffer[at + 11] if self._peer == "S" else 8 + int.from_bytes(buffer[at + 3 : at + 7], "big"))
-        template = self._templates.get(buffer[at:known])
+        # The name of a delivery ends with its consumer tag; the name of a publish is its whole method frame.
+        name_end = at + (
+            12 + buffer[at + 11] if self._peer == "S" else 8 + int.from_bytes(buffer[at + 3 : at + 7], "big")
+        )
+        template = self._templates.get(buffer[at:name_end])
         if template is None:
-            return self._method(buffer, at, end) or self._learn(buffer, at, end, known)
+            return self._method(buffer, at, end) or self._learn(buffer, at, end, name_end)
         messages: list[Message] = []
-        name, most = template.name, self._most
+        name, limit = template.name, self._limit
+        # Each turn of the outer loop has one template; each turn of the inner loop reads one message.
         while template.channel.state == "open" and template.channel.content == "none":
             unpack, middle, last, envelope = template.unpack, template.middle, template.last, template.envelope
             while True:
-                begin = known + template.size
+                begin = name_end + template.size
                 if begin <= end:
-                    tag, printed, size, then, again = unpack(buffer, known)
+                    tag, middle_bytes, size, last_bytes, frame_size = unpack(buffer, name_end)
                     stop = begin + size
-                    if printed == middle and 0 < size == again <= most and then == last:
+                    if middle_bytes == middle and 0 < size == frame_size <= limit and last_bytes == last:
                         if stop >= end:
                             return (template.number, messages, at) if messages else _wait(stop + 1 - at)
                         if buffer[stop] != 0xCE:
                             break
                         messages.append(Message(envelope, tag or 0, buffer[begin:stop]))
                         at = stop + 1
-                        known = at + len(name)
-                        if buffer[at:known] != name:
+                        name_end = at + len(name)
+                        if buffer[at:name_end] != name:
                             return template.number, messages, at
                         continue
-                if not buffer.startswith(template.empty, known + template.placeholder):
+                # The message has no body, or doesn't match.
+                if not buffer.startswith(template.empty, name_end + template.placeholder):
                     break
                 messages.append(
-                    Message(envelope, int.from_bytes(buffer[known : known + template.placeholder], "big"), b"")
+                    Message(envelope, int.from_bytes(buffer[name_end : name_end + template.placeholder], "big"), b"")
                 )
-                at = known + template.placeholder + len(template.empty)
-                known = at + len(name)
-                if buffer[at:known] != name:
+                at = name_end + template.placeholder + len(template.empty)
+                name_end = at + len(name)
+                if buffer[at:name_end] != name:
                     return template.number, messages, at
-            other = self._switch_template(buffer, at, known, template)
+            other = self._switch_template(buffer, at, name_end, template)
             if other is None:
                 break
             template = other
-        return (template.number, messages, at) if messages else self._learn(buffer, at, end, known)
+        return (template.number, messages, at) if messages else self._learn(buffer, at, end, name_end)
 
-    def _switch_template(self, buffer: bytes, at: int, known: int, template: _Template) -> _Template | None:
-        """A delivery that isn't like the last of its consumer: has the form before it of an earlier one with the same
-        exchange and routing key, if there was any."""
+    def _switch_template(self, buffer: bytes, at: int, name_end: int, template: _Template) -> _Template | None:
+        """For a delivery that doesn't match the last one of its consumer: makes the template of an earlier one with the
+        same exchange and routing key the current one, and returns it. None: the cache has no other."""
         method_end = at + 7 + int.from_bytes(buffer[at + 3 : at + 7], "big")
-        other = self._routes.get(template.name + buffer[known + 8 : method_end])
+        other = self._routes.get(template.name + buffer[name_end + 8 : method_end])
         if other is None or other is template:
             return None
         self._templates[template.name] = other
         return other
 
     def _method(self, buffer: bytes, at: int, end: int) -> Found | None:
-        """A method that no content follows, and that leaves its channel open."""
+        """Decodes a method that has no content and leaves its channel open. None: the frame is not such a method, is
+        not complete, or is for the general path to judge."""
         if end - at < 12:
             return None
-        kind, number, size, index = _method_head(buffer, at)
+        kind, number, size, index = _method_start(buffer, at)
         stop = at + 7 + size
-        if kind != METHOD or stop >= end or buffer[stop] != 0xCE or size > self._most:
+        if kind != METHOD or stop >= end or buffer[stop] != 0xCE or size > self._limit:
             return None
         channel = self._channels.get(number)
         if channel is None or channel.state != "open" or channel.content != "none":
@@ -145,24 +180,26 @@ class FastReceiver:
         return (number, event, stop + 1) if event is not None else None
 
     def _decoder(self, index: bytes) -> Decoder | Callable[..., None]:
-        """What reads the methods of this class and number; one that isn't the lane's gives None."""
+        """The decoder of the method with this class and method index; `_decode_none` for one that the fast path leaves
+        to the general path."""
         row = self._codec.by_index.get((int.from_bytes(index[:2], "big"), int.from_bytes(index[2:], "big")))
         if row is None:
-            return _leave
-        theirs = row.sender in (self._peer, "B")
-        plain = theirs and not row.content and not row.name.startswith(("connection.", "channel."))
-        self._methods[index] = decoder = self._codec.decoder(row.name) if plain else _leave
+            return _decode_none
+        from_peer = row.sender in (self._peer, "B")
+        plain = from_peer and not row.content and not row.name.startswith(("connection.", "channel."))
+        self._methods[index] = decoder = self._codec.decoder(row.name) if plain else _decode_none
         return decoder
 
-    def _learn(self, buffer: bytes, at: int, end: int, known: int) -> Found | None:
-        """Reads a message whose form isn't kept, and keeps that under the bytes up to `known`."""
+    def _learn(self, buffer: bytes, at: int, end: int, name_end: int) -> Found | None:
+        """Decodes a message that matches no cached template, and caches a template made of it, by the bytes up to
+        `name_end`. None: the frames are not complete, or are for the general path."""
         delivers = self._peer == "S"
         if buffer[at] != METHOD or buffer[at + 7 : at + 11] != (DELIVER if delivers else PUBLISH):
             return None
         _, number, size = prefix.unpack_from(buffer, at)
         method_end = at + 7 + size
-        header = method_end + 8  # where the header frame's payload begins
-        if header + 14 > end or known > method_end + 1 or buffer[method_end] != 0xCE:
+        header = method_end + 8  # offset of the header frame's payload
+        if header + 14 > end or name_end > method_end + 1 or buffer[method_end] != 0xCE:
             return None
         kind, channel, header_size = prefix.unpack_from(buffer, method_end + 1)
         header_end = header + header_size
@@ -182,24 +219,24 @@ class FastReceiver:
         channel = self._channels.get(number)
         if channel is None or channel.state != "open" or channel.content != "none":
             return None
-        if max(size, header_size, body_size) > self._most:
+        if max(size, header_size, body_size) > self._limit:
             return None
         encoded = buffer[header + 12 : header_end]
-        tag, begin = (_size(buffer, known)[0], known + 8) if delivers else (0, known)
+        tag, begin = (_size(buffer, name_end)[0], name_end + 8) if delivers else (0, name_end)
         if delivers:
-            envelope = _delivered(buffer[at + 11 : known], buffer[begin:method_end], encoded)
+            envelope = _delivered(buffer[at + 11 : name_end], buffer[begin:method_end], encoded)
         else:
             envelope = _published(buffer[at + 11 : method_end], encoded)
         if envelope is None:
             return None
-        name, middle = buffer[at:known], buffer[begin : header + 4]
-        self._cache(name, _Template(name, number, channel, envelope, middle, begin - known))
+        name, middle = buffer[at:name_end], buffer[begin : header + 4]
+        self._cache(name, _Template(name, number, channel, envelope, middle, begin - name_end))
         if delivers:
             self._routes[name + buffer[begin:method_end]] = self._templates[name]
         return number, [Message(envelope, tag, buffer[body : after - 1])], after
 
     def _cache(self, name: bytes, template: _Template) -> None:
-        # Properties may be as large as a frame, so it isn't enough to count the forms.
+        # The caches are bounded in bytes too: the properties in a template may be as large as a frame.
         if len(self._templates) + len(self._routes) >= CACHE_SIZE or self._cached_bytes >= _CACHE_BYTES:
             self._templates.clear()
             self._routes.clear()
@@ -209,21 +246,24 @@ class FastReceiver:
 
 
 def _wait(size: int) -> int | None:
-    """A content of this many bytes is worth waiting for, to be read in one piece; of a larger one the road takes the
-    body as it comes."""
+    """The size of a content, if it is small enough to wait for and read in one piece. None for a larger content: the
+    general path reads its body as it arrives."""
     return size if size <= SMALL else None
 
 
-def _leave(buffer: bytes, at: int, end: int) -> None:
-    """Left to the road."""
+def _decode_none(buffer: bytes, at: int, end: int) -> None:
+    """Decodes nothing: the method is for the general path."""
 
 
-_CACHE_BYTES = 2**20  # which a full book of common forms doesn't come near; what they take is some three times that
-_LEAST = 39  # bytes of a publish with nothing in it; a delivery has 46
+# Bytes of all templates. A full cache of common templates has far fewer. Its objects take about three times as much.
+_CACHE_BYTES = 2**20
+_PUBLISH_MIN = 39  # bytes of a publish with all fields empty; the smallest delivery has 46
 
 
 def _delivered(tag: bytes, rest: bytes, encoded: bytes) -> Envelope | None:
-    """Of a delivery: its consumer's tag, and what follows the delivery tag."""
+    """The envelope of a delivery. None: a field is malformed.
+
+    tag: the encoded consumer tag. rest: the arguments after the delivery tag. encoded: the properties."""
     route = _route(rest[1:])
     if route is None or _text(tag) is None:
         return None
@@ -231,7 +271,9 @@ def _delivered(tag: bytes, rest: bytes, encoded: bytes) -> Envelope | None:
 
 
 def _published(arguments: bytes, encoded: bytes) -> Envelope | None:
-    """Of a publish: its arguments, from the ticket on."""
+    """The envelope of a publish. None: a field is malformed.
+
+    arguments: the encoded arguments, from the ticket on. encoded: the properties."""
     route = _route(arguments[2:-1])
     if route is None:
         return None
@@ -249,17 +291,17 @@ def _published(arguments: bytes, encoded: bytes) -> Envelope | None:
 
 @lru_cache(CACHE_SIZE)
 def _text(octets: bytes) -> str | None:
-    """A short string that is exactly these bytes, or None."""
+    """The text of a short string that takes exactly these bytes, or None."""
     try:
         text, end = decode_shortstr(octets, 0)
     except ProtocolSyntaxError:
-        return None  # for the road to judge
+        return None  # the general path raises the error
     return text if end == len(octets) else None
 
 
 @lru_cache(CACHE_SIZE)
 def _route(octets: bytes) -> tuple[str, str] | None:
-    """Exchange and routing key, where these bytes are exactly both."""
+    """Exchange and routing key, if they take exactly these bytes; else None."""
     cut = octets[0] + 1 if octets else 0
     exchange, key = _text(octets[:cut]), _text(octets[cut:])
     return None if exchange is None or key is None else (exchange, key)

@@ -1,27 +1,39 @@
-"""The lanes: publish, deliver and acknowledge, made to be fast.
+"""The fast path out: a publish, a delivery and an acknowledgement, each encoded in one step.
 
-Nearly all that a messaging program does is these three, so each has a road of its own beside the general one, and
-`tests/wire/test_fast_paths.py` holds lane and road to the same bytes and the same events on random input, cut at every
+Theory of operation
+===================
+
+A messaging program does little else than publish, deliver and acknowledge. So these three have a *fast path* beside
+the *general path* (`Link.send` and `Link.send_content`, which encode any method by the tables of `spec` and `states`).
+`tests/wire/test_fast_paths.py` holds both paths to the same bytes and the same events, on random input cut at every
 byte.
 
-The idea is a *form*. A content of one body frame, publish or delivery, consists of bytes that are the same for message
-after message (the method with its exchange and routing key, the properties, the heads of three frames), and of four
-things that are not: the delivery tag, the size of the body, which stands there twice, and the body itself. So those
-bytes are kept, as a form with blanks. To send a message is to fill the form in; to receive one is to lay the form over
-the bytes and see that all that is printed on it matches. Either is one call of `struct` and a comparison or two, where
-the general road decodes five arguments, walks through two state tables and makes an object for each frame. What a form
-says (tag, exchange, routing key, properties) was decoded once, and its messages share it.
+*Template.* A content with one body frame is three frames: method, header, body. Most of their bytes are the same for
+message after message: the method with its exchange and routing key, the properties, and the first bytes of the three
+frames. Four fields differ: the delivery tag (a publish has none), the size of the body in the header frame, the same
+size in the body frame, and the body itself. A *template* is the bytes that repeat, with a *placeholder* for the
+delivery tag and for each of the sizes. To send a message, one `struct` call fills the placeholders in. To receive one,
+one `struct` call reads the placeholders and a comparison or two check the bytes that repeat. The general path decodes
+five arguments, looks up two state tables and makes an object for each frame. The tag of the consumer, the exchange, the
+routing key and the properties are decoded once for a template; all its messages share them (`Envelope`).
 
-Out, a channel and a consumer keep the form of their last message; the method frames, which cost most to make, are kept
-in a book that the channels of a link share. In (`receive_lane`), a link keeps a form for each consumer, or for each
-method frame of a publish, and reads as many messages as came one after another before anybody is told of the first. A
-message that differs from the last in its printed part has a new form made for it, which costs little more than reading
-it by itself. No book grows beyond a bound, however many channels and keys there are. The lanes take only what they can
-take as it is: an open channel, a body of one frame or none. Anything else, and whatever looks different in any way, is
-left as it is for the road, to read and to judge.
+*Sending* (this module). A channel (`FastSender`) and a consumer (`FastDeliverer`) keep the template of their last
+message. Method frames cost most to encode, so the channels of a link share a cache of them, `publish_frames`.
 
-*Methods.* What has no content and leaves its channel open (an acknowledgement, a reply) is decoded where it lies. A
-basic.ack on its way out is 21 bytes, of which the channel, the tag and a bit differ.
+*Receiving* (`fast_receive`). A link caches a template for each consumer (client), or for each method frame of a publish
+(server). It reads as many messages as follow one another before anybody is called for the first.
+
+*Cache.* A message whose repeating bytes differ from the last one's has a new template made for it. That costs little
+more than to read the message by itself. Every cache is bounded and begins anew when full, however many channels and
+routing keys there are.
+
+*Which path.* A fast path handles only an open channel and a body of one frame or none. It changes nothing about
+anything else, however small the difference, and leaves that to the general path, which encodes or decodes it, or raises
+the error.
+
+*Methods.* A method that has no content and leaves its channel open (an acknowledgement, a reply) is decoded in the
+receive buffer, without a copy of its payload. A basic.ack to be sent is 21 bytes, of which only the channel number, the
+delivery tag and one bit differ.
 """
 
 from __future__ import annotations
@@ -36,19 +48,19 @@ from .frames import BODY, HEADER, METHOD
 from .message import Envelope
 
 BASIC = 60
-CACHE_SIZE = 4096  # entries of a book; past that it begins anew
-SMALL = 16384  # bytes up to which copying a body into one piece is cheaper than handing it on by itself
+CACHE_SIZE = 4096  # entries of a cache; a full cache begins anew
+SMALL = 16384  # bytes; up to this size, copying a body into one piece is cheaper than passing it on by itself
 
-DELIVER = b"\0\x3c\0\x3c"  # class and method
+DELIVER = b"\0\x3c\0\x3c"  # class and method index
 PUBLISH = b"\0\x3c\0\x28"
 _ACK = b"\0\x3c\0\x50"
 prefix = struct.Struct(">BHI")
-_header_head = struct.Struct(">BHIHH").pack  # type, channel, size, class, weight
-EMPTY = b"%b\0\0\0\0\0\0\0\0%b\xce"  # what is before the size, which is none, and the properties
+_header_start = struct.Struct(">BHIHH").pack  # type, channel, size, class, weight
+EMPTY = b"%b\0\0\0\0\0\0\0\0%b\xce"  # a message without a body: the bytes before the body size of 0, the properties
 
 
 class ChannelState(Protocol):
-    """A channel's place in the state tables of its link."""
+    """The state of a channel: its rows in the tables CHANNEL and CONTENT of `states`."""
 
     state: str
     content: str
@@ -56,23 +68,27 @@ class ChannelState(Protocol):
 
 @lru_cache(CACHE_SIZE)
 def layout(first: int | None, middle: int | None, last: int, tag: str = "Q") -> struct.Struct:
-    """A form's layout: printed bytes, a delivery tag, printed bytes, the body's size, printed bytes, and the size
-    again. Without `middle` there is no tag; without `first` nothing before the tag; with a `tag` of "0s" it is empty,
-    but has its place."""
+    """The layout of a template, in order: `first` bytes that repeat, the placeholder of the delivery tag, `middle`
+    bytes that repeat, the body size (8 bytes), `last` bytes that repeat, the body size again (4 bytes).
+
+    first, middle, last: sizes in bytes. first=None leaves the first bytes out. middle=None leaves out the placeholder
+    and the bytes after it. tag: format of the placeholder; "0s" is a placeholder of 0 bytes, for a publish that is read
+    by the same code as a delivery."""
     parts = [f"{first}s"] if first is not None else []
     parts += [f"{tag}{middle}s"] if middle is not None else []
     return struct.Struct(f">{''.join(parts)}Q{last}sI")
 
 
-def heads(number: int, encoded: bytes) -> tuple[bytes, bytes]:
-    """What is printed before the body's size and after it: the heads of the header frame and of the body frame, and
-    the properties between."""
-    before = _header_head(HEADER, number, 12 + len(encoded), BASIC, 0)
+def around_size(number: int, encoded: bytes) -> tuple[bytes, bytes]:
+    """The bytes before and after the body size in a header frame on channel `number`. Before: the first bytes of the
+    frame. After: the properties (`encoded`), the frame end, and the first 3 bytes of the body frame (type, channel)."""
+    before = _header_start(HEADER, number, 12 + len(encoded), BASIC, 0)
     return before, b"%b\xce%b" % (encoded, prefix.pack(BODY, number, 0)[:3])
 
 
 class GeneralPath(Protocol):
-    """The link: what the lane leaves to it. `publish_frames`: method frames by channel, exchange and routing key."""
+    """The part of the link that a fast path calls. `publish_frames`: a cache of method frames, by channel number,
+    exchange and routing key."""
 
     frame_max: int
     publish_frames: dict[Any, bytes]
@@ -84,7 +100,7 @@ class GeneralPath(Protocol):
 
 
 class FastSender:
-    """A channel's way out: the publishes and acks of a client."""
+    """The fast path of the publishes and acks of one channel of a client."""
 
     __slots__ = (
         "_ack",
@@ -96,33 +112,37 @@ class FastSender:
         "_general_path",
         "_key",
         "_last",
-        "_most",
+        "_limit",
         "_number",
         "_pack",
         "_size",
         "channel",
     )
 
-    def __init__(self, number: int, channel: ChannelState, road: GeneralPath):
+    def __init__(self, number: int, channel: ChannelState, general_path: GeneralPath):
         self.channel = channel
         self._number = number
-        self._general_path = road
-        self._most = (road.frame_max or NO_LIMIT) - _ROOM
+        self._general_path = general_path
+        self._limit = (general_path.frame_max or NO_LIMIT) - _OVERHEAD
         self._ack = prefix.pack(METHOD, number, 13) + _ACK
-        # The last form: what it is known by, its printed parts, the whole of a message without a body, and what it is
-        # filled with up to the body.
+        # The key of the last template.
         self._exchange = self._key = self._encoded = _NONE
+        # The last template: how to fill it in, its repeating bytes, and all bytes of a message without a body.
         self._pack: Callable[..., bytes]
-        self._first = self._last = self._empty = self._filled = b""
+        self._first = self._last = self._empty = b""
+        # The template, filled in for a body of `_size` bytes.
+        self._filled = b""
         self._size = -1
 
     def publish(self, exchange: str, routing_key: str, encoded: bytes, body: bytes) -> Pieces:
-        """The pieces of a publish without flags. `encoded`: its properties, as they stand in a header. What cannot be
-        sent is refused by the road."""
+        """The frames of a basic.publish without flags, as pieces to be written in order.
+
+        encoded: the properties, as they stand in a content header. Errors as of `Link.send_content`: the general path
+        raises them."""
         size = len(body)
-        if size > self._most or self.channel.state != "open":
+        if size > self._limit or self.channel.state != "open":
             return self._by_general_path(exchange, routing_key, encoded, body)
-        # The same objects, mostly: a comparison of strings would cost more than all that follows.
+        # `is not`: a program mostly passes the same objects, and to compare strings costs more than all that follows.
         if (
             routing_key is not self._key or exchange is not self._exchange or encoded is not self._encoded
         ) and not self._use_template(exchange, routing_key, encoded):
@@ -136,21 +156,21 @@ class FastSender:
         return [self._filled, body, b"\xce"]
 
     def _use_template(self, exchange: str, routing_key: str, encoded: bytes) -> bool:
-        """Has another form before it; False where there is none."""
-        if len(encoded) > self._most:
+        """Makes the template of these arguments the current one. False if the fast path has none for them."""
+        if len(encoded) > self._limit:
             return False
-        frames, wanted = self._general_path.publish_frames, (self._number, exchange, routing_key)
+        frames, key = self._general_path.publish_frames, (self._number, exchange, routing_key)
         try:
-            method = frames.get(wanted)
+            method = frames.get(key)
         except TypeError:
-            return False  # no str at all; the road says so in better words
+            return False  # an argument that is not hashable is not a str; the general path raises the error
         if method is None:
             arguments = {"exchange": exchange, "routing_key": routing_key}
             method = self._general_path.send(self._number, "basic.publish", arguments)
             if len(frames) >= CACHE_SIZE:
                 frames.clear()
-            frames[wanted] = method
-        before, self._last = heads(self._number, encoded)
+            frames[key] = method
+        before, self._last = around_size(self._number, encoded)
         self._first = method + before
         self._pack = layout(len(self._first), None, len(self._last)).pack
         self._empty = EMPTY % (self._first, encoded)
@@ -162,24 +182,24 @@ class FastSender:
         return self._general_path.send_content(self._number, "basic.publish", arguments, encoded, body)
 
     def ack(self, delivery_tag: int, multiple: bool) -> bytes:
-        """The frame of a basic.ack."""
+        """The frame of a basic.ack. Errors as of `Link.send`."""
         if self.channel.state == "open":
             try:
                 return _ack(self._ack, delivery_tag, 0x1CE if multiple else 0xCE)
             except struct.error:
-                pass  # no tag at all; the road says so in better words
+                pass  # not a 64-bit number; the general path raises the error
         return self._general_path.send(self._number, "basic.ack", {"delivery_tag": delivery_tag, "multiple": multiple})
 
 
 Pieces = list[bytes] | list[bytes | memoryview]
-_NONE: Any = object()
-NO_LIMIT = 2**31
-_ROOM = 32  # what a frame of a content needs beside its body or properties, generously
+_NONE: Any = object()  # equals no argument
+NO_LIMIT = 2**31  # bytes, for a frame_max of 0
+_OVERHEAD = 32  # bytes; more than a frame of a content needs beside its body or its properties
 _ack = struct.Struct(">11sQH").pack
 
 
 class FastDeliverer:
-    """A consumer's deliveries, on their way out of the broker."""
+    """The fast path of the deliveries to one consumer of a broker."""
 
     __slots__ = (
         "_empty",
@@ -187,8 +207,8 @@ class FastDeliverer:
         "_first",
         "_general_path",
         "_last",
+        "_limit",
         "_middle",
-        "_most",
         "_number",
         "_pack",
         "_redelivered",
@@ -196,43 +216,47 @@ class FastDeliverer:
         "channel",
     )
 
-    def __init__(self, number: int, channel: ChannelState, road: GeneralPath, consumer_tag: str):
+    def __init__(self, number: int, channel: ChannelState, general_path: GeneralPath, consumer_tag: str):
         self.channel = channel
         self._number = number
-        self._general_path = road
-        self._most = (road.frame_max or NO_LIMIT) - _ROOM
+        self._general_path = general_path
+        self._limit = (general_path.frame_max or NO_LIMIT) - _OVERHEAD
         self._tag = consumer_tag
-        # Of the last form.
+        # The key of the last template.
         self._envelope: Envelope | None = None
         self._redelivered = False
+        # The last template, as in `FastSender`; `_middle` is between the delivery tag and the body size.
         self._pack: Callable[..., bytes]
         self._first = self._middle = self._last = self._empty = b""
 
     def deliver(self, delivery_tag: int, redelivered: bool, envelope: Envelope, body: bytes) -> Pieces:
-        """The pieces of a basic.deliver. `envelope`: as of the publish."""
+        """The frames of a basic.deliver, as pieces to be written in order.
+
+        envelope: exchange, routing key and properties, as of the publish."""
         size = len(body)
-        if size > self._most or self.channel.state != "open" or len(envelope.encoded) > self._most:
-            details = {
+        if size > self._limit or self.channel.state != "open" or len(envelope.encoded) > self._limit:
+            arguments = {
                 "consumer_tag": self._tag,
                 "delivery_tag": delivery_tag,
                 "redelivered": redelivered,
                 "exchange": envelope.exchange,
                 "routing_key": envelope.routing_key,
             }
-            return self._general_path.send_content(self._number, "basic.deliver", details, envelope.encoded, body)
+            return self._general_path.send_content(self._number, "basic.deliver", arguments, envelope.encoded, body)
         if envelope is not self._envelope or redelivered is not self._redelivered:
             self._use_template(envelope, redelivered)
         if not size:
             return [b"%b%b%b" % (self._first, delivery_tag.to_bytes(8, "big"), self._empty)]
-        head = self._pack(self._first, delivery_tag, self._middle, size, self._last, size)
+        filled = self._pack(self._first, delivery_tag, self._middle, size, self._last, size)
         if size <= SMALL:
-            return [b"%b%b\xce" % (head, body)]
-        return [head, body, b"\xce"]
+            return [b"%b%b\xce" % (filled, body)]
+        return [filled, body, b"\xce"]
 
     def _use_template(self, envelope: Envelope, redelivered: bool) -> None:
+        """Makes the template of these arguments the current one."""
         tag, exchange = encode_shortstr("", self._tag), encode_shortstr("", envelope.exchange)
         route = exchange + encode_shortstr("", envelope.routing_key)
-        before, self._last = heads(self._number, envelope.encoded)
+        before, self._last = around_size(self._number, envelope.encoded)
         self._first = prefix.pack(METHOD, self._number, 13 + len(tag) + len(route)) + DELIVER + tag
         self._middle = b"%c%b\xce%b" % (redelivered, route, before)
         self._pack = layout(len(self._first), len(self._middle), len(self._last)).pack

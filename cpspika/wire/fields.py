@@ -1,16 +1,17 @@
-"""The types of fields: integers, strings and tables, to bytes and back.
+"""Encoders and decoders of the field types: integers, strings, timestamps and tables (0-9-1 §4.2.5).
 
-Tables come in two dialects. 0-8 knows five types of values (S, I, D, T, F). For 0-9-1 the specification and the brokers
-disagree, and RabbitMQ's reading is the one that is spoken ("errata" in its documentation: `s` is a short integer, `l`
-a signed 64-bit one, `x` a byte array). What is read is the union, in either version; what is written keeps to the
-dialect of its version wherever that has a type for the value.
+Field tables have two dialects. 0-8 has five types of values (S, I, D, T, F). For 0-9-1 the specification and the
+brokers disagree; brokers use RabbitMQ's types ("errata" in its documentation: `s` is a short integer, `l` a signed
+64-bit integer, `x` a byte array). Both versions decode all types of both dialects. Each version encodes a value by a
+type of its own dialect, if that has one for the value.
 
-Python to table: bool, int (32 bits where it fits, else 64), float, Decimal, str, bytes, datetime (seconds), dict,
-list or tuple, None. Table to Python: a longstr that is UTF-8 gives str, any other gives bytes; a timestamp gives an
-aware datetime in UTC.
+Python to table: bool, int (32 bits if it fits, else 64), float, Decimal, str, bytes, datetime (whole seconds), dict,
+list or tuple, None. Table to Python: a longstr that is valid UTF-8 becomes str, any other becomes bytes; a timestamp
+becomes an aware datetime in UTC.
 
-A reader is `read(data, at) -> (value, next)`. Whatever the bytes say, it raises ProtocolSyntaxError and nothing else,
-and it allocates only for bytes that are there.
+A decoder is `decode(data, at) -> (value, offset of the next field)`. Whatever the bytes are, it raises
+ProtocolSyntaxError or nothing, and allocates memory only for bytes that have arrived. An encoder is
+`encode(name, value) -> bytes`, where `name` is what an error message calls the value.
 """
 
 from __future__ import annotations
@@ -23,33 +24,34 @@ from typing import Any
 
 from ..errors import InvalidArgument, InvalidArgumentType, InvalidTableError, ProtocolSyntaxError
 
-Reader = Callable[[bytes, int], "tuple[Any, int]"]
-Writer = Callable[[str, Any], bytes]
+FieldDecoder = Callable[[bytes, int], "tuple[Any, int]"]
+FieldEncoder = Callable[[str, Any], bytes]
 
-MAX_DEPTH = 100  # of tables in tables; deeper ones would exhaust the stack long before any use for them
+MAX_DEPTH = 100  # tables inside tables; without a limit a peer could exhaust the stack
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
-# --- reading ----------------------------------------------------------------------------------------------------------
+# --- decoding ---------------------------------------------------------------------------------------------------------
 
 
-def _number(code: str) -> Reader:
+def _number(code: str) -> FieldDecoder:
+    """The decoder of a number, by its format in `struct`."""
     layout = struct.Struct(">" + code)
     unpack, size = layout.unpack_from, layout.size
 
-    def read(data: bytes, at: int) -> tuple[Any, int]:
+    def decode(data: bytes, at: int) -> tuple[Any, int]:
         try:
             return unpack(data, at)[0], at + size
         except struct.error:
             raise _truncated(data, at, size) from None
 
-    return read
+    return decode
 
 
 decode_octet, decode_short, decode_long, decode_longlong = (_number(code) for code in "BHIQ")
 
 
 def _truncated(data: bytes, at: int, wanted: int) -> ProtocolSyntaxError:
-    return ProtocolSyntaxError(f"a field of {wanted} bytes at offset {at} runs past the end, at {len(data)}")
+    return ProtocolSyntaxError(f"a field of {wanted} bytes at offset {at} goes past the end of the data, {len(data)}")
 
 
 def _slice(data: bytes, at: int, size: int) -> bytes:
@@ -60,12 +62,15 @@ def _slice(data: bytes, at: int, size: int) -> bytes:
 
 
 def decode_longstr(data: bytes, at: int) -> tuple[bytes, int]:
+    """A long string: up to 4 GiB, as bytes."""
     size, at = decode_long(data, at)
     return _slice(data, at, size), at + size
 
 
 def decode_shortstr(data: bytes, at: int) -> tuple[str, int]:
-    # Some publishers put other encodings into routing keys; what isn't UTF-8 must survive and go back as it came.
+    """A short string: up to 255 bytes, as str."""
+    # Some publishers use other encodings in routing keys. With surrogateescape, bytes that are not UTF-8 are decoded to
+    # a str that encodes to the same bytes.
     begin = at + 1
     try:
         end = begin + data[at]
@@ -77,8 +82,8 @@ def decode_shortstr(data: bytes, at: int) -> tuple[str, int]:
 
 
 def decode_timestamp(data: bytes, at: int) -> tuple[datetime | int, int]:
-    """A datetime; or the number as it came where it lies past the year 9999, as milliseconds do that somebody took for
-    seconds: one such message must not end everybody who reads it."""
+    """An aware datetime in UTC; or, past the year 9999, the number itself. Some programs send milliseconds in place of
+    seconds, and one such message must not end every connection that receives it."""
     seconds, at = decode_longlong(data, at)
     try:
         return EPOCH + timedelta(seconds=seconds), at
@@ -87,6 +92,7 @@ def decode_timestamp(data: bytes, at: int) -> tuple[datetime | int, int]:
 
 
 def decode_table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
+    """A field table, as a dict. depth: the number of tables and arrays around this one."""
     end, at = _nested(data, at, depth)
     table = {}
     while at < end:
@@ -105,9 +111,10 @@ def _decode_array(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
 
 
 def _nested(data: bytes, at: int, depth: int) -> tuple[int, int]:
+    """(end, offset of the first field) of a table or array."""
     size, at = decode_long(data, at)
     if at + size > len(data):
-        raise InvalidTableError(f"a table of {size} bytes at offset {at} runs past the end, at {len(data)}")
+        raise InvalidTableError(f"a table of {size} bytes at offset {at} goes past the end of the data, {len(data)}")
     if depth > MAX_DEPTH:
         raise InvalidTableError(f"a table is nested deeper than {MAX_DEPTH}")
     return at + size, at
@@ -115,15 +122,15 @@ def _nested(data: bytes, at: int, depth: int) -> tuple[int, int]:
 
 def _ended(at: int, end: int) -> int:
     if at != end:
-        raise InvalidTableError(f"a table's last field ends at {at}, not at the table's end, {end}")
+        raise InvalidTableError(f"the last field of a table ends at offset {at}, the table at {end}")
     return at
 
 
 def _decode_value(data: bytes, at: int, depth: int) -> tuple[Any, int]:
     kind = data[at : at + 1]
-    read = _READERS.get(kind)
-    if read is not None:
-        return read(data, at + 1)
+    decode = _DECODERS.get(kind)
+    if decode is not None:
+        return decode(data, at + 1)
     if kind == b"F":
         return decode_table(data, at + 1, depth + 1)
     if kind == b"A":
@@ -156,7 +163,7 @@ def _decode_void(data: bytes, at: int) -> tuple[None, int]:
 
 _decode_signed_long = _number("i")
 
-_READERS: dict[bytes, Reader] = {
+_DECODERS: dict[bytes, FieldDecoder] = {
     b"t": _decode_bool,
     b"b": _number("b"),
     b"B": decode_octet,
@@ -176,28 +183,29 @@ _READERS: dict[bytes, Reader] = {
     b"x": decode_longstr,
 }
 
-# --- writing ----------------------------------------------------------------------------------------------------------
+# --- encoding ---------------------------------------------------------------------------------------------------------
 
 
-def _integer(code: str) -> Writer:
+def _integer(code: str) -> FieldEncoder:
+    """The encoder of an unsigned integer, by its format in `struct`."""
     layout = struct.Struct(">" + code)
     limit = 256**layout.size - 1
 
-    def write(name: str, value: Any) -> bytes:
+    def encode(name: str, value: Any) -> bytes:
         try:
             return layout.pack(value)
         except struct.error:
             if not isinstance(value, int):
-                raise _wrong(name, "an int", value) from None
+                raise _wrong_type(name, "an int", value) from None
             raise InvalidArgument(f"{name}={value} is not between 0 and {limit}") from None
 
-    return write
+    return encode
 
 
 encode_octet, encode_short, encode_long, encode_longlong = (_integer(code) for code in "BHIQ")
 
 
-def _wrong(name: str, wanted: str, value: Any) -> InvalidArgumentType:
+def _wrong_type(name: str, wanted: str, value: Any) -> InvalidArgumentType:
     return InvalidArgumentType(f"{name} takes {wanted}, not {type(value).__name__}")
 
 
@@ -209,10 +217,11 @@ def _octets(name: str, value: Any) -> bytes:
             raise InvalidArgument(f"{name} has characters that UTF-8 cannot encode") from None
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
-    raise _wrong(name, "a str", value)
+    raise _wrong_type(name, "a str", value)
 
 
 def encode_shortstr(name: str, value: Any) -> bytes:
+    """A str or bytes of at most 255 bytes, in UTF-8."""
     octets = value.encode() if value.__class__ is str and value.isascii() else _octets(name, value)
     if len(octets) > 255:
         raise InvalidArgument(f"{name} is {len(octets)} bytes long; AMQP allows 255")
@@ -220,12 +229,13 @@ def encode_shortstr(name: str, value: Any) -> bytes:
 
 
 def encode_longstr(name: str, value: Any) -> bytes:
+    """A str (in UTF-8) or bytes."""
     octets = _octets(name, value)
     return struct.pack(">I", len(octets)) + octets
 
 
 def encode_timestamp(name: str, value: Any) -> bytes:
-    """A datetime (a naive one is taken as UTC), or whole seconds since 1970."""
+    """A datetime (a naive one counts as UTC), or an int: whole seconds since 1970."""
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
         value = (aware - EPOCH) // timedelta(seconds=1)
@@ -233,11 +243,11 @@ def encode_timestamp(name: str, value: Any) -> bytes:
 
 
 def encode_table(name: str, value: Any, dialect: str = "0-9-1", depth: int = 0) -> bytes:
-    """A dict (or None, for an empty one) of str to values."""
+    """A dict of str to values; None is an empty table. dialect: "0-9-1" or "0-8". depth: as of `decode_table`."""
     if value is None:
         return b"\0\0\0\0"
     if not isinstance(value, Mapping):
-        raise _wrong(name, "a dict", value)
+        raise _wrong_type(name, "a dict", value)
     return _sized(
         name,
         depth,
@@ -249,16 +259,17 @@ def encode_table(name: str, value: Any, dialect: str = "0-9-1", depth: int = 0) 
 
 
 def _sized(name: str, depth: int, parts: Any) -> bytes:
+    """The encoded fields of a table or array, after their size."""
     if depth > MAX_DEPTH:
-        raise InvalidArgument(f"{name.partition('[')[0]} is nested deeper than {MAX_DEPTH}")
+        raise InvalidArgument(f"{name.partition('[')[0]} is nested deeper than {MAX_DEPTH} tables or lists")
     body = b"".join(parts)
     return struct.pack(">I", len(body)) + body
 
 
 def _encode_value(name: str, value: Any, dialect: str, depth: int) -> bytes:
-    for kind, write in _WRITERS:
+    for kind, encode in _ENCODERS:
         if isinstance(value, kind):
-            return write(name, value, dialect)
+            return encode(name, value, dialect)
     if isinstance(value, Mapping):
         return b"F" + encode_table(name, value, dialect, depth + 1)
     if isinstance(value, (list, tuple)):
@@ -267,7 +278,7 @@ def _encode_value(name: str, value: Any, dialect: str, depth: int) -> bytes:
             depth + 1,
             (_encode_value(f"{name}[{i}]", item, dialect, depth + 1) for i, item in enumerate(value)),
         )
-    raise _wrong(name, "bool, int, float, Decimal, str, bytes, datetime, dict, list or None", value)
+    raise _wrong_type(name, "bool, int, float, Decimal, str, bytes, datetime, dict, list or None", value)
 
 
 def _encode_int(name: str, value: int, dialect: str) -> bytes:
@@ -279,20 +290,22 @@ def _encode_int(name: str, value: int, dialect: str) -> bytes:
 
 
 def _encode_decimal(name: str, value: Decimal, dialect: str) -> bytes:
-    # By hand, since the program's decimal context might round or trap.
+    # Without decimal arithmetic, because the program's decimal context might round or raise.
     sign, digits, exponent = value.as_tuple()
     if isinstance(exponent, str):
-        raise InvalidArgument(f"{name}={value} is not a number that AMQP can hold")
+        raise InvalidArgument(f"{name}={value} is not a finite number; AMQP has no other decimals")
     scale, padding = max(0, -exponent), max(0, exponent)
     unscaled = 2**31
     if len(digits) + padding <= 20:
         unscaled = int("".join(map(str, digits))) * 10**padding * (-1 if sign else 1)
     if scale > 255 or not -(2**31) <= unscaled < 2**31:
-        raise InvalidArgument(f"{name}={value} needs more than AMQP's 32-bit decimal")
+        raise InvalidArgument(
+            f"{name}={value} does not fit AMQP's 32-bit decimal (a 32-bit integer, with 0 to 255 decimal places)"
+        )
     return b"D" + struct.pack(">Bi", scale, unscaled)
 
 
-_WRITERS: tuple[tuple[Any, Callable[[str, Any, str], bytes]], ...] = (
+_ENCODERS: tuple[tuple[Any, Callable[[str, Any, str], bytes]], ...] = (
     (str, lambda name, value, dialect: b"S" + encode_longstr(name, value)),
     (bool, lambda name, value, dialect: b"t\1" if value else b"t\0"),
     (int, _encode_int),

@@ -1,8 +1,8 @@
-"""Opening a connection, told once for each role (0-9-1 §2.2.4).
+"""The handshake that opens a connection, once for each role (0-9-1 §2.2.4).
 
-Either side is a generator: it yields the methods that it sends, is sent the method that came, and returns what was
-agreed. The link drives it and has checked by `states` that each method comes in its turn, so what is left here is the
-conversation itself.
+Each role is a generator. It yields the methods to send, receives the method that arrived, and returns what both sides
+agreed on (`Negotiated`). The link drives the generator. Before that, the link has checked the order of the methods by
+`states`, so this module has only the exchange itself.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ..parameters import FRAME_MIN, ConnectionParameters
 from . import fields
 from .codec import Method
 
-# What we can do that a broker should know of (RabbitMQ's extensions): it then tells of a consumer's cancel, sends
-# close instead of dropping the link at a failed login, and tells when it blocks us.
+# RabbitMQ's extensions that the client announces. A broker that reads them sends basic.cancel to a consumer that it
+# cancels, answers a failed login with a close in place of a lost link, and sends connection.blocked when it blocks us.
 CAPABILITIES = {
     "publisher_confirms": True,
     "exchange_exchange_bindings": True,
@@ -28,8 +28,11 @@ CAPABILITIES = {
 
 
 class Negotiated(NamedTuple):
-    """What both sides agreed on. frame_max in bytes, 0 for none; heartbeat in seconds, 0 for off; `user` is what the
-    server's authentication gave (a client has None); peer_properties are the other side's."""
+    """What both sides agreed on.
+
+    frame_max: bytes of the largest frame; 0: no limit. channel_max: the highest channel number. heartbeat: seconds; 0:
+    off. virtual_host: its name. peer_properties: the other side's. user: the result of the server's `authenticate`;
+    None for a client."""
 
     frame_max: int
     channel_max: int
@@ -43,13 +46,16 @@ Handshake = Generator[tuple[Method, ...], Method, Negotiated]
 
 
 def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handshake:
-    """The client's side; `product` are the properties of its own, beside the user's client_properties."""
+    """The client's side. product: client properties of the library, to which the user's client_properties are added.
+
+    LoginError: the broker offers no mechanism of the credentials. ProtocolSyntaxError: frame_max is too small."""
     credentials = parameters.credentials
     start = yield ()
     offered = start.mechanisms.decode("utf-8", "replace").split()
     if credentials.mechanism not in offered:
         raise LoginError(
-            f"the broker takes {', '.join(offered) or 'no mechanism'}; the credentials are for {credentials.mechanism}"
+            f"the broker accepts {', '.join(offered) or 'no mechanism'}; the credentials are for "
+            f"{credentials.mechanism}: choose other credentials"
         )
     answer = Method(
         "connection.start-ok",
@@ -63,10 +69,12 @@ def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handsha
     method = yield (answer,)
     while method.name == "connection.secure":
         if not hasattr(credentials, "respond"):
-            raise LoginError(f"the broker sent a challenge, and {credentials.mechanism} has no answer to one")
+            raise LoginError(
+                f"the broker sent a challenge, but the credentials for {credentials.mechanism} have no method respond"
+            )
         method = yield (Method("connection.secure-ok", {"response": credentials.respond(method.challenge)}),)
     if 0 < method.frame_max < FRAME_MIN:
-        raise ProtocolSyntaxError(f"the broker tunes to a frame_max of {method.frame_max}; the least is {FRAME_MIN}")
+        raise ProtocolSyntaxError(f"the broker tunes frame_max to {method.frame_max}; the smallest is {FRAME_MIN}")
     agreed = Negotiated(
         frame_max=_lower(parameters.frame_max, method.frame_max),
         channel_max=_lower(parameters.channel_max, method.channel_max) or 65535,
@@ -84,13 +92,13 @@ def check(parameters: ConnectionParameters) -> None:
 
 
 def _response(response: bytes | Mapping[str, str]) -> bytes:
-    """A SASL response as it is sent. AMQPLAIN's is the content of a field table, without the table's size."""
+    """A SASL response as bytes. The response of AMQPLAIN is the content of a field table, without the table's size."""
     return fields.encode_table("response", response)[4:] if isinstance(response, Mapping) else response
 
 
 def _capabilities(parameters: ConnectionParameters) -> dict[str, bool]:
-    """What we tell the broker that we can do. RabbitMQ cuts an 0-8 client off when it blocks one that says it could
-    hear of it, since that version has no such method."""
+    """The capabilities that the client announces. On 0-8 without connection.blocked, because that version has no such
+    method: RabbitMQ closes the link of an 0-8 client that announced it, when it blocks the client."""
     if parameters.protocol == "0-8":
         return {name: able for name, able in CAPABILITIES.items() if name in _CAPABILITIES_OF_0_8}
     return CAPABILITIES
@@ -100,7 +108,7 @@ _CAPABILITIES_OF_0_8 = ("consumer_cancel_notify", "authentication_failure_close"
 
 
 def _lower(ours: int, theirs: int) -> int:
-    """The lower of two limits, where 0 is no limit."""
+    """The lower of two limits; 0 is no limit."""
     return min(ours, theirs) if ours and theirs else ours or theirs
 
 
@@ -111,15 +119,19 @@ def tune(name: str, limits: Negotiated) -> Method:
 
 
 def _can(properties: dict[str, Any], capability: str) -> bool:
-    """Whether the peer's properties tell of a capability."""
+    """Whether the peer's properties announce a capability."""
     capabilities = properties.get("capabilities")
     return isinstance(capabilities, dict) and bool(capabilities.get(capability))
 
 
 class Host(NamedTuple):
-    """What a server needs to open connections. `authenticate(mechanism, response, answers)` returns a user, or the next
-    challenge as bytes, or raises; `answers` are the earlier responses. `enter(user, virtual_host)` raises where the
-    user may not."""
+    """What a server needs to open a connection.
+
+    version: "0-9-1" or "0-8". properties: of the server. mechanisms: SASL names, separated by spaces. limits: what to
+    tune to.
+    authenticate(mechanism, responses): returns a user, or the next challenge as bytes; an AMQPError refuses.
+    `responses` are all responses so far.
+    enter(user, virtual_host): raises an AMQPError if the user may not use the virtual host."""
 
     version: str
     properties: dict[str, Any]
@@ -130,30 +142,30 @@ class Host(NamedTuple):
 
 
 def server(host: Host) -> Handshake:
-    """The server's side, after the protocol header."""
+    """The server's side, after the protocol header. AMQPError: the server refuses the client."""
     major, minor = (8, 0) if host.version == "0-8" else (0, 9)
     start = {"version_major": major, "version_minor": minor, "server_properties": host.properties}
     method = yield (Method("connection.start", {**start, "mechanisms": host.mechanisms, "locales": "en_US"}),)
     mechanism, properties = method.mechanism, method.client_properties
-    answers = [method.response]
+    responses = [method.response]
     try:
-        user = host.authenticate(mechanism, answers)
+        user = host.authenticate(mechanism, responses)
         while isinstance(user, bytes):
             method = yield (Method("connection.secure", {"challenge": user}),)
-            answers.append(method.response)
-            user = host.authenticate(mechanism, answers)
+            responses.append(method.response)
+            user = host.authenticate(mechanism, responses)
     except AMQPError as refusal:
-        # A client that doesn't expect a close here is hung up on, as the specification had it.
+        # By the specification the server closes the link without a word. A close is only for clients that expect it.
         refusal.unspoken = not _can(properties, "authentication_failure_close")
         raise
     tuned = yield (tune("tune", host.limits),)
     agreed = Negotiated(tuned.frame_max, tuned.channel_max, tuned.heartbeat, "", properties, user)
     for name in ("frame_max", "channel_max"):
-        # 0 is no limit, which is more than we offered, unless that was none either (0-9-1 §1.4.2.6).
+        # 0 is no limit. That is more than the server offered, unless it offered no limit (0-9-1 §1.4.2.6).
         offered, chosen = getattr(host.limits, name), getattr(agreed, name)
         if (offered and not 0 < chosen <= offered) or (name == "frame_max" and 0 < chosen < FRAME_MIN):
-            raise NotAllowed(f"NOT_ALLOWED - {name} of {chosen} was not offered")
-    # tune-ok is not answered; the client sends open next.
+            raise NotAllowed(f"NOT_ALLOWED - {name}={chosen} is more than the server offered ({offered}), or too small")
+    # tune-ok has no answer; the client sends open next.
     opened = yield ()
     host.enter(user, opened.virtual_host)
     yield (Method("connection.open-ok", {}),)

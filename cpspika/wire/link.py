@@ -1,18 +1,22 @@
 """The link: one end of an AMQP connection without its socket.
 
-Bytes that arrived go into `receive` (or `events`) and come out as events; what shall be sent goes into `send` and comes
-out as bytes. It does no input or output, has no clock, and knows of its role only what `spec` says about senders. The
-client's connection and the broker's session stand on the same one, which is why tests can let two of them talk in a
-loop.
+Theory of operation
+===================
 
-An event is (channel, what): a `Method`, a `Message` (method, header and body of one content), a `Negotiated` when the
-handshake is done, or an error of the peer's. What the protocol itself demands in answer (the steps of the handshake,
-close-ok, the close that follows the peer's mistake) the link says by itself: those bytes wait in `answers` and go out
-before whatever the events cause.
+*Bytes and events.* `receive` (or `events`, or `runs`) takes bytes that arrived and returns events. `send` takes a
+method and returns bytes. The link does no input or output and has no clock. The client's connection and the broker's
+session use the same class; the link knows of its role only which methods each role sends, from `spec`. So a test can
+connect two links by a loop.
 
-A mistake of the peer ends the connection, or the channel where the reply code is a soft one. It is an event, not an
-exception: the good frames before it are events too, and come first. From then on the link is deaf to everything but
-the close handshake.
+*Events.* An event is (channel number, event). The event is a `Method`, a `Message` (method, header and body of one
+content), a `Negotiated` at the end of the handshake, or an error that the peer made.
+
+*Answers.* The link itself sends what the protocol demands in answer: the steps of the handshake, close-ok, and the
+close after a mistake of the peer. These bytes wait in `answers`. They must go out before whatever the events cause.
+
+*Mistakes of the peer.* A mistake closes the connection, or the channel alone if its reply code is a soft one. It is an
+event, not an exception, because the valid frames before it are events too and come first. After a mistake that closes
+the connection, the link discards everything but the close handshake.
 """
 
 from __future__ import annotations
@@ -47,15 +51,18 @@ from .states import CHANNEL, CONNECTION, CONTENT, follow
 Event = Method | Message | Negotiated | AMQPError
 Role = Literal["client", "server"]
 
-UNTUNED_FRAME_MAX = 131072  # what a peer may send before tune-ok: capability tables and tokens grow past 4096
-BODY_MAX = 2**31 - 1  # bytes of one body; brokers refuse less (RabbitMQ: 512 MiB at most)
-SILENT_TICKS = 4  # of half an interval each
+UNTUNED_FRAME_MAX = 131072  # bytes of a frame before tune-ok: tables of capabilities and tokens may exceed 4096
+BODY_MAX = 2**31 - 1  # bytes of one body; brokers allow less (RabbitMQ: 512 MiB at most)
+SILENT_TICKS = 4  # half intervals without a byte from the peer, before it counts as lost
 
 _content_header = struct.Struct(">HHQ")
 
 
 class _Channel:
-    """A channel's place in its state tables, and the content that is arriving on it."""
+    """The state of a channel, and the content that is arriving on it.
+
+    state, content: rows of the tables CHANNEL and CONTENT. method, header, body: the content so far; method is None
+    when the content is to be discarded. size, left: bytes of the body as announced, and still to come."""
 
     __slots__ = ("body", "content", "header", "left", "method", "peer_closed", "size", "state")
 
@@ -70,8 +77,13 @@ class _Channel:
 
 
 class Link:
-    """One end of a connection. `handshake` is the generator of this end's role (see `handshake`); a server's is made
-    once the client's protocol header told the version."""
+    """One end of a connection.
+
+    role: "client" or "server". version, handshake: as of `begin`, for a client; None for a server, which calls `begin`
+    when `greet_back` has returned the version.
+
+    state: the connection's row in the table CONNECTION. before_close: the row before the close handshake began.
+    frame_max: bytes of the largest frame to send; 0: no limit."""
 
     def __init__(self, role: Role, version: str | None, handshake: Handshake | None):
         self.role = role
@@ -86,45 +98,48 @@ class Link:
         self.publish_frames: dict[Any, bytes] = {}
         self._fast_receiver = FastReceiver(self._channels, self._peer)
         self._fast_receiver.set_limit(UNTUNED_FRAME_MAX)
-        self._blamed = b""  # class and method of the last method that arrived
-        self._deaf = False
-        self._lost = False
-        self._heard = True
-        self._silent = 0
-        self._sent = 0
-        self._greeting: bytes | None = b""
+        self._last_method = b""  # class and method index of the last method that arrived
+        self._discards = False  # everything but the close handshake, after a mistake of the peer
+        self._unframed = False  # a frame was invalid, so nobody knows where the next one begins
+        self._heard = True  # bytes arrived since the last tick
+        self._silent = 0  # ticks without bytes from the peer
+        self._sent = 0  # bytes sent up to the last tick
+        self._greeting: bytes | None = b""  # the peer's first bytes, or None once they have been read
         self._handshake: Handshake | None = None
         if version is not None:
             self.begin(version, handshake)
 
     def begin(self, version: str, handshake: Handshake | None) -> None:
-        """Starts the handshake: a client's with the protocol header, a server's with connection.start."""
+        """Starts the handshake: a client's with the protocol header, a server's with connection.start.
+
+        version: "0-9-1" or "0-8". handshake: the generator of this end's role, from `handshake`; None for a link whose
+        owner handles the methods of the handshake itself."""
         self.version = version
         self.codec = Codec.of(version)
-        self._fast_receiver.speak(self.codec)
+        self._fast_receiver.set_codec(self.codec)
         self._handshake = handshake
         if self.role == "client":
             self.answers.append(frames.PROTOCOL_HEADERS[version])
         if handshake is not None:
-            self._say(next(handshake))
+            self._answer(next(handshake))
 
     def take_answers(self) -> bytes:
-        """What the protocol made us say since the last time."""
-        said = b"".join(self.answers)
+        """Removes and returns the answers that wait to be sent."""
+        answers = b"".join(self.answers)
         self.answers.clear()
-        return said
+        return answers
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[tuple[int, Event]]:
-        """Takes bytes as they arrived, cut anywhere; returns the events that they complete, in order. Never raises for
-        what the peer sent."""
+        """Returns the events that these bytes complete, in order. The bytes may be cut anywhere. Whatever the peer
+        sent, no exception is raised."""
         return list(self.events(data))
 
     def events(self, data: bytes) -> Iterator[tuple[int, Event]]:
-        """`receive`, an event at a time: a frame is read when the event before it has been dealt with, and not earlier,
-        so that what its owner sends for one goes out before the close-ok that a later frame of the same piece calls
-        for. `answers` are to be looked at after each."""
+        """As `receive`, but one event at a time. A frame is read only when the owner has handled the event before it.
+        So what the owner sends for one event goes out before the close-ok that a later frame in `data` may demand. The
+        owner must send the `answers` after each event."""
         for number, event in self.runs(data):
             if event.__class__ is list:
                 for message in event:
@@ -133,9 +148,10 @@ class Link:
                 yield number, event  # type: ignore[misc]
 
     def runs(self, data: bytes) -> Iterator[tuple[int, Event | list[Message]]]:
-        """`events`, but messages that came one after another for one consumer, or alike for a server, are one list."""
+        """As `events`, but messages that follow one another are one list: deliveries to one consumer, or publishes with
+        the same method frame."""
         self._heard = True
-        if self._lost or self.state == "closed":
+        if self._unframed or self.state == "closed":
             return
         events: list[tuple[int, Event]] = []
         buffer, at, need = b"", 0, 0
@@ -144,26 +160,26 @@ class Link:
             buffer = self._reader.feed(data) if self._greeting is None else self._greet(data)
             end = len(buffer)
             while at < end and self.state != "closed":
-                taken = read(buffer, at, end) if not (self._deaf or reader.left) else None
-                if isinstance(taken, int):
-                    need = taken
+                decoded = read(buffer, at, end) if not (self._discards or reader.left) else None
+                if isinstance(decoded, int):
+                    need = decoded
                     break
-                if taken is not None:
-                    self._blamed = buffer[at + 7 : at + 11]
-                    number, event, at = taken
+                if decoded is not None:
+                    self._last_method = buffer[at + 7 : at + 11]
+                    number, event, at = decoded
                     yield number, event
                     continue
-                found = reader.next(buffer, at)
-                if found is None:
+                frame = reader.next(buffer, at)
+                if frame is None:
                     break
-                kind, number, payload, at = found
+                kind, number, payload, at = frame
                 self._receive_frame(kind, number, payload, events)
                 if events:
                     yield from events
                     events.clear()
         except ProtocolSyntaxError as error:
             self._fail(0, error, events)
-            self._lost = isinstance(error, InvalidFrameError)
+            self._unframed = isinstance(error, InvalidFrameError)
             yield from events
         else:
             if at < len(buffer):
@@ -175,53 +191,60 @@ class Link:
                 method = self.codec.decode(payload)
                 if number in self._closed_by_peer and self._is_late(number, method.name):
                     return
-                self._blamed = payload[:4]
+                self._last_method = payload[:4]
                 self._receive_method(number, method, events)
             elif kind == frames.HEARTBEAT:
                 if number or payload:
-                    raise InvalidFrameError(f"a heartbeat frame of {len(payload)} bytes on channel {number}")
-            elif not self._deaf and number not in self._closed_by_peer:
+                    raise InvalidFrameError(
+                        f"a heartbeat frame of {len(payload)} bytes arrived on channel {number}; a valid one has no "
+                        "payload, on channel 0"
+                    )
+            elif not self._discards and number not in self._closed_by_peer:
                 self._receive_content(kind, number, payload, events)
         except AMQPError as error:
             self._fail(number, error, events)
 
     def _greet(self, data: bytes) -> bytes:
-        """A client's first bytes: frames, which are returned, or the protocol header of a server that refuses ours.
-        Empty while there are too few to tell."""
-        self._greeting = begun = (self._greeting or b"") + data
-        if begun[:1] == _FRAME_BEGINS:
+        """For a client: the bytes that arrived, if they begin with a frame; b"" if more bytes are needed to tell.
+        ProtocolVersionMismatch, InvalidProtocolHeader: the server refuses our version by a protocol header of its own,
+        or doesn't speak AMQP."""
+        self._greeting = greeting = (self._greeting or b"") + data
+        if greeting[:1] == _METHOD_FRAME:
             self._greeting = None
-            return begun
-        if _may_be_header(begun):
+            return greeting
+        if _may_be_header(greeting):
             return b""
-        raise frames.mismatch(begun[: frames.HEADER_SIZE], self.version)
+        raise frames.mismatch(greeting[: frames.HEADER_SIZE], self.version)
 
     def greet_back(self, data: bytes) -> tuple[str, bytes] | None:
-        """For a server: the version that the client's first 8 bytes ask for, and what came after them; None while there
-        are too few. ProtocolVersionMismatch, InvalidProtocolHeader: refuse it with a header of ours, and hang up."""
-        self._greeting = begun = (self._greeting or b"") + data
-        if _may_be_header(begun):
+        """For a server: (version that the client's protocol header asks for, the bytes after the header); None if more
+        bytes are needed. ProtocolVersionMismatch, InvalidProtocolHeader: the server must send a protocol header of its
+        own and close the link."""
+        self._greeting = greeting = (self._greeting or b"") + data
+        if _may_be_header(greeting):
             return None
-        version = frames.version_of(begun[: frames.HEADER_SIZE])
+        version = frames.version_of(greeting[: frames.HEADER_SIZE])
         self._greeting = None
-        return version, begun[frames.HEADER_SIZE :]
+        return version, greeting[frames.HEADER_SIZE :]
 
     def _receive_method(self, number: int, method: Method, events: list[tuple[int, Event]]) -> None:
         name = method.name
-        if self._deaf and not name.startswith("connection.close"):
+        if self._discards and not name.startswith("connection.close"):
             return
         row = self.codec.by_name[name]
         if row.sender not in (self._peer, "B"):
-            raise UnexpectedMethodError(f"{name} on channel {number} is never sent by a {_ROLES[self._peer]}")
+            raise UnexpectedMethodError(f"{name} arrived on channel {number}; a {_ROLES[self._peer]} never sends it")
         if number == 0:
             self._receive_for_connection(method, events)
             return
         channel = self._channel(number, name)
         if channel.content != "none" and channel.state == "closing":
-            channel.content, channel.body = "none", None  # the peer gave up sending what nobody waits for any more
+            # We asked to close the channel, so the peer may stop in the middle of a content.
+            channel.content, channel.body = "none", None
         if channel.content != "none":
             raise UnexpectedFrameError(
-                f"{name} on channel {number} amid the content of {channel.method and channel.method.name}"
+                f"{name} arrived on channel {number} before the end of the content of "
+                f"{channel.method and channel.method.name}"
             )
         self._step_channel(number, channel, "<", name)
         if row.content:
@@ -249,7 +272,7 @@ class Link:
         if channel is None:
             if name != "channel.open" or self.state != "open":
                 raise UnopenedChannelError(
-                    f"CHANNEL_ERROR - expected 'channel.open': {name} came on channel {number}, which is not open"
+                    f"CHANNEL_ERROR - expected 'channel.open': {name} arrived on channel {number}, which is not open"
                 )
             channel = _Channel()
         return channel
@@ -258,28 +281,28 @@ class Link:
         self._step_connection("<", method.name)
         if method.name == "connection.close":
             self.answers.append(self.send(0, "connection.close-ok", {}))
-        if self._handshake is not None and method.name not in _NOT_THE_HANDSHAKES:
-            self._converse(self._handshake, method, events)
+        if self._handshake is not None and method.name not in _OUTSIDE_HANDSHAKE:
+            self._step_handshake(self._handshake, method, events)
         else:
             events.append((0, method))
 
-    def _converse(self, handshake: Handshake, method: Method, events: list[tuple[int, Event]]) -> None:
-        """Hands the handshake the method that came, and says what it answers."""
+    def _step_handshake(self, handshake: Handshake, method: Method, events: list[tuple[int, Event]]) -> None:
+        """Passes a method that arrived to the handshake, and sends the handshake's answers."""
         try:
-            self._say(handshake.send(method))
+            self._answer(handshake.send(method))
             if self.role == "server" and self.state == "open":
                 next(handshake)
         except StopIteration as done:
             agreed: Negotiated = done.value
             self._handshake = None
             self.frame_max = agreed.frame_max
-            # Some clients take frame_max for the payload's size. RabbitMQ lets them, and so does a server here.
+            # Some clients read frame_max as the size of the payload alone. A server allows it, as RabbitMQ does.
             leniency = frames.OVERHEAD if self.role == "server" and agreed.frame_max else 0
             self._reader.limit = agreed.frame_max + leniency
             self._fast_receiver.set_limit(self._reader.limit)
             events.append((0, agreed))
 
-    def _say(self, methods: tuple[Method, ...]) -> None:
+    def _answer(self, methods: tuple[Method, ...]) -> None:
         self.answers.extend(self.send(0, method.name, method.arguments) for method in methods)
 
     def _receive_content(self, kind: int, number: int, payload: bytes, events: list[tuple[int, Event]]) -> None:
@@ -297,29 +320,34 @@ class Link:
 
     def _receive_header(self, number: int, channel: _Channel, payload: bytes) -> None:
         if channel.content != "header":
-            raise UnexpectedFrameError(f"a content header on channel {number} without a method that has a content")
+            raise UnexpectedFrameError(
+                f"a content header arrived on channel {number}, not after a method that has a content"
+            )
         if len(payload) < _content_header.size + 2:
-            raise ProtocolSyntaxError(f"a content header of {len(payload)} bytes on channel {number}; the least is 14")
+            raise ProtocolSyntaxError(
+                f"a content header of {len(payload)} bytes arrived on channel {number}; the smallest has 14"
+            )
         class_index, _, size = _content_header.unpack_from(payload)
         method = channel.method
-        wanted = self.codec.by_name[method.name].class_index if method else class_index
-        if class_index != wanted:
+        expected = self.codec.by_name[method.name].class_index if method else class_index
+        if class_index != expected:
             raise UnexpectedFrameError(
-                f"a content header of class {class_index} on channel {number}; class {wanted} was due"
+                f"a content header of class {class_index} arrived on channel {number}; class {expected} was due"
             )
         channel.header, channel.size, channel.left = payload, size, size
         channel.content = CONTENT["header"]["header, part" if size else "header, whole"]
         if size > BODY_MAX:
-            channel.method = None  # its body is let pass, not kept
-            raise closed(ChannelClosed, 311, f"CONTENT_TOO_LARGE - a body of {size} bytes; we take {BODY_MAX}")
+            channel.method = None  # the body will be discarded
+            raise closed(ChannelClosed, 311, f"CONTENT_TOO_LARGE - a body has {size} bytes; the limit is {BODY_MAX}")
 
     def _receive_body(self, number: int, channel: _Channel, payload: bytes) -> None:
         if channel.content != "body":
-            raise UnexpectedFrameError(f"a body frame on channel {number} without a content header")
+            raise UnexpectedFrameError(f"a body frame arrived on channel {number} without a content header")
         channel.left -= len(payload)
         if channel.left < 0:
             raise BodyTooLongError(
-                f"a body on channel {number} is {-channel.left} bytes longer than the {channel.size} announced"
+                f"a body on channel {number} is {-channel.left} bytes longer than the {channel.size} bytes that its "
+                "header announced"
             )
         channel.content = CONTENT["body"]["body, part" if channel.left else "body, whole"]
         if channel.method is None:
@@ -329,9 +357,9 @@ class Link:
         channel.body.write(payload)
 
     def _fail(self, number: int, error: AMQPError, events: list[tuple[int, Event]]) -> None:
-        """The peer made a mistake: say so, and tell of it."""
+        """Handles a mistake of the peer: answers with a close of the channel or connection, and adds the event."""
         if isinstance(error, ChannelClosed):
-            if ">channel.close" in CHANNEL[self._channels[number].state]:  # else its close is under way
+            if ">channel.close" in CHANNEL[self._channels[number].state]:  # else the close has begun
                 self.answers.append(self.send(number, "channel.close", self._close_for(error)))
                 events.append((number, error))
             return
@@ -341,25 +369,26 @@ class Link:
             and (self._handshake is None or (self.role == "server" and not error.unspoken))
         ):
             self.answers.append(self.send(0, "connection.close", self._close_for(error)))
-        if not self._deaf:
+        if not self._discards:
             events.append((0, error))
-        self._deaf = True
+        self._discards = True
 
     def fault(self, error: ProtocolSyntaxError) -> None:
-        """For a mistake of the peer that shows above the link (a reply that nobody asked for): as if it had shown here,
-        but for the event."""
+        """Closes the connection for a mistake of the peer that only the owner can see (a reply without a request). The
+        owner has the error already, so there is no event."""
         self._fail(0, error, [])
 
     def _close_for(self, error: AMQPError) -> dict[str, Any]:
-        """The close for what the last method that arrived, or its content, brought with it."""
-        blamed = (
-            self._blamed if isinstance(error, (UnexpectedMethodError, UnopenedChannelError, ChannelClosed)) else b""
-        )
-        ids = {"class_id": int.from_bytes(blamed[:2], "big"), "method_id": int.from_bytes(blamed[2:], "big")}
+        """The arguments of the close that answers an error. Class and method id are those of the last method that
+        arrived, if the error is about that method or its content; else 0."""
+        about_method = isinstance(error, (UnexpectedMethodError, UnopenedChannelError, ChannelClosed))
+        method = self._last_method if about_method else b""
+        ids = {"class_id": int.from_bytes(method[:2], "big"), "method_id": int.from_bytes(method[2:], "big")}
         return {**self.close_arguments(error), **ids}
 
     @staticmethod
     def close_arguments(error: AMQPError) -> dict[str, Any]:
+        """Reply code (541 for an error without one) and reply text, cut to the 255 bytes of a short string."""
         text = error.text.encode("utf-8", "replace")[:255].decode("utf-8", "ignore")
         return {"reply_code": error.code or 541, "reply_text": text}
 
@@ -381,7 +410,7 @@ class Link:
             state = "not channel 0" if name.startswith("connection.") else channel.state
             raise self._out_of_order(number, state, direction, name)
         if after == channel.state and name != "channel.close":
-            return  # as nearly always
+            return  # the common case
         if direction + name == "<channel.close":
             channel.peer_closed = True
         channel.state = after
@@ -394,15 +423,18 @@ class Link:
 
     @staticmethod
     def _out_of_order(number: int, state: str, direction: str, name: str) -> AMQPError:
-        cls = UnexpectedMethodError if direction == "<" else LocalError
-        what = f"channel {number}" if number else "the connection"
-        return cls(f"{name} cannot be {'received' if direction == '<' else 'sent'} now: {what} is {state}")
+        owner = f"channel {number}" if number else "the connection"
+        if direction == "<":
+            return UnexpectedMethodError(f"{name} arrived out of order: {owner} is {state}")
+        return LocalError(f"{name} cannot be sent now: {owner} is {state}")
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def send(self, number: int, name: str, arguments: dict[str, Any]) -> bytes:
-        """The frame of a method. InvalidArgument, InvalidArgumentType: it cannot be encoded; LocalError: it cannot be
-        sent now. Nothing has changed then."""
+        """The frame of the method `name` on channel `number`.
+
+        InvalidArgument, InvalidArgumentType: an argument cannot be encoded. LocalError: the method cannot be sent now.
+        After an error nothing has changed."""
         payload = self._sized(name, self.codec.encode(name, arguments))
         if number == 0:
             self._step_connection(">", name)
@@ -418,59 +450,62 @@ class Link:
     def send_content(
         self, number: int, name: str, arguments: dict[str, Any], properties: bytes, body: bytes
     ) -> list[bytes | memoryview]:
-        """The frames of a content, as chunks to be written in order; errors as of `send`. `properties`: encoded flags
-        and values. The body isn't copied."""
+        """The frames of a method with a content, as chunks to be written in order. Errors as of `send`.
+
+        properties: flags and values, encoded. body: is not copied."""
         header = _content_header.pack(self.codec.by_name[name].class_index, 0, len(body)) + properties
         self._sized("the header of " + name, header)
-        head = self.send(number, name, arguments) + frames.frame(frames.HEADER, number, header)
-        return [head, *frames.body(number, body, self.frame_max)]
+        first = self.send(number, name, arguments) + frames.frame(frames.HEADER, number, header)
+        return [first, *frames.body(number, body, self.frame_max)]
 
     def fast_sender(self, number: int) -> FastSender:
-        """The lane of a channel that has been opened: `send_content` of its publishes without flags and `send` of its
-        acks, made to be fast."""
+        """The fast path of an open channel: `send_content` for publishes without flags, and `send` for acks."""
         return FastSender(number, self._channels[number], self)
 
     def fast_deliverer(self, number: int, consumer_tag: str) -> FastDeliverer:
-        """The lane of a consumer's deliveries: `send_content` of them, made to be fast."""
+        """The fast path of one consumer's deliveries: `send_content` for basic.deliver."""
         return FastDeliverer(number, self._channels[number], self, consumer_tag)
 
     def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
-        """Raises what `send_content` would raise for these."""
+        """Raises the error that `send_content` would raise for these arguments. Sends nothing."""
         self._sized(name, self.codec.encode(name, arguments))
         self._sized("the header of " + name, _content_header.pack(0, 0, 0) + properties)
 
-    def _sized(self, what: str, payload: bytes) -> bytes:
+    def _sized(self, subject: str, payload: bytes) -> bytes:
         if self.frame_max and len(payload) + frames.OVERHEAD > self.frame_max:
             raise InvalidArgument(
-                f"{what} takes {len(payload)} bytes; a frame of this connection takes {self.frame_max}"
+                f"{subject} takes {len(payload)} bytes; a frame of this connection takes {self.frame_max} (frame_max), "
+                f"{frames.OVERHEAD} of them around the payload: send less, or connect with a larger frame_max"
             )
         return payload
 
     # --- liveness -----------------------------------------------------------------------------------------------------
 
     def tick(self, sent: int) -> bytes:
-        """To be called each half of a heartbeat interval, with the count of bytes sent so far: returns the heartbeat
-        that is due, or nothing. HeartbeatTimeout: nothing came for two intervals (0-9-1 §4.2.7). It counts its own
-        calls instead of seconds, so that a process that slept finds what came meanwhile before it despairs."""
+        """The heartbeat frame that is due now, or b"". Must be called twice in each heartbeat interval.
+
+        sent: bytes sent since the connection began. HeartbeatTimeout: no byte came for two intervals (0-9-1 §4.2.7).
+        `tick` counts its own calls, not seconds. So a process that was suspended reads the bytes that came meanwhile
+        before it counts the peer as lost."""
         self._silent = 0 if self._heard else self._silent + 1
         self._heard = False
         if self._silent >= SILENT_TICKS:
-            raise HeartbeatTimeout("nothing was heard from the peer for two heartbeat intervals")
+            raise HeartbeatTimeout("the peer sent nothing for two heartbeat intervals")
         idle, self._sent = sent == self._sent, sent
         return frames.HEARTBEAT_FRAME if idle else b""
 
     def excuse(self) -> None:
-        """Counts the peer as heard: we didn't listen."""
+        """Counts the peer as heard until the next tick. For an owner that has paused reading: it cannot know."""
         self._heard = True
 
 
-_FRAME_BEGINS = bytes([frames.METHOD])
+_METHOD_FRAME = bytes([frames.METHOD])
 
 
-def _may_be_header(begun: bytes) -> bool:
-    """Whether this may yet become a protocol header, which begins with "AMQP" and takes 8 bytes."""
-    return len(begun) < frames.HEADER_SIZE and begun[:4] == b"AMQP"[: len(begun)]
+def _may_be_header(data: bytes) -> bool:
+    """Whether more bytes could make this a protocol header, which begins with "AMQP" and has 8 bytes."""
+    return len(data) < frames.HEADER_SIZE and data[:4] == b"AMQP"[: len(data)]
 
 
 _ROLES = {"S": "server", "C": "client"}
-_NOT_THE_HANDSHAKES = frozenset(("connection.close", "connection.close-ok", "connection.redirect"))
+_OUTSIDE_HANDSHAKE = frozenset(("connection.close", "connection.close-ok", "connection.redirect"))

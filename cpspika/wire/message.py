@@ -1,8 +1,8 @@
-"""What a content is to its reader: a Message, and the BasicProperties that go with it.
+"""Message and BasicProperties: a content, as the user sees it.
 
-The link makes one Message of a method, a header and a body, and nobody wraps it again on its way to the user. What is
-around the body is an Envelope, which all messages share that came alike. The properties stay as the bytes that came
-until somebody asks for them: most consumers want the body alone, and a broker passes the bytes on.
+The link makes one Message of a method, a header and a body; no layer above wraps it again. All that a message has
+beside its body and its delivery tag is an Envelope. Messages that differ in nothing else share one. The properties stay
+encoded until somebody reads them, because most consumers need the body alone, and a broker passes the bytes on.
 """
 
 from __future__ import annotations
@@ -15,15 +15,30 @@ from ..errors import InvalidArgument, InvalidArgumentType, LocalError, ProtocolS
 from .codec import Method, property_codec
 
 BASIC = 60
-PROPERTIES_AT = 12  # in a header's payload, after class (2), weight (2) and body size (8)
+PROPERTIES_AT = 12  # offset in the payload of a header frame, after class (2), weight (2) and body size (8)
 
 
 class BasicProperties:
-    """The properties of a message (0-9-1 §1.8.2); None is "not present".
+    """The properties of a message (0-9-1 §1.8.2). Each is None by default: not present.
 
-    delivery_mode: 1 transient, 2 persistent. priority: 0 to 9 (255 in RabbitMQ). expiration: milliseconds, as text.
-    timestamp: a datetime (naive: UTC) or whole seconds since 1970; one that arrives is an aware datetime in UTC.
-    headers: a field table; see `fields` for what it may hold. user_id must be the connection's own user.
+    content_type: str, a MIME type.
+    content_encoding: str, a MIME content encoding.
+    headers: dict of str to bool, int, float, Decimal, str, bytes, datetime, dict, list or None.
+    delivery_mode: 1 transient, 2 persistent.
+    priority: int, 0 to 9 (RabbitMQ: 0 to 255).
+    correlation_id: str; a reply has that of its request.
+    reply_to: str, the queue for replies.
+    expiration: str, milliseconds until the message expires: "60000".
+    message_id: str.
+    timestamp: a datetime (a naive one counts as UTC), or an int: whole seconds since 1970. In a message that arrives it
+    is an aware datetime in UTC.
+    type: str, the name of the kind of message.
+    user_id: str; must be the connection's own user.
+    app_id: str, the name of the program.
+    cluster_id: str, deprecated.
+
+    A str has at most 255 bytes in UTF-8. A wrong value raises InvalidArgument or InvalidArgumentType when the message
+    is published.
     """
 
     __slots__ = (
@@ -83,8 +98,9 @@ class BasicProperties:
         return {name: value for name, value in values if value is not None}
 
     def encode(self) -> bytes:
-        """Flags and values, as they stand in a content header. Kept until a property is set, unless there are headers:
-        a dict may change unseen."""
+        """Flags and values, as they stand in a content header. The result is cached until a property is set, unless
+        there are headers: a dict may change without notice. InvalidArgument, InvalidArgumentType: a property cannot be
+        encoded; the error names it."""
         encoded = self._encoded
         if encoded is None:
             encoded = property_codec(BASIC).encode(self._present())
@@ -109,13 +125,18 @@ NO_PROPERTIES = b"\0\0"
 
 
 def encode_properties(properties: BasicProperties | Mapping[str, Any] | None) -> bytes:
-    """Flags and values of a header; a plain dict does as well as BasicProperties."""
+    """Flags and values, as they stand in a content header. properties: BasicProperties, a dict of property names to
+    values, or None for none. InvalidArgument, InvalidArgumentType: as of `BasicProperties.encode`."""
     if properties is None:
         return NO_PROPERTIES
     if isinstance(properties, Mapping):
-        unknown = properties.keys() - set(property_codec(BASIC).names)
+        names = property_codec(BASIC).names
+        unknown = properties.keys() - set(names)
         if unknown:
-            raise InvalidArgument(f"basic has no property {', '.join(sorted(map(str, unknown)))}")
+            raise InvalidArgument(
+                f"properties has unknown names: {', '.join(sorted(map(str, unknown)))}. The properties of a message "
+                f"are {', '.join(names)}; any other name can go into headers"
+            )
         return BasicProperties(**properties).encode()
     if not isinstance(properties, BasicProperties):
         raise InvalidArgumentType(f"properties takes BasicProperties or a dict, not {type(properties).__name__}")
@@ -123,8 +144,11 @@ def encode_properties(properties: BasicProperties | Mapping[str, Any] | None) ->
 
 
 class Envelope:
-    """What a message has around its body; messages that came alike share one. `encoded`: the properties, as they stand
-    in a content header, flags first. `details`: the arguments of the method that brought it, where they say more."""
+    """All that a message has beside its body and its delivery tag. Several messages may share one envelope.
+
+    name: the method that the message arrived with, "basic.deliver". consumer_tag, redelivered, exchange, routing_key:
+    its arguments. encoded: the properties, as they stand in a content header, flags first. details: all arguments of
+    the method, if there are others than these and the delivery tag; else None."""
 
     __slots__ = ("consumer_tag", "details", "encoded", "exchange", "name", "redelivered", "routing_key")
 
@@ -148,12 +172,12 @@ class Envelope:
 
 
 class Message:
-    """A message: delivered, got, or returned.
+    """A message that was delivered to a consumer, fetched by basic_get, or returned.
 
-    body: bytes. delivery_tag: what acknowledges it. redelivered: it was delivered before, to whomever. exchange and
-    routing_key: as it was published. consumer_tag: whose it is, or None. channel: what it came on, and what ack(),
-    nack() and reject() go to. message_count: of basic_get alone, how many the queue still had. reply_code and
-    reply_text: of a returned one, why. `name` is the method that brought it.
+    body: bytes.
+    delivery_tag: int; the number by which the channel acknowledges it. A returned message has 0: it needs no ack.
+    channel: the channel that it arrived on. ack(), nack() and reject() go there.
+    properties: its BasicProperties.
     """
 
     __slots__ = ("_properties", "body", "channel", "delivery_tag", "envelope")
@@ -169,7 +193,7 @@ class Message:
 
     @classmethod
     def of(cls, method: Method, encoded: bytes, body: bytes) -> Message:
-        """The message that a method, a header's properties and a body make."""
+        """The message made of a method, encoded properties and a body."""
         get = method.arguments.get
         envelope = Envelope(
             method.name,
@@ -183,7 +207,7 @@ class Message:
         return cls(envelope, get("delivery_tag", 0), body)
 
     def replace_properties(self, properties: BasicProperties) -> None:
-        """Gives it other properties, in an envelope of its own."""
+        """Replaces the properties. The message gets an envelope of its own, so others that shared it don't change."""
         e = self.envelope
         encoded = properties.encode()
         self.envelope = Envelope(e.name, e.consumer_tag, e.redelivered, e.exchange, e.routing_key, encoded, e.details)
@@ -191,33 +215,40 @@ class Message:
 
     @property
     def name(self) -> str:
+        """The method that the message arrived with: "basic.deliver", "basic.get-ok" or "basic.return"."""
         return self.envelope.name
 
     @property
     def consumer_tag(self) -> str | None:
+        """The tag of the consumer that it was delivered to (0-9-1 §1.8.3.9); None if there is no consumer: after
+        basic_get, or when it was returned."""
         return self.envelope.consumer_tag
 
     @property
     def redelivered(self) -> bool:
+        """True: the message was delivered before, to this or another consumer, and not acknowledged (0-9-1
+        §1.8.3.9)."""
         return self.envelope.redelivered
 
     @property
     def exchange(self) -> str:
+        """The exchange that it was published to; "" is the default exchange."""
         return self.envelope.exchange
 
     @property
     def routing_key(self) -> str:
+        """The routing key that it was published with. Bytes that are not UTF-8 are decoded by surrogateescape."""
         return self.envelope.routing_key
 
     @property
     def encoded(self) -> bytes:
-        """The properties as bytes."""
+        """The properties, encoded as in a content header: flags and values."""
         return self.envelope.encoded
 
     @property
     def properties(self) -> BasicProperties:
-        """Decoded when first asked for. ProtocolSyntaxError: the broker sent a malformed header, and the connection is
-        closed for it."""
+        """The properties, decoded when first read. ProtocolSyntaxError: the broker sent a malformed header; the
+        connection is closed for it."""
         if self._properties is None:
             try:
                 values = property_codec(BASIC).decode(self.envelope.encoded, 0)
@@ -230,7 +261,7 @@ class Message:
 
     @property
     def details(self) -> Mapping[str, Any]:
-        """The arguments of the method that brought it."""
+        """The arguments of the method that the message arrived with, by name."""
         if self.envelope.details is not None:
             return self.envelope.details
         names = ("consumer_tag", "delivery_tag", "redelivered", "exchange", "routing_key")
@@ -238,16 +269,20 @@ class Message:
 
     @property
     def message_count(self) -> int | None:
+        """After basic_get: the number of messages left in the queue (0-9-1 §1.8.3.11). Else None."""
         count: int | None = self._detail("message_count")
         return count
 
     @property
     def reply_code(self) -> int | None:
+        """Of a returned message: the code of the reason, 312 for no route, 313 for no consumers (0-9-1 §1.8.3.8). Else
+        None."""
         code: int | None = self._detail("reply_code")
         return code
 
     @property
     def reply_text(self) -> str | None:
+        """Of a returned message: the reason in words, "NO_ROUTE". Else None."""
         text: str | None = self._detail("reply_text")
         return text
 
@@ -255,23 +290,33 @@ class Message:
         return self.details.get(name)
 
     def ack(self, multiple: bool = False, **options: Any) -> Any:
-        """Acknowledges this message, with `multiple` all up to it: channel.basic_ack of its delivery_tag."""
+        """Acknowledges the message: channel.basic_ack with its delivery_tag (0-9-1 §1.8.3.13).
+
+        multiple: acknowledges all earlier messages of the channel too; False by default. Result and errors as of
+        basic_ack. LocalError: the message has no channel."""
         channel = self.channel
         if channel is None or multiple or options:
             return self._channel().basic_ack(self.delivery_tag, multiple=multiple, **options)
         return channel.basic_ack(self.delivery_tag)
 
     def nack(self, requeue: bool = True, **options: Any) -> Any:
-        """Refuses this message; requeue=False drops or dead-letters it (a RabbitMQ extension, on 0-9-1)."""
+        """Refuses the message: channel.basic_nack with its delivery_tag (a RabbitMQ extension, on 0-9-1 alone).
+
+        requeue: True (by default) puts it back into its queue; False drops or dead-letters it. Result and errors as of
+        basic_nack; LocalError as of `ack`."""
         return self._channel().basic_nack(self.delivery_tag, requeue=requeue, **options)
 
     def reject(self, requeue: bool = True, **options: Any) -> Any:
-        """Refuses this message, in the way that both versions have."""
+        """Refuses the message: channel.basic_reject with its delivery_tag (0-9-1 §1.8.3.14; 0-8 has it too).
+
+        requeue: as of `nack`. Result and errors as of basic_reject; LocalError as of `ack`."""
         return self._channel().basic_reject(self.delivery_tag, requeue=requeue, **options)
 
     def _channel(self) -> Any:
         if self.channel is None:
-            raise LocalError(f"a message of {self.name} came on no channel that could answer")
+            raise LocalError(
+                f"a message that arrived with {self.name} has no channel, so it cannot be acknowledged or refused"
+            )
         return self.channel
 
     def __repr__(self) -> str:

@@ -1,11 +1,13 @@
-"""What may follow what: the transition tables of a connection, a channel and a content.
+"""The order of methods and frames: the state tables of a connection, a channel and a content.
 
-The tables know no role. An event is the name of a method, after ">" where this end sends it and "<" where it arrives; a
-name alone holds for both directions, since `spec` already says who may send it. "*" is any method that the row
-doesn't name. What a state has no row for is out of order.
+A table has a row for each state, and a row has the next state for each event. The tables are the same for both roles.
+An event is the name of a method, with ">" before it where this end sends it, and "<" where this end receives it. A name
+alone holds for both directions, because `spec` says which role may send it. "*" is any method that the row doesn't
+name. An event that the row doesn't have is out of order.
 
-Replies to what was asked before a close still come while the close is under way, and settle their continuations; so
-"closing" lets methods pass, and whoever gets them drops what no longer matters (0-9-1 §2.2.4, §2.2.10).
+Replies to operations from before a close still arrive during the close handshake, and settle their continuations. So
+the state "closing" allows all methods, and the owner of the link drops the ones that no longer matter (0-9-1 §2.2.4,
+§2.2.10).
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ for _state in ("started", "securing", "challenged", "tuning", "tuned", "opening"
 
 CHANNEL: Table = {
     "closed": {"channel.open": "opening"},
-    # The client's next methods may follow channel.open at once, so both ends let them pass before open-ok.
+    # The client's next methods may follow channel.open at once, so both ends allow them before open-ok.
     "opening": {"channel.open-ok": "open", "*": "opening"},
     "open": {"*": "open"},
     "closing": {
@@ -58,25 +60,26 @@ CHANNEL: Table = {
 for _state in ("opening", "open"):
     CHANNEL[_state] |= {">channel.close": "closing", "<channel.close": "asked to close"}
 
-# A content method is followed by its header, and that by as many body frames as its body-size needs, with nothing else
-# of the same channel between (0-9-1 §4.2.6). "whole" and "part": the body is, or isn't, complete with this frame.
+# After a content method comes its header, and then as many body frames as the body size needs. No other frame of the
+# same channel may come between them (0-9-1 §4.2.6). "whole": the body is complete with this frame. "part": it is not.
 CONTENT: Table = {
     "none": {"content method": "header"},
     "header": {"header, whole": "none", "header, part": "body"},
     "body": {"body, part": "body", "body, whole": "none"},
 }
 
-# channel.open-ok and close-ok stand only where the rows name them, not under "*".
+# Methods that are in order only where a row names them; "*" doesn't include them.
 _NAMED_ONLY = frozenset(("channel.open", "channel.open-ok", "channel.close-ok"))
 
 
 _TABLES = {"connection": CONNECTION, "channel": CHANNEL}
 
 
-@cache  # of what there are some thousands of at most; it is asked at each method
+@cache  # it is called for each method; there are at most some thousands of combinations
 def follow(table: str, state: str, direction: str, name: str) -> str | None:
-    """The state after the event, or None where it is out of order. `table`: "connection" or "channel". `direction`: ">"
-    sent, "<" received. `name`: of a method that `spec` has."""
+    """The state after an event, or None if the event is out of order.
+
+    table: "connection" or "channel". direction: ">" sent, "<" received. name: of a method in `spec`."""
     if table == "channel" and name.startswith("connection."):
         return None
     rows = _TABLES[table][state]

@@ -142,7 +142,9 @@ def test_options_of_the_call_go_before_the_urls() -> None:
 
 @pytest.mark.parametrize("name", ["hearbeat", "Heartbeat", "host", "port", "credentials", "ssl", "client_properties"])
 def test_an_unknown_option_in_a_url_is_named(name: str) -> None:
-    with pytest.raises(InvalidArgument, match=f"^unknown option '{name}' in the URL; there are .*heartbeat"):
+    with pytest.raises(
+        InvalidArgument, match=f"^unknown option '{name}' in the URL; the options there are .*heartbeat"
+    ):
         from_url(f"amqp://h?{name}=1")
 
 
@@ -238,7 +240,9 @@ def test_an_unknown_option_is_named() -> None:
         lambda: from_url("amqp://h", hearbeat=5),
         lambda: targets("amqp://h", {"hearbeat": 5}),
     ):
-        with pytest.raises(InvalidArgument, match=r"^unknown option 'hearbeat'; there are host, port, .*heartbeat"):
+        with pytest.raises(
+            InvalidArgument, match=r"^unknown option 'hearbeat'; the options are host, port, .*heartbeat"
+        ):
             call()
 
 
@@ -287,13 +291,13 @@ def test_a_target_is_a_url_parameters_or_a_sequence_of_them(target: Any, hosts: 
 
 @pytest.mark.parametrize("target", [None, 5, b"amqp://me:hunter2@h", {"host": "hunter2"}, [None]], ids=repr)
 def test_another_target_is_a_type_error_that_does_not_show_it(target: Any) -> None:
-    with pytest.raises(InvalidArgumentType, match="a target is a URL") as caught:
+    with pytest.raises(InvalidArgumentType, match="target takes a URL") as caught:
         targets(target, {})
     assert SECRET not in str(caught.value)
 
 
 def test_no_target_at_all_is_a_value_error() -> None:
-    with pytest.raises(InvalidArgument, match="without any"):
+    with pytest.raises(InvalidArgument, match="target is an empty sequence"):
         targets([], {})
 
 

@@ -82,7 +82,9 @@ def test_a_method_cut_short_or_followed_by_more_is_a_syntax_error(
 
 @every_row
 def test_an_argument_that_a_method_has_not_is_refused_and_named(version: str, row: spec.Method) -> None:
-    with pytest.raises(InvalidArgument, match=f"^{row.name} of AMQP {version} has no argument colour, durible$"):
+    arguments = ", ".join(name for name, _ in row.arguments) or "none"
+    wanted = f"^{row.name} of AMQP {version} has no argument colour, durible; its arguments are {arguments}$"
+    with pytest.raises(InvalidArgument, match=wanted):
         Codec.of(version).encode(row.name, {"durible": True, "colour": 1})
 
 

@@ -64,7 +64,7 @@ def test_any_bytes_give_frames_or_a_frame_error(data: bytes, limit: int) -> None
 def test_a_frame_of_frame_max_is_taken_and_one_byte_more_is_not() -> None:
     reader = frames.FrameReader(4096)
     assert len(read_all(reader, frames.frame(frames.BODY, 1, bytes(4096 - 8)))) == 1
-    with pytest.raises(InvalidFrameError, match=r"a frame of 4097 bytes on channel 1; frame_max is 4096"):
+    with pytest.raises(InvalidFrameError, match=r"a frame of 4097 bytes arrived on channel 1; frame_max is 4096"):
         read_all(reader, frames.frame(frames.BODY, 1, bytes(4096 - 7)))
 
 
@@ -178,8 +178,9 @@ def test_another_version_is_refused_by_the_names_of_both(header: bytes) -> None:
 def test_a_servers_refusal_names_what_it_wants_and_what_we_asked_for(version: str) -> None:
     error = frames.mismatch(b"AMQP\0\1\0\0", version)
     assert isinstance(error, ProtocolVersionMismatch)
-    assert (
-        str(error) == f"the broker wants AMQP 1-0-0 (header {b'AMQP' + bytes([0, 1, 0, 0])!r}); we asked for {version}"
+    header = b"AMQP" + bytes([0, 1, 0, 0])
+    assert str(error) == (
+        f"the broker wants AMQP 1-0-0 (header {header!r}); we asked for {version} (parameter protocol)"
     )
     assert "the broker wants AMQP 0-9-1; we asked for 0-8" in str(frames.mismatch(b"AMQP\0\0\x09\x01", "0-8"))
 

@@ -175,7 +175,7 @@ def test_a_mechanism_that_the_server_lacks_is_a_login_error_that_names_both() ->
     pair = Pair(mechanisms="PLAIN AMQPLAIN", credentials=Puzzle()).talk()
     ((_, error),) = pair.heard["client"]
     assert isinstance(error, LoginError)
-    assert "the broker takes PLAIN, AMQPLAIN; the credentials are for PUZZLE" in str(error)
+    assert "the broker accepts PLAIN, AMQPLAIN; the credentials are for PUZZLE: choose other credentials" in str(error)
     assert pair.heard["server"] == []
 
 

@@ -1,0 +1,149 @@
+"""The iterator over a consumer's messages: the part that all styles share.
+
+`Consuming` has the options and the documentation. `Arrived` holds the messages, knows why there are no more, and gives
+back the messages that nobody took. A style adds how its iterator waits.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+from ..client.channel import Channel
+from ..errors import AMQPError, ConsumerCancelled, UnknownConsumerTag
+from ..wire.message import Message
+
+IteratorT = TypeVar("IteratorT")
+OnEnd = Callable[[AMQPError | None, Any], object]
+
+
+class Consuming(Generic[IteratorT]):
+    """A channel that has `consume`."""
+
+    def consume(
+        self,
+        queue: str,
+        no_ack: bool = False,
+        exclusive: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+        inactivity_timeout: float | None = None,
+    ) -> IteratorT:
+        """Starts a consumer, and returns an iterator over its messages.
+
+        queue, no_ack, exclusive, arguments: as in `basic_consume`. inactivity_timeout: seconds; the iterator ends when
+        no message has come for so long. None: it never ends for that.
+
+            channel.basic_qos(prefetch_count=100)
+            for message in channel.consume("tasks"):
+                print(message.body)
+                message.ack()
+
+        Without `basic_qos` the whole queue comes at once. In a style whose calls return promises, write `async for`;
+        the consumer starts when the first message is asked for.
+
+        The iterator's end cancels the consumer: when the iterator is closed, is no longer referred to, or has seen no
+        message for `inactivity_timeout`. Messages that came and were not handed out then go back to the queue, unless
+        `no_ack` is set.
+
+        Errors, raised by the iterator: ConsumerCancelled, the broker has cancelled the consumer; ChannelClosed,
+        ConnectionClosed, or the error that ended the channel.
+        """
+        return self._iterate(
+            queue, {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}, inactivity_timeout
+        )
+
+    @abstractmethod
+    def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> IteratorT:
+        """Makes the style's iterator. options: of basic_consume."""
+
+
+class Arrived:
+    """What has come to a consumer, and how the consumer ends. The channel refers to this and not to the iterator, so an
+    iterator that the program has dropped can go.
+
+    `tag`: the consumer tag; None until the broker has started the consumer. `cancelled`: the broker has ended the
+    consumer. `closed`: the program has ended the iterator. All methods run where the core runs.
+    """
+
+    def __init__(self, core: Channel, options: dict[str, Any]):
+        self.core = core
+        self.tag: str | None = None
+        self.cancelled = self.closed = False
+        self.messages: deque[Message] = deque()
+        self.on_message: Callable[[Message], object] = self.messages.append
+        self._options = options
+        self._forget: Callable[[], object] | None = None
+
+    def arguments(self, queue: str) -> dict[str, Any]:
+        """The arguments of basic_consume."""
+        return {"queue": queue, "on_message": self.on_message, "on_cancel": self.on_cancel, **self._options}
+
+    def watch(self) -> None:
+        """Has `wake` called when the channel ends."""
+        if self._forget is None:
+            self._forget = self.core.add_state_change_handler(lambda core, is_open: self.wake())
+
+    def started(self, tag: str) -> None:
+        self.tag = tag
+        if self.closed:  # while the broker was starting the consumer
+            self._end(_ignore)
+
+    def on_cancel(self, tag: str) -> None:
+        self.cancelled = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Tells an iterator that waits: something other than a message has happened."""
+
+    def take(self) -> Message | None:
+        """The next message, or None if there is none."""
+        return self.messages.popleft() if self.messages else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more messages can come, though the program has not closed the iterator."""
+        return self.cancelled or not self.core.is_open
+
+    def end_reason(self) -> AMQPError:
+        """Why no more messages can come."""
+        if self.cancelled:
+            return ConsumerCancelled(f"the broker cancelled consumer {self.tag!r}, as when its queue is deleted")
+        return self.core.close_reason or self.core._closed_error()
+
+    def close(self, on_done: OnEnd | None = None) -> None:
+        """Ends the iterator: cancels the consumer, and gives back what was not handed out. on_done(err, None)."""
+        done = on_done or _ignore
+        if self.closed:
+            done(None, None)
+            return
+        self.closed = True
+        self.wake()
+        if self._forget is not None:
+            self._forget()
+        self._end(done)
+
+    def _end(self, done: OnEnd) -> None:
+        def cancelled(err: AMQPError | None, _: Any) -> None:
+            if err is None:
+                self._give_back()
+            done(err, None)
+
+        if self.tag is not None and not self.is_over:
+            try:
+                self.core.basic_cancel(self.tag, on_done=cancelled)
+                return
+            except UnknownConsumerTag:
+                pass  # the program has cancelled the consumer itself
+        cancelled(None, None)
+
+    def _give_back(self) -> None:
+        while (message := self.take()) is not None:
+            if self.core.is_open and not self._options["no_ack"]:
+                self.core.basic_reject(message.delivery_tag, requeue=True)
+        self.wake()
+
+
+def _ignore(err: AMQPError | None, result: Any) -> None:
+    pass

@@ -1,0 +1,186 @@
+"""What every facade has beside its operations: the core's attributes, and docstrings that speak of the facade."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import inspect
+import pydoc
+from typing import Any
+
+import pytest
+
+import cpspika
+from cpspika import tasks, threads
+from cpspika.adapters import asyncio_adapter
+from cpspika.client.channel import Channel
+from cpspika.client.connection import Connection
+from cpspika.styles import lifting, wording
+
+FACADES: list[tuple[type, type]] = [
+    (Connection, cpspika.SyncConnection),
+    (Channel, cpspika.SyncChannel),
+    (Connection, threads.ThreadedConnection),
+    (Channel, threads.ThreadedChannel),
+    (Connection, tasks.TaskConnection),
+    (Channel, tasks.TaskChannel),
+    (Connection, asyncio_adapter.AsyncioConnection),
+    (Channel, asyncio_adapter.AsyncioChannel),
+]
+if importlib.util.find_spec("twisted") is not None:
+    from cpspika.adapters import twisted_adapter
+
+    FACADES += [(Connection, twisted_adapter.TwistedConnection), (Channel, twisted_adapter.TwistedChannel)]
+if importlib.util.find_spec("trio") is not None:
+    from cpspika.adapters import trio_adapter
+
+    FACADES += [(Connection, trio_adapter.TrioConnection), (Channel, trio_adapter.TrioChannel)]
+every_facade = pytest.mark.parametrize(("core", "facade"), FACADES, ids=lambda cls: cls.__name__)
+
+
+def text(function: Any) -> str:
+    """A docstring on one line."""
+    return " ".join(inspect.getdoc(function).split())
+
+
+# --- attributes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("core", "names"),
+    [
+        (
+            Connection,
+            "reactor parameters server_properties heartbeat frame_max channel_max is_open is_blocked close_reason "
+            "writable",
+        ),
+        (
+            Channel,
+            "number is_open close_reason writable is_confirming has_consumers transmission_permitted",
+        ),
+    ],
+)
+def test_the_public_attributes_of_the_core(core: type, names: str) -> None:
+    assert set(lifting.attributes(core)) >= set(names.split())
+
+
+def test_every_public_attribute_of_a_core_object_is_annotated_or_a_property() -> None:
+    """Else the facades would lack it."""
+    with cpspika.BlockingConnection("embedded://") as connection, connection.channel() as channel:
+        for core in (connection.core, channel.core):
+            public = {name for name in dir(core) if not name.startswith("_") and not callable(getattr(core, name))}
+            assert public == set(lifting.attributes(type(core)))
+
+
+@every_facade
+def test_a_facade_has_the_attributes_of_the_core_with_docs(core: type, facade: type) -> None:
+    for name in lifting.attributes(core):
+        assert isinstance(getattr(facade, name), property)
+        assert len(getattr(facade, name).__doc__) > 20, name
+    assert "abort" in dir(facade) or core is Channel
+
+
+def test_the_values_are_the_cores() -> None:
+    with cpspika.BlockingConnection("embedded://", heartbeat=0) as connection:
+        channel = connection.channel()
+        for facade in (connection, channel):
+            for name in lifting.attributes(type(facade.core)):
+                assert getattr(facade, name) is getattr(facade.core, name)
+        assert (channel.number, channel.is_confirming, channel.is_open) == (1, False, True)
+        channel.confirm_select()
+        assert channel.is_confirming
+        channel.close()
+        assert not channel.is_open
+
+
+def test_a_typo_is_an_error() -> None:
+    with cpspika.BlockingConnection("embedded://") as connection, connection.channel() as channel:
+        with pytest.raises(AttributeError, match=r"'BlockingConnection' object has no attribute 'is_opn'"):
+            connection.is_opn  # type: ignore[attr-defined]  # noqa: B018
+        with pytest.raises(AttributeError, match=r"'SyncChannel' object has no attribute 'basic_publsh'"):
+            channel.basic_publsh("q")  # type: ignore[attr-defined]
+        with pytest.raises(AttributeError):
+            channel.is_open = True  # type: ignore[misc]
+
+
+def test_abort_ends_a_threaded_connection() -> None:
+    connection = threads.ThreadedConnection("embedded://")
+    inside: list[bool] = []
+    connection.core.add_state_change_handler(lambda core, is_open: inside.append(connection.reactor.is_mine))
+    connection.abort()
+    with pytest.raises(cpspika.ConnectionClosed, match="aborted"):
+        connection.join(10)
+    assert inside == [True]
+
+
+# --- docstrings -------------------------------------------------------------------------------------------------------
+
+
+@every_facade
+def test_no_docstring_of_a_facade_speaks_of_the_core(core: type, facade: type) -> None:
+    for name, member in inspect.getmembers(facade):
+        if not name.startswith("_"):
+            doc = inspect.getdoc(member) or ""
+            assert "on_done" not in doc, name
+            assert wording.IN_THE_CORE not in doc, name
+            assert "it is done when" not in " ".join(doc.split()), name
+
+
+@every_facade
+def test_every_operation_says_when_it_is_done(core: type, facade: type) -> None:
+    promise = {"Asyncio": "Future", "Twisted": "Deferred", "Task": "promise", "Trio": "promise"}.get(
+        facade.__name__.removesuffix("Connection").removesuffix("Channel")
+    )
+    for name in lifting.operations(core):
+        told = text(getattr(facade, name))
+        if promise is None:
+            assert "Returns when" in told or "the call returns when" in told or "the call hands" in told, name
+        else:
+            assert f"Returns a {promise}" in told, name
+            assert "fulfilled" in told, name
+
+
+def test_a_publish_says_what_its_end_means() -> None:
+    calls, futures = text(cpspika.SyncChannel.basic_publish), text(asyncio_adapter.AsyncioChannel.basic_publish)
+    assert "On a confirming channel (see `confirm_select`) the call returns when the message is confirmed" in calls
+    assert "the call returns when its bytes have gone to the kernel" in calls
+    assert "the Future is fulfilled when the message is confirmed" in futures
+    assert "the Future is fulfilled at once (that of a publish: when the channel is `writable`)" in futures
+
+
+def test_examples_of_promise_styles_await() -> None:
+    assert 'ok = await channel.queue_declare("tasks"' in text(asyncio_adapter.AsyncioChannel.queue_declare)
+    assert 'ok = channel.queue_declare("tasks"' in text(cpspika.SyncChannel.queue_declare)
+
+
+def test_help_shows_attributes_and_operations() -> None:
+    shown = pydoc.render_doc(cpspika.SyncChannel, renderer=pydoc.plaintext)
+    assert "is_confirming" in shown
+    assert "Returns when the broker has replied" in shown
+
+
+# --- what lifting relies on -------------------------------------------------------------------------------------------
+
+
+def test_an_annotation_that_is_no_text_is_an_error_that_says_so() -> None:
+    with pytest.raises(TypeError, match="from __future__ import annotations"):
+        lifting.as_text(int)
+
+
+def test_docstrings_may_be_missing() -> None:
+    assert wording.worded(None, wording.CALLS) is None
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_tells_its_channel_of_a_malformed_header_through_a_facade() -> None:
+    async def main() -> None:
+        async with asyncio_adapter.connect("embedded://") as connection, connection.channel() as channel:
+            ended = asyncio.get_running_loop().create_future()
+            connection.add_state_change_handler(lambda _, is_open: None if is_open else ended.set_result(None))
+            channel._malformed(cpspika.ProtocolSyntaxError("a header of nonsense"))
+            await asyncio.wait_for(ended, 10)
+            assert isinstance(connection.close_reason, cpspika.ProtocolSyntaxError)
+
+    asyncio.run(main())
