@@ -328,6 +328,20 @@ def test_a_return_out_of_order_that_can_be_only_ones_is_that_ones() -> None:
         assert fate.error.message.body == body
 
 
+def test_a_return_behind_another_belongs_to_the_later_of_two_that_look_alike() -> None:
+    """The broker keeps the order: the first was routed, since the second came back before anything else."""
+    world, channel = confirming()
+    first, second, third = publish(world, channel, "m", "other", "m", mandatory=True)
+    other, alike = (message for _, message in world.peer.received[-2:])
+    world.peer.give_back(1, other)
+    world.peer.give_back(1, alike)
+    world.peer.ack(3, multiple=True)
+    world.settle()
+    assert first.result is True
+    assert isinstance(second.error, cpspika.MessageReturned)
+    assert isinstance(third.error, cpspika.MessageReturned)
+
+
 def test_a_return_is_not_paired_with_a_publish_that_was_not_mandatory() -> None:
     world, channel = confirming()
     plain = publish(world, channel, "m")[0]

@@ -23,7 +23,7 @@ from cpspika.client.connection import HIGH_WATER
 from cpspika.styles.lifting import operations, registrations
 from cpspika.threads import ThreadedChannel, ThreadedConnection
 from tests.support.forking import forking
-from tests.support.scripted import DEADLINE, SocketBroker, content
+from tests.support.scripted import DEADLINE, SocketBroker, content, deliver_three
 
 
 class Opened(ThreadedConnection):
@@ -715,6 +715,31 @@ def test_an_iterator_that_is_left_gives_back_the_rest(ch: ThreadedChannel, queue
         del messages
         gc.collect()
     assert left(ch, queue, 6) == [4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(("no_ack", "rejected"), [(True, []), (False, [2, 3])])
+@pytest.mark.parametrize("way", ["close", "garbage"])
+def test_an_iterator_that_is_left_rejects_only_what_was_to_be_acknowledged(
+    way: str, no_ack: bool, rejected: list[int]
+) -> None:
+    with SocketBroker() as broker:
+        connection = Opened(broker.url)
+        ch, peer = connection.channel(), broker.peers[0]
+        peer.when("basic.consume", deliver_three)
+        messages: Any = ch.consume("q", no_ack=no_ack)
+        assert next(messages).body == b"0"
+        ch.queue_declare("q")  # behind its answer the others are here, too
+        if way == "close":
+            messages.close()
+        else:
+            del messages
+            gc.collect()
+            wait_for(lambda: peer.came("basic.cancel"), "the end of the consumer")
+            ch.queue_declare("q")  # behind cancel-ok
+        ch.queue_declare("q")
+        assert [reject.delivery_tag for reject in peer.came("basic.reject")] == rejected
+        connection.end()
+        assert not connection.errors
 
 
 def test_the_iterator_raises_what_ends_it(connection: Opened, ch: ThreadedChannel, local: Served, queue: str) -> None:
