@@ -629,7 +629,7 @@ def test_an_ignored_error_of_another_operation_is_told_by_asyncio(stage: Stage, 
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             gc.collect()
-            assert isinstance(stage.take()["exception"], ConnectionClosed)
+            assert isinstance(stage.take()["exception"], ChannelClosed)
 
     stage.run(main())
 

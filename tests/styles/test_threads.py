@@ -304,7 +304,7 @@ def test_a_publish_on_a_channel_that_closes_while_it_waits_for_room_raises(
     wait_for(lambda: ch.core._draining, "the publisher to wait")
     local.close_channels(406, "PRECONDITION_FAILED - by hand")
     thread.join(DEADLINE)
-    assert isinstance(outcome[0], cpspika.ConnectionClosed)
+    assert isinstance(outcome[0], cpspika.ChannelClosed)
     assert outcome[0].method == "basic.publish"
     local.unblock()
 
@@ -491,7 +491,7 @@ def test_messages_of_a_channel_that_closed_are_not_handled(ch: ThreadedChannel, 
     ch.close()
     go.set()
     assert ch.connection._workers.put("after", entered.clear) is None
-    wait_for(lambda: not entered.is_set() and not ch.connection._workers._lanes, "the workers")
+    wait_for(lambda: not entered.is_set() and not ch.connection._workers._calls, "the workers")
     assert got == [b"0"]
 
 
