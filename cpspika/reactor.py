@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from .errors import ConcurrentUse
+from .interrupts import is_interrupt
 
 Call = Callable[[], object]
 
@@ -96,9 +97,20 @@ class Transport(Protocol):
     def abort(self) -> None:
         """Closes the link now and drops the queued bytes. The owner is not called any more."""
 
+    def interrupted(self, error: BaseException) -> None:
+        """A signal handler raised an exception in the middle of the library's own code (see `interrupts`): closes the
+        link now, since bytes could otherwise be sent twice, and reports it as lost in the next turn."""
+
     def detach(self) -> None:
         """Closes this process's copy of the socket, and sends nothing. For the child of a fork: the link is the
         parent's."""
+
+
+def interruption(error: BaseException) -> ConnectionAbortedError:
+    """The error that a transport reports after `Transport.interrupted`."""
+    lost = ConnectionAbortedError(f"{type(error).__name__} came in the middle of sending or receiving")
+    lost.__cause__ = error
+    return lost
 
 
 class TransportOwner(Protocol):
@@ -282,6 +294,7 @@ class PlainReactor(ABC):
 
     def __init__(self) -> None:
         self.on_error: Callable[[BaseException], object] | None = None
+        self.transports: weakref.WeakSet[Transport] = weakref.WeakSet()
         self._ready: deque[Call] = deque()
         self._timers = Timers()
         self._running = False
@@ -341,6 +354,11 @@ class PlainReactor(ABC):
                 self.call(call)
             if self._ready:
                 make_calls(self._ready, None if self.on_error is None else self.call)
+        except BaseException as error:
+            if is_interrupt(error):
+                for transport in list(self.transports):
+                    transport.interrupted(error)
+            raise
         finally:
             self.thread = outer
 

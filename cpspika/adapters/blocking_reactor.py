@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import LocalError
+from ..interrupts import wait
 from ..reactor import Endpoint, PlainReactor, TransportOwner
 from .sockets import SocketTransport, Watched, resolve
 from .waker import Waker
@@ -97,6 +98,7 @@ if hasattr(select, "poll"):
                 with suppress(KeyError):
                     self._poll.unregister(fd)
 
+        @wait
         def __call__(self, timeout: float | None) -> Ready:
             woken, events = False, 0
             for fd, found in self._poll.poll(None if timeout is None else -(-timeout * 1000 // 1)):
@@ -120,6 +122,7 @@ else:
         def watch(self, fd: int, read: bool, write: bool) -> None:
             self._fd, self._read, self._write = fd, read, write
 
+        @wait
         def __call__(self, timeout: float | None) -> Ready:
             readers = [self._waker, self._fd] if self._read else [self._waker]
             writers = [self._fd] if self._write else []

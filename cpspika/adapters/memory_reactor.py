@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import LocalError
-from ..reactor import Acceptor, Endpoint, PlainReactor, Reactor, TransportOwner
+from ..reactor import Acceptor, Endpoint, PlainReactor, Reactor, TransportOwner, interruption
 from .allocator import keep_freed_blocks
 
 
@@ -27,6 +27,9 @@ class MemoryTransport:
 
     def __init__(self, reactor: Reactor):
         keep_freed_blocks()
+        known = getattr(reactor, "transports", None)
+        if known is not None:
+            known.add(self)
         self.queued = 0
         self.written = 0
         self.owner: TransportOwner | None = None
@@ -134,6 +137,13 @@ class MemoryTransport:
         self._hang_up()
 
     detach = abort
+
+    def interrupted(self, error: BaseException) -> None:
+        """As of `Transport`."""
+        owner, lost = self.owner, interruption(error)
+        self.abort()
+        if owner is not None:
+            self._reactor.call_soon(lambda: owner.transport_lost(lost))
 
     def _hang_up(self) -> None:
         self._release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import selectors
 
+from ..interrupts import wait
 from ..reactor import PlainReactor
 from .sockets import Watched, WatchesSockets
 from .waker import Waker
@@ -58,6 +59,7 @@ class SelectReactor(WatchesSockets, PlainReactor):
             if events & selectors.EVENT_WRITE and transport.socket is not None:
                 self.call(transport.on_writable)
 
+    @wait
     def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         return self._selector.select(timeout)
 

@@ -27,7 +27,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from ..reactor import IDLE, Acceptor, Endpoint, Reactor, Timer, TransportOwner
+from ..interrupts import is_interrupt
+from ..reactor import IDLE, Acceptor, Endpoint, Reactor, Timer, TransportOwner, interruption
 from .allocator import keep_freed_blocks
 
 RECEIVE = 65536  # bytes to ask for in one read; larger buffers come from mmap, whose page faults cost more than a read
@@ -117,6 +118,9 @@ class SocketTransport:
 
     def __init__(self, reactor: Watcher, endpoint: Endpoint, owner: TransportOwner | None):
         keep_freed_blocks()
+        known = getattr(reactor, "transports", None)
+        if known is not None:
+            known.add(self)
         self.queued = 0
         self.written = 0
         self.socket: Any = None
@@ -226,16 +230,23 @@ class SocketTransport:
         if self._advance() or self.socket is None:
             return
         try:
-            data = self._receive()
-        except self._would_block:
-            return
-        except OSError as error:
-            self.lost(error)
-            return
-        if not data:
-            self.lost(None)
-        elif self._owner is not None:
-            self._owner.data_received(data)
+            try:
+                data = self._receive()
+            except self._would_block:
+                return
+            except OSError as error:
+                if is_interrupt(error):
+                    raise
+                self.lost(error)
+                return
+            if not data:
+                self.lost(None)
+            elif self._owner is not None:
+                self._owner.data_received(data)
+        except BaseException as error:
+            if is_interrupt(error):
+                self.interrupted(error)
+            raise
 
     def _receive(self) -> bytes:
         data: bytes = self.socket.recv(RECEIVE)
@@ -252,19 +263,24 @@ class SocketTransport:
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
         if self._closing or self._owner is None:
             return
-        queued = self.queued
-        for chunk in chunks:
-            size = len(chunk)
-            self._new.append(chunk)
-            queued += size
-            if size > SMALL:
-                self._large = True
-        self.queued = queued
-        if not self._flushing:
-            self._flushing = True
-            self._reactor.call_soon(self._flush)
-        elif queued - self.written >= EAGER and not self._stuck:
-            self._send()
+        try:
+            queued = self.queued
+            for chunk in chunks:
+                size = len(chunk)
+                self._new.append(chunk)
+                queued += size
+                if size > SMALL:
+                    self._large = True
+            self.queued = queued
+            if not self._flushing:
+                self._flushing = True
+                self._reactor.call_soon(self._flush)
+            elif queued - self.written >= EAGER and not self._stuck:
+                self._send()
+        except BaseException as error:
+            if is_interrupt(error):
+                self.interrupted(error)
+            raise
 
     def on_writable(self) -> None:
         if not self._advance():
@@ -300,14 +316,18 @@ class SocketTransport:
     def _send(self) -> None:
         """Sends the queued chunks, as many as the kernel accepts."""
         out = self._out
-        if self._new:
-            self._gather()
         try:
+            if self._new:
+                self._gather()
             while out and not self._stuck:
                 self._remove_sent(self._send_some())
         except self._would_block:
             self._wait_for_room()
-        except OSError as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                self.interrupted(error)
+            if not isinstance(error, OSError) or self.socket is None:
+                raise
             self._drop()
             failure = error
             # In a call of its own, because bytes that the peer sent before it closed the link are still to be read.
@@ -391,6 +411,18 @@ class SocketTransport:
     def abort(self) -> None:
         self._owner = None
         self._finish()
+
+    def interrupted(self, error: BaseException) -> None:
+        """As of `Transport`."""
+        lost = interruption(error)
+        self._reactor.call_soon(lambda: self._report_interruption(lost))
+        self._finish()
+
+    def _report_interruption(self, lost: Exception) -> None:
+        # The owner stays until it has been told: another exception may come before that.
+        if self._owner is not None:
+            self._owner.transport_lost(lost)
+            self._owner = None
 
     def detach(self) -> None:
         self._owner = None

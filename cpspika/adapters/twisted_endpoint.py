@@ -25,7 +25,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
-from ..reactor import IDLE, Timer, TransportOwner
+from ..reactor import IDLE, Timer, TransportOwner, interruption
 from .allocator import keep_freed_blocks
 from .sockets import LINGER
 from .twisted_reactor import TwistedReactor
@@ -180,6 +180,13 @@ class EndpointTransport(Protocol):
             self._connecting.cancel()
         else:
             self._gone()
+
+    def interrupted(self, error: BaseException) -> None:
+        """As of `Transport`."""
+        owner, lost = self._owner, interruption(error)
+        self.abort()
+        if owner is not None:
+            self._reactor.call_soon(lambda: owner.transport_lost(lost))
 
     def _cut(self) -> None:
         self.transport.unregisterProducer()

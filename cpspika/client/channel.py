@@ -123,10 +123,17 @@ class Channel(Operations):
         replies: tuple[str, ...] | None = None,
         **arguments: Any,
     ) -> bool:
-        continuation = Request(name, on_done, replies or (name + "-ok",), convert)
-        if not self._send(continuation, name, arguments):
-            return False
-        self._pending.append(continuation)
+        return self._ask(Request(name, on_done, replies or (name + "-ok",), convert), arguments)
+
+    def _ask(self, request: Request, arguments: dict[str, Any]) -> bool:
+        """Sends a request, which then waits for its reply. False: it failed at the call."""
+        try:
+            if not self._send(request, request.method, arguments):
+                return False
+            self._pending.append(request)
+        except BaseException as error:
+            self._sender.failed(error)
+            raise
         return True
 
     def _tell(self, name: str, on_done: OnDone[Any] | None, **arguments: Any) -> None:
@@ -203,8 +210,7 @@ class Channel(Operations):
 
     def _delete_queue(self, on_done: OnDone[int] | None, arguments: dict[str, Any]) -> None:
         deletion = Deletion("queue.delete", on_done, ("queue.delete-ok",), lambda ok: ok.message_count)
-        if self._send(deletion, "queue.delete", arguments):
-            self._pending.append(deletion)
+        if self._ask(deletion, arguments):
             self._sender.expect_cancels(arguments["queue"] or self._last_queue, deletion)
 
     def _expect_cancels(self, queue: str, deletion: Deletion) -> None:
@@ -237,10 +243,14 @@ class Channel(Operations):
         if self._ended:
             self._sender.call_soon(closer.done)
             return
-        if self.is_open:
-            self._sender.send("channel.close", {"reply_code": reply_code, "reply_text": reply_text})
-            self.is_open = False
-        self._closers.append(closer)
+        try:
+            if self.is_open:
+                self._sender.send("channel.close", {"reply_code": reply_code, "reply_text": reply_text})
+                self.is_open = False
+            self._closers.append(closer)
+        except BaseException as error:
+            self._sender.failed(error)
+            raise
 
     # --- handlers -----------------------------------------------------------------------------------------------------
 

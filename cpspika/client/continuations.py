@@ -8,7 +8,6 @@ library, finds everything in order.
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from ..errors import AMQPError, InvalidArgumentType
+from ..interrupts import is_own_file
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,7 +24,6 @@ OnDone = Callable[["AMQPError | None", "R | None"], object]
 
 Call = Callable[[], object]
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _order = itertools.count()
 
 
@@ -50,15 +49,6 @@ def registration(method: F) -> F:
 CallSite = tuple[CodeType, int]
 
 
-class _Ours(dict[str, bool]):
-    """File names that were met, and whether they are the library's."""
-
-    def __missing__(self, name: str) -> bool:
-        self[name] = ours = name.startswith(_PACKAGE)
-        return ours
-
-
-_ours = _Ours()
 _last: CallSite | None = None
 
 
@@ -66,7 +56,7 @@ def call_site(depth: int = 2) -> CallSite | None:
     """Where the program called into the library. Kept as a code object and an offset, since the line is wanted only if
     something goes wrong. `depth`: of the first frame that may be the program's."""
     frame: FrameType | None = sys._getframe(depth)
-    while frame is not None and _ours[frame.f_code.co_filename]:
+    while frame is not None and is_own_file[frame.f_code.co_filename]:
         frame = frame.f_back
     if frame is None:
         return None

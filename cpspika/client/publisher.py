@@ -158,8 +158,12 @@ class Publisher:
         window = self._window
         if window is not None:
             publish = _Publish(on_done)  # before anything is sent: it checks on_done
-            writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
-            window.add(publish)
+            try:
+                writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
+                window.add(publish)
+            except BaseException as error:
+                self._sender.failed(error)
+                raise
             return writable
         if on_done is None:
             return self._sender.send_publish(exchange, routing_key, encoded, octets)
@@ -186,13 +190,19 @@ class Publisher:
         return self._channel.writable
 
     def _send(self, publish: _Watched, content: _Content) -> None:
-        self._sender.send_content("basic.publish", content.arguments, content.properties, content.body)
+        try:
+            self._sender.send_content("basic.publish", content.arguments, content.properties, content.body)
+            if self._window is not None:
+                publish.undecided = True
+                self._window.add(publish)
+                if publish.content is not None:
+                    self._mandatory[publish] = None
+        except BaseException as error:
+            self._sender.failed(error)
+            raise
         if self._window is not None:
-            publish.undecided = True
-            self._window.add(publish)
-            if publish.content is not None:
-                self._mandatory[publish] = None
-        elif publish.on_done is not None:
+            return
+        if publish.on_done is not None:
             publish.convert = _handed_over
             self._sender.when_written(publish)
 

@@ -354,7 +354,8 @@ def test_held_publishes_are_told_when_the_channel_ends(end: str, confirms: bool)
     world.settle()
     assert [name for name, _, _ in log] == ["1", "2", "3"]
     for fate in fates:
-        assert isinstance(fate.error, cpspika.ConnectionClosed if "connection" in end or end == "cut" else cpspika.ChannelClosed)
+        gone = cpspika.ConnectionClosed if "connection" in end or end == "cut" else cpspika.ChannelClosed
+        assert isinstance(fate.error, gone)
         assert not isinstance(fate.error, cpspika.DeliveryUnknown), "it was never sent, so nothing is unknown"
         if "our" not in end:
             assert "why" in said(fate.error)
