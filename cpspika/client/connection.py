@@ -622,7 +622,8 @@ def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:
 
 
 def endpoint(parameters: ConnectionParameters) -> Endpoint:
-    return Endpoint(parameters.host, parameters.port, parameters.ssl, parameters.via)
+    p = parameters
+    return Endpoint(p.host, p.port, p.ssl, p.via, p.server_hostname, p.tcp_keepalive)
 
 
 def _at(error: AMQPError, where: str) -> AMQPError:
