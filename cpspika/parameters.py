@@ -242,7 +242,11 @@ def _keepalive(name: str, value: Any) -> bool | int | dict[str, int]:
         raise InvalidArgumentType(what) from None
     if not isinstance(value, Mapping):
         return _integer(0, 32767)(name, value) and numbers["idle"] or False
-    if not numbers or not set(numbers) <= set(_KEEPALIVE) or not all(1 <= number <= 32767 for number in numbers.values()):
+    if (
+        not numbers
+        or not set(numbers) <= set(_KEEPALIVE)
+        or not all(1 <= number <= 32767 for number in numbers.values())
+    ):
         raise InvalidArgument(f"{what}; each is a whole number from 1 to 32767")
     return numbers
 

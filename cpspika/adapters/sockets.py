@@ -190,7 +190,9 @@ class SocketTransport:
             self._ready()
         else:
             self.socket = self._endpoint.ssl.wrap_socket(
-                self.socket, server_hostname=self._endpoint.server_hostname or self._endpoint.host, do_handshake_on_connect=False
+                self.socket,
+                server_hostname=self._endpoint.server_hostname or self._endpoint.host,
+                do_handshake_on_connect=False,
             )
             self._step = self._shake_hands
             self._shake_hands()

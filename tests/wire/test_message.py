@@ -223,7 +223,16 @@ def test_a_message_pickles_and_leaves_its_channel_behind(protocol: int) -> None:
     original = message(BasicProperties(headers={"a": [1, None]}, priority=3).encode(), b"body")
     original.channel = lambda: "cannot be pickled"
     twin = pickle.loads(pickle.dumps(original, protocol))
-    for name in ("body", "delivery_tag", "properties", "exchange", "routing_key", "consumer_tag", "redelivered", "name"):
+    for name in (
+        "body",
+        "delivery_tag",
+        "properties",
+        "exchange",
+        "routing_key",
+        "consumer_tag",
+        "redelivered",
+        "name",
+    ):
         assert getattr(twin, name) == getattr(original, name)
     assert twin.details == original.details
     assert twin.channel is None
