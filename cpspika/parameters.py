@@ -228,7 +228,7 @@ def _keepalive(name: str, value: Any) -> bool | int | dict[str, int]:
     if isinstance(value, str):  # in a URL
         text = value.strip().lower()
         if "=" in text:
-            value = dict(part.split("=", 1) if "=" in part else (part, "") for part in text.split(","))
+            value = dict(part.partition("=")[::2] for part in text.split(","))
         else:
             value = _SWITCHES.get(text, text)
     if value is None or isinstance(value, bool):
@@ -241,7 +241,7 @@ def _keepalive(name: str, value: Any) -> bool | int | dict[str, int]:
     except (TypeError, ValueError, OverflowError):
         raise InvalidArgumentType(what) from None
     if not isinstance(value, Mapping):
-        return _integer(0, 32767)(name, value) and numbers["idle"] or False
+        return numbers["idle"] if _integer(0, 32767)(name, value) else False
     if (
         not numbers
         or not set(numbers) <= set(_KEEPALIVE)
@@ -400,9 +400,9 @@ class ConnectionParameters:
     certfile: path of a PEM file with the client's own certificate and the certificates above it.
     keyfile: path of a PEM file with the private key of certfile; None (default): certfile has it.
     server_hostname: str, the name that the broker's certificate must have; None (default): that of host.
-    tcp_keepalive: whether the kernel probes an idle link (SO_KEEPALIVE). True; False or 0 (default); a number of seconds
-    for which a link is idle before the first probe; or a dict {"idle": seconds, "interval": seconds between probes,
-    "count": probes without answer until the link counts as lost}. In a URL: "true", "60", or
+    tcp_keepalive: whether the kernel probes an idle link (SO_KEEPALIVE). True; False or 0 (default); a number of
+    seconds, for which a link is idle before the first probe; or a dict {"idle": seconds, "interval": seconds between
+    probes, "count": probes without answer until the link counts as lost}. In a URL: "true", "60", or
     "idle=60,interval=10,count=3". The system sets what is not given.
     client_properties: dict, a field table for the broker to show, {"connection_name": "..."}; None (default): none.
     locale: str, "en_US" by default.
@@ -468,8 +468,9 @@ class ConnectionParameters:
             return False
         if asked is None and not given:
             return False
-        reusable = asked is not None and asked.context is not None and asked.files == files
-        self.ssl = asked.context if reusable else _make_context(*files)
+        earlier = asked or _OwnContext()
+        reusable = earlier.context is not None and earlier.files == files
+        self.ssl = earlier.context if reusable else _make_context(*files)
         return True
 
     @classmethod
@@ -478,8 +479,8 @@ class ConnectionParameters:
 
         url: str. Characters other than letters and digits are percent-encoded in names and passwords. No path, or "/"
         alone, is the virtual host "/". The query has options by name. amqps:// without the option `ssl` makes an
-        SSLContext, which verifies the broker's certificate, by `cafile` if it is given. An embedded:// URL needs the option `via`, which
-        `cpspika.connect` adds.
+        SSLContext, which verifies the broker's certificate, by `cafile` if it is given. An embedded:// URL needs the
+        option `via`, which `cpspika.connect` adds.
         options: override those of the URL.
 
         InvalidArgument: the URL is malformed or has an unknown option. Other errors as of ConnectionParameters. No

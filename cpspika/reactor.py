@@ -60,8 +60,8 @@ class Endpoint(NamedTuple):
     """Where to connect.
 
     host: name or address. port: TCP port. ssl: an ssl.SSLContext, or None for no TLS. via: a function via(reactor,
-    owner) that makes the transport without host and port; None: TCP. server_hostname: the name that the certificate must
-    have; None: that of host. tcp_keepalive: False, True, seconds, or a dict, as the option of ConnectionParameters."""
+    owner) that makes the transport without host and port; None: TCP. server_hostname: the name that the certificate
+    must have; None: that of host. tcp_keepalive: False, True, seconds, or a dict, as of ConnectionParameters."""
 
     host: str
     port: int

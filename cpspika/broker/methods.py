@@ -21,7 +21,6 @@ from .queues import Queue
 from .refusal import precondition_failed, refusal
 from .virtual_host import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
 
-
 # Where a table has nan or an infinity, one of these stands before it: the type, and the first byte of the number.
 _MAYBE_INFINITE = (b"d\x7f", b"d\xff", b"f\x7f", b"f\xff")
 
