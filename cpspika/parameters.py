@@ -227,10 +227,8 @@ def _keepalive(name: str, value: Any) -> bool | int | dict[str, int]:
     given = value
     if isinstance(value, str):  # in a URL
         text = value.strip().lower()
-        if "=" in text:
-            value = dict(part.partition("=")[::2] for part in text.split(","))
-        else:
-            value = _SWITCHES.get(text, text)
+        parts = (part.partition("=")[::2] for part in text.split(","))
+        value = dict(parts) if "=" in text else _SWITCHES.get(text, text)
     if value is None or isinstance(value, bool):
         return bool(value)
     what = f"{name} takes True, False, a number of seconds, or a dict with idle, interval or count; not {given!r}"

@@ -229,7 +229,7 @@ NEVER_RUN = [
 @pytest.mark.parametrize("callback", NEVER_RUN, ids=lambda one: getattr(one, "__name__", type(one).__name__))
 def test_a_callback_that_nothing_would_run_is_refused(facade: Any, callback: Any) -> None:
     def refused() -> Any:
-        return pytest.raises(cpspika.InvalidArgumentType, match="nothing would run here: write a plain function")
+        return pytest.raises(cpspika.InvalidArgumentType, match=r"nothing would run here: write a plain function")
 
     with refused():
         facade("embedded://", on_close=callback)
