@@ -61,12 +61,15 @@ class Endpoint(NamedTuple):
     """Where to connect.
 
     host: name or address. port: TCP port. ssl: an ssl.SSLContext, or None for no TLS. via: a function via(reactor,
-    owner) that makes the transport without host and port; None: TCP."""
+    owner) that makes the transport without host and port; None: TCP. server_hostname: the name that the certificate
+    must have; None: that of host. tcp_keepalive: False, True, seconds, or a dict, as of ConnectionParameters."""
 
     host: str
     port: int
     ssl: Any = None
     via: Callable[[Any, Any], Any] | None = None
+    server_hostname: str | None = None
+    tcp_keepalive: bool | int | dict[str, int] = False
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

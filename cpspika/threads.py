@@ -39,7 +39,7 @@ from .connecting import Target, all_targets
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
 from .parameters import ConnectionOptions
 from .styles.consumer import Consuming
-from .styles.facade import ConnectionFacade, Facade, Scope
+from .styles.facade import ConnectionFacade, Facade, Scope, check_runs_at_once
 from .styles.promises import close_abandoned, give_back_for
 from .styles.thread_consumer import ThreadConsumer
 from .styles.thread_operations import ChannelOperations, ConnectionOperations
@@ -97,6 +97,7 @@ class _Shared(Scope, Facade):
         """The registrations of pika 0.5 call the handler at once: in this thread, and before any later call of it."""
         if not callable(handler):
             return registration(self.core, handler)  # raises the error
+        check_runs_at_once(handler)
         me, registering, returned = threading.get_ident(), True, threading.Event()
         at_once: list[tuple[Any, ...]] = []
 
@@ -145,6 +146,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         targets = all_targets(target, options)
         check_callable("on_close", on_close)
         check_callable("on_error", on_error)
+        check_runs_at_once(on_error)
         self.connection = self
         self.timeout = timeout
         self.on_error = on_error
@@ -259,6 +261,8 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         )
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        check_runs_at_once(function)
+
         def called_by_the_core(*args: Any) -> None:
             self._workers.put(self, partial(function, *[self._outward(arg) for arg in args]))
 
@@ -306,6 +310,7 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
         self.connection.wait("basic_publish", start)
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        check_runs_at_once(function)
         core, outward, put = self.core, self.connection._outward, self.connection._workers.put
 
         def handle(message: Message) -> None:

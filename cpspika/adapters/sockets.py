@@ -113,6 +113,26 @@ def _look_up(endpoint: Endpoint, flags: int) -> list[Any]:
     return [(family, address) for family, _, _, _, address in found]
 
 
+def _keep_alive(sock: socket.socket, wanted: int | dict[str, int]) -> None:
+    """Has the kernel probe the link when it is idle. wanted: as the option `tcp_keepalive`, but not False. A time that
+    the system has no option for stays the system's."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if wanted is True:
+        return
+    for name, number in ({"idle": wanted} if isinstance(wanted, int) else wanted).items():
+        option = next((getattr(socket, o) for o in _KEEPALIVE[name] if hasattr(socket, o)), None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, number)
+
+
+# macOS calls the idle time TCP_KEEPALIVE.
+_KEEPALIVE = {
+    "idle": ("TCP_KEEPIDLE", "TCP_KEEPALIVE"),
+    "interval": ("TCP_KEEPINTVL",),
+    "count": ("TCP_KEEPCNT",),
+}
+
+
 class SocketTransport:
     """A socket that is connecting, in the TLS handshake, open or closing. Implements `reactor.Transport`."""
 
@@ -170,6 +190,8 @@ class SocketTransport:
 
     def _begin(self, family: int, where: Any) -> None:
         self._adopt(socket.socket(family, socket.SOCK_STREAM))
+        if self._endpoint.tcp_keepalive:
+            _keep_alive(self.socket, self._endpoint.tcp_keepalive)
         code = self.socket.connect_ex(where)
         if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             raise OSError(code, os.strerror(code))
@@ -194,7 +216,9 @@ class SocketTransport:
             self._ready()
         else:
             self.socket = self._endpoint.ssl.wrap_socket(
-                self.socket, server_hostname=self._endpoint.host, do_handshake_on_connect=False
+                self.socket,
+                server_hostname=self._endpoint.server_hostname or self._endpoint.host,
+                do_handshake_on_connect=False,
             )
             self._step = self._shake_hands
             self._shake_hands()

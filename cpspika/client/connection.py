@@ -59,6 +59,7 @@ from .continuations import (
 )
 from .dialer import Dialer
 from .handlers import Handlers, Remove
+from .hints import hint
 
 # Bytes of backlog that make a channel unwritable, and writable again. HIGH_WATER is less than a transport sends in the
 # middle of a turn (sockets.EAGER), so a publisher that waits for `writable` gives the reactor its turn first.
@@ -527,11 +528,14 @@ class Connection:
     def _lost_in_handshake(self, error: Exception | None) -> AMQPError:
         where = self._where()
         state = self._link.state if hasattr(self, "_link") else "begun"
+        remedy = hint(error, state, self.parameters)
+        if remedy and error is None:
+            return ConnectError(f"{where}: the peer hung up during the handshake{remedy}")
         if error is None and state in ("securing", "challenged"):
             return LoginError(f"{where} hung up on the credentials, as brokers do that refuse them without a word")
         if error is None and state == "opening":
             return VirtualHostRefused(f"{where} hung up on virtual host {self.parameters.virtual_host!r}")
-        failure = ConnectError(f"{where}: {error or 'the peer hung up during the handshake'}")
+        failure = ConnectError(f"{where}: {error or 'the peer hung up during the handshake'}{remedy}")
         failure.__cause__ = error
         return failure
 
@@ -622,7 +626,8 @@ def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:
 
 
 def endpoint(parameters: ConnectionParameters) -> Endpoint:
-    return Endpoint(parameters.host, parameters.port, parameters.ssl, parameters.via)
+    p = parameters
+    return Endpoint(p.host, p.port, p.ssl, p.via, p.server_hostname, p.tcp_keepalive)
 
 
 def _at(error: AMQPError, where: str) -> AMQPError:

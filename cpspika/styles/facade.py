@@ -6,12 +6,14 @@ This module has the rest that all styles share.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
 from ..client.channel import Channel
-from ..errors import AMQPError, ProtocolSyntaxError
+from ..errors import AMQPError, InvalidArgumentType, ProtocolSyntaxError
 from ..wire.message import Message
 
 S = TypeVar("S", bound="Scope")
@@ -78,6 +80,27 @@ class ConnectionFacade(Facade):
         if value is not None and value is getattr(self, "core", None):
             return self
         return value
+
+
+def check_runs_at_once(function: Any) -> None:
+    """InvalidArgumentType: a coroutine function or a generator function as callback of a facade that only calls it. The
+    call would make an object that nobody runs."""
+    called = function if inspect.isroutine(function) or isinstance(function, partial) else type(function).__call__
+    for kind, is_kind in _RUN_LATER:
+        if is_kind(called):
+            name = getattr(function, "__qualname__", None) or repr(function)
+            raise InvalidArgumentType(
+                f"the callback {name} is {kind}, which nothing would run here: write a plain function (def, without "
+                "await or yield). In cpspika.adapters.asyncio_adapter and trio_adapter a callback may be a coroutine "
+                "function, in cpspika.tasks also a generator function"
+            )
+
+
+_RUN_LATER: tuple[tuple[str, Callable[[Any], bool]], ...] = (
+    ("a coroutine function", inspect.iscoroutinefunction),
+    ("a generator function", inspect.isgeneratorfunction),
+    ("an asynchronous generator function", inspect.isasyncgenfunction),
+)
 
 
 def is_stale(arguments: list[Any]) -> bool:

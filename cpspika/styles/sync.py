@@ -25,7 +25,7 @@ from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..wire.message import Message
 from .consumer import Arrived, Consuming
-from .facade import ConnectionFacade, Facade, Scope, is_stale
+from .facade import ConnectionFacade, Facade, Scope, check_runs_at_once, is_stale
 from .sync_operations import ChannelOperations, ConnectionOperations
 
 MANY = 100  # exceptions in one wait; so many come from the reactor itself, and the wait would never end
@@ -150,6 +150,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     # --- callbacks ----------------------------------------------------------------------------------------------------
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        check_runs_at_once(function)
+
         def called_by_the_core(*args: Any) -> None:
             ours = [self._outward(arg) for arg in args]
             if self._spins.depth or self._inbox:

@@ -20,9 +20,11 @@ import struct
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 from ..errors import InvalidArgument, InvalidArgumentType, InvalidTableError, ProtocolSyntaxError
+from ..parameters import to_octets
 
 FieldDecoder = Callable[[bytes, int], "tuple[Any, int]"]
 FieldEncoder = Callable[[str, Any], bytes]
@@ -211,10 +213,10 @@ def _wrong_type(name: str, wanted: str, value: Any) -> InvalidArgumentType:
 
 def _octets(name: str, value: Any) -> bytes:
     if isinstance(value, str):
-        try:
-            return value.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            raise InvalidArgument(f"{name} has characters that UTF-8 cannot encode") from None
+        octets = to_octets(value)
+        if octets is None:
+            raise InvalidArgument(f"{name} has characters that UTF-8 cannot encode")
+        return octets
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     raise _wrong_type(name, "a str", value)
@@ -289,6 +291,15 @@ def _encode_int(name: str, value: int, dialect: str) -> bytes:
     raise InvalidArgument(f"{name}={value} does not fit in 64 bits")
 
 
+def _encode_float(name: str, value: float, dialect: str) -> bytes:
+    if not isfinite(value):
+        raise InvalidArgument(
+            f"{name}={value} is not a finite number; RabbitMQ cannot read it and closes the connection. Send None or "
+            "a str in its place, or leave it out"
+        )
+    return b"d" + struct.pack(">d", value)
+
+
 def _encode_decimal(name: str, value: Decimal, dialect: str) -> bytes:
     # Without decimal arithmetic, because the program's decimal context might round or raise.
     sign, digits, exponent = value.as_tuple()
@@ -313,7 +324,7 @@ _ENCODERS: tuple[tuple[Any, Callable[[str, Any, str], bytes]], ...] = (
         (bytes, bytearray, memoryview),
         lambda name, value, dialect: (b"S" if dialect == "0-8" else b"x") + encode_longstr(name, value),
     ),
-    (float, lambda name, value, dialect: b"d" + struct.pack(">d", value)),
+    (float, _encode_float),
     (datetime, lambda name, value, dialect: b"T" + encode_timestamp(name, value)),
     (Decimal, _encode_decimal),
     (type(None), lambda name, value, dialect: b"V"),

@@ -560,12 +560,21 @@ class SocketPeer(Peer):
                 self.hung_up = True
 
 
+def answer_everything(peer: SocketPeer) -> None:
+    """A script: answers until the client hangs up."""
+    peer.expect_header()
+    peer.serve()
+    peer.expect_hang_up()
+
+
 class SocketBroker:
     """Listens on a free port of 127.0.0.1, in a thread. script(peer) runs in a thread for each link; without one the
-    broker answers everything, all links in one thread. A script that fails fails the test, at the end of the block."""
+    broker answers everything, all links in one thread. A script that fails fails the test, at the end of the block.
+    tls: the context of a broker with TLS, or None."""
 
-    def __init__(self, script: Callable[[SocketPeer], object] | None = None, **options: Any):
-        self._script = script
+    def __init__(self, script: Callable[[SocketPeer], object] | None = None, tls: Any = None, **options: Any):
+        self._script = script or (answer_everything if tls is not None else None)
+        self._tls = tls
         self._options = options
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
@@ -617,6 +626,13 @@ class SocketBroker:
     def _run_script(self, peer: SocketPeer) -> None:
         assert self._script is not None
         try:
+            if self._tls is not None:
+                peer.socket.settimeout(DEADLINE)
+                try:
+                    peer.socket = self._tls.wrap_socket(peer.socket, server_side=True)
+                except OSError:  # the client doesn't trust the certificate, or doesn't speak TLS
+                    peer.hung_up = True
+                    return
             self._script(peer)
         except BaseException as error:
             self.errors.append(error)
