@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
 from ..errors import ConcurrentUse, LocalError
-from ..reactor import Call, Timer, make_calls, once
+from ..reactor import LONGEST_WAIT, Call, Timer, make_calls, once
 from .sockets import Watched, WatchesSockets
 
 ROUNDS = 4  # of calls that calls of the turn gave rise to; the rest waits for the next turn
@@ -266,7 +266,7 @@ class TwistedReactor(WatchesSockets):
         due: float | None = min((delayed.getTime() for delayed in self.twisted.getDelayedCalls()), default=None)
         if due is None:
             return timeout
-        until = max(0.0, due - self.time())
+        until = min(max(0.0, due - self.time()), LONGEST_WAIT)
         return until if timeout is None else min(until, timeout)
 
     # --- sockets ------------------------------------------------------------------------------------------------------
