@@ -35,6 +35,10 @@ from .interrupts import is_interrupt
 Call = Callable[[], object]
 
 
+LONGEST_WAIT = (2**31 - 1) // 1000
+"""Seconds of the longest wait: epoll and poll take milliseconds as a signed integer of 32 bits. A reactor with a later
+timer makes a turn without calls at this time."""
+
 IDLE = object()
 """The result of a call that called no user code and no owner: the turn may still wait for sockets."""
 
@@ -351,7 +355,8 @@ class PlainReactor(ABC):
             # After calls the turn doesn't wait: they may have done what the caller of `run_once` waits for.
             if self._ready and make_calls(self._ready, None if self.on_error is None else self.call):
                 timeout = 0
-            self._poll(self._patience(timeout))
+            patience = self._patience(timeout)
+            self._poll(LONGEST_WAIT if patience is not None and patience > LONGEST_WAIT else patience)
             now = self.time()
             while (call := self._timers.due(now)) is not None:
                 self.call(call)

@@ -22,7 +22,7 @@ import threading
 import warnings
 from typing import Any
 
-from ..reactor import Call, PlainReactor, Timer, make_calls
+from ..reactor import LONGEST_WAIT, Call, PlainReactor, Timer, make_calls
 from .sockets import Watched, WatchesSockets
 from .waker import Waker
 
@@ -174,7 +174,7 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
             self._alarm[1].cancel()
             self._alarm = None
         if due is not None:
-            alarm = threading.Timer(due - self.time(), self._wake)
+            alarm = threading.Timer(min(due - self.time(), LONGEST_WAIT), self._wake)
             alarm.daemon = True
             self._alarm = due, alarm
             alarm.start()

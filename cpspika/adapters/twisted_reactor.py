@@ -32,7 +32,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
 from ..errors import ConcurrentUse, LocalError
-from ..reactor import Call, Timer, make_calls, once
+from ..reactor import LONGEST_WAIT, Call, Timer, make_calls, once
 from .sockets import Watched, WatchesSockets
 
 ROUNDS = 4  # rounds of queued calls in one turn; calls that the last round queues wait for the next turn
@@ -279,7 +279,7 @@ class TwistedReactor(WatchesSockets):
         due: float | None = min((delayed.getTime() for delayed in self.twisted.getDelayedCalls()), default=None)
         if due is None:
             return timeout
-        until = max(0.0, due - self.time())
+        until = min(max(0.0, due - self.time()), LONGEST_WAIT)
         return until if timeout is None else min(until, timeout)
 
     # --- sockets ------------------------------------------------------------------------------------------------------

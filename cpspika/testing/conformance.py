@@ -95,6 +95,29 @@ class ReactorConformance(EdgeConformance):
         assert by == "another thread", f"the wait was ended by {by}"
         assert thread_id == threading.get_ident(), "it was not called in the reactor's thread"
 
+    @needs("sockets")
+    def test_a_far_off_timer_does_no_harm(self) -> Steps[None]:
+        """Epoll and poll wait for at most 2**31 - 1 milliseconds, 25 days."""
+        called: list[str] = []
+
+        def call(by: str) -> None:
+            called.append(by)
+            if self.runs:
+                self.reactor.stop()
+
+        # The wait has no other end than the far-off timers. So the thread is started before it, and is not waited for.
+        far = [self.reactor.call_later(2**bits / 1000 + 5, lambda: call("a far-off timer")) for bits in (31, 32, 41)]
+        thread = threading.Timer(0.02, lambda: self.reactor.call_soon_threadsafe(lambda: call("another thread")))
+        thread.daemon = True
+        thread.start()
+        if self.runs:
+            self.run()
+        yield from self.until("call of call_soon_threadsafe", lambda: called)
+        for timer in far:
+            timer.cancel()
+        thread.join(self.deadline)
+        assert called == ["another thread"], f"the wait was ended by {called}"
+
     @needs()
     def test_a_callbacks_exception_goes_to_on_error_and_the_loop_goes_on(self) -> Steps[None]:
         log: Any = []

@@ -7,7 +7,7 @@ type of its own dialect, if that has one for the value.
 
 Python to table: bool, int (32 bits if it fits, else 64), float, Decimal, str, bytes, datetime (whole seconds), dict,
 list or tuple, None. Table to Python: a longstr that is valid UTF-8 becomes str, any other becomes bytes; a timestamp
-becomes an aware datetime in UTC.
+becomes an aware datetime in UTC, or `Seconds`.
 
 A decoder is `decode(data, at) -> (value, offset of the next field)`. Whatever the bytes are, it raises
 ProtocolSyntaxError or nothing, and allocates memory only for bytes that have arrived. An encoder is
@@ -83,14 +83,21 @@ def decode_shortstr(data: bytes, at: int) -> tuple[str, int]:
     return data[begin:end].decode("utf-8", "surrogateescape"), end
 
 
-def decode_timestamp(data: bytes, at: int) -> tuple[datetime | int, int]:
-    """An aware datetime in UTC; or, past the year 9999, the number itself. Some programs send milliseconds in place of
-    seconds, and one such message must not end every connection that receives it."""
-    seconds, at = decode_longlong(data, at)
+class Seconds(int):
+    """A timestamp outside the years 1 to 9999, as its number of seconds since 1970."""
+
+    __slots__ = ()
+
+
+def decode_timestamp(data: bytes, at: int) -> tuple[datetime | Seconds, int]:
+    """An aware datetime in UTC; or, outside the years 1 to 9999, the number of seconds. Some programs send milliseconds
+    in place of seconds, and one such message must not end every connection that receives it. The number is signed:
+    clients write times before 1970 so (Java, Go), though the specification says nothing of them."""
+    seconds, at = _decode_signed_longlong(data, at)
     try:
         return EPOCH + timedelta(seconds=seconds), at
     except OverflowError:
-        return seconds, at
+        return Seconds(seconds), at
 
 
 def decode_table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
@@ -163,7 +170,7 @@ def _decode_void(data: bytes, at: int) -> tuple[None, int]:
     return None, at
 
 
-_decode_signed_long = _number("i")
+_decode_signed_long, _decode_signed_longlong = _number("i"), _number("q")
 
 _DECODERS: dict[bytes, FieldDecoder] = {
     b"t": _decode_bool,
@@ -237,10 +244,12 @@ def encode_longstr(name: str, value: Any) -> bytes:
 
 
 def encode_timestamp(name: str, value: Any) -> bytes:
-    """A datetime (a naive one counts as UTC), or an int: whole seconds since 1970."""
+    """A datetime (a naive one counts as UTC), or an int: whole seconds since 1970, negative before."""
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
         value = (aware - EPOCH) // timedelta(seconds=1)
+    if isinstance(value, int) and -(2**63) <= value < 0:
+        return struct.pack(">q", value)
     return encode_longlong(name, value)
 
 
@@ -286,6 +295,8 @@ def _encode_value(name: str, value: Any, dialect: str, depth: int) -> bytes:
 def _encode_int(name: str, value: int, dialect: str) -> bytes:
     if -(2**31) <= value < 2**31:
         return b"I" + struct.pack(">i", value)
+    if isinstance(value, Seconds):
+        return b"T" + encode_timestamp(name, value)
     if -(2**63) <= value < 2**63:
         return b"l" + struct.pack(">q", value)
     raise InvalidArgument(f"{name}={value} does not fit in 64 bits")

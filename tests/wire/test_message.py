@@ -87,7 +87,7 @@ def test_properties_of_a_foreign_type_are_refused() -> None:
         ("expiration", 60000, InvalidArgumentType),
         ("headers", [("a", 1)], InvalidArgumentType),
         ("headers", {"a": object()}, InvalidArgumentType),
-        ("timestamp", -1, InvalidArgument),
+        ("timestamp", 2**64, InvalidArgument),
         ("timestamp", "now", InvalidArgumentType),
     ],
 )
