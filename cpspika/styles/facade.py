@@ -1,7 +1,7 @@
-"""What every facade is: a connection or channel in another style, with the core's attributes, around the core.
+"""The base of every facade: a connection or channel in another style, around the core.
 
-A facade inherits the operations that `lifting` made and says how its style performs them; this is the rest that all
-styles share.
+A facade inherits the operations and attributes that `lifting` made, and says how its style performs the operations.
+This module has the rest that all styles share.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ S = TypeVar("S", bound="Scope")
 
 
 class Scope:
-    """A context manager that closes what it is at the end."""
+    """A context manager that closes itself at the end."""
 
     def __enter__(self: S) -> S:
         return self
@@ -31,7 +31,7 @@ class Scope:
             closing.close()
         except AMQPError:
             if error is None:
-                raise  # else the error that is under way tells more
+                raise  # otherwise the error of the block says more
 
 
 class Facade:
@@ -40,11 +40,11 @@ class Facade:
     core: Any
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """What the core may call in place of a user's callback."""
+        """Makes the function that the core calls in place of a user's callback."""
         raise NotImplementedError
 
     def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same for a handler, which gets what it is registered on as its first argument."""
+        """The same for a handler; its first argument is the connection or channel that it is registered on."""
         return self._callback(function)
 
     def _forward(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -70,7 +70,7 @@ class ConnectionFacade(Facade):
         raise NotImplementedError
 
     def _outward(self, value: Any) -> Any:
-        """What the core hands out, in this facade's terms."""
+        """The facade of a Connection or Channel of the core; any other value as it is."""
         if isinstance(value, Channel):
             if value._facade is value:
                 value._facade = self._channel_facade(value)
@@ -81,8 +81,8 @@ class ConnectionFacade(Facade):
 
 
 def is_stale(arguments: list[Any]) -> bool:
-    """Whether a callback that was put by has lost its object: a delivery whose channel closed meanwhile is the broker's
-    again, and could not be acknowledged."""
+    """Whether a callback that was put by came too late: the channel of its delivery has closed. The message is the
+    broker's again, and could not be acknowledged."""
     return any(
         isinstance(argument, Message) and argument.name == "basic.deliver" and not argument.channel.is_open
         for argument in arguments

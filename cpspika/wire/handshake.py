@@ -28,7 +28,7 @@ CAPABILITIES = {
 
 
 class Negotiated(NamedTuple):
-    """What both sides agreed on.
+    """The result of a handshake: the values that both sides agreed on.
 
     frame_max: bytes of the largest frame; 0: no limit. channel_max: the highest channel number. heartbeat: seconds; 0:
     off. virtual_host: its name. peer_properties: the other side's. user: the result of the server's `authenticate`;
@@ -125,10 +125,10 @@ def _can(properties: dict[str, Any], capability: str) -> bool:
 
 
 class Host(NamedTuple):
-    """What a server needs to open a connection.
+    """The broker's part of a server's handshake.
 
-    version: "0-9-1" or "0-8". properties: of the server. mechanisms: SASL names, separated by spaces. limits: what to
-    tune to.
+    version: "0-9-1" or "0-8". properties: of the server. mechanisms: SASL names, separated by spaces. limits: the
+    values of connection.tune.
     authenticate(mechanism, responses): returns a user, or the next challenge as bytes; an AMQPError refuses.
     `responses` are all responses so far.
     enter(user, virtual_host): raises an AMQPError if the user may not use the virtual host."""

@@ -100,7 +100,7 @@ class Link:
         self._fast_receiver.set_limit(UNTUNED_FRAME_MAX)
         self._last_method = b""  # class and method index of the last method that arrived
         self._discards = False  # everything but the close handshake, after a mistake of the peer
-        self._unframed = False  # a frame was invalid, so nobody knows where the next one begins
+        self._unframed = False  # a frame was invalid, so the beginning of the next one is unknown
         self._heard = True  # bytes arrived since the last tick
         self._silent = 0  # ticks without bytes from the peer
         self._sent = 0  # bytes sent up to the last tick

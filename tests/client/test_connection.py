@@ -163,6 +163,29 @@ def test_unblocked_in_time_keeps_the_connection() -> None:
     assert world.connection.is_open
 
 
+@pytest.mark.parametrize("first", ["drained", "unblocked"])
+def test_a_connection_that_is_blocked_and_congested_is_writable_when_neither_is_left(first: str) -> None:
+    world = opened()
+    channel, calls = world.channel(), []
+    channel.add_writable_handler(calls.append)
+    world.peer.clog()
+    while channel.basic_publish(body=b"x" * 50_000):
+        pass
+    world.peer.send(0, "connection.blocked", reason="low on memory")
+    world.settle()
+    ends = [world.peer.unclog, lambda: world.peer.send(0, "connection.unblocked")]
+    for end in ends if first == "drained" else reversed(ends):
+        assert not channel.writable
+        assert not world.connection.writable
+        assert channel.basic_publish(body="m") is False
+        assert calls == []
+        end()
+        world.settle()
+    assert calls == [channel]
+    assert world.connection.writable
+    assert channel.basic_publish(body="m") is True
+
+
 # --- closing ----------------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +234,7 @@ def test_a_close_that_is_not_answered_ends_after_a_time() -> None:
     world.reactor.advance(0.2)
     assert isinstance(done.error, cpspika.OperationTimeout)
     assert "broker:5672" in str(done.error)
-    assert isinstance(pending.error, cpspika.ChannelClosed)
+    assert isinstance(pending.error, cpspika.ConnectionClosed)
     world.peer.expect_hang_up()
     world.reactor.run()
 

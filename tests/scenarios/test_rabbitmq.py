@@ -127,7 +127,7 @@ def test_a_call_that_waits_is_told_that_the_broker_closed_the_connection(node: R
     with pytest.raises(ConnectionForced, match="for a test"):
         next(messages)
     assert not connection.is_open
-    with pytest.raises(cpspika.ChannelClosed, match="for a test"):
+    with pytest.raises(cpspika.ConnectionClosed, match="for a test"):
         channel.queue_declare()
     with pytest.raises(ConnectionClosed, match="for a test"):
         connection.channel()

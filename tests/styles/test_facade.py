@@ -43,6 +43,11 @@ def text(function: Any) -> str:
     return " ".join(inspect.getdoc(function).split())
 
 
+def test_dir_shows_the_public_names_alone() -> None:
+    assert set(cpspika.__all__) <= set(dir(cpspika))
+    assert not {"Any", "TYPE_CHECKING", "annotations"} & set(dir(cpspika))
+
+
 # --- attributes -------------------------------------------------------------------------------------------------------
 
 

@@ -193,6 +193,10 @@ class Peer:
         self.wait(lambda: bool(self.inbox), None)
         assert not self.inbox, f"the client should have sent nothing, and sent {[_told(event) for event in self.inbox]}"
 
+    def came(self, name: str) -> list[Any]:
+        """All of this name that ever came."""
+        return [event for _, event in self.received if getattr(event, "name", "") == name]
+
     # --- the script: saying -------------------------------------------------------------------------------------------
 
     def send(self, number: int, name: str, **arguments: Any) -> None:
@@ -282,6 +286,13 @@ def _reply_to(reply: str) -> Callable[[Peer, int, Any], object]:
     return react
 
 
+def deliver_three(peer: Peer, number: int, consume: Any) -> None:
+    """A reaction to basic.consume: its consume-ok, and behind it the messages "0", "1" and "2" with the tags 1 to 3."""
+    peer.send(number, "basic.consume-ok", consumer_tag="c")
+    for tag in (1, 2, 3):
+        peer.deliver(number, b"%d" % (tag - 1), delivery_tag=tag)
+
+
 def _confirm(peer: Peer, number: int, method: Any) -> None:
     peer.send(number, "confirm.select-ok")
     peer.confirmed[number] = 0
@@ -324,6 +335,10 @@ class MemoryPeer(Peer):
     def clog(self) -> None:
         """From here on the client's kernel takes no more bytes."""
         self.transport.peer._flushing = True
+
+    def unclog(self) -> None:
+        """The client's kernel takes what waits, and takes bytes again."""
+        self.transport.peer._flush()
 
     def transport_ready(self) -> None:
         pass
