@@ -34,7 +34,8 @@ class _Sink:
 
     queued = written = 0
 
-    def __init__(self, owner: Any):
+    def __init__(self, reactor: MemoryReactor, owner: Any):
+        self.reactor = reactor
         self.owner = owner
         self.listening = True
         self._link = Link("server", None, None)
@@ -42,7 +43,7 @@ class _Sink:
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
         if self.listening:
             said = b"".join(chunks)
-            self.owner.reactor.call_soon(lambda: self._hear(said))
+            self.reactor.call_soon(lambda: self._hear(said))
 
     def _hear(self, data: bytes) -> None:
         link = self._link
@@ -83,7 +84,7 @@ class _Reactor(MemoryReactor):
         self.call_soon(lambda: on_done(None, [None]))
 
     def open(self, endpoint: Any, address: Any, owner: Any) -> Any:
-        self.sink = _Sink(owner)
+        self.sink = _Sink(self, owner)
         self.call_soon(owner.transport_ready)
         return self.sink
 
