@@ -492,7 +492,7 @@ def test_messages_of_a_channel_that_closed_are_not_handled(ch: ThreadedChannel, 
     ch.close()
     go.set()
     assert ch.connection._workers.put("after", entered.clear) is None
-    wait_for(lambda: not entered.is_set() and not ch.connection._workers._lanes, "the workers")
+    wait_for(lambda: not entered.is_set() and not ch.connection._workers._calls, "the workers")
     assert got == [b"0"]
 
 
