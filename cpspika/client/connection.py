@@ -120,6 +120,7 @@ class Connection:
         self._closers: list[Continuation] = []
         self._handlers = Handlers()
         self._timers = NamedTimers(reactor)
+        self._last_tick = 0.0  # of the heartbeat, by the reactor's clock
         self._ended = False
         _connections.add(self)
 
@@ -305,6 +306,7 @@ class Connection:
             self._dialer.done()
             self._dialer = None
         self.is_open = True
+        self._last_tick = self.reactor.time()
         if self.heartbeat:
             self._timers.start("heartbeat", self.heartbeat / 2, self._tick)
         opening, self._opening = self._opening, None
@@ -338,20 +340,28 @@ class Connection:
     def _arrived(self, data: bytes) -> PendingCalls:
         """The calls that bytes bring about, one frame (or one run of deliveries) at a time."""
         link, channels = self._link, self._channels
-        for number, event in link.runs(data):
-            if link.answers:
-                self._write_answers()
-            channel = channels.get(number)
-            if channel is None:
-                if not number:
-                    yield self._handle_own, event
-            elif event.__class__ is list:
-                if len(event) == 1:
-                    yield channel._deliver, event[0]
+        try:
+            for number, event in link.runs(data):
+                if link.answers:
+                    self._write_answers()
+                channel = channels.get(number)
+                if channel is None:
+                    if not number:
+                        yield self._handle_own, event
+                elif event.__class__ is list:
+                    if len(event) == 1:
+                        yield channel._deliver, event[0]
+                    else:
+                        yield from channel._deliver_all(event)
                 else:
-                    yield from channel._deliver_all(event)
-            else:
-                yield channel._handle, event
+                    yield channel._handle, event
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            # Of a signal handler, or KeyboardInterrupt in a credentials class: the rest of the data cannot be decoded.
+            if self._backlog.transport is not None:
+                self._backlog.transport.interrupted(error)
+            raise
 
     def _handle_own(self, event: Event) -> None:
         if isinstance(event, Method):
@@ -463,6 +473,7 @@ class Connection:
         transport = self._backlog.transport
         if transport is None:
             return
+        self._last_tick = self.reactor.time()
         try:
             due = self._link.tick(transport.queued)
         except HeartbeatTimeout as silence:
@@ -521,20 +532,20 @@ class Connection:
         if self._closers and self.is_open is False:
             self._end(None)
             return
-        lost = ConnectionLost(f"the link to {self._where()} was lost: {error or 'the broker closed it'}")
+        cause = str(error) if error is not None else "the broker closed it"
+        idle = self.reactor.time() - self._last_tick
+        if self.heartbeat and idle > 1.5 * self.heartbeat:
+            # The broker heard no heartbeat. The operating system's error alone would hide that.
+            cause = f"nothing turned the reactor for {idle:.0f} s, with a heartbeat of {self.heartbeat} s ({cause})"
+        lost = ConnectionLost(f"the link to {self._where()} was lost: {cause}")
         lost.__cause__ = error
         self._end(lost)
 
     def _lost_in_handshake(self, error: Exception | None) -> AMQPError:
         where = self._where()
-        state = self._link.state if hasattr(self, "_link") else "begun"
-        remedy = hint(error, state, self.parameters)
-        if remedy and error is None:
-            return ConnectError(f"{where}: the peer hung up during the handshake{remedy}")
-        if error is None and state in ("securing", "challenged"):
-            return LoginError(f"{where} hung up on the credentials, as brokers do that refuse them without a word")
-        if error is None and state == "opening":
-            return VirtualHostRefused(f"{where} hung up on virtual host {self.parameters.virtual_host!r}")
+        known = hasattr(self, "_link")
+        state, properties = (self._link.state, self._link.peer_properties) if known else ("begun", {})
+        remedy = hint(error, state, self.parameters, properties)
         failure = ConnectError(f"{where}: {error or 'the peer hung up during the handshake'}{remedy}")
         failure.__cause__ = error
         return failure

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ..parameters import ConnectionParameters
+from ..wire.handshake import can
 
 LEAST_FRAME_MAX = 8192  # bytes; RabbitMQ 4.1 and later take no less, and reset the link in place of a refusal
 
 
-def hint(error: Exception | None, state: str, parameters: ConnectionParameters) -> str:
+def hint(error: Exception | None, state: str, parameters: ConnectionParameters, properties: Mapping[str, Any]) -> str:
     """A remedy to append to the error of a link that was lost in the handshake; "" if none is known.
 
-    error: the transport's; None: the peer hung up. state: the link's (wire.states)."""
+    error: the transport's; None: the peer hung up. state: the link's (wire.states). properties: of the server."""
     if state == "opening" and 0 < parameters.frame_max < LEAST_FRAME_MAX:
         return (
             f"; frame_max={parameters.frame_max} may be the reason: RabbitMQ 4.1 and later hang up on less than "
             f"{LEAST_FRAME_MAX}"
         )
+    if error is None and state in ("securing", "challenged") and not can(properties, "authentication_failure_close"):
+        return (
+            "; a broker without authentication_failure_close, as this one, also hangs up if it refuses the credentials"
+        )
+    if error is None and state == "opening":
+        return f"; the broker may refuse the virtual host {parameters.virtual_host!r} by that"
     if parameters.ssl is None or error is None or state != "begun":
         return ""
     kind, reason = type(error).__name__, getattr(error, "reason", None) or ""

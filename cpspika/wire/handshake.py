@@ -62,7 +62,7 @@ def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handsha
         {
             "client_properties": {"capabilities": _capabilities(parameters), **product, **parameters.client_properties},
             "mechanism": credentials.mechanism,
-            "response": _response(credentials.start()),
+            "response": _response(_ask(credentials, "start")),
             "locale": parameters.locale,
         },
     )
@@ -72,7 +72,7 @@ def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handsha
             raise LoginError(
                 f"the broker sent a challenge, but the credentials for {credentials.mechanism} have no method respond"
             )
-        method = yield (Method("connection.secure-ok", {"response": credentials.respond(method.challenge)}),)
+        method = yield (Method("connection.secure-ok", {"response": _ask(credentials, "respond", method.challenge)}),)
     if 0 < method.frame_max < FRAME_MIN:
         raise ProtocolSyntaxError(f"the broker tunes frame_max to {method.frame_max}; the smallest is {FRAME_MIN}")
     agreed = Negotiated(
@@ -89,6 +89,18 @@ def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handsha
 def check(parameters: ConnectionParameters) -> None:
     """Raises InvalidArgument or InvalidArgumentType if client_properties cannot be sent as a field table."""
     fields.encode_table("client_properties", parameters.client_properties, parameters.protocol)
+
+
+def _ask(credentials: Any, method: str, *arguments: Any) -> Any:
+    """A response of the credentials, which may be a class of the user's. LoginError: it raised."""
+    try:
+        return getattr(credentials, method)(*arguments)
+    except LoginError:
+        raise
+    except Exception as error:
+        raise LoginError(
+            f"the credentials for {credentials.mechanism} have no response: {method} raised {type(error).__name__}"
+        ) from error
 
 
 def _response(response: bytes | Mapping[str, str]) -> bytes:
@@ -118,7 +130,7 @@ def tune(name: str, limits: Negotiated) -> Method:
     return Method(f"connection.{name}", shown)
 
 
-def _can(properties: dict[str, Any], capability: str) -> bool:
+def can(properties: Mapping[str, Any], capability: str) -> bool:
     """Whether the peer's properties announce a capability."""
     capabilities = properties.get("capabilities")
     return isinstance(capabilities, dict) and bool(capabilities.get(capability))
@@ -156,7 +168,7 @@ def server(host: Host) -> Handshake:
             user = host.authenticate(mechanism, responses)
     except AMQPError as refusal:
         # By the specification the server closes the link without a word. A close is only for clients that expect it.
-        refusal.unspoken = not _can(properties, "authentication_failure_close")
+        refusal.unspoken = not can(properties, "authentication_failure_close")
         raise
     tuned = yield (tune("tune", host.limits),)
     agreed = Negotiated(tuned.frame_max, tuned.channel_max, tuned.heartbeat, "", properties, user)

@@ -78,6 +78,19 @@ def test_heartbeats_are_sent_when_idle_and_not_when_busy() -> None:
     assert frames.HEARTBEAT_FRAME not in world.peer.raw[before:]
 
 
+def test_a_link_lost_while_nothing_turned_the_reactor_says_so() -> None:
+    """The broker heard no heartbeat, and hung up: ECONNRESET alone would hide the reason."""
+    world = opened({"heartbeat": 10}, heartbeat=10)
+    world.reactor.advance(4)
+    world.peer.cut(ConnectionResetError("reset by peer"))
+    world.reactor._now += 25  # nobody turns it
+    world.settle()
+    (lost,) = world.closed
+    assert isinstance(lost, cpspika.ConnectionLost)
+    assert "nothing turned the reactor for 29 s, with a heartbeat of 10 s" in str(lost)
+    assert "reset by peer" in str(lost)
+
+
 def test_heartbeat_0_sends_none_and_never_gives_up() -> None:
     world = opened({"heartbeat": 10}, heartbeat=0)
     before = len(world.peer.raw)
