@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
-import sysconfig
 from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any, TypeVar
@@ -19,7 +17,7 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
-_STDLIB = sysconfig.get_path("stdlib") + os.sep
+_STDLIB = os.path.dirname(os.__file__) + os.sep
 _waits: set[CodeType] = set()
 
 
@@ -66,6 +64,8 @@ def _is_standard(name: str) -> bool:
 
 def _handlers() -> Iterator[CodeType]:
     """The code of the signal handlers that are installed."""
+    import signal  # needed only when an exception has passed
+
     for number in signal.valid_signals():
         handler: Any = signal.getsignal(number)
         while isinstance(handler, functools.partial):
