@@ -80,7 +80,9 @@ def equivalent(one: Any, other: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A value as RabbitMQ's error texts show it: a string as it is, anything else as a term of Erlang."""
-    return value if isinstance(value, str) else value.decode("utf-8", "replace") if type(value) is bytes else term(value)
+    return (
+        value if isinstance(value, str) else value.decode("utf-8", "replace") if type(value) is bytes else term(value)
+    )
 
 
 def term(value: Any) -> str:

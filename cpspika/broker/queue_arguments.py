@@ -84,7 +84,11 @@ def compared_arguments(type: str) -> tuple[str, ...]:
 
 
 def _check(
-    arguments: Mapping[str, Any], described: str, checks: Mapping[str, Check | None], allowed: tuple[str, ...], type: str
+    arguments: Mapping[str, Any],
+    described: str,
+    checks: Mapping[str, Check | None],
+    allowed: tuple[str, ...],
+    type: str,
 ) -> None:
     for name, check in checks.items():
         if name in arguments and name in allowed and check is not None:
@@ -241,4 +245,3 @@ _CONSUMER_ALLOWED = {
     "classic": ("x-priority", "x-cancel-on-ha-failover", "x-credit"),
     "quorum": ("x-priority", "x-credit"),
 }
-
