@@ -99,7 +99,8 @@ class basic 60 content-type:shortstr content-encoding:shortstr headers:table del
     72 get-empty        S  cluster-id:shortstr
     80 ack              B  delivery-tag:longlong multiple:bit
     90 reject           C  delivery-tag:longlong requeue:bit
-    {0-8} 100 recover   C  requeue:bit
+    {0-8} 100 recover       C  requeue:bit
+    {0-8} 110 recover-sync  C  requeue:bit -> recover-ok
     {0-9-1} 100 recover-async  C  requeue:bit
     {0-9-1} 110 recover        C  requeue:bit -> recover-ok
     111 recover-ok             S

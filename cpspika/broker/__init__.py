@@ -103,6 +103,8 @@ def serve(
     users: Mapping[str, str] | None = None,
     vhosts: Iterable[str] = ("/",),
     memory_high: int = MEMORY_HIGH,
+    pretend: Iterable[str] = (),
+    like: str = "3.10",
 ) -> Served:
     """Runs a broker in a thread, for clients in this process and in others.
 
@@ -111,11 +113,17 @@ def serve(
     users: passwords by user name. Default: {"guest": "guest"}.
     vhosts: names of the virtual hosts. Default: "/" alone.
     memory_high: bytes of messages above which publishers are told to stop. Default: 512 MiB.
+    pretend: types of queues to accept without their promises: "quorum" takes quorum queues as one copy. Default: none.
+    like: version of RabbitMQ to answer as, "3.10" or "4.3". Default: "3.10".
 
     Returns the running broker itself, so a test can read its state and call the methods of `Broker`. Raises OSError if
-    the address can't be used.
+    the address can't be used; InvalidArgument for another type of queue or version.
     """
-    thread = _BrokerThread(lambda reactor: Served(reactor, users, vhosts, memory_high), "cpspika broker")
+
+    def make(reactor: SelectReactor) -> Served:
+        return Served(reactor, users, vhosts, memory_high, pretend=pretend, like=like)
+
+    thread = _BrokerThread(make, "cpspika broker")
     served: Any = thread.broker
     served._broker_thread = thread
     served.host = host

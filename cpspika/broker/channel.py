@@ -275,7 +275,8 @@ class ServerChannel:
     def reply(self, message: Message) -> None:
         """Delivers a reply to the consumer of direct reply-to."""
         if self._replies is not None:
-            _send_delivery(self.session, self._replies.fast, self.unsettled.skip(), False, message)
+            # As in RabbitMQ, a reply takes no number of its own: nobody acknowledges it.
+            _send_delivery(self.session, self._replies.fast, self.unsettled.next_tag, False, message)
 
     # --- publishes ----------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from .channel import REPLY_TO, Consumer, ServerChannel, SessionServices
 from .queue_arguments import check_consumer_arguments
 from .queues import Queue
 from .refusal import not_found, precondition_failed, refusal
+from .rules import Rules
 from .virtual_host import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
 
 # Where a table has nan or an infinity, one of these stands before it: the type, and the first byte of the number.
@@ -32,6 +33,7 @@ class BrokerServices(Protocol):
     users: dict[str, str]  # passwords by name
     vhosts: dict[str, VirtualHost]
     limits: Negotiated
+    rules: Rules
     sessions: dict[Any, None]
     reply_channels: dict[str, ServerChannel]  # the channels that consume replies, by the token of their address
     blocked: str | None  # the reason that connection.blocked gives, or None
@@ -158,7 +160,8 @@ class MethodHandlers:
     def basic_qos(self, channel: ServerChannel, method: Method) -> None:
         if method.prefetch_size:
             raise refusal(540, f"prefetch_size!=0 ({method.prefetch_size})")
-        channel.set_prefetch(method.prefetch_count, method.arguments["global"])
+        # Without global qos, RabbitMQ takes the limit for that of each consumer.
+        channel.set_prefetch(method.prefetch_count, method.arguments["global"] and self.broker.rules.has_global_qos)
         self._answer(channel, method)
         channel.resume_consumers()
 
@@ -173,6 +176,8 @@ class MethodHandlers:
         queue = self._queue(channel, method.queue)
         arguments = method.arguments.get("arguments") or {}  # 0-8 has none
         check_consumer_arguments(arguments, queue.described, queue.limits.type)
+        if channel.global_prefetch and queue.limits.type == "quorum":
+            raise refusal(540, f"{queue.described} does not support global qos")
         in_exclusive_use = any(consumer.exclusive for consumer in queue.consumers)
         if in_exclusive_use or (method.exclusive and (queue.consumer_count or queue.limits.single_active)):
             raise refusal(403, f"{queue.described} in exclusive use")
@@ -213,12 +218,17 @@ class MethodHandlers:
         channel.settle(outcome, method.delivery_tag, method.arguments.get("multiple", False))
 
     def basic_recover(self, channel: ServerChannel, method: Method) -> None:
-        """basic.recover and basic.recover-async."""
+        """basic.recover, which 0-8 doesn't answer; and basic.recover-async."""
         if not method.requeue:
             raise refusal(540, "requeue=false")
         channel.recover()
         if method.name == "basic.recover" and self.session.link.version != "0-8":
             self._answer(channel, method)
+
+    def basic_recover_sync(self, channel: ServerChannel, method: Method) -> None:
+        """RabbitMQ's second basic.recover of 0-8, which is answered."""
+        self.basic_recover(channel, method)
+        self.session.send(channel.number, "basic.recover-ok", {})
 
     def channel_flow(self, channel: ServerChannel, method: Method) -> None:
         if not method.active:
@@ -330,6 +340,7 @@ HANDLERS: dict[str, Callable[[MethodHandlers, ServerChannel, Any], None]] = {
     "basic.reject": MethodHandlers.basic_nack,
     "basic.recover": MethodHandlers.basic_recover,
     "basic.recover-async": MethodHandlers.basic_recover,
+    "basic.recover-sync": MethodHandlers.basic_recover_sync,
     "basic.publish": MethodHandlers.basic_publish,
     "channel.flow": MethodHandlers.channel_flow,
     "channel.flow-ok": MethodHandlers.ignore,

@@ -235,6 +235,7 @@ class Queue:
         on_unused: called when an auto-delete queue loses its last consumer, and when the time of x-expires is over.
         owner: the session that alone may use an exclusive queue; None for a queue that isn't exclusive.
         arguments: those of queue.declare. Raises PreconditionFailed for one that RabbitMQ refuses.
+        pretended: the types of queues that are accepted beside "classic".
 
     Attributes:
         limits: the arguments that the broker acts on.
@@ -256,6 +257,7 @@ class Queue:
         auto_delete: bool = False,
         owner: Any = None,
         arguments: Mapping[str, Any] | None = None,
+        pretended: frozenset[str] = frozenset(),
     ):
         self.name = name
         self.described = f"queue '{name}' in vhost '{vhost}'"
@@ -270,7 +272,7 @@ class Queue:
         self._memory = memory
         self._on_dead_letter = on_dead_letter
         self._on_unused = on_unused
-        self.limits = limits = parse_arguments(self.arguments, self.described)
+        self.limits = limits = parse_arguments(self.arguments, self.described, pretended)
         self._ttl = limits.ttl
         self._rejects = limits.overflow != "drop-head"
         self._bounded = limits.max_length is not None or limits.max_bytes is not None

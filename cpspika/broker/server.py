@@ -21,6 +21,7 @@ from ..wire.handshake import Negotiated
 from ..wire.message import Message
 from .channel import REPLY_TO, ServerChannel
 from .queues import MemoryGauge, Queue
+from .rules import rules
 from .session import Session
 from .virtual_host import Binding, Exchange, VirtualHost
 
@@ -52,6 +53,8 @@ class Broker:
         vhosts: names of the virtual hosts. Default: "/" alone.
         memory_high: bytes of messages above which publishers are told to stop. Default: 512 MiB.
         limits: frame_max, channel_max and heartbeat that are offered to clients. Default: 131072 bytes, 2047, 60 s.
+        pretend: types of queues to accept without their promises: "quorum". Default: none.
+        like: version of RabbitMQ to answer as, "3.10" or "4.3". Default: "3.10".
 
     Attributes:
         queues, exchanges, bindings: those of the virtual host "/".
@@ -67,12 +70,15 @@ class Broker:
         vhosts: Iterable[str] = ("/",),
         memory_high: int = MEMORY_HIGH,
         limits: Negotiated = LIMITS,
+        pretend: Iterable[str] = (),
+        like: str = "3.10",
     ):
         self.reactor: Reactor = reactor
         self._listening_reactor = reactor
         self.users = dict(users or {"guest": "guest"})
         self.memory = MemoryGauge()
-        self.vhosts = {name: VirtualHost(name, reactor, self.memory) for name in vhosts}
+        self.rules = rules(pretend, like)
+        self.vhosts = {name: VirtualHost(name, reactor, self.memory, self.rules) for name in vhosts}
         for vhost in self.vhosts.values():
             vhost.on_deleted = self._queue_deleted
             vhost.on_reply = self._reply

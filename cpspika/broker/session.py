@@ -114,9 +114,14 @@ class Session:
         if greeting is None:
             return None
         version, rest = greeting
+        if version not in self.broker.rules.protocols:
+            self.write([PROTOCOL_HEADERS["0-9-1"]])
+            self.hang_up()
+            return None
         # Clients of 0-8 don't know booleans in a field table, so RabbitMQ sends them an empty table of capabilities.
         properties = {**PROPERTIES, "capabilities": {}} if version == "0-8" else PROPERTIES
-        host = Host(version, properties, "PLAIN AMQPLAIN", self.broker.limits, self._authenticate, self._open_vhost)
+        limits, least = self.broker.limits, self.broker.rules.frame_min
+        host = Host(version, properties, "PLAIN AMQPLAIN", limits, self._authenticate, self._open_vhost, least)
         self.link.begin(version, server(host))
         self._write_answers()
         return rest
@@ -181,7 +186,7 @@ class Session:
                 if handler is None:
                     raise refusal(540, f"{name} is not implemented")
                 if name in NAMING and not all(map(_is_utf8, event.arguments.values())):
-                    self._close(ProtocolSyntaxError("FRAME_ERROR - Malformed UTF-8 in shortstr"))
+                    self._close(refusal(501, "Malformed UTF-8 in shortstr"))
                     return
                 handler(self._handlers, channel, event)
             except AMQPError as error:

@@ -21,8 +21,12 @@ from .dead_letters import is_cycle, with_death
 from .field_values import ABSENT, Key, difference, equivalent, exact_table, field_type, shown, term
 from .queue_arguments import compared_arguments, ttl_objection
 from .queues import Clock, Entry, MemoryGauge, Queue
+from .quorum_queue import QuorumQueue, check_quorum
 from .refusal import not_found, precondition_failed, refusal
 from .routing import MATCHERS, X_MATCHES, Matcher
+from .rules import Rules
+
+DEFAULT = Rules()
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +131,9 @@ class VirtualHost:
     An `owner` in its methods is the session that calls; only its owner may use an exclusive queue.
     """
 
-    def __init__(self, name: str, clock: Clock, memory: MemoryGauge):
+    def __init__(self, name: str, clock: Clock, memory: MemoryGauge, rules: Rules = DEFAULT):
         self.name = name
+        self.rules = rules
         self.clock = clock
         self.memory = memory
         self.exchanges = {
@@ -241,7 +246,12 @@ class VirtualHost:
             known.touch()
             return known
         _check_names_exchange("x-dead-letter-exchange", arguments, described)
-        queue = Queue(
+        if not (durable or exclusive or self.rules.allows_transient):
+            raise refusal(541, "Feature `transient_nonexcl_queues` is deprecated and not permitted anymore")
+        is_quorum = arguments.get("x-queue-type") == "quorum" and "quorum" in self.rules.pretended
+        if is_quorum:
+            check_quorum(described, bool(name), durable, exclusive, auto_delete)
+        queue = (QuorumQueue if is_quorum else Queue)(
             name or unique_name("amq.gen-"),
             self.name,
             self.clock,
@@ -252,7 +262,11 @@ class VirtualHost:
             auto_delete,
             owner if exclusive else None,
             arguments,
+            self.rules.pretended,
         )
+        if isinstance(queue, QuorumQueue):
+            limit = queue.limits.delivery_limit
+            queue.delivery_limit = self.rules.delivery_limit if limit is None else limit
         self.queues[queue.name] = queue
         return queue
 
@@ -418,14 +432,14 @@ class VirtualHost:
     def check(self, message: Message) -> None:
         """Raises PreconditionFailed for a message with a malformed expiration, delivery mode, CC or BCC."""
         self._ttl(message)
-        mode = message.properties.delivery_mode
-        if mode not in (None, 1, 2):
-            raise precondition_failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")
         if flags(message) & HAS_HEADERS and b"CC" in message.encoded:
             for name, value in ((name, _headers(message).get(name)) for name in ("CC", "BCC")):
                 if value is not None and not isinstance(value, list):
                     kind = f'"{name}",{field_type(value)}'
                     raise precondition_failed(f"invalid message: {{unacceptable_type_in_header,{kind}}}")
+        mode = message.properties.delivery_mode
+        if mode not in (None, 1, 2):
+            raise precondition_failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")
 
     # --- dead letters -------------------------------------------------------------------------------------------------
 

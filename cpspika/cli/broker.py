@@ -10,6 +10,7 @@ from typing import Any
 
 from ..adapters import SelectReactor
 from ..broker import Broker
+from ..broker.rules import PRETENDED, VERSIONS
 from ..broker.server import MEMORY_HIGH
 
 LIMITS = """\
@@ -45,6 +46,14 @@ def add_parser(commands: Any) -> None:
         metavar="MIB",
         help="size of all messages, in MiB, from which on publishers are stopped",
     )
+    parser.add_argument(
+        "--pretend",
+        action="append",
+        choices=PRETENDED,
+        default=[],
+        help="accept queues of this type without their promises, as one copy in memory",
+    )
+    parser.add_argument("--like", choices=VERSIONS, default="3.10", help="version of RabbitMQ to answer as")
     parser.set_defaults(run=run_broker)
 
 
@@ -55,7 +64,9 @@ def run_broker(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: reactor.call_soon_threadsafe(reactor.stop))
     reactor.on_error = lambda error: logging.error("an internal error of the broker; it continues", exc_info=error)
-    broker = Broker(reactor, users, ["/", *(arguments.vhost or [])], arguments.memory << 20)
+    vhosts = ["/", *(arguments.vhost or [])]
+    options = {"pretend": arguments.pretend, "like": arguments.like}
+    broker = Broker(reactor, users, vhosts, arguments.memory << 20, **options)
     try:
         listener = broker.listen(arguments.host, arguments.port)
     except OSError as error:

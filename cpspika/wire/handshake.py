@@ -143,7 +143,8 @@ class Host(NamedTuple):
     values of connection.tune.
     authenticate(mechanism, responses): returns a user, or the next challenge as bytes; an AMQPError refuses.
     `responses` are all responses so far.
-    enter(user, virtual_host): raises an AMQPError if the user may not use the virtual host."""
+    enter(user, virtual_host): raises an AMQPError if the user may not use the virtual host.
+    frame_min: bytes, the least frame_max that a client may choose."""
 
     version: str
     properties: dict[str, Any]
@@ -151,6 +152,7 @@ class Host(NamedTuple):
     limits: Negotiated
     authenticate: Callable[[str, list[bytes]], Any]
     enter: Callable[[Any, str], None]
+    frame_min: int = FRAME_MIN
 
 
 def server(host: Host) -> Handshake:
@@ -175,7 +177,7 @@ def server(host: Host) -> Handshake:
     for name in ("frame_max", "channel_max"):
         # 0 is no limit. That is more than the server offered, unless it offered no limit (0-9-1 §1.4.2.6).
         offered, chosen = getattr(host.limits, name), getattr(agreed, name)
-        if (offered and not 0 < chosen <= offered) or (name == "frame_max" and 0 < chosen < FRAME_MIN):
+        if (offered and not 0 < chosen <= offered) or (name == "frame_max" and 0 < chosen < host.frame_min):
             raise NotAllowed(f"NOT_ALLOWED - {name}={chosen} is more than the server offered ({offered}), or too small")
     # tune-ok has no answer; the client sends open next.
     opened = yield ()

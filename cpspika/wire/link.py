@@ -34,6 +34,7 @@ from ..errors import (
     InvalidArgument,
     InvalidFrameError,
     LocalError,
+    NotAllowed,
     ProtocolSyntaxError,
     UnexpectedFrameError,
     UnexpectedMethodError,
@@ -330,7 +331,9 @@ class Link:
             raise ProtocolSyntaxError(
                 f"a content header of {len(payload)} bytes arrived on channel {number}; the smallest has 14"
             )
-        class_index, _, size = _content_header.unpack_from(payload)
+        class_index, weight, size = _content_header.unpack_from(payload)
+        if weight and self.role == "server":
+            raise UnexpectedFrameError(f"a content header of weight {weight} arrived on channel {number}; 0 was due")
         method = channel.method
         expected = self.codec.by_name[method.name].class_index if method else class_index
         if class_index != expected:
@@ -384,7 +387,7 @@ class Link:
     def _close_for(self, error: AMQPError) -> dict[str, Any]:
         """The arguments of the close that answers an error. Class and method id are those of the last method that
         arrived, if the error is about that method or its content; else 0."""
-        about_method = isinstance(error, (UnexpectedMethodError, UnopenedChannelError, ChannelClosed))
+        about_method = isinstance(error, _ABOUT_METHOD)
         method = self._last_method if about_method else b""
         ids = {"class_id": int.from_bytes(method[:2], "big"), "method_id": int.from_bytes(method[2:], "big")}
         return {**self.close_arguments(error), **ids}
@@ -494,7 +497,9 @@ class Link:
         self._heard = False
         if self._silent >= SILENT_TICKS:
             raise HeartbeatTimeout("the peer sent nothing for two heartbeat intervals")
-        idle, self._sent = sent == self._sent, sent
+        idle = sent == self._sent
+        # A heartbeat is no traffic; if it counted, it would go out at every second call.
+        self._sent = sent + len(frames.HEARTBEAT_FRAME) if idle else sent
         return frames.HEARTBEAT_FRAME if idle else b""
 
     def excuse(self) -> None:
@@ -511,4 +516,5 @@ def _may_be_header(data: bytes) -> bool:
 
 
 _ROLES = {"S": "server", "C": "client"}
+_ABOUT_METHOD = (UnexpectedMethodError, UnopenedChannelError, ChannelClosed, NotAllowed)
 _OUTSIDE_HANDSHAKE = frozenset(("connection.close", "connection.close-ok", "connection.redirect"))

@@ -328,11 +328,12 @@ def test_capabilities_that_make_no_sense(world: Neighbourhood, capabilities: Any
 def test_names_that_are_not_utf_8(world: Neighbourhood) -> None:
     wire = world.opened()
     name = "\udcff\udcfe"
-    wire.ask(1, "queue.declare", queue=name)
-    wire.ask(1, "queue.bind", queue=name, exchange="amq.topic", routing_key=name, arguments={name: name})
-    wire.say(publish(1, name, b"x", "amq.topic"), method(1, "basic.get", queue=name)).expect("basic.get-ok")
-    assert repr(world.broker.queues[name]) != ""
-    wire.say(method(1, "queue.declare", queue=name, durable=True)).expect("channel.close")
+    wire.ask(1, "queue.declare", queue="q")
+    wire.ask(1, "queue.bind", queue="q", exchange="amq.topic", routing_key="#", arguments={"a": name})
+    wire.say(publish(1, name, b"x", "amq.topic"), method(1, "basic.get", queue="q")).expect("basic.get-ok")
+    wire.say(method(1, "queue.declare", queue=name), method(1, "queue.declare", queue="unheard"))
+    wire.expect_close(501, "FRAME_ERROR - Malformed UTF-8 in shortstr")
+    assert set(world.broker.queues) == {"good", "q"}
 
 
 # --- chains that are deeper than the stack ----------------------------------------------------------------------------

@@ -353,7 +353,7 @@ def test_a_channel_that_ends_before_the_brokers_thread_comes_to_it_is_no_fault(s
         asked.set()
         closing.join(DEADLINE)
         assert errors == []
-        until(lambda: not session.channels, "the channel's end")
+        assert channel.closing
         assert connection.is_open
 
 

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from cpspika import Message
+from cpspika.broker.session import LINGER
+from cpspika.wire.frames import HEARTBEAT
 from cpspika.wire.message import Envelope
 from tests.support.raw_client import MemoryWire, MemoryWorld, amqplain, method, plain, publish
+from tests.support.scripted import body_frame, frame, header_frame
 
 
 @pytest.fixture
@@ -21,6 +24,13 @@ def world() -> MemoryWorld:
 @pytest.fixture
 def wire(world: MemoryWorld) -> MemoryWire:
     return world.opened()
+
+
+def body_in_frames(number: int, key: str, body: bytes) -> list[bytes]:
+    """A publish, in frames of the usual size."""
+    parts = [body[at : at + 100_000] for at in range(0, len(body), 100_000)]
+    ask = method(number, "basic.publish", routing_key=key)
+    return [ask, header_frame(number, len(body)), *(body_frame(number, part) for part in parts)]
 
 
 def queue(wire: MemoryWire, name: str, *bodies: bytes, **options: Any) -> None:
@@ -374,7 +384,91 @@ def test_a_refusal_and_the_clients_close_in_one_piece(wire: MemoryWire) -> None:
 def test_operations_and_the_connections_close_in_one_piece(world: MemoryWorld, wire: MemoryWire) -> None:
     wire.say(method(1, "queue.declare", queue="q"), publish(1, "q", b"x"), method(0, "connection.close"))
     assert wire.heard() == ["queue.declare-ok", "connection.close-ok"]
+    assert not wire.hung_up
+    wire.say(publish(1, "q", b"too late"), b"even nonsense" * 100).heard()
+    assert world.bodies("q") == [b"x"]
+    assert world.broker.connections == []
+    world.reactor.advance(LINGER)
     assert wire.hung_up
+    assert not world.broker.sessions
+
+
+def test_the_client_hangs_up_after_close_ok(world: MemoryWorld, wire: MemoryWire) -> None:
+    wire.ask(1, "queue.declare", queue="mine", exclusive=True)
+    wire.say(method(0, "connection.close")).expect("connection.close-ok")
+    assert "mine" not in world.broker.queues
+    wire.vanish()
+    assert not world.broker.sessions
+    world.reactor.advance(2 * LINGER)
+
+
+def test_heartbeats_go_out_at_half_the_interval(world: MemoryWorld) -> None:
+    wire = world.wire()
+    wire.shake_hands(heartbeat=10)
+    wire.say(frame(HEARTBEAT, 0, b"")).heard()
+    beats = []
+    for _ in range(6):
+        world.reactor.advance(5)
+        wire.say(frame(HEARTBEAT, 0, b""))
+        wire.wait(lambda: False)
+        beats.append(len(wire.frames))
+        wire.frames.clear()
+    assert beats[1:] == [1] * 5  # the first half interval had the handshake
+
+
+# --- a channel that the broker closes ---------------------------------------------------------------------------------
+
+
+def test_deliveries_go_on_until_the_client_answers_channel_close(world: MemoryWorld, wire: MemoryWire) -> None:
+    """RabbitMQ sends on what is under way to the channel; a client must expect it."""
+    queue(wire, "q")
+    wire.say(method(1, "basic.qos", prefetch_count=2), method(1, "basic.consume", queue="q", consumer_tag="c"))
+    wire.say(method(1, "basic.ack", delivery_tag=99)).expect("channel.close")
+    other = world.opened()
+    other.say(*(publish(1, "q", body) for body in (b"1", b"2", b"3"))).heard()
+    assert wire.heard() == ["basic.deliver"] * 2
+    # The client's methods are ignored, also acknowledgements and mistakes.
+    wire.say(method(1, "basic.ack", delivery_tag=1), method(1, "basic.ack", delivery_tag=98))
+    assert wire.heard() == []
+    world.broker.flow(False)
+    world.broker.close_channels(406, "PRECONDITION_FAILED - again")
+    assert wire.heard() == []
+    wire.say(method(1, "channel.close-ok")).heard()
+    assert world.bodies("q") == [b"1", b"2", b"3"]
+    assert world.broker.queues["q"].consumer_count == 0
+    wire.ask(1, "channel.open")
+    assert wire.say(method(1, "basic.get", queue="q")).expect("basic.get-ok").redelivered
+
+
+def test_large_deliveries_go_on_too_until_channel_close_ok(world: MemoryWorld, wire: MemoryWire) -> None:
+    queue(wire, "q")
+    wire.say(method(1, "basic.consume", queue="q", no_ack=True), method(1, "basic.get", queue="missing"))
+    wire.expect("channel.close")
+    body = b"x" * 500_000
+    world.opened().say(*(body_in_frames(1, "q", body)))
+    wire.expect("basic.deliver")
+    assert b"".join(payload for _, payload in wire.frames[1:]) == body
+
+
+def test_a_channel_closed_from_both_ends_gets_no_more(world: MemoryWorld, wire: MemoryWire) -> None:
+    queue(wire, "q")
+    wire.say(method(1, "basic.consume", queue="q"), method(1, "basic.ack", delivery_tag=99))
+    wire.expect("channel.close")
+    wire.say(method(1, "channel.close")).expect("channel.close-ok")
+    world.opened().say(publish(1, "q", b"x")).heard()
+    assert wire.heard() == []
+    wire.say(method(1, "channel.close-ok"))
+    wire.ask(1, "channel.open")
+    assert world.bodies("q") == [b"x"]
+
+
+def test_a_connection_lost_before_channel_close_ok_gives_everything_back(world: MemoryWorld, wire: MemoryWire) -> None:
+    queue(wire, "q", b"x")
+    wire.say(method(1, "basic.consume", queue="q")).expect("basic.deliver")
+    wire.say(method(1, "basic.ack", delivery_tag=99)).expect("channel.close")
+    wire.vanish()
+    assert world.bodies("q") == [b"x"]
+    assert world.broker.queues["q"].consumer_count == 0
     assert world.bodies("q") == [b"x"]
 
 

@@ -14,6 +14,7 @@ import struct
 from typing import Any
 
 from cpspika.wire.codec import Method
+from cpspika.wire.message import PROPERTIES_AT, Envelope, Message
 from tests.support.raw_client import SocketWire, method, publish
 
 CONTENTS = ("basic.deliver", "basic.get-ok", "basic.return")
@@ -96,9 +97,12 @@ class Play:
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
-    def wait(self, *names: str, count: int = 1, silent: bool = False) -> None:
-        """Waits for as many of these methods, or for a close. `silent`: the last of them is no line."""
-        seen = 0
+    def wait(self, *names: str, silent: bool = False, header: str = "") -> None:
+        """Waits for one of these methods, or for a close. silent: it is no line.
+
+        header: the name of a header, whose value in a content is part of the line.
+        """
+        seen = not names
 
         def whole() -> int | None:
             """The index behind the first whole method or content."""
@@ -116,7 +120,7 @@ class Play:
                 end += 1
             return end
 
-        while seen < count:
+        while not seen:
             self.wire.wait(lambda: whole() is not None)
             end = whole()
             if end is None:
@@ -126,12 +130,14 @@ class Play:
                 return
             number, what = self.wire.frames[0]
             body = b"".join(payload for _, payload in self.wire.frames[2:end])
+            properties = self.wire.frames[1][1][PROPERTIES_AT:] if end > 1 else b""
             del self.wire.frames[:end]
             if not isinstance(what, Method):
                 continue  # a heartbeat
-            seen += what.name in names
+            seen = what.name in names
             if not (silent and what.name in names):
-                self.lines.append(line(what, body))
+                shown = f" {header}={_header(properties, header)!r}" if header and properties else ""
+                self.lines.append(line(what, body) + shown)
             if what.name in ENDS:
                 self._go_on(number, what.name)
                 return
@@ -144,6 +150,11 @@ class Play:
         else:
             with contextlib.suppress(AssertionError):
                 self.wire.ask(number, "channel.open")
+
+
+def _header(properties: bytes, name: str) -> Any:
+    headers = Message(Envelope("basic.deliver", encoded=properties), 0, b"").properties.headers
+    return (headers or {}).get(name)
 
 
 def line(method: Method, body: bytes) -> str:

@@ -32,8 +32,8 @@ ROWS_OF_RABBITMQ = {
         "access.request",
         "access.request-ok",
     },
-    # recover-ok answers RabbitMQ's second, synchronous recover (60, 110): see golden/rabbitmq-0-8.json.
-    "0-8": {"queue.unbind", "queue.unbind-ok", "basic.recover-ok"},
+    # RabbitMQ's second, synchronous recover (60, 110) and its answer: see golden/rabbitmq-0-8.json.
+    "0-8": {"queue.unbind", "queue.unbind-ok", "basic.recover-sync", "basic.recover-ok"},
 }
 CLASSES_OF_RABBITMQ = {"0-9-1": {"access"}, "0-8": set()}
 # The 0-8 specification knows no consumer cancel by the server and no confirms.

@@ -1,0 +1,46 @@
+"""What a broker may be asked to answer otherwise: as another version of RabbitMQ, or as if it had other queues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..errors import InvalidArgument
+from ..parameters import FRAME_MIN
+
+VERSIONS = ("3.10", "4.3")  # the versions of RabbitMQ that a broker can be like
+PRETENDED = ("quorum",)  # the types of queues that a broker can pretend to have
+
+
+class Rules(NamedTuple):
+    """What differs between versions of RabbitMQ.
+
+    pretended: types of queues that are accepted beside "classic". protocols: versions of AMQP. frame_min: bytes, the
+    least frame_max. allows_transient: queues may be neither durable nor exclusive. has_global_qos: basic.qos may set
+    the limit of a whole channel. delivery_limit: that of a quorum queue without x-delivery-limit; None for no limit.
+    """
+
+    pretended: frozenset[str] = frozenset()
+    protocols: tuple[str, ...] = ("0-9-1", "0-8")
+    frame_min: int = FRAME_MIN
+    allows_transient: bool = True
+    has_global_qos: bool = True
+    delivery_limit: int | None = None
+
+
+def rules(pretend: Iterable[str] = (), like: str = "3.10") -> Rules:
+    """The rules of a broker that pretends to have these types of queues, like this version of RabbitMQ.
+
+    Raises InvalidArgument for another type or version.
+    """
+    pretended = frozenset([pretend] if isinstance(pretend, str) else pretend)
+    unknown = pretended - set(PRETENDED)
+    if unknown:
+        raise InvalidArgument(
+            f"pretend={', '.join(sorted(unknown))}: the broker can pretend to have {', '.join(PRETENDED)} queues alone"
+        )
+    if like == "3.10":
+        return Rules(pretended)
+    if like == "4.3":
+        return Rules(pretended, ("0-9-1",), 8192, allows_transient=False, has_global_qos=False, delivery_limit=20)
+    raise InvalidArgument(f"like={like}: the broker can be like RabbitMQ {' and '.join(VERSIONS)}")
