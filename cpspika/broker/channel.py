@@ -104,7 +104,7 @@ class Consumer:
 
     def _send_cancel(self) -> None:
         session = self.channel.session
-        if session.is_open and not self.channel.ended and session.capabilities.get("consumer_cancel_notify"):
+        if session.is_open and self.channel.is_open and session.capabilities.get("consumer_cancel_notify"):
             session.send(self.channel.number, "basic.cancel", {"consumer_tag": self.tag, "no_wait": True})
 
     def stop(self) -> None:
@@ -124,7 +124,8 @@ class Delivery(NamedTuple):
 class _Transaction(NamedTuple):
     """A transaction that isn't committed."""
 
-    calls: list[Callable[[], object]]  # the publishes and settlements that a commit carries out
+    publishes: list[Callable[[], bool]]  # each returns False if a queue refused the message
+    settlements: list[Callable[[], object]]
     settled: list[Delivery]  # a rollback makes these unsettled again
 
 
@@ -141,7 +142,8 @@ class ServerChannel:
 
     `consumers`: by tag. `prefetch`: the limit of each consumer that starts from now on. `global_prefetch`: the limit
     of all consumers together. Both are numbers of unacknowledged messages, 0 for no limit. `flow`: False while
-    channel.flow forbids the client to publish. `published`: the client has published on this channel.
+    channel.flow forbids the client to publish. `published`: the client has published on this channel. `closing`: the
+    broker has sent channel.close and waits for close-ok; until then its consumers get messages, as with RabbitMQ.
     """
 
     def __init__(self, session: SessionServices, number: int):
@@ -150,6 +152,7 @@ class ServerChannel:
         self.consumers: dict[str, Consumer] = {}
         self.unsettled: Window[Delivery] = Window()
         self.unacknowledged = 0  # deliveries to its consumers that are not settled
+        self.closing = False
         self.ended = False
         self.prefetch = 0
         self.global_prefetch = 0
@@ -164,6 +167,10 @@ class ServerChannel:
 
     def __repr__(self) -> str:
         return f"<ServerChannel {self.number}, {len(self.consumers)} consumers, {len(self.unsettled)} unsettled>"
+
+    @property
+    def is_open(self) -> bool:
+        return not (self.closing or self.ended)
 
     def close(self, code: int = 320, text: str = "CONNECTION_FORCED - closed by hand") -> None:
         """Closes the channel from the broker's side; may be called from any thread.
@@ -206,7 +213,7 @@ class ServerChannel:
         except KeyError:
             raise precondition_failed(f"unknown delivery tag {tag}") from None
         if self._transaction is not None:
-            self._transaction.calls.append(lambda: self._settle_now(outcome, deliveries))
+            self._transaction.settlements.append(lambda: self._settle_now(outcome, deliveries))
             self._transaction.settled.extend(deliveries)
         else:
             self._settle_now(outcome, deliveries)
@@ -279,7 +286,7 @@ class ServerChannel:
     def add_to_transaction(self, publish: Callable[[], bool]) -> None:
         """Has the commit make this call, which publishes a message."""
         if self._transaction is not None:
-            self._transaction.calls.append(publish)
+            self._transaction.publishes.append(publish)
 
     def record_publish(self, accepted: bool) -> None:
         """Prepares the confirm of a publish, if the channel confirms: an ack where the queues accepted it."""
@@ -306,12 +313,19 @@ class ServerChannel:
         if self._confirming:
             raise precondition_failed("cannot switch from confirm to tx mode")
         if self._transaction is None:
-            self._transaction = _Transaction([], [])
+            self._transaction = _Transaction([], [], [])
 
     def commit(self) -> None:
-        """Carries out the transaction's publishes and settlements, in order, and begins the next transaction."""
-        for call in self._end_transaction().calls:
-            call()
+        """Carries out the transaction: first its publishes, then its settlements. Begins the next transaction.
+
+        Raises PreconditionFailed if a queue refused one of the messages; the rest of the transaction is carried out.
+        """
+        ended = self._end_transaction()
+        accepted = [publish() for publish in ended.publishes]
+        for settle in ended.settlements:
+            settle()
+        if not all(accepted):
+            raise precondition_failed("partial tx completion")
 
     def rollback(self) -> None:
         """Drops the transaction's publishes, makes its deliveries unsettled again, and begins the next transaction."""
@@ -321,14 +335,14 @@ class ServerChannel:
     def _end_transaction(self) -> _Transaction:
         if self._transaction is None:
             raise precondition_failed("channel is not transactional")
-        ended, self._transaction = self._transaction, _Transaction([], [])
+        ended, self._transaction = self._transaction, _Transaction([], [], [])
         return ended
 
     # --- flow and the end ---------------------------------------------------------------------------------------------
 
     def set_flow(self, active: bool) -> None:
         """Sends channel.flow where it changes something: False stops the client's publishes, True permits them."""
-        if self.flow != active and self.session.is_open:
+        if self.flow != active and self.session.is_open and not self.closing:
             self.flow = active
             self.session.send(self.number, "channel.flow", {"active": active})
 

@@ -16,9 +16,9 @@ from ..wire.handshake import Negotiated
 from ..wire.link import Link
 from ..wire.message import Envelope, Message
 from .channel import REPLY_TO, Consumer, ServerChannel, SessionServices
-from .queue_arguments import field_type
+from .queue_arguments import check_consumer_arguments
 from .queues import Queue
-from .refusal import precondition_failed, refusal
+from .refusal import not_found, precondition_failed, refusal
 from .virtual_host import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
 
 
@@ -38,7 +38,6 @@ class BrokerServices(Protocol):
     def nacks_now(self) -> bool:
         """Whether `Broker.nack_next` applies to the publish at hand."""
 
-    def reply(self, message: Message) -> bool: ...
     def check_memory(self) -> None: ...
     def call(self, function: Callable[[], Any]) -> Any: ...
 
@@ -79,7 +78,7 @@ class MethodHandlers:
 
     def exchange_declare(self, channel: ServerChannel, method: Method) -> None:
         self.vhost.declare_exchange(
-            method.exchange,
+            _one_line(method.exchange),
             method.type,
             method.passive,
             method.durable,
@@ -90,22 +89,24 @@ class MethodHandlers:
         self._answer(channel, method)
 
     def exchange_delete(self, channel: ServerChannel, method: Method) -> None:
-        self.vhost.delete_exchange(method.exchange, method.if_unused)
+        self.vhost.delete_exchange(_one_line(method.exchange), method.if_unused)
         self._answer(channel, method)
 
     def exchange_bind(self, channel: ServerChannel, method: Method) -> None:
         """exchange.bind and exchange.unbind."""
         change = self.vhost.bind if method.name == "exchange.bind" else self.vhost.unbind
         arguments = method.arguments["arguments"]
-        change(method.source, "exchange", method.destination, method.routing_key, arguments, self.session)
+        source, destination = _one_line(method.source), _one_line(method.destination)
+        change(source, "exchange", destination, method.routing_key, arguments, self.session)
         self._answer(channel, method)
 
     def queue_declare(self, channel: ServerChannel, method: Method) -> None:
-        token = method.queue[len(REPLY_TO) + 1 :]
-        if method.passive and method.queue.startswith(REPLY_TO) and (not token or token in self.broker.reply_channels):
-            self._answer(channel, method, queue=method.queue, message_count=0, consumer_count=1)
+        name = _one_line(method.queue)
+        if name.startswith(REPLY_TO):
+            if name != REPLY_TO and name[len(REPLY_TO) + 1 :] not in self.broker.reply_channels:
+                raise not_found("queue", name, self.vhost.name)
+            self._answer(channel, method, queue=name, message_count=0, consumer_count=1)
             return
-        name = method.queue or (channel.last_queue if method.passive else "")
         queue = self.vhost.declare_queue(
             name,
             method.passive,
@@ -131,17 +132,17 @@ class MethodHandlers:
 
     def queue_bind(self, channel: ServerChannel, method: Method) -> None:
         """queue.bind and queue.unbind."""
-        name = self._queue_name(channel, method.queue)
+        name = _one_line(self._queue_name(channel, method.queue))
         key = method.routing_key or ("" if method.queue else name)
         change = self.vhost.bind if method.name == "queue.bind" else self.vhost.unbind
-        change(method.exchange, "queue", name, key, method.arguments["arguments"], self.session)
+        change(_one_line(method.exchange), "queue", name, key, method.arguments["arguments"], self.session)
         self._answer(channel, method)
 
     def queue_purge(self, channel: ServerChannel, method: Method) -> None:
         self._answer(channel, method, message_count=self._queue(channel, method.queue).purge())
 
     def queue_delete(self, channel: ServerChannel, method: Method) -> None:
-        name = self._queue_name(channel, method.queue)
+        name = _one_line(self._queue_name(channel, method.queue))
         count = 0
         if name in self.vhost.queues:
             queue = self.vhost.queue(name, self.session)
@@ -167,11 +168,12 @@ class MethodHandlers:
             self._answer(channel, method, consumer_tag=tag)
             return
         queue = self._queue(channel, method.queue)
+        arguments = method.arguments.get("arguments") or {}  # 0-8 has none
+        check_consumer_arguments(arguments, queue.described, queue.limits.type)
         in_exclusive_use = any(consumer.exclusive for consumer in queue.consumers)
         if in_exclusive_use or (method.exclusive and (queue.consumer_count or queue.limits.single_active)):
             raise refusal(403, f"{queue.described} in exclusive use")
-        priority = _priority(method.arguments.get("arguments") or {}, queue)
-        consumer = Consumer(channel, queue, tag, method.no_ack, method.exclusive, priority)
+        consumer = Consumer(channel, queue, tag, method.no_ack, method.exclusive, arguments.get("x-priority", 0))
         self._answer(channel, method, consumer_tag=tag)
         channel.consumers[tag] = consumer
         queue.add_consumer(consumer)
@@ -269,12 +271,7 @@ class MethodHandlers:
 
         Returns False if a queue refused the message.
         """
-        if not exchange.name and message.routing_key.startswith(REPLY_TO + "."):
-            # A token is no queue, so RabbitMQ delivers a mandatory reply and returns it as well.
-            self.broker.reply(message)
-            routed, accepted = False, True
-        else:
-            routed, accepted = self.vhost.publish(message, exchange)
+        routed, accepted = self.vhost.publish(message, exchange)
         if mandatory and not routed:
             returned = {
                 "reply_code": 312,
@@ -302,13 +299,9 @@ class MethodHandlers:
         self._answer(channel, method)
 
 
-def _priority(arguments: dict[str, Any], queue: Queue) -> int:
-    """The priority of a consumer (x-priority, a positive or negative integer; 0 if absent)."""
-    priority = arguments.get("x-priority", 0)
-    if not isinstance(priority, int) or isinstance(priority, bool):
-        why = f'"expected integer, got {field_type(priority)}"'
-        raise precondition_failed(f"invalid arg 'x-priority' for {queue.described}: {why}")
-    return priority
+def _one_line(name: str) -> str:
+    """The name of a queue or exchange, without line ends; RabbitMQ strips them where it declares, binds and deletes."""
+    return name.replace("\r", "").replace("\n", "") if "\n" in name or "\r" in name else name
 
 
 HANDLERS: dict[str, Callable[[MethodHandlers, ServerChannel, Any], None]] = {

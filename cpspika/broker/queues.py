@@ -199,13 +199,31 @@ class _Rotation:
 
 
 class _SingleActive(_Rotation):
-    """The first consumer alone is served, until it leaves (x-single-active-consumer)."""
+    """One consumer alone is served, until it leaves (x-single-active-consumer).
+
+    The first consumer is served first, whatever its priority. When it leaves, the next one is the first of those with
+    the highest priority.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._active: QueueConsumer | None = None
+
+    def add(self, consumer: QueueConsumer) -> None:
+        self.all.append(consumer)
+        if self._active is None:
+            self._active = consumer
+
+    def remove(self, consumer: QueueConsumer) -> None:
+        self.all.remove(consumer)
+        if consumer is self._active:
+            self._active = max(self.all, key=lambda waiting: waiting.priority, default=None)
+
+    def resume(self, consumer: QueueConsumer) -> None:
+        """A consumer is asked each time, so none is paused."""
 
     def next(self) -> QueueConsumer | None:
-        return self.all[0] if self.all and self.all[0].wants() else None
-
-    def _append(self, consumer: QueueConsumer) -> None:
-        self._turns.setdefault(consumer.priority, deque()).append(consumer)
+        return self._active if self._active is not None and self._active.wants() else None
 
 
 class Queue:

@@ -2,13 +2,16 @@
 
 A matcher holds the bindings of an exchange and finds the destinations of a message. Its cost depends on the bindings
 that match, not on all bindings: a direct exchange looks the routing key up, and a topic exchange walks a trie along the
-words of the routing key, past all bindings that share no words with it. A headers exchange alone tests every binding.
+words of the routing key, past all bindings that share no words with it. A headers exchange looks its headers up, and
+tests the bindings that have one of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
+
+from .field_values import Key, exact_table, loose
 
 Destination = Any  # the kind and name of a queue or exchange; a matcher only compares and returns it
 Headers = Callable[[], Mapping[str, Any]]  # returns the message's headers, which are decoded only when it is called
@@ -151,42 +154,81 @@ def _words(key: str) -> list[str]:
     return key.split(".") if key else []
 
 
+class _HeadersBinding:
+    """A binding of a headers exchange.
+
+    destination: of the binding. any: True if one argument is enough. pairs: the arguments that count, as a name and the
+    key of a value; ANY_VALUE where the binding wants the header with any value.
+    """
+
+    __slots__ = ("any", "destination", "pairs")
+
+    def __init__(self, arguments: Mapping[str, Any], destination: Destination):
+        how = str(arguments.get("x-match", "all"))
+        self.destination = destination
+        self.any = how.startswith("any")
+        self.pairs = [
+            (name, _ANY_VALUE if value is None else loose(value))
+            for name, value in arguments.items()
+            if name != "x-match" and (how.endswith("-with-x") or not name.startswith("x-"))
+        ]
+
+    def holds(self, given: Mapping[str, Key]) -> bool:
+        return all(name in given and key in (_ANY_VALUE, given[name]) for name, key in self.pairs)
+
+
+_ANY_VALUE: Key = "any value"  # no key of a value is this str; see `field_values`
+
+
 class HeadersMatch:
     """Matches where the message's headers contain the binding's arguments (0-9-1 §3.1.3.4).
 
     The argument x-match says whether all or any of the arguments must be there. Arguments that begin with "x-" are
-    ignored, unless x-match ends with "-with-x", as in RabbitMQ.
+    ignored, unless x-match ends with "-with-x", as in RabbitMQ. Values are compared across types (`field_values.loose`).
+
+    `_by_pair` finds the bindings by one argument, or by each where any is enough. So a message is compared only with
+    the bindings that have an argument in common with its headers. `_always`: bindings without an argument.
     """
 
     def __init__(self) -> None:
-        self._bindings: list[tuple[str, dict[str, Any], Destination]] = []
+        self._bindings: dict[Key, _HeadersBinding] = {}
+        self._by_pair: dict[tuple[str, Key], dict[_HeadersBinding, None]] = {}
+        self._always: dict[_HeadersBinding, None] = {}
 
     def bind(self, key: str, arguments: Mapping[str, Any], destination: Destination) -> None:
-        self._bindings.append((key, dict(arguments), destination))
+        binding = _HeadersBinding(arguments, destination)
+        self._bindings[key, exact_table(arguments), destination] = binding
+        if not binding.pairs and not binding.any:
+            self._always[binding] = None
+        for pair in self._indexed(binding):
+            self._by_pair.setdefault(pair, {})[binding] = None
 
     def unbind(self, key: str, arguments: Mapping[str, Any], destination: Destination) -> None:
-        self._bindings.remove((key, dict(arguments), destination))
+        binding = self._bindings.pop((key, exact_table(arguments), destination))
+        self._always.pop(binding, None)
+        for pair in binding.pairs:
+            found = self._by_pair.get(pair, {})
+            found.pop(binding, None)
+            if not found:
+                self._by_pair.pop(pair, None)
+
+    def _indexed(self, binding: _HeadersBinding) -> list[tuple[str, Key]]:
+        """The arguments by which a binding is found: the one that the fewest bindings share, or each."""
+        if binding.any:
+            return binding.pairs
+        return sorted(binding.pairs, key=lambda pair: len(self._by_pair.get(pair, ())))[:1]
 
     def match(self, key: str, headers: Headers) -> Iterable[Destination]:
-        given = headers()
-        return [destination for _, wanted, destination in self._bindings if _holds(wanted, given)]
-
-
-def _holds(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    how = str(wanted.get("x-match", "all"))
-    counted = [
-        (name, value)
-        for name, value in wanted.items()
-        if name != "x-match" and (how.endswith("-with-x") or not name.startswith("x-"))
-    ]
-    # An argument without a value matches a header with any value.
-    hits = (name in given and (value is None or _same(given[name], value)) for name, value in counted)
-    return any(hits) if how.startswith("any") else all(hits)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Whether values and types are equal. Python's == alone would take True for 1, and 1 for 1.0."""
-    return type(one) is type(other) and bool(one == other)
+        found = [binding.destination for binding in self._always]
+        if not self._by_pair:
+            return found
+        given = {name: loose(value) for name, value in headers().items()}
+        for pair in given.items():
+            for wanted in (pair, (pair[0], _ANY_VALUE)):
+                for binding in self._by_pair.get(wanted, ()):
+                    if binding.any or binding.holds(given):
+                        found.append(binding.destination)
+        return found
 
 
 X_MATCHES = ("all", "any", "all-with-x", "any-with-x")

@@ -75,6 +75,7 @@ class Broker:
         self.vhosts = {name: VirtualHost(name, reactor, self.memory) for name in vhosts}
         for vhost in self.vhosts.values():
             vhost.on_deleted = self._queue_deleted
+            vhost.on_reply = self._reply
         self.memory_high = memory_high
         self.limits = limits
         self.sessions: dict[Session, None] = {}
@@ -261,13 +262,11 @@ class Broker:
             return True
         return False
 
-    def reply(self, message: Message) -> bool:
-        """Delivers a message to the address of a direct reply-to; False if no channel has this address."""
-        channel = self.reply_channels.get(message.routing_key[len(REPLY_TO) + 1 :])
-        if channel is None:
-            return False
-        channel.reply(message)
-        return True
+    def _reply(self, address: str, message: Message) -> None:
+        """Delivers a message to an address of direct reply-to, if a channel has this address."""
+        channel = self.reply_channels.get(address[len(REPLY_TO) + 1 :])
+        if channel is not None:
+            channel.reply(message)
 
     def check_memory(self) -> None:
         """Stops publishers when the messages take too much memory.

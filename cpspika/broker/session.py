@@ -8,6 +8,7 @@ the refusal. A client can harm only its own connection, whatever it sends.
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -29,10 +30,11 @@ from .refusal import refusal
 from .virtual_host import VirtualHost
 
 logger = logging.getLogger(__name__)
+_surrogate = re.compile("[\ud800-\udfff]").search
 
 HIGH_WATER = 1024 * 1024  # bytes of backlog above which a client's consumers get no more messages
 LOW_WATER = 256 * 1024  # bytes of backlog at which they get messages again
-LINGER = 5.0  # seconds to wait for the client's close-ok
+LINGER = 5.0  # seconds to wait for the client's close-ok, and for the client to hang up after ours
 HANDSHAKE = 10.0  # seconds that a client may take to open its connection, as in RabbitMQ
 
 PROPERTIES = {
@@ -112,7 +114,9 @@ class Session:
         if greeting is None:
             return None
         version, rest = greeting
-        host = Host(version, PROPERTIES, "PLAIN AMQPLAIN", self.broker.limits, self._authenticate, self._open_vhost)
+        # Clients of 0-8 don't know booleans in a field table, so RabbitMQ sends them an empty table of capabilities.
+        properties = {**PROPERTIES, "capabilities": {}} if version == "0-8" else PROPERTIES
+        host = Host(version, properties, "PLAIN AMQPLAIN", self.broker.limits, self._authenticate, self._open_vhost)
         self.link.begin(version, server(host))
         self._write_answers()
         return rest
@@ -153,23 +157,32 @@ class Session:
             self._handle_channel(number, event)
 
     def _handle_connection(self, method: Any) -> None:
-        if method.name == "connection.close" or method.name == "connection.close-ok":
+        if method.name == "connection.close":
+            # The link has answered with close-ok, and discards the rest. The client hangs up: if this end did, frames
+            # under way would be answered by a reset, and the client might lose the close-ok.
+            self._release()
+            self._later("linger", LINGER, self.hang_up)
+        elif method.name == "connection.close-ok":
             self.hang_up()
         elif method.name == "connection.update-secret":
             self.send(0, "connection.update-secret-ok", {})
 
     def _handle_channel(self, number: int, event: Any) -> None:
         channel = self.channels.get(number)
-        if event.name == "channel.open":
+        name = event.name
+        if name == "channel.open":
             self._open_channel(number)
-        elif event.name in ("channel.close", "channel.close-ok"):
+        elif name in ("channel.close", "channel.close-ok"):
             if channel is not None:
                 self._end_channel(channel)
-        elif channel is not None:
+        elif channel is not None and not channel.closing:
             try:
-                handler = HANDLERS.get(event.name)
+                handler = HANDLERS.get(name)
                 if handler is None:
-                    raise refusal(540, f"{event.name} is not implemented")
+                    raise refusal(540, f"{name} is not implemented")
+                if name in NAMING and not all(map(_is_utf8, event.arguments.values())):
+                    self._close(ProtocolSyntaxError("FRAME_ERROR - Malformed UTF-8 in shortstr"))
+                    return
                 handler(self._handlers, channel, event)
             except AMQPError as error:
                 self._refuse(channel, event, error)
@@ -186,10 +199,7 @@ class Session:
         """Closes the channel or the connection, as the error's class says; the close names the refused method."""
         row = self.link.codec.by_name[event.name]
         if isinstance(error, ChannelClosed):
-            channel.confirm_all()
-            self._confirming.pop(channel, None)
-            self.send(channel.number, "channel.close", _close_arguments(error, row.class_index, row.method_index))
-            self._end_channel(channel)
+            self._begin_to_close(channel, error, row.class_index, row.method_index)
         else:
             self._close(error, row.class_index, row.method_index)
 
@@ -202,7 +212,7 @@ class Session:
         if isinstance(error, ChannelClosed):
             channel = self.channels.get(number)
             if channel is not None:
-                self._end_channel(channel)
+                channel.closing = True
         else:
             self._await_close_ok()
 
@@ -353,10 +363,19 @@ class Session:
             self.hang_up()
 
     def close_channel(self, channel: ServerChannel, code: int, text: str) -> None:
-        """Sends channel.close, and ends the channel."""
-        error = refusal(code, text, hard=False)
-        self.send(channel.number, "channel.close", _close_arguments(error, 0, 0))
-        self._end_channel(channel)
+        """Sends channel.close, unless it was sent before."""
+        if channel.is_open:
+            self._begin_to_close(channel, refusal(code, text, hard=False), 0, 0)
+
+    def _begin_to_close(self, channel: ServerChannel, error: AMQPError, class_id: int, method_id: int) -> None:
+        """Sends channel.close. The channel ends with the client's close-ok; the ids are as of `_close_arguments`.
+
+        Until then its consumers get messages, as with RabbitMQ, and the client's methods are ignored.
+        """
+        channel.confirm_all()
+        self._confirming.pop(channel, None)
+        self.send(channel.number, "channel.close", _close_arguments(error, class_id, method_id))
+        channel.closing = True
 
     def hang_up(self) -> None:
         """Sends the queued bytes, then closes the link."""
@@ -433,6 +452,19 @@ class Session:
             timer.cancel()
 
 
+# The methods with names of exchanges, queues and consumers that must be UTF-8. RabbitMQ doesn't check a publish.
+NAMING = frozenset(name for name in HANDLERS if name.partition(".")[0] in ("exchange", "queue")) | {
+    "basic.consume",
+    "basic.cancel",
+    "basic.get",
+}
+
+
+def _is_utf8(argument: Any) -> bool:
+    """Whether an argument is no str with bytes that aren't UTF-8; see `fields.decode_shortstr`."""
+    return argument.__class__ is not str or argument.isascii() or not _surrogate(argument)
+
+
 def _close_arguments(error: AMQPError, class_id: int, method_id: int) -> dict[str, Any]:
     """The arguments of channel.close or connection.close; the ids name the method that is refused, 0 for none."""
     return {**Link.close_arguments(error), "class_id": class_id, "method_id": method_id}
@@ -442,8 +474,10 @@ def _credentials(mechanism: str, response: bytes) -> tuple[str, str]:
     """The name and password in a SASL response; raises AccessRefused if the response is malformed."""
     try:
         if mechanism == "PLAIN":
-            _, name, password = response.decode().split("\0")
-            return name, password
+            # An authorization identity before the first zero byte is refused, as RabbitMQ does.
+            authorization, name, password = response.decode().split("\0")
+            if not authorization:
+                return name, password
         if mechanism == "AMQPLAIN":
             table, _ = decode_table(encode_longstr("response", response), 0)
             return str(table["LOGIN"]), str(table["PASSWORD"])

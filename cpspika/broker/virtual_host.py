@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..wire.fields import encode_table
 from ..wire.message import Message
 from .dead_letters import is_cycle, with_death
-from .queue_arguments import COMPARED_ARGUMENTS, field_type
+from .field_values import ABSENT, Key, difference, equivalent, exact_table, field_type, shown, term
+from .queue_arguments import compared_arguments, ttl_objection
 from .queues import Clock, Entry, MemoryGauge, Queue
 from .refusal import not_found, precondition_failed, refusal
 from .routing import MATCHERS, X_MATCHES, Matcher
@@ -27,6 +27,7 @@ from .routing import MATCHERS, X_MATCHES, Matcher
 logger = logging.getLogger(__name__)
 
 DEAD_LETTER_SLICE = 200  # deaths and messages that are handled in one turn
+REPLY_ADDRESS = "amq.rabbitmq.reply-to."  # begins each address of direct reply-to
 
 # Bits of the property flags. They tell that a message lacks a property without decoding its properties.
 HAS_HEADERS = 1 << 13
@@ -67,7 +68,7 @@ class Exchange:
         self.internal = internal
         self.arguments = dict(arguments)
         self.matcher: Matcher = MATCHERS[type]()
-        self._bound: dict[tuple[str, str], dict[tuple[str, bytes], Binding]] = {}
+        self._bound: dict[tuple[str, str], dict[tuple[str, Key], Binding]] = {}
 
     def __repr__(self) -> str:
         return f"<Exchange {self.name!r}, {self.type}, {len(self.bindings)} bindings>"
@@ -101,9 +102,12 @@ class Exchange:
         return list(self._bound.get((kind, name), {}).values())
 
 
-def _identity(binding: Binding) -> tuple[str, bytes]:
-    """The parts in which two bindings between the same exchange and destination differ."""
-    return binding.routing_key, encode_table("arguments", binding.arguments)
+def _identity(binding: Binding) -> tuple[str, Key]:
+    """The parts in which two bindings between the same exchange and destination differ.
+
+    The order of the arguments is none of them: clients in Go write tables in random order.
+    """
+    return binding.routing_key, exact_table(binding.arguments)
 
 
 PREDECLARED = {
@@ -133,6 +137,7 @@ class VirtualHost:
         self.exchanges["amq.rabbitmq.trace"] = Exchange("amq.rabbitmq.trace", "topic", True, False, True, {})
         self.queues: dict[str, Queue] = {}
         self.on_deleted: Callable[[Queue], object] | None = None  # called for every queue that is deleted
+        self.on_reply: Callable[[str, Message], object] | None = None  # called for a message to direct reply-to
         self._dead_letters: deque[tuple[Entry, str]] = deque()
 
     def __repr__(self) -> str:
@@ -162,13 +167,13 @@ class VirtualHost:
         arguments: Mapping[str, Any],
     ) -> None:
         """exchange.declare. Raises NotFound (passive), PreconditionFailed (it exists and differs), AccessRefused."""
+        if not passive and type not in MATCHERS:
+            raise refusal(503, f"unknown exchange type '{type}'")
         if not name:
-            raise refusal(403, "operation not permitted on the default exchange")
+            raise _default_exchange()
         if passive:
             self.exchange(name)
             return
-        if type not in MATCHERS:
-            raise refusal(503, f"unknown exchange type '{type}'")
         known = self.exchanges.get(name)
         described = f"exchange '{name}' in vhost '{self.name}'"
         if known is not None:
@@ -177,17 +182,16 @@ class VirtualHost:
             return
         if name.startswith("amq."):
             raise refusal(403, f"exchange name '{name}' contains reserved prefix 'amq.*'")
-        if not isinstance(arguments.get("alternate-exchange", ""), str):
-            raise precondition_failed(f"invalid arg 'alternate-exchange' for {described}: expected a string")
+        _check_names_exchange("alternate-exchange", arguments, described)
         self.exchanges[name] = Exchange(name, type, durable, auto_delete, internal, arguments)
 
     def delete_exchange(self, name: str, if_unused: bool) -> None:
         """exchange.delete. Raises PreconditionFailed if `if_unused` and the exchange has bindings; AccessRefused."""
         if not name:
-            raise refusal(403, "operation not permitted on the default exchange")
-        exchange = self.exchanges.get(name)
-        if name.startswith("amq.") and exchange is not None:
+            raise _default_exchange()
+        if name.startswith("amq."):
             raise refusal(403, f"deletion of system exchange '{name}' in vhost '{self.name}' not allowed")
+        exchange = self.exchanges.get(name)
         if exchange is None:
             return  # as in RabbitMQ: deleting an exchange that doesn't exist is no error
         if if_unused and exchange.in_use:
@@ -224,17 +228,19 @@ class VirtualHost:
             queue = self.queue(name, owner)
             queue.touch()
             return queue
+        if name.startswith("amq."):
+            raise refusal(403, f"queue name '{name}' contains reserved prefix 'amq.*'")
+        durable = durable and not exclusive  # an exclusive queue ends with its connection
         known = self.queues.get(name) if name else None
         described = f"queue '{name}' in vhost '{self.name}'"
         if known is not None:
             if known.owner is not (owner if exclusive else None):
                 raise _locked(known)
             fixed = {"durable": durable, "auto_delete": auto_delete}
-            _check_equivalent(described, fixed, known, arguments, COMPARED_ARGUMENTS)
+            _check_equivalent(described, fixed, known, arguments, compared_arguments(known.limits.type))
             known.touch()
             return known
-        if name.startswith("amq."):
-            raise refusal(403, f"queue name '{name}' contains reserved prefix 'amq.*'")
+        _check_names_exchange("x-dead-letter-exchange", arguments, described)
         queue = Queue(
             name or unique_name("amq.gen-"),
             self.name,
@@ -278,8 +284,7 @@ class VirtualHost:
         self, source: str, kind: str, destination: str, key: str, arguments: Mapping[str, Any], owner: Any
     ) -> None:
         """Removes a binding. As in RabbitMQ, it is no error if the binding or one of its ends doesn't exist."""
-        if not source:
-            raise refusal(403, "operation not permitted on the default exchange")
+        _check_not_default(source, kind, destination)
         queue = self.queues.get(destination) if kind == "queue" else None
         if queue is not None:
             self.queue(destination, owner)
@@ -291,18 +296,14 @@ class VirtualHost:
     def _binding(
         self, source: str, kind: str, destination: str, key: str, arguments: Mapping[str, Any], owner: Any
     ) -> Binding:
+        _check_not_default(source, kind, destination)
         exchange = self.exchange(source)
         if kind == "queue":
             self.queue(destination, owner)
         else:
             self.exchange(destination)
-        if not source or (kind == "exchange" and not destination):
-            raise refusal(403, "operation not permitted on the default exchange")
-        if exchange.type == "headers" and arguments.get("x-match", "all") not in X_MATCHES:
-            raise precondition_failed(
-                f'Invalid x-match field value <<"{arguments["x-match"]}">>; '
-                "expected all, any, all-with-x, or any-with-x"
-            )
+        if exchange.type == "headers":
+            _check_x_match(arguments.get("x-match", "all"))
         return Binding(source, destination, kind, key, dict(arguments))
 
     def _unbind(self, exchange: Exchange, bindings: list[Binding]) -> list[str]:
@@ -350,11 +351,22 @@ class VirtualHost:
             keys += self._copies(message)
         if not exchange.name and len(keys) == 1:
             queue = self.queues.get(message.routing_key)
-            return [queue] if queue is not None else []
+            return [queue] if queue is not None else self._reply(message.routing_key, message)
         found: dict[str, Queue] = {}
-        for key in keys:
+        for key in dict.fromkeys(keys):
             self._follow_bindings(exchange, key, message, found)
+            if not exchange.name:
+                self._reply(key, message)
         return list(found.values())
+
+    def _reply(self, key: str, message: Message) -> list[Queue]:
+        """Delivers a message whose key is an address of direct reply-to.
+
+        Returns no queues: an address is none. So RabbitMQ delivers a mandatory reply and returns it as well.
+        """
+        if key.startswith(REPLY_ADDRESS) and self.on_reply is not None:
+            self.on_reply(key, message)
+        return []
 
     def _follow_bindings(self, exchange: Exchange, key: str, message: Message, found: dict[str, Queue]) -> None:
         """Adds the queues that a routing key reaches to `found`: through bindings, and through other exchanges.
@@ -370,7 +382,7 @@ class VirtualHost:
             else:
                 reached = [("queue", key)] if key in self.queues else []
             alternate = current.arguments.get("alternate-exchange")
-            if not reached and alternate is not None:
+            if not reached and alternate:  # as an alternate exchange, the default exchange leads nowhere
                 reached = [("exchange", alternate)]
             for kind, name in reached:
                 if kind == "queue":
@@ -404,8 +416,11 @@ class VirtualHost:
         return _milliseconds(message.properties.expiration or "") if flags(message) & HAS_EXPIRATION else None
 
     def check(self, message: Message) -> None:
-        """Raises PreconditionFailed for a message with a malformed expiration, CC or BCC."""
+        """Raises PreconditionFailed for a message with a malformed expiration, delivery mode, CC or BCC."""
         self._ttl(message)
+        mode = message.properties.delivery_mode
+        if mode not in (None, 1, 2):
+            raise precondition_failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")
         if flags(message) & HAS_HEADERS and b"CC" in message.encoded:
             for name, value in ((name, _headers(message).get(name)) for name in ("CC", "BCC")):
                 if value is not None and not isinstance(value, list):
@@ -473,6 +488,34 @@ def _locked(queue: Queue) -> Exception:
     )
 
 
+def _default_exchange() -> Exception:
+    return refusal(403, "operation not permitted on the default exchange")
+
+
+def _check_not_default(source: str, kind: str, destination: str) -> None:
+    """Raises AccessRefused where one end of a binding is the default exchange."""
+    if not source or (kind == "exchange" and not destination):
+        raise _default_exchange()
+
+
+def _check_names_exchange(name: str, arguments: Mapping[str, Any], described: str) -> None:
+    """Raises PreconditionFailed if the argument `name` is there and is no name of an exchange."""
+    value = arguments.get(name, "")
+    if not isinstance(value, str):
+        raise precondition_failed(f"invalid type '{field_type(value)}' for arg '{name}' in {described}")
+
+
+def _check_x_match(value: Any) -> None:
+    """Raises PreconditionFailed for a value of x-match that RabbitMQ refuses."""
+    if not isinstance(value, str):
+        wrong = f"type {field_type(value)} (value {term(value)}); expected longstr"
+    elif value not in X_MATCHES:
+        wrong = f"value {term(value)}; expected all, any, all-with-x, or any-with-x"
+    else:
+        return
+    raise precondition_failed(f"Invalid x-match field {wrong}")
+
+
 def _milliseconds(expiration: str) -> float:
     """A message's own time to live, from its property `expiration`.
 
@@ -483,11 +526,15 @@ def _milliseconds(expiration: str) -> float:
         why = "no_integer"
     elif number.end() < len(expiration):
         why = f'{{leftover_string,"{expiration[number.end() :]}"}}'
-    elif int(expiration) < 0:
-        why = f"{{value_negative,{int(expiration)}}}"
     else:
-        return float(int(expiration))
+        objection = ttl_objection(int(expiration))
+        if objection is None:
+            return float(int(expiration))
+        why = objection
     raise precondition_failed(f"invalid expiration '{expiration}': {why}")
+
+
+_BOTH_CLASSIC = ((ABSENT, "classic"), ("classic", ABSENT))  # without x-queue-type, a queue is a classic one
 
 
 def _check_equivalent(
@@ -500,24 +547,11 @@ def _check_equivalent(
     for name, value in fixed.items():
         current = getattr(known, name)
         if current != value:
-            differ = f"received '{_shown(value)}' but current is '{_shown(current)}'"
+            differ = f"received '{shown(value)}' but current is '{shown(current)}'"
             raise precondition_failed(f"inequivalent arg '{name}' for {described}: {differ}")
     for name in compared:
-        received, current = arguments.get(name), known.arguments.get(name)
-        if received != current:
-            show = _typed if received is None or current is None else _quoted
-            raise precondition_failed(
-                f"inequivalent arg '{name}' for {described}: received {show(received)} but current is {show(current)}"
-            )
-
-
-def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _quoted(value: Any) -> str:
-    return f"'{_shown(value)}'"
-
-
-def _typed(value: Any) -> str:
-    return "none" if value is None else f"the value '{_shown(value)}' of type '{field_type(value)}'"
+        received, current = arguments.get(name, ABSENT), known.arguments.get(name, ABSENT)
+        if received is current or (name == "x-queue-type" and (received, current) in _BOTH_CLASSIC):
+            continue
+        if received is ABSENT or current is ABSENT or not equivalent(received, current):
+            raise precondition_failed(f"inequivalent arg '{name}' for {described}: {difference(received, current)}")

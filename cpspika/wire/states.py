@@ -7,7 +7,7 @@ name. An event that the row doesn't have is out of order.
 
 Replies to operations from before a close still arrive during the close handshake, and settle their continuations. So
 the state "closing" allows all methods, and the owner of the link drops the ones that no longer matter (0-9-1 §2.2.4,
-§2.2.10).
+§2.2.10). A server may also send deliveries until its channel.close is answered, as RabbitMQ does.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ CHANNEL: Table = {
         "<channel.close-ok": "closed",
         "<channel.close": "closing",
         ">channel.close-ok": "closing",
+        ">basic.deliver": "closing",
         "<*": "closing",
     },
     "asked to close": {">channel.close-ok": "closed"},
