@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 
-# A program pays for the import of what it asks for: the facade, the broker.
+# Imported at first use, so that a program pays only for the facades and the broker that it uses.
 _LAZY = {
     "AsyncoreConnection": ".blocking",
     "BlockingConnection": ".blocking",
@@ -79,4 +79,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__} - {"Any", "TYPE_CHECKING", "annotations"})

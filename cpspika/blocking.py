@@ -1,4 +1,4 @@
-"""The doors of the synchronous facade: one class for each reactor that it comes on."""
+"""The doors of the synchronous facade: one class for each reactor."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ OnSyncClose = Callable[[SyncConnection, AMQPError | None], object]
 
 
 class BlockingConnection(SyncConnection):
-    """The synchronous facade over a blocking socket of its own: for scripts. target and options: as of `connect`;
-    timeout: seconds that each call may take."""
+    """The synchronous facade over a blocking socket of its own, for scripts.
+
+    target, options, on_close: as in `cpspika.connect`. timeout: seconds that each call may take; None for no limit.
+    """
 
     def __init__(
         self,
@@ -34,7 +36,10 @@ class BlockingConnection(SyncConnection):
 
 
 class SelectConnection(SyncConnection):
-    """The synchronous facade over the calling thread's SelectReactor, or the one given."""
+    """The synchronous facade over a SelectReactor: by default the calling thread's own.
+
+    Arguments: as of BlockingConnection, and `reactor`.
+    """
 
     def __init__(
         self,
@@ -49,7 +54,10 @@ class SelectConnection(SyncConnection):
 
 
 class AsyncoreConnection(SyncConnection):
-    """The synchronous facade over asyncore: `asyncore.loop()` drives its consumers beside other dispatchers."""
+    """The synchronous facade over asyncore: `asyncore.loop()` drives its consumers beside other dispatchers.
+
+    Arguments: as of BlockingConnection.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The door of the core: `connect`, which picks a reactor for whoever doesn't."""
+"""The door of the core: `connect`, which picks a reactor if the program names none."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def all_targets(target: Target, options: ConnectionOptions | dict[str, Any]) -> 
 
 
 def _connect_embedded(reactor: Reactor, owner: TransportOwner) -> Transport:
-    # A program that never asks for the broker doesn't pay for its import.
+    # Imported here, so that a program without an embedded broker does not pay for it.
     from .broker import connect_embedded
 
     return connect_embedded(reactor, owner)
@@ -57,12 +57,14 @@ def connect(
     on_close: OnClose | None = None,
     **options: Unpack[ConnectionOptions],
 ) -> Connection:
-    """Begins to connect to a broker; on_done(err, connection) tells how that ended. Run the reactor for it to happen.
+    """Begins to connect to a broker. The reactor must run for it to happen.
 
     target: a URL (amqp://user:password@host:port/vhost?heartbeat=30, amqps:// for TLS, or embedded:// for the process's
-    own broker in memory), ConnectionParameters, or a sequence of these, tried in order. reactor: by default the calling
-    thread's own SelectReactor, which is at `connection.reactor`. on_close(connection, err): the connection ended; err
-    is None after a close of our own.
-    options: those of ConnectionParameters, set over the target's. A mistake in them raises at the call.
+    own broker in memory), ConnectionParameters, or a sequence of these, tried in order. on_done(err, connection):
+    called when the connection is open, or could not be opened. reactor: by default the calling thread's own
+    SelectReactor, which is at `connection.reactor`. on_close(connection, err): called when the connection has ended;
+    err is None if the program closed it. options: those of ConnectionParameters; they replace the target's.
+
+    Errors: InvalidArgument or InvalidArgumentType, raised at the call, for a mistake in the target or the options.
     """
     return connect_on(reactor or thread_reactor(), all_targets(target, options), on_done, on_close)

@@ -249,7 +249,7 @@ class MessageNacked(PublishError, AMQPChannelError):
 class MessageReturned(PublishError, AMQPChannelError):
     """Raised when the broker returned a message that it could not route or deliver (basic.return, 0-9-1 §1.8.3.8).
 
-    message: the Message. code: the reason, 312 for no route, 313 for no consumers."""
+    message: the Message; it pickles without its channel. code: the reason, 312 for no route, 313 for no consumers."""
 
     def __init__(self, text: str = "", *, message: Any = None, **details: Any):
         super().__init__(text, **details)

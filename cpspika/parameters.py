@@ -6,8 +6,9 @@ a secret. No repr, log or error shows it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .errors import InvalidArgument, InvalidArgumentType, LoginError
@@ -41,6 +42,26 @@ class Credentials(Protocol):
     def respond(self, challenge: bytes) -> bytes: ...
 
 
+def to_octets(text: str) -> bytes | None:
+    """A text in UTF-8, or None if it cannot be encoded. Surrogates that stand for bytes become these bytes: os.environ
+    and sys.argv have them where a value is not UTF-8. No exception, because a UnicodeEncodeError holds the text, which
+    may be a secret."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return None
+
+
+def _login(name: str, value: Any) -> str:
+    """A user's name or password. No error shows the value."""
+    if not isinstance(value, str):
+        hint = "; is an environment variable not set?" if value is None else ""
+        raise InvalidArgumentType(f"{name} takes a str, not {type(value).__name__}{hint}")
+    if to_octets(value) is None:
+        raise InvalidArgument(f"{name} has characters that UTF-8 cannot encode")
+    return value
+
+
 class _Credentials:
     mechanism = ""
 
@@ -51,8 +72,8 @@ class _Credentials:
 
 class _PasswordCredentials(_Credentials):
     def __init__(self, username: str = "guest", password: str = "guest"):
-        self.username = username
-        self._password = password
+        self.username = _login("username", username)
+        self._password = _login("password", password)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.username!r}, ...)"
@@ -66,24 +87,25 @@ class _PasswordCredentials(_Credentials):
 class PlainCredentials(_PasswordCredentials):
     """PLAIN (RFC 4616): sends name and password unencrypted. Use TLS for a broker on another machine.
 
-    username, password: str, "guest" by default. InvalidArgument: one contains a NUL."""
+    username, password: str, "guest" by default, sent in UTF-8; the surrogates by which os.environ shows other bytes are
+    sent as these bytes. InvalidArgument: one contains a NUL. InvalidArgumentType: one is not a str."""
 
     mechanism = "PLAIN"
 
     def __init__(self, username: str = "guest", password: str = "guest"):
+        super().__init__(username, password)
         if "\0" in username + password:
             raise InvalidArgument("username or password contains a NUL; PLAIN separates them by NUL, so neither may")
-        super().__init__(username, password)
 
     def start(self) -> bytes:
         """The response with name and password."""
-        return f"\0{self.username}\0{self._password}".encode()
+        return f"\0{self.username}\0{self._password}".encode("utf-8", "surrogateescape")
 
 
 class AmqplainCredentials(_PasswordCredentials):
     """AMQPLAIN: as PLAIN, in a field table. The mechanism of brokers from the time of 0-8; RabbitMQ accepts it too.
 
-    username, password: str, "guest" by default."""
+    username, password: str, as of PlainCredentials, but a NUL is allowed."""
 
     mechanism = "AMQPLAIN"
 
@@ -143,9 +165,127 @@ def _protocol(name: str, value: Any) -> str:
     return str(value)
 
 
-def _ssl(name: str, value: Any) -> tls.SSLContext | None:
+class _OwnContext(NamedTuple):
+    """In place of the option `ssl`: TLS with a context that the library makes.
+
+    context: the context that was made of `files`; None: none was made yet. files: cafile, certfile, keyfile."""
+
+    context: Any = None
+    files: tuple[str | None, ...] = ()
+
+
+def _make_context(cafile: str | None, certfile: str | None, keyfile: str | None) -> tls.SSLContext:
+    """A context that verifies the broker's certificate and the host's name. InvalidArgument: a file cannot be used."""
+    import ssl
+
+    what = f"cafile={cafile!r}"
+    try:
+        context = ssl.create_default_context(cafile=cafile)
+        if certfile is not None:
+            what = f"certfile={certfile!r}" if keyfile is None else f"certfile={certfile!r} with keyfile={keyfile!r}"
+            context.load_cert_chain(certfile, keyfile, password=_no_password)
+    except _EncryptedKey:
+        raise InvalidArgument(
+            f"{what}: the private key is encrypted; load it into an SSLContext with its password, and pass that as ssl="
+        ) from None
+    except OSError as error:  # ssl.SSLError too
+        raise InvalidArgument(f"{what}: {error.strerror or error}; a PEM file is needed") from error
+    return context
+
+
+class _EncryptedKey(Exception):
+    pass
+
+
+def _no_password() -> bytes:
+    # Without this OpenSSL asks for the password at the terminal, and waits.
+    raise _EncryptedKey
+
+
+def _path(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise InvalidArgumentType(f"{name} takes the path of a file or None, not {type(value).__name__}")
+    path = os.fsdecode(value)
+    if not path or "\0" in path:
+        raise InvalidArgument(f"{name}={path!r} is not the path of a file")
+    return path
+
+
+def _server_hostname(name: str, value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and value):
+        raise InvalidArgumentType(f"{name} takes the name in the broker's certificate or None, not {value!r}")
+    return value
+
+
+_KEEPALIVE = ("idle", "interval", "count")
+_SWITCHES = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False, "none": None}
+
+
+def _keepalive(name: str, value: Any) -> bool | int | dict[str, int]:
+    given = value
+    if isinstance(value, str):  # in a URL
+        text = value.strip().lower()
+        parts = (part.partition("=")[::2] for part in text.split(","))
+        value = dict(parts) if "=" in text else _SWITCHES.get(text, text)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    what = f"{name} takes True, False, a number of seconds, or a dict with idle, interval or count; not {given!r}"
+    if not isinstance(value, (str, int, float, Mapping)):
+        raise InvalidArgumentType(what)
+    try:
+        numbers = {str(k): int(v) for k, v in (value if isinstance(value, Mapping) else {"idle": value}).items()}
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidArgumentType(what) from None
+    if not isinstance(value, Mapping):
+        return numbers["idle"] if _integer(0, 32767)(name, value) else False
+    if (
+        not numbers
+        or not set(numbers) <= set(_KEEPALIVE)
+        or not all(1 <= number <= 32767 for number in numbers.values())
+    ):
+        raise InvalidArgument(f"{what}; each is a whole number from 1 to 32767")
+    return numbers
+
+
+def _host(name: str, value: Any) -> str:
+    """A name or address. No error shows a URL, because it may contain a password."""
+    host = _text(name, value)
+    if not host:
+        raise InvalidArgument(f"{name} is empty; it takes a name or an address")
+    if "://" in host:
+        raise InvalidArgument(
+            f"{name} takes a name or an address, not a URL: write ConnectionParameters.from_url(url), or pass the URL "
+            "itself to connect"
+        )
+    if "@" in host or "/" in host:
+        raise InvalidArgument(
+            f"{name} takes a name or an address alone: user and password go into credentials, the virtual host into "
+            "virtual_host"
+        )
+    before, colon, after = host.rpartition(":")
+    if colon and not _is_ipv6(host):
+        plain = before[1:-1] if before[:1] == "[" else before
+        if after.isdecimal() and (":" not in plain or _is_ipv6(plain)):
+            raise InvalidArgument(f"{name}={host!r} has a port in it: write ConnectionParameters({plain!r}, {after})")
+        raise InvalidArgument(f"{name} has a colon, but is no IPv6 address; an address is written without brackets")
+    return host
+
+
+def _is_ipv6(host: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _ssl(name: str, value: Any) -> tls.SSLContext | _OwnContext | None:
     # By the class's name, because the module ssl takes long to import, and without a context it isn't needed.
-    if value is None or "SSLContext" in {cls.__name__ for cls in type(value).__mro__}:
+    if value is None or isinstance(value, _OwnContext) or "SSLContext" in {cls.__name__ for cls in type(value).__mro__}:
         context: tls.SSLContext | None = value
         return context
     raise InvalidArgumentType(f"{name} takes an ssl.SSLContext or None, not {type(value).__name__}")
@@ -183,7 +323,7 @@ def _via(name: str, value: Any) -> Any:
 
 # name: (default, check). check(name, value) returns the value to store; a value from a URL's query is a str.
 _OPTIONS: dict[str, tuple[Any, Any]] = {
-    "host": ("localhost", _text),
+    "host": ("localhost", _host),
     "port": (None, lambda name, value: value if value is None else _integer(1, 65535)(name, value)),
     "virtual_host": ("/", _text),
     "credentials": (None, _credentials),
@@ -197,10 +337,16 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "blocked_connection_timeout": (None, _seconds),
     "protocol": ("0-9-1", _protocol),
     "ssl": (None, _ssl),
+    "cafile": (None, _path),
+    "certfile": (None, _path),
+    "keyfile": (None, _path),
+    "server_hostname": (None, _server_hostname),
+    "tcp_keepalive": (False, _keepalive),
     "client_properties": (None, _table),
     "locale": ("en_US", _text),
     "via": (None, _via),
 }
+_TLS_FILES = ("cafile", "certfile", "keyfile")
 _NOT_IN_URL_QUERY = {"host", "port", "credentials", "ssl", "client_properties", "via"}
 
 
@@ -214,6 +360,11 @@ class LinkOptions(TypedDict, total=False):
     blocked_connection_timeout: float | None
     protocol: Literal["0-9-1", "0-8"]
     ssl: tls.SSLContext | None
+    cafile: str | os.PathLike[str] | None
+    certfile: str | os.PathLike[str] | None
+    keyfile: str | os.PathLike[str] | None
+    server_hostname: str | None
+    tcp_keepalive: bool | float | Mapping[str, int]
     client_properties: Mapping[str, Any] | None
     locale: str
     via: Any
@@ -232,7 +383,7 @@ class ConnectionParameters:
     """The parameters of a connection to one broker.
 
     host: str, name or address; "localhost" by default.
-    port: int, 1 to 65535; by default 5672, with ssl 5671.
+    port: int, 1 to 65535; by default 5672, with TLS 5671.
     virtual_host: str, "/" by default.
     credentials: see `Credentials`; by default PlainCredentials("guest", "guest").
     heartbeat: int, seconds; 0: off; None (default): what the server suggests.
@@ -242,7 +393,15 @@ class ConnectionParameters:
     blocked_connection_timeout: float, seconds for which the broker may block the connection before it is closed; None
     (default): no limit.
     protocol: "0-9-1" (default) or "0-8".
-    ssl: an ssl.SSLContext; None (default): no TLS.
+    ssl: an ssl.SSLContext; None (default): no TLS, but with cafile or certfile TLS with a context that is made of them.
+    cafile: path of a PEM file with the certificates of the authorities to trust, in place of the system's.
+    certfile: path of a PEM file with the client's own certificate and the certificates above it.
+    keyfile: path of a PEM file with the private key of certfile; None (default): certfile has it.
+    server_hostname: str, the name that the broker's certificate must have; None (default): that of host.
+    tcp_keepalive: whether the kernel probes an idle link (SO_KEEPALIVE). True; False or 0 (default); a number of
+    seconds, for which a link is idle before the first probe; or a dict {"idle": seconds, "interval": seconds between
+    probes, "count": probes without answer until the link counts as lost}. In a URL: "true", "60", or
+    "idle=60,interval=10,count=3". The system sets what is not given.
     client_properties: dict, a field table for the broker to show, {"connection_name": "..."}; None (default): none.
     locale: str, "en_US" by default.
     via: a function via(reactor, owner) that makes the transport in place of TCP; None (default): TCP. `embedded://`
@@ -263,6 +422,11 @@ class ConnectionParameters:
     blocked_connection_timeout: float | None
     protocol: str
     ssl: tls.SSLContext | None
+    cafile: str | None
+    certfile: str | None
+    keyfile: str | None
+    server_hostname: str | None
+    tcp_keepalive: bool | int | dict[str, int]
     client_properties: dict[str, Any]
     locale: str
     via: Any
@@ -283,47 +447,69 @@ class ConnectionParameters:
                 raise InvalidArgument(f"unknown option {name!r}; the options are {', '.join(_OPTIONS)}")
         for name, (default, check) in _OPTIONS.items():
             setattr(self, name, check(name, given.get(name, default)))
+        self._own_context = self._make_context()
         if given.get("port") is None:
             self.port = DEFAULT_PORTS["amqps" if self.ssl else "amqp"]
+
+    def _make_context(self) -> bool:
+        """Makes the context of TLS, where the program gives none. Returns whether it did."""
+        asked: Any = self.ssl
+        files = (self.cafile, self.certfile, self.keyfile)
+        given = [name for name in _TLS_FILES if getattr(self, name) is not None]
+        if self.keyfile is not None and self.certfile is None:
+            raise InvalidArgument("keyfile is the private key of certfile: give certfile too")
+        if asked is not None and not isinstance(asked, _OwnContext):
+            if given:
+                raise InvalidArgument(
+                    f"{given[0]} cannot be given together with ssl: load the file into the SSLContext, or leave ssl out"
+                )
+            return False
+        if asked is None and not given:
+            return False
+        earlier = asked or _OwnContext()
+        reusable = earlier.context is not None and earlier.files == files
+        self.ssl = earlier.context if reusable else _make_context(*files)
+        return True
 
     @classmethod
     def from_url(cls, url: str, **options: Unpack[ConnectionOptions]) -> ConnectionParameters:
         """The parameters in a URL: amqp://user:password@host:port/virtual%20host?heartbeat=30, or amqps:// with TLS.
 
         url: str. Characters other than letters and digits are percent-encoded in names and passwords. No path, or "/"
-        alone, is the virtual host "/". The query has options by name. amqps:// without the option `ssl` makes a default
-        SSLContext, which verifies the broker's certificate. An embedded:// URL needs the option `via`, which
-        `cpspika.connect` adds.
+        alone, is the virtual host "/". The query has options by name. amqps:// without the option `ssl` makes an
+        SSLContext, which verifies the broker's certificate, by `cafile` if it is given. An embedded:// URL needs the
+        option `via`, which `cpspika.connect` adds.
         options: override those of the URL.
 
         InvalidArgument: the URL is malformed or has an unknown option. Other errors as of ConnectionParameters. No
         error shows the URL, because it may contain a password."""
         parts = _split(url)
-        given: dict[str, Any] = {"host": unquote(parts.hostname or "localhost")}
+        given: dict[str, Any] = {"host": _unquote(parts.hostname or "localhost")}
         if parts.port is not None:
             given["port"] = parts.port
         if parts.path not in ("", "/"):
-            given["virtual_host"] = unquote(parts.path[1:])
+            given["virtual_host"] = _unquote(parts.path[1:])
         if parts.username is not None:
-            given["credentials"] = PlainCredentials(unquote(parts.username), unquote(parts.password or ""))
-        for name, text in parse_qsl(parts.query, keep_blank_values=True):
+            given["credentials"] = PlainCredentials(_unquote(parts.username), _unquote(parts.password or ""))
+        for name, text in parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape"):
             if name in _NOT_IN_URL_QUERY or name not in _OPTIONS:
                 options_of_url = ", ".join(option for option in _OPTIONS if option not in _NOT_IN_URL_QUERY)
                 # A name that is no identifier isn't shown: it may be the end of a password with a "?" in it.
                 shown = f" {name!r}" if name.isidentifier() else " (a '?' in a password is written %3F)"
                 raise InvalidArgument(f"unknown option{shown} in the URL; the options there are {options_of_url}")
             given[name] = text
-        if parts.scheme == "amqps" and "ssl" not in options:
-            import ssl
-
-            given["ssl"] = ssl.create_default_context()
+        if parts.scheme == "amqps" and options.get("ssl") is None:
+            options = {**options, "ssl": _OwnContext()}  # type: ignore[typeddict-item]
         if parts.scheme == EMBEDDED:
             given["host"] = EMBEDDED
         return cls(**{**given, **options})
 
     def replace(self, **options: Unpack[ConnectionOptions]) -> ConnectionParameters:
         """A copy with these options changed. Errors as of ConnectionParameters."""
-        return type(self)(**{**vars(self), **options})
+        given = {name: getattr(self, name) for name in _OPTIONS}
+        if self._own_context:
+            given["ssl"] = _OwnContext(self.ssl, (self.cafile, self.certfile, self.keyfile))
+        return type(self)(**{**given, **options})
 
     def __repr__(self) -> str:
         shown = (
@@ -337,6 +523,11 @@ class ConnectionParameters:
         return isinstance(other, ConnectionParameters) and vars(self) == vars(other)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _unquote(text: str) -> str:
+    """Percent-decoded. Bytes that are not UTF-8 become surrogates, which stand for these bytes."""
+    return unquote(text, errors="surrogateescape")
 
 
 def _check_brackets(parts: Any) -> None:

@@ -30,9 +30,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from .errors import ConcurrentUse
+from .interrupts import is_interrupt
 
 Call = Callable[[], object]
 
+
+LONGEST_WAIT = (2**31 - 1) // 1000
+"""Seconds of the longest wait: epoll and poll take milliseconds as a signed integer of 32 bits. A reactor with a later
+timer makes a turn without calls at this time."""
 
 IDLE = object()
 """The result of a call that called no user code and no owner: the turn may still wait for sockets."""
@@ -60,12 +65,15 @@ class Endpoint(NamedTuple):
     """Where to connect.
 
     host: name or address. port: TCP port. ssl: an ssl.SSLContext, or None for no TLS. via: a function via(reactor,
-    owner) that makes the transport without host and port; None: TCP."""
+    owner) that makes the transport without host and port; None: TCP. server_hostname: the name that the certificate
+    must have; None: that of host. tcp_keepalive: False, True, seconds, or a dict, as of ConnectionParameters."""
 
     host: str
     port: int
     ssl: Any = None
     via: Callable[[Any, Any], Any] | None = None
+    server_hostname: str | None = None
+    tcp_keepalive: bool | int | dict[str, int] = False
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -96,9 +104,20 @@ class Transport(Protocol):
     def abort(self) -> None:
         """Closes the link now and drops the queued bytes. The owner is not called any more."""
 
+    def interrupted(self, error: BaseException) -> None:
+        """A signal handler raised an exception in the middle of the library's own code (see `interrupts`): closes the
+        link now, since bytes could otherwise be sent twice, and reports it as lost in the next turn."""
+
     def detach(self) -> None:
         """Closes this process's copy of the socket, and sends nothing. For the child of a fork: the link is the
         parent's."""
+
+
+def interruption(error: BaseException) -> ConnectionAbortedError:
+    """The error that a transport reports after `Transport.interrupted`."""
+    lost = ConnectionAbortedError(f"{type(error).__name__} came in the middle of sending or receiving")
+    lost.__cause__ = error
+    return lost
 
 
 class TransportOwner(Protocol):
@@ -282,6 +301,7 @@ class PlainReactor(ABC):
 
     def __init__(self) -> None:
         self.on_error: Callable[[BaseException], object] | None = None
+        self.transports: weakref.WeakSet[Transport] = weakref.WeakSet()
         self._ready: deque[Call] = deque()
         self._timers = Timers()
         self._running = False
@@ -335,12 +355,18 @@ class PlainReactor(ABC):
             # After calls the turn doesn't wait: they may have done what the caller of `run_once` waits for.
             if self._ready and make_calls(self._ready, None if self.on_error is None else self.call):
                 timeout = 0
-            self._poll(self._patience(timeout))
+            patience = self._patience(timeout)
+            self._poll(LONGEST_WAIT if patience is not None and patience > LONGEST_WAIT else patience)
             now = self.time()
             while (call := self._timers.due(now)) is not None:
                 self.call(call)
             if self._ready:
                 make_calls(self._ready, None if self.on_error is None else self.call)
+        except BaseException as error:
+            if is_interrupt(error):
+                for transport in list(self.transports):
+                    transport.interrupted(error)
+            raise
         finally:
             self.thread = outer
 

@@ -3,21 +3,22 @@
     with ThreadedConnection("amqp://") as connection:
         channel = connection.channel()
         channel.basic_consume("work", on_message)     # runs on the connection's workers
-        connection.join()                             # until it is closed, by whomever
+        connection.join()                             # until the connection has ended
 
-*Who runs what.* A thread of its own turns the connection's reactor, so that heartbeats go on whatever the program does.
-A call asks the core in the thread that makes it (see `adapters.shared_reactor`), so that a mistake raises there, and
-then waits for the answer without holding anybody else up. Consumers and handlers run on a bounded number of `workers`.
+*Threads.* The connection's reactor has a thread of its own, so heartbeats go on whatever the program does. A call asks
+the core in the thread that makes it (see `adapters.shared_reactor`), so a mistake raises there. Then the call waits for
+the answer, and holds no other thread up. Consumers and handlers run on a bounded number of `workers`.
 
-*What doesn't wait.* A publish on a channel without confirms, an ack, a nack and a reject are handed over: the call
-returns, and the bytes go out with the next turn. The calls of one thread keep their order all the same. What the broker
-makes of them later (an unknown delivery tag closes the channel) goes where every error does that answers no call: to
-the channel's state handler, else to `on_error`, else to `threading.excepthook`. A publish waits while the channel isn't
-`writable`, and each of them while a buffer's worth waits to be sent, so memory is bounded however fast the threads are.
+*Calls that don't wait.* A publish on a channel without confirms, an ack, a nack and a reject are handed over: the call
+returns, and the bytes go out with the reactor's next turn. The calls of one thread keep their order all the same. The
+broker may find such a call wrong later (an unknown delivery tag closes the channel). That error goes to the channel's
+state handler, else to `on_error`, else to `threading.excepthook`, as every error does that answers no call. A publish
+waits while the channel isn't `writable`, and all of these calls wait while the buffer of unsent bytes is full. So
+memory is bounded however fast the threads are.
 
-*Order.* The messages of one consumer are handled one after another, as they came, since that is what a queue is for;
-different consumers run beside each other. To work on one queue in parallel, start several consumers on it, on one
-channel or more. Handlers of one channel, or of the connection, keep their order too.
+*Order.* The messages of one consumer are handled one after another, as they came. Different consumers run beside each
+other. To work on one queue in parallel, start several consumers on it, on one channel or more. Handlers of one channel,
+or of the connection, keep their order too.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from .connecting import Target, all_targets
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
 from .parameters import ConnectionOptions
 from .styles.consumer import Consuming
-from .styles.facade import ConnectionFacade, Facade, Scope
+from .styles.facade import ConnectionFacade, Facade, Scope, check_runs_at_once
 from .styles.promises import close_abandoned, give_back_for
 from .styles.thread_consumer import ThreadConsumer
 from .styles.thread_operations import ChannelOperations, ConnectionOperations
@@ -52,7 +53,7 @@ OnThreadedClose = Callable[["ThreadedConnection", "AMQPError | None"], object]
 
 
 class _Answer:
-    """What a thread waits for. `unwanted(result)`: what becomes of a result that comes when nobody waits any more."""
+    """The answer that a thread waits for. give_back(result): called with a result that comes when no thread waits."""
 
     __slots__ = ("_cancelled", "_lock", "error", "give_back", "result", "settled")
 
@@ -77,7 +78,7 @@ class _Answer:
         return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, threading.TIMEOUT_MAX)))
 
     def cancel(self) -> None:
-        """Inside the reactor: nobody waits any more."""
+        """Inside the reactor: the thread waits no longer."""
         if not self.settled:
             self._cancelled = True
         elif self.error is None and self.give_back is not None:
@@ -85,7 +86,7 @@ class _Answer:
 
 
 class _Shared(Scope, Facade):
-    """What a connection and a channel of it have in common."""
+    """The part that a connection and its channels have in common."""
 
     connection: ThreadedConnection
 
@@ -93,9 +94,10 @@ class _Shared(Scope, Facade):
         return self.connection._reactor.inside(function, self.core, *args, **kwargs)
 
     def _register(self, registration: Callable[..., Any], handler: Any) -> Any:
-        """Those of pika 0.5 call the handler at once: here and now, and before what comes to it meanwhile."""
+        """The registrations of pika 0.5 call the handler at once: in this thread, and before any later call of it."""
         if not callable(handler):
-            return registration(self.core, handler)  # which says what is wrong with it
+            return registration(self.core, handler)  # raises the error
+        check_runs_at_once(handler)
         me, registering, returned = threading.get_ident(), True, threading.Event()
         at_once: list[tuple[Any, ...]] = []
 
@@ -123,12 +125,12 @@ class _Shared(Scope, Facade):
 
 
 class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
-    """A connection whose calls return their results, or raise their errors, in whichever thread makes them.
+    """A connection whose calls return their results, or raise their errors, in the thread that makes them.
 
-    target and options: as of `connect`. timeout: seconds that a call may take, None for no limit; past it comes
-    OperationTimeout. workers: how many threads, at most, run consumers and handlers. on_close(connection, err): as of
-    `connect`. on_error(error): told what a callback raises, and errors that answer no call; without it they go to
-    threading.excepthook. `core`: the Connection below; `reactor`: what drives it.
+    target, options, on_close: as in `cpspika.connect`. timeout: seconds that a call may take, None for no limit; a call
+    that takes longer raises OperationTimeout. workers: at most so many threads run consumers and handlers.
+    on_error(error): called with an exception of a callback, and with an error that answers no call; without it, these
+    go to threading.excepthook. `core`: the Connection below.
     """
 
     def __init__(
@@ -144,6 +146,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         targets = all_targets(target, options)
         check_callable("on_close", on_close)
         check_callable("on_error", on_error)
+        check_runs_at_once(on_error)
         self.connection = self
         self.timeout = timeout
         self.on_error = on_error
@@ -169,7 +172,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
     # --- the thread that turns the reactor ----------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """Until the connection has ended: then the reactor has nothing left to wait for."""
+        """Runs the reactor until the connection has ended: then nothing is left to wait for."""
         try:
             self._reactor.run()
         except BaseException as fault:
@@ -179,7 +182,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
             self._workers.finish()
 
     def _bury(self, fault: BaseException) -> None:
-        """The thread dies: all who wait are told, and nobody will wait again."""
+        """The reactor's thread dies: every call that waits gets an error, and no later call waits."""
         died = ConnectionLost(f"the thread of the connection's reactor died of {fault!r}")
         died.__cause__ = fault
         try:
@@ -192,7 +195,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
             self._report(died)
 
     def _report(self, error: BaseException) -> None:
-        """What a callback raised, and an error that answers no call."""
+        """Reports an exception of a callback, or an error that answers no call."""
         on_error = self.on_error
         if on_error is None:
             _hook(error)
@@ -201,8 +204,10 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
             self._workers.put(self, lambda: _tell(tell, error))
 
     def join(self, timeout: float | None = None) -> bool:
-        """Waits until the connection has ended, whoever ends it, and its threads with it; False if that took longer
-        than `timeout` seconds. Raises what ended it, unless that was a close of our own."""
+        """Waits until the connection and its threads have ended. False: that took longer than `timeout` seconds.
+
+        Errors: the error that ended the connection; none if the program closed it.
+        """
         self.check_may_wait("join")
         deadline = None if timeout is None else time.monotonic() + timeout
         self._thread.join(timeout)
@@ -244,8 +249,8 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
     def check_may_wait(self, name: str) -> None:
         if self._reactor.is_mine:
             raise ConcurrentUse(
-                f"{name} would wait for ever: it is called amid the reactor's work, in the thread that would bring its "
-                "answer; call it in another, as consumers and handlers are"
+                f"{name} would wait for ever: it is called in the reactor's own thread, which would bring the answer; "
+                "call it in another thread, as in a consumer or handler"
             )
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -256,6 +261,8 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         )
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        check_runs_at_once(function)
+
         def called_by_the_core(*args: Any) -> None:
             self._workers.put(self, partial(function, *[self._outward(arg) for arg in args]))
 
@@ -287,7 +294,7 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
         publishes = operation is _PUBLISH
         while not reactor.inside(_perform_oneway, core, operation, args, kwargs):
             if reactor.is_mine and not core.is_confirming:
-                operation(core, *args, **kwargs)  # amid the reactor's work nobody waits
+                operation(core, *args, **kwargs)  # the reactor's own thread must not wait
                 break
             if not publishes or not core._is_fire_and_forget or core.writable:
                 return self._perform(operation, args, kwargs)
@@ -295,7 +302,7 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
         return True if publishes else None
 
     def _wait_for_room(self) -> None:
-        """Until the channel is writable."""
+        """Waits until the channel is writable."""
 
         def start(on_done: Any) -> None:
             self.core.drain(on_done=lambda err, _: on_done(err and err.of("basic.publish", err.asked_at), None))
@@ -303,15 +310,16 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
         self.connection.wait("basic_publish", start)
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        check_runs_at_once(function)
         core, outward, put = self.core, self.connection._outward, self.connection._workers.put
 
         def handle(message: Message) -> None:
-            # A delivery whose channel closed meanwhile is the broker's again, and could not be acknowledged.
+            # If the channel has closed meanwhile, the message is the broker's again and could not be acknowledged.
             if core.is_open or message.name != "basic.deliver":
                 function(message)
 
         def called_by_the_core(argument: Any, *more: Any) -> None:
-            """Each consumer has a lane, with what tells it that it was cancelled; the channel's handlers share one."""
+            """Each consumer has a queue of its own, for messages and its cancel; the channel's handlers share one."""
             if isinstance(argument, Message):
                 tag = argument.consumer_tag
                 put(core if tag is None else (core, tag), partial(handle, argument))
@@ -329,7 +337,7 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
 def _perform_oneway(
     core: Channel, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> bool:
-    """Asks for what has no answer without waiting, where there is room, and nobody else would be told."""
+    """Runs an operation without an answer, if it need not wait and no continuation would be called. False: not run."""
     done_with_the_call = core._is_fire_and_forget if operation is _PUBLISH else core.is_open
     if not done_with_the_call or not core.writable:
         return False

@@ -1,4 +1,4 @@
-"""Reactors: what drives a connection. One a file; `Reactor` in `cpspika.reactor` is what they all fulfil."""
+"""The reactors, which drive connections; each has a file. `cpspika.reactor.Reactor` is their contract."""
 
 from __future__ import annotations
 

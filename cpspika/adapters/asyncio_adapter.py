@@ -1,4 +1,4 @@
-"""asyncio: the same operations, each a Future. Works on the standard loops (but Windows' Proactor) and on uvloop.
+"""asyncio: the same operations, each a Future. Works on the standard loops (not Windows' Proactor) and on uvloop.
 
     async with asyncio_adapter.connect("amqp://localhost") as conn, await conn.channel() as ch:
         queue = (await ch.queue_declare(exclusive=True)).queue
@@ -6,12 +6,12 @@
         async for message in ch.consume(queue):
             await message.ack()
 
-An operation is asked for by its call, not by the await: futures may be gathered, so that operations pipeline, or
-ignored (`message.ack()`). Awaiting a publish waits for its confirm, on a confirming channel; on another it returns at
-once, but while the channel isn't writable, so that it holds a publisher back.
+The call starts an operation, not the await. So a program may gather futures (operations pipeline), or ignore them
+(`message.ack()`). On a confirming channel, awaiting a publish waits for its confirm. On another channel the await ends
+at once; while the channel isn't writable it waits, which holds a publisher back.
 
 A cancelled await (a cancelled task, a time-out) leaves the channel in order, see `promises`. A callback may be a
-coroutine function: it runs in a task of its own, and what it raises goes to the reactor's on_error, or to the loop's
+coroutine function: it runs in a task of its own. An exception of it goes to the reactor's on_error, or to the loop's
 exception handler.
 """
 
@@ -48,8 +48,8 @@ OnAsyncioClose = Callable[["AsyncioConnection", AMQPError | None], object]
 
 
 class Wanted(Block[T], asyncio.Future[T]):
-    """The Future of something that must not get lost: a message, a consumer, a channel, a connection. Of the latter two
-    it is an asynchronous context manager as well, which awaits the opening first."""
+    """The Future of a result that must not get lost: a message, a consumer, a channel, a connection. The Future of a
+    channel or connection is an asynchronous context manager too, which awaits the opening first."""
 
     def __init__(self, give_back: GiveBack, loop: asyncio.AbstractEventLoop):
         super().__init__(loop=loop)
@@ -113,7 +113,9 @@ class _Promises:
 
     def spawn(self, coroutine: Any) -> asyncio.Task[Any]:
         if not inspect.iscoroutine(coroutine):
-            raise InvalidArgumentType("on asyncio a callback is a function or a coroutine function, not a generator's")
+            raise InvalidArgumentType(
+                "on asyncio a callback is a function or a coroutine function, no generator function"
+            )
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -123,7 +125,7 @@ class _Promises:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
-            self._reactor.failed(error, "a callback of cpspika's, a coroutine, raised", task=task)
+            self._reactor.failed(error, "a coroutine that is a callback of cpspika raised", task=task)
 
 
 class AsyncioChannel(PromisingChannel, ChannelOperations):
@@ -141,8 +143,8 @@ def connect(
 ) -> Wanted[AsyncioConnection]:
     """Begins to connect on the running loop: `conn = await connect(url)`, or `async with connect(url) as conn`.
 
-    target and options: as of `cpspika.connect`. on_close(connection, err) is called when the connection has ended, err
-    None after a close of our own. LocalError: no loop is running here, or it is one that cannot watch sockets.
+    target, options, on_close: as in `cpspika.connect`. Errors: LocalError, no loop is running here, or the loop cannot
+    watch sockets.
     """
     try:
         reactor = AsyncioReactor(asyncio.get_running_loop())

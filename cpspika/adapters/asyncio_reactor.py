@@ -1,10 +1,11 @@
-"""The reactor on an asyncio loop: a guest in it, since the loop is the program's, which runs and ends it.
+"""The reactor on an asyncio loop. As a rule the program runs and ends the loop.
 
-Calls and timers are the loop's own, sockets are watched by its add_reader and add_writer, so that it lives on any loop
-that has these: the standard library's (but the Proactor of Windows), uvloop's.
+Calls and timers are the loop's own. Sockets are watched by the loop's add_reader and add_writer, so the reactor works
+on any loop that has these: those of the standard library (except the Proactor of Windows) and uvloop's.
 
-A program that isn't asyncio's may drive the loop by `run` and `run_once`, and so use the core, tasks or the synchronous
-facade on it. Inside a running loop that is an error: asyncio's loops cannot be run one inside another.
+A program that doesn't run the loop itself may drive it by `run` and `run_once`, and so use the core, tasks or the
+synchronous facade on it. Inside a running loop `run` and `run_once` are an error, because asyncio cannot run a loop
+inside another.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .sockets import Watched, WatchesSockets
 
 
 class _Timer:
-    """A call that the loop will make; counted, so that `run` knows what is left."""
+    """A call that the loop will make. The reactor counts its timers, so that `run` knows whether any is left."""
 
     __slots__ = ("_call", "_handle", "_reactor")
 
@@ -48,28 +49,30 @@ class _Timer:
 
 
 class AsyncioReactor(WatchesSockets):
-    """Drives any number of connections on an asyncio loop: the one given, else the one that is running here, else a new
-    one of its own, which `close` closes.
+    """Drives any number of connections on an asyncio loop.
 
-    A callback's exception goes to `on_error` where that is set, else out of `run` or `run_once`, else (the loop is run
-    by the program) to the loop's exception handler.
+    loop: the loop; by default the one that runs in this thread, or else a new one, which `close` closes.
+
+    An exception of a callback goes to `on_error` if that is set. Else it leaves `run` or `run_once`; if the program
+    runs the loop, it goes to the loop's exception handler.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None):
         here = loop or asyncio._get_running_loop()
         self.loop: asyncio.AbstractEventLoop = here or asyncio.new_event_loop()
         self.on_error: Callable[[BaseException], object] | None = None
-        # Set while a callback of ours is called, and while we drive the loop. That another thread comes in while the
-        # program's own coroutines run, asyncio's debug mode tells; to ask the loop at each publish costs too much.
+        # Set while a callback of the library is called, and while `run` or `run_once` drives the loop. While the
+        # program's own coroutines run, a call from another thread isn't noticed here (asyncio's debug mode finds it),
+        # because to ask the loop at each publish costs too much.
         self.thread: int | None = None
         self._owns_loop = here is None
         self._ready: deque[Call] = deque()
         self._timers = 0
         self._held = 0
         self._watched: dict[int, tuple[bool, bool]] = {}  # for reading, for writing
-        self._driving: Callable[[], bool] | None = None  # whether a turn of ours is over
+        self._driving: Callable[[], bool] | None = None  # in `run` or `run_once`: whether that is over
         self._stopped = False
-        self._strays: deque[Exception] = deque()
+        self._strays: deque[Exception] = deque()  # exceptions that `run` or `run_once` has still to raise
 
     # --- calls and time -----------------------------------------------------------------------------------------------
 
@@ -81,8 +84,8 @@ class AsyncioReactor(WatchesSockets):
         self._ready.append(call)
 
     def call_soon_threadsafe(self, call: Call) -> None:
-        """`call_soon` from another thread. On a loop that is closed it comes to nothing: nobody is left to care, and
-        the thread (a name lookup's, the embedded broker's) could do nothing about it."""
+        """As `call_soon`, from any thread. If the loop is closed the call is dropped: the thread (of a name lookup, of
+        the embedded broker) could do nothing about an error."""
         self._ready.append(call)  # a deque's append is atomic
         try:
             self.loop.call_soon_threadsafe(self._call_next)
@@ -99,29 +102,29 @@ class AsyncioReactor(WatchesSockets):
         return timer
 
     def timer_gone(self, call: Call | None = None) -> None:
-        """A timer came due, with its call, or was cancelled."""
+        """A timer is due (`call`: its call), or was cancelled (None)."""
         self._timers -= 1
         if call is not None:
             self.call(call)
         else:
-            self._look_whether_over()
+            self._stop_if_idle()
 
     def call(self, call: Call) -> None:
-        """Runs a callback under the rule for its exceptions."""
+        """Makes a call; see the class for its exceptions."""
         outer, self.thread = self.thread, get_ident()
         try:
             call()
         except Exception as error:
             if self.on_error is None and self._driving is None:
-                raise  # to asyncio, which tells the loop's exception handler
-            self.failed(error, "a callback of cpspika's raised")
+                raise  # to asyncio, which calls the loop's exception handler
+            self.failed(error, "a callback of cpspika raised an exception")
         finally:
             self.thread = outer
             if self._driving is not None and self._driving():
                 self.loop.stop()
 
     def failed(self, error: Exception, message: str, **context: Any) -> None:
-        """Tells of a callback's exception, as the rule has it."""
+        """Handles an exception of a callback, as the class says. message, context: for the loop's exception handler."""
         if self.on_error is not None:
             self.on_error(error)
         elif self._driving is not None:
@@ -132,15 +135,16 @@ class AsyncioReactor(WatchesSockets):
 
     # --- sockets ------------------------------------------------------------------------------------------------------
 
-    # `resolve` is not the loop's getaddrinfo, for whose threads asyncio.run waits at its end, dead name server or not.
+    # `resolve` doesn't use the loop's getaddrinfo: asyncio.run waits for its threads, even if a name server doesn't
+    # answer.
 
     def check_sockets(self) -> None:
-        """LocalError: this loop cannot watch sockets."""
+        """LocalError: the loop cannot watch sockets."""
         if getattr(type(self.loop), "add_reader", None) in (None, asyncio.AbstractEventLoop.add_reader):
             raise LocalError(
-                f"a {type(self.loop).__name__} cannot watch sockets (it has no add_reader), as Windows' Proactor; run "
-                "the program on another: asyncio.Runner(loop_factory=asyncio.SelectorEventLoop), or before asyncio.run "
-                "asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy())"
+                f"a {type(self.loop).__name__} cannot watch sockets: it has no add_reader, as Windows' Proactor. "
+                "Run the program on another loop: asyncio.Runner(loop_factory=asyncio.SelectorEventLoop); or call "
+                "asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy()) before asyncio.run"
             )
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
@@ -162,37 +166,37 @@ class AsyncioReactor(WatchesSockets):
                 self.loop.remove_reader(fd)
             if write:
                 self.loop.remove_writer(fd)
-        self._look_whether_over()
+        self._stop_if_idle()
 
     def unwatch_forked(self, fd: int) -> None:
-        self._watched.pop(fd, None)  # the loop is the parent's, and its epoll is shared
+        self._watched.pop(fd, None)  # the loop is the parent's, and both processes share its epoll
 
-    # --- driving the loop ourselves -----------------------------------------------------------------------------------
+    # --- driving the loop ---------------------------------------------------------------------------------------------
 
     def hold(self) -> Call:
-        """Keeps `run` from ending for want of work, until the function that is returned is called."""
+        """Prevents `run` from ending when nothing is left to do. Returns the function that releases it."""
         self._held += 1
         return once(self._release)
 
     def _release(self) -> None:
         self._held -= 1
-        self._look_whether_over()
+        self._stop_if_idle()
 
     def run(self) -> None:
-        """Runs the loop until `stop`, or until nothing of ours is left that could call back; what else lives in the
-        loop runs meanwhile. LocalError: it is running already."""
+        """Runs the loop until `stop`, or until the reactor has nothing left that could make a call. Tasks of the
+        program run meanwhile. LocalError: an asyncio loop is running here already."""
         self._stopped = False
         if self._has_work():
             self._drive(lambda: self._stopped or not self._has_work())
 
     def run_once(self, timeout: float | None = None) -> None:
-        """Runs the loop until one of our callbacks was called, for `timeout` seconds at most. LocalError: it is running
-        already."""
+        """Runs the loop until a callback of the library was called. timeout: seconds; None (default): no limit.
+        LocalError: as of `run`."""
         self._check_runnable()
         if timeout is None:
             self._drive(lambda: True)
             return
-        # Already in line when the loop begins, a stop lets it do what is due and no more.
+        # A stop that is queued before the loop runs makes the loop do what is due, and no more.
         late = self.loop.call_later(timeout, self.loop.stop) if timeout > 0 else self.loop.call_soon(self.loop.stop)
         try:
             self._drive(lambda: True)
@@ -200,7 +204,7 @@ class AsyncioReactor(WatchesSockets):
             late.cancel()
 
     def stop(self) -> None:
-        """Ends `run`. A loop that the program runs is the program's to stop."""
+        """Ends `run`. Does nothing to a loop that the program runs."""
         if self._driving is not None:
             self._stopped = True
             if asyncio._get_running_loop() is self.loop:
@@ -209,15 +213,16 @@ class AsyncioReactor(WatchesSockets):
                 self.loop.call_soon_threadsafe(self.loop.stop)
 
     def close(self) -> None:
-        """Closes the loop, if it is the reactor's own. Connections should be closed before."""
+        """Closes the loop, if the reactor made it. Close the connections before."""
         if self._owns_loop:
             self.loop.close()
 
     def _has_work(self) -> bool:
         return bool(self._ready or self._timers or self._held or self._watched or self._strays)
 
-    def _look_whether_over(self) -> None:
-        """Something was taken away that `run` may have waited for. In a moment: other things may take its place."""
+    def _stop_if_idle(self) -> None:
+        """Called when `run` has one thing less to wait for: ends `run` if nothing is left. In a later call, because
+        something new may be added in this one."""
         if self._driving is not None and not self._has_work():
             self.loop.call_soon(self._stop_without_work)
 
@@ -239,8 +244,8 @@ class AsyncioReactor(WatchesSockets):
     def _check_runnable(self) -> None:
         if asyncio._get_running_loop() is not None:
             raise LocalError(
-                "an asyncio loop is running here, and cannot be run inside itself: await what you wait for "
-                "(cpspika.adapters.asyncio_adapter), or leave it to the loop to call back"
+                "an asyncio loop is running here, and cannot be run inside itself: await the result "
+                "(cpspika.adapters.asyncio_adapter), or pass an on_done, which the loop will call"
             )
         if self.loop.is_running():
             raise ConcurrentUse(

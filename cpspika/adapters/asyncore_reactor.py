@@ -1,10 +1,17 @@
-"""The reactor on asyncore, sharing its map: `asyncore.loop()` drives it as well as `run()` does.
+"""The reactor on asyncore. It uses asyncore's map, so `asyncore.loop()` drives it as well as `run()` does.
 
-asyncore knows sockets and nothing else: no timers, no calls from other threads. So a waker stands in its map as long as
-there is anything to wait for. Before asyncore waits it asks every entry whether it wants to read; then the waker sees
-what is due, and makes itself readable, so that the wait ends at once and the due calls run where asyncore dispatches.
-For a timer that comes due during the wait, a thread sleeps meanwhile; it is needed only when somebody else's
-`asyncore.loop()` waits, since `run` itself waits no longer than until the next timer.
+Theory of operation
+===================
+
+asyncore has sockets only: no timers, and no calls from other threads. So the reactor puts a waker into asyncore's map,
+for as long as there is anything to wait for.
+
+Before asyncore waits, it calls `readable` of every entry in the map. The waker's `readable` looks for calls and timers
+that are due. If there are any, it wakes itself: the wait ends at once, and the waker's `handle_read_event` makes the
+calls.
+
+For a timer that becomes due during the wait, a thread (the *alarm*) sleeps until then and wakes the waker. Only
+`asyncore.loop()` needs it. `run` waits no longer than until the next timer.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ import threading
 import warnings
 from typing import Any
 
-from ..reactor import Call, PlainReactor, Timer, make_calls
+from ..reactor import LONGEST_WAIT, Call, PlainReactor, Timer, make_calls
 from .sockets import Watched, WatchesSockets
 from .waker import Waker
 
@@ -27,13 +34,14 @@ def _import_asyncore() -> Any:
             import asyncore  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError:
         raise ImportError(
-            "Python 3.12 and later have no asyncore of their own; install one with: pip install 'cpspika[asyncore]'"
+            "this Python has no module asyncore (Python 3.12 removed it); install it with: pip install "
+            "'cpspika[asyncore]'"
         ) from None
     return asyncore
 
 
 class _Entry:
-    """What stands in asyncore's map for a transport."""
+    """The entry of a transport in asyncore's map."""
 
     accepting = False
 
@@ -67,11 +75,11 @@ class _Entry:
             self._reactor.call_inside(self._transport.on_readable if self.read else self._transport.on_writable)
 
     def handle_error(self) -> None:
-        raise  # asyncore calls it from its except clause: a callback's exception leaves the loop
+        raise  # asyncore calls this in an except clause, so the callback's exception leaves the loop
 
 
 class _WakerEntry(Waker):
-    """What stands in asyncore's map for everything that isn't a socket."""
+    """The entry in asyncore's map for calls and timers."""
 
     accepting = False
 
@@ -95,7 +103,9 @@ class _WakerEntry(Waker):
 
 
 class AsyncoreReactor(WatchesSockets, PlainReactor):
-    """Drives any number of connections, beside whatever else lives in `map` (asyncore's own by default)."""
+    """Drives any number of connections, together with the program's own asyncore dispatchers.
+
+    map: the map of the dispatchers; by default asyncore.socket_map. ImportError: this Python has no asyncore."""
 
     def __init__(self, map: dict[int, Any] | None = None):
         super().__init__()
@@ -103,8 +113,8 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
         self._map: dict[int, Any] = self._asyncore.socket_map if map is None else map
         self._entries: dict[int, _Entry] = {}
         self._waker: _WakerEntry | None = None
-        self._alarm: tuple[float, threading.Timer] | None = None
-        self._waiting = False  # in our own _poll
+        self._alarm: tuple[float, threading.Timer] | None = None  # (time when it is due, thread)
+        self._waiting = False  # in `_poll`, not in the program's asyncore.loop()
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
         entry = self._entries.get(fd)
@@ -135,12 +145,13 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
         return super().hold()
 
     def _stand_by(self) -> None:
+        """Adds the waker to the map, if it isn't there."""
         if self._waker is None:
             waker = self._waker = _WakerEntry(self)
             self._map[waker.fileno()] = waker
 
     def _stand_down(self) -> None:
-        """Leaves the map, so that asyncore.loop() ends, when there is nothing to wait for."""
+        """Removes the waker from the map if there is nothing to wait for, so that asyncore.loop() ends."""
         if self._waker is not None and not self._has_work():
             self._map.pop(self._waker.fileno(), None)
             self._waker.close()
@@ -148,6 +159,7 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
             self._set_alarm(None)
 
     def before_wait(self) -> None:
+        """Called before asyncore waits: ends that wait at once if a call or timer is due, else sets the alarm."""
         due = self._timers.next()
         if self._ready or (due is not None and due <= self.time()) or not self._has_work():
             self._wake()
@@ -155,19 +167,20 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
             self._set_alarm(due)
 
     def _set_alarm(self, due: float | None) -> None:
+        """Starts the alarm for this time, in place of the one that is set. None: no alarm."""
         if self._alarm is not None:
             if self._alarm[0] == due:
                 return
             self._alarm[1].cancel()
             self._alarm = None
         if due is not None:
-            alarm = threading.Timer(due - self.time(), self._wake)
+            alarm = threading.Timer(min(due - self.time(), LONGEST_WAIT), self._wake)
             alarm.daemon = True
             self._alarm = due, alarm
             alarm.start()
 
     def call_inside(self, call: Call) -> None:
-        """A callback under asyncore's dispatch, with this thread on record as being inside."""
+        """Makes a call for asyncore, with this thread as the one inside the reactor (`thread`)."""
         outer, self.thread = self._enter()
         try:
             self.call(call)
@@ -175,7 +188,8 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
             self.thread = outer
 
     def catch_up(self) -> None:
-        """What `run_once` does around the wait."""
+        """Makes the calls and timers that are due. Under asyncore.loop() this does what `run_once` does around its
+        wait."""
         if self._waiting:
             return
         now = self.time()
@@ -197,7 +211,7 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
             self._map.pop(self._waker.fileno(), None)
             self._waker.close()
             self._waker = None
-        self._alarm = None  # its thread stayed with the parent
+        self._alarm = None  # its thread exists only in the parent
         super().forked()
 
     def _has_transports(self) -> bool:
@@ -208,8 +222,8 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
         self._waiting = True
         try:
             poll = self._asyncore.poll2 if hasattr(select, "poll") else self._asyncore.poll
-            # asyncore takes no None; what comes meanwhile ends the wait anyway.
-            # Rounded up, since asyncore cuts to milliseconds, and the last one would be spent going round.
+            # asyncore accepts no None. A long time does as well: whatever happens meanwhile ends the wait.
+            # Rounded up, because asyncore rounds down to milliseconds, and would poll without a wait in the last one.
             poll(_LONG if timeout is None else math.ceil(timeout * 1000) / 1000, self._map)
         finally:
             self._waiting = False
@@ -220,4 +234,4 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
             waker.wake()
 
 
-_LONG = 3600.0
+_LONG = 3600.0  # seconds

@@ -1,4 +1,4 @@
-"""The smallest reactor: one connection, whose socket it waits on directly."""
+"""The smallest reactor: it drives one connection, and waits for its socket by poll or select."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import LocalError
+from ..interrupts import wait
 from ..reactor import Endpoint, PlainReactor, TransportOwner
 from .sockets import SocketTransport, Watched, resolve
 from .waker import Waker
 
 
 class BlockingReactor(PlainReactor):
-    """Drives one connection at a time, without registering anything anywhere: each wait names its one socket."""
+    """Drives one connection at a time. It waits for the socket of that connection, and for its waker."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +32,10 @@ class BlockingReactor(PlainReactor):
 
     def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
         if self._transport is not None:
-            raise LocalError("a BlockingReactor drives one connection; give each its own, or use a SelectReactor")
+            raise LocalError(
+                "a BlockingReactor drives one connection, and has one; make a reactor for each connection, or use a "
+                "SelectReactor"
+            )
         return SocketTransport.connect(self, endpoint, address, owner)
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
@@ -68,17 +72,17 @@ class BlockingReactor(PlainReactor):
         super().forked()
 
     def close(self) -> None:
-        """Gives back the waker."""
+        """Closes the waker. Close the connection before."""
         self._waker.close()
 
 
 Ready = tuple[bool, bool, bool]
-"""The waker was woken; the socket can be read; it can be written."""
+"""(the waker was woken, the socket is readable, the socket is writable)."""
 
 if hasattr(select, "poll"):
 
     class _Wait:
-        """Waits for the waker and one socket. What is waited for is said once, not at each wait."""
+        """Waits for the waker and one socket, by poll. Both are registered once, not at each wait."""
 
         def __init__(self, waker: int):
             self._waker = waker
@@ -94,6 +98,7 @@ if hasattr(select, "poll"):
                 with suppress(KeyError):
                     self._poll.unregister(fd)
 
+        @wait
         def __call__(self, timeout: float | None) -> Ready:
             woken, events = False, 0
             for fd, found in self._poll.poll(None if timeout is None else -(-timeout * 1000 // 1)):
@@ -102,13 +107,13 @@ if hasattr(select, "poll"):
                 else:
                     events = found
             if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
-                events = self._events  # whichever is tried tells what is wrong
+                events = self._events  # the read or write that follows raises the error
             return woken, bool(events & select.POLLIN), bool(events & select.POLLOUT)
 
 else:
 
     class _Wait:  # type: ignore[no-redef]
-        """Waits for the waker and one socket."""
+        """Waits for the waker and one socket, by select."""
 
         def __init__(self, waker: int):
             self._waker = waker
@@ -117,6 +122,7 @@ else:
         def watch(self, fd: int, read: bool, write: bool) -> None:
             self._fd, self._read, self._write = fd, read, write
 
+        @wait
         def __call__(self, timeout: float | None) -> Ready:
             readers = [self._waker, self._fd] if self._read else [self._waker]
             writers = [self._fd] if self._write else []

@@ -1,8 +1,9 @@
-"""A reactor that is a guest in somebody else's loop: what is the same in all of these, around two holes.
+"""The base class of a reactor inside a foreign event loop (a *guest*).
 
-The loop is the program's, which runs and ends it. A guest keeps its calls and timers itself and makes its turns when
-the loop lets it: when a socket that the loop watches for it is ready (`_watch`), when it asked to be woken (`_wake`),
-and after `patience` seconds. All of a turn is made in one go, so that what it wrote goes out at once.
+The program runs and ends the loop. The guest has its own calls and timers, and makes a turn when the loop calls it:
+when a socket that the loop watches for it is ready (`_watch`), after it asked for a call (`_wake`), and after
+`patience` seconds. A whole turn is made in one call of the loop, so that all that it wrote is sent at once. A subclass
+implements `_watch` and `_wake`.
 """
 
 from __future__ import annotations
@@ -20,35 +21,37 @@ from .sockets import Watched, WatchesSockets
 
 
 class GuestReactor(WatchesSockets, PlainReactor):
-    """Drives any number of connections in the loop of the thread that makes it. A kind of it fills the holes, and has
-    `turn` called after each `_wake`, and when `patience` is over.
+    """Drives any number of connections in the loop of the thread that makes it. A subclass must have `turn` called by
+    the loop after each `_wake`, and after `patience` seconds.
 
-    clock(): the loop's time, in seconds. from_thread(call): has the loop make a call, from any thread; RuntimeError: it
-    has ended, so that nobody is left to care.
+    clock: a function that returns the loop's time in seconds.
+    from_thread: a function from_thread(call) by which any thread makes the loop call call(). Its RuntimeError means
+    that the loop has ended; the call is dropped.
     """
 
     def __init__(self, clock: Callable[[], float], from_thread: Callable[[Call], object]) -> None:
         super().__init__()
-        self.thread = get_ident()  # for good: whoever comes from another is refused
+        self.thread = get_ident()  # for good, so the core refuses calls from other threads
         self._clock = clock
         self._from_thread = from_thread
         self._turning = False
-        self._watched: dict[tuple[int, bool], Call] = {}  # (socket, for writing): what ends it
+        self._watched: dict[tuple[int, bool], Call] = {}  # (socket, for writing): the call that ends the watch
 
-    # --- the holes ----------------------------------------------------------------------------------------------------
+    # --- for a subclass------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def _wake(self) -> None:
-        """Has the loop call `turn` soon; called in its thread."""
+        """Makes the loop call `turn` soon. It is called in the loop's thread."""
 
     @abstractmethod
     def _watch(self, fd: int, write: bool, ready: Call) -> Call:
-        """Has the loop call ready() whenever the socket is readable (or writable); returns what ends that."""
+        """Makes the loop call ready() whenever the socket is readable (or with `write`, writable). Returns the call
+        that ends this."""
 
     # --- turns --------------------------------------------------------------------------------------------------------
 
     def turn(self, first: Call | None = None) -> None:
-        """Makes a call, then those that wait and those that are due."""
+        """Makes one turn. first: a call to make before those that wait."""
         outer, self._turning = self._turning, True
         due = self._timers.next()
         try:
@@ -61,7 +64,7 @@ class GuestReactor(WatchesSockets, PlainReactor):
                 self._wake()
 
     def patience(self) -> float:
-        """Seconds until the next turn, if nothing wakes it before; inf: as long as that takes."""
+        """Seconds until the next turn, if nothing wakes the reactor before; inf: no limit."""
         seconds = self._patience(inf)
         return inf if seconds is None else seconds
 
@@ -69,8 +72,10 @@ class GuestReactor(WatchesSockets, PlainReactor):
         return self._clock()
 
     def run(self) -> None:
-        """LocalError: the loop is not ours to run."""
-        raise LocalError(f"{type(self).__name__} is a guest in a loop that the program runs; let that call back")
+        """LocalError: the program runs the loop, the reactor cannot."""
+        raise LocalError(
+            f"{type(self).__name__} lives in a loop that the program runs, so it has no run(); the loop makes the calls"
+        )
 
     def call_soon(self, call: Call) -> None:
         super().call_soon(call)
@@ -89,22 +94,22 @@ class GuestReactor(WatchesSockets, PlainReactor):
             self._from_thread(self._wake)
 
     def _poll(self, timeout: float | None) -> None:
-        pass  # the loop does
+        pass  # the loop waits for the sockets
 
     # --- sockets ------------------------------------------------------------------------------------------------------
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
-        self._want(fd, False, read, watched.on_readable)
-        self._want(fd, True, write, watched.on_writable)
+        self._set_watch(fd, False, read, watched.on_readable)
+        self._set_watch(fd, True, write, watched.on_writable)
 
-    def _want(self, fd: int, write: bool, wanted: bool, ready: Call) -> None:
+    def _set_watch(self, fd: int, write: bool, wanted: bool, ready: Call) -> None:
         if not wanted:
             self._end(fd, write)
         elif (fd, write) not in self._watched:
-            self._watched[fd, write] = self._watch(fd, write, partial(self._found, fd, write, ready))
+            self._watched[fd, write] = self._watch(fd, write, partial(self._on_ready, fd, write, ready))
 
-    def _found(self, fd: int, write: bool, ready: Call) -> None:
-        if (fd, write) in self._watched:  # some loops still tell what they had found before we ended it
+    def _on_ready(self, fd: int, write: bool, ready: Call) -> None:
+        if (fd, write) in self._watched:  # some loops still make a call that they had queued before the watch ended
             self.turn(ready)
 
     def _end(self, fd: int, write: bool) -> None:
@@ -117,7 +122,7 @@ class GuestReactor(WatchesSockets, PlainReactor):
         self._end(fd, True)
 
     def unwatch_forked(self, fd: int) -> None:
-        for write in (False, True):  # without `_end`: the loop watches for the parent
+        for write in (False, True):  # without `_end`, which would end the watch of the parent's loop
             self._watched.pop((fd, write), None)
 
     def _has_transports(self) -> bool:

@@ -1,7 +1,8 @@
-"""Links in memory and a clock that the test turns: client and peer in one thread, exact and instant.
+"""A reactor for tests: links in memory, and a clock that the test controls.
 
-Nothing arrives inside the call that sent it: what is written in a turn arrives, as one piece, in the next. Time passes
-only when nothing else can happen, and then it jumps to the next timer; `advance` turns the clock by hand.
+Client and peer may run in one thread. Nothing arrives inside the call that sent it: all bytes written in a turn arrive
+in the next turn, as one piece. Time passes only when no call is left to make; the clock then jumps to the next timer.
+`advance` moves the clock by a given time.
 """
 
 from __future__ import annotations
@@ -11,16 +12,24 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import LocalError
-from ..reactor import Acceptor, Endpoint, PlainReactor, Reactor, TransportOwner
+from ..reactor import Acceptor, Endpoint, PlainReactor, Reactor, TransportOwner, interruption
 from .allocator import keep_freed_blocks
 
 
 class MemoryTransport:
-    """One end of a link in memory. The ends may live on different reactors, in different threads: what one writes is
-    handed to the other's reactor, and counts as written when that has taken it."""
+    """One end of a link in memory. Implements `reactor.Transport`.
+
+    The two ends may have different reactors, in different threads. Bytes are passed to the reactor of the other end,
+    and count as written when that end has received them.
+
+    owner: the owner of this end, or None once the owner is not called any more. peer: the other end, or None without
+    one."""
 
     def __init__(self, reactor: Reactor):
         keep_freed_blocks()
+        known = getattr(reactor, "transports", None)
+        if known is not None:
+            known.add(self)
         self.queued = 0
         self.written = 0
         self.owner: TransportOwner | None = None
@@ -30,15 +39,15 @@ class MemoryTransport:
         self._flushing = False
         self._closing = False
         self._paused = False
-        self._waiting: deque[bytes] = deque()
+        self._arrived: deque[bytes] = deque()  # pieces that the owner hasn't received yet
         self._release = reactor.hold()
 
     @classmethod
     def connect(
         cls, reactor: Reactor, owner: TransportOwner, acceptor: Acceptor, peers_reactor: Reactor | None = None
     ) -> MemoryTransport:
-        """A link between an owner and the one that the acceptor makes, which lives on `peers_reactor` (the same, if
-        none is given)."""
+        """Links an owner to the owner that an acceptor makes. Returns the first owner's end. peers_reactor: the reactor
+        of the other end; by default the same."""
         ours = cls(reactor)
         there = peers_reactor or reactor
         ours.owner = owner
@@ -87,23 +96,25 @@ class MemoryTransport:
         self._out.clear()
         if data and peer is not None:
             there = peer
-            peer._reactor.call_soon_threadsafe(lambda: there._arrived(data))
+            peer._reactor.call_soon_threadsafe(lambda: there._receive(data))
 
-    def _arrived(self, data: bytes) -> None:
-        """In this end's reactor: the peer's bytes."""
-        self._waiting.append(data)
-        self._read()
+    def _receive(self, data: bytes) -> None:
+        """In the reactor of this end: bytes of the peer arrive."""
+        self._arrived.append(data)
+        self._deliver()
 
-    def _read(self) -> None:
-        while self._waiting and not self._paused:
-            data, peer = self._waiting.popleft(), self.peer
+    def _deliver(self) -> None:
+        """Passes the bytes that arrived to the owner, unless reading is paused."""
+        while self._arrived and not self._paused:
+            data, peer = self._arrived.popleft(), self.peer
             if peer is not None:
                 there, size = peer, len(data)
-                peer._reactor.call_soon_threadsafe(lambda there=there, size=size: there._taken(size))  # type: ignore[misc]
+                peer._reactor.call_soon_threadsafe(lambda there=there, size=size: there._count_written(size))  # type: ignore[misc]
             if self.owner is not None:
                 self.owner.data_received(data)
 
-    def _taken(self, size: int) -> None:
+    def _count_written(self, size: int) -> None:
+        """In the reactor of this end: the peer has received bytes."""
         self.written += size
         if self.owner is not None:
             self.owner.bytes_written()
@@ -111,7 +122,7 @@ class MemoryTransport:
     def pause_reading(self, paused: bool) -> None:
         self._paused = paused
         if not paused:
-            self._reactor.call_soon(self._read)
+            self._reactor.call_soon(self._deliver)
 
     def close(self) -> None:
         if not self._closing:
@@ -127,6 +138,13 @@ class MemoryTransport:
 
     detach = abort
 
+    def interrupted(self, error: BaseException) -> None:
+        """As of `Transport`."""
+        owner, lost = self.owner, interruption(error)
+        self.abort()
+        if owner is not None:
+            self._reactor.call_soon(lambda: owner.transport_lost(lost))
+
     def _hang_up(self) -> None:
         self._release()
         peer, self.peer = self.peer, None
@@ -135,7 +153,7 @@ class MemoryTransport:
             peer._reactor.call_soon_threadsafe(lambda: there.lost(None))
 
     def lost(self, error: Exception | None) -> None:
-        """The link is cut: by the peer, or by a test."""
+        """Ends the link: the peer closed it, or a test cuts it. error: the reason; None: closed in order."""
         self._release()
         owner, self.owner, self.peer = self.owner, None, None
         self._closing = True
@@ -153,7 +171,7 @@ class _MemoryListener:
 
 
 class MemoryReactor(PlainReactor):
-    """Drives links in memory, to peers that listen on it."""
+    """Drives links in memory, to peers that listen on the same reactor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -161,7 +179,7 @@ class MemoryReactor(PlainReactor):
         self._listeners: dict[tuple[str, int], Acceptor] = {}
 
     def listen(self, host: str, port: int, acceptor: Acceptor) -> _MemoryListener:
-        """Links to host and port go to whom the acceptor makes."""
+        """Accepts links to this host and port."""
         self._listeners[host, port] = acceptor
         return _MemoryListener(self._listeners, host, port)
 
@@ -169,20 +187,20 @@ class MemoryReactor(PlainReactor):
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Turns the clock, and runs what comes due on the way."""
+        """Moves the clock by some seconds, and makes the calls that become due meanwhile."""
         until = self._now + seconds
         while self._ready or self._now < until:
             self.run_once(until - self._now)
 
     def settle(self) -> None:
-        """Runs until nothing more can happen without time passing."""
+        """Makes turns until no call is left. The clock stands still."""
         while self._ready:
             self.run_once(0)
 
     def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
         acceptor = self._listeners.get((endpoint.host, endpoint.port))
         if acceptor is None:
-            refused = ConnectionRefusedError(f"nothing listens on {endpoint} in memory")
+            refused = ConnectionRefusedError(f"nothing listens at {endpoint} on this MemoryReactor")
             self.call_soon(lambda: on_done(refused, None))
         else:
             self.call_soon(lambda: on_done(None, [acceptor]))
@@ -191,7 +209,7 @@ class MemoryReactor(PlainReactor):
         return MemoryTransport.connect(self, owner, address)
 
     def _has_work(self) -> bool:
-        # An open link alone is nothing to wait for: both its ends are here, and idle.
+        # Unlike a socket, an open link is nothing to wait for: only a call can send bytes on it.
         return bool(self._ready) or self._timers.next() is not None
 
     def _has_transports(self) -> bool:
@@ -199,7 +217,9 @@ class MemoryReactor(PlainReactor):
 
     def _poll(self, timeout: float | None) -> None:
         if timeout is None:
-            raise LocalError("a wait on a MemoryReactor for something that cannot come: no call and no timer is left")
+            raise LocalError(
+                "a MemoryReactor was told to wait for an event that cannot come: no call and no timer is left"
+            )
         self._now += timeout
 
     def _wake(self) -> None:

@@ -1,9 +1,10 @@
-"""The reactor of the standard library's selectors: epoll, kqueue, poll or select, whichever is best here."""
+"""The reactor on the standard library's selectors: epoll, kqueue, poll or select, the best that the system has."""
 
 from __future__ import annotations
 
 import selectors
 
+from ..interrupts import wait
 from ..reactor import PlainReactor
 from .sockets import Watched, WatchesSockets
 from .waker import Waker
@@ -26,7 +27,7 @@ class SelectReactor(WatchesSockets, PlainReactor):
         events = read * selectors.EVENT_READ | write * selectors.EVENT_WRITE
         self._watched.add(fd)
         if not events:
-            # A selector takes no socket that waits for nothing, but it is still one of ours.
+            # A selector accepts no socket without events. The socket stays in `_watched`, so that `run` doesn't end.
             self._forget(fd)
         elif fd in self._selector.get_map():
             self._selector.modify(fd, events, watched)
@@ -42,7 +43,7 @@ class SelectReactor(WatchesSockets, PlainReactor):
             self._selector.unregister(fd)
 
     def unwatch_forked(self, fd: int) -> None:
-        pass  # `forked` makes a new selector; the old one is the parent's epoll
+        pass  # `forked` makes a new selector; the old one shares its epoll with the parent
 
     def _has_transports(self) -> bool:
         return bool(self._watched)
@@ -58,6 +59,7 @@ class SelectReactor(WatchesSockets, PlainReactor):
             if events & selectors.EVENT_WRITE and transport.socket is not None:
                 self.call(transport.on_writable)
 
+    @wait
     def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         return self._selector.select(timeout)
 
@@ -65,12 +67,13 @@ class SelectReactor(WatchesSockets, PlainReactor):
         self._waker.wake()
 
     def close(self) -> None:
-        """Gives back the selector and the waker. Connections should be closed before."""
+        """Closes the selector and the waker. Close the connections before."""
         self._selector.close()
         self._waker.close()
 
     def forked(self) -> None:
-        # The child shares the parent's epoll: taking a socket out there would take it from the parent.
+        # Parent and child share one epoll. A socket that the child unregistered would be unregistered in the parent
+        # too.
         self._selector.close()
         self._waker.close()
         self._begin()

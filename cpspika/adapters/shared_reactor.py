@@ -1,9 +1,17 @@
-"""A SelectReactor that one thread turns, and that other threads may be inside of while it waits.
+"""A SelectReactor that one thread runs, while other threads call the core too.
 
-Who is inside holds the mutex: the turning thread while it works, and another for the moment in which it asks the core
-for something. So what an operation finds wrong with its arguments raises in the thread that called, with that thread's
-own frames, and nothing is handed from thread to thread but the news that there is something to do. That is told once
-for each of the turning thread's naps: a thread that asks for a thousand things wakes it once.
+Theory of operation
+===================
+
+One thread, the *reactor thread*, runs the reactor. A mutex protects the core. The reactor thread holds the mutex while
+it makes calls, and releases it while it waits for sockets. Another thread calls the core by `inside`, which acquires
+the mutex for the time of that call.
+
+So an operation checks its arguments in the thread that calls it, and an exception has that thread's own stack. Nothing
+is passed from thread to thread, except that the reactor thread must wake up because there is something to do.
+
+Each wait of the reactor thread has a number. A thread wakes the reactor thread only if nobody has woken it from this
+wait yet. So a thread that makes a thousand calls during one wait wakes it once.
 """
 
 from __future__ import annotations
@@ -17,22 +25,25 @@ from ..reactor import make_calls
 from .select_reactor import SelectReactor
 
 T = TypeVar("T")
-ELSEWHERE = -1  # no thread's number: whoever comes in without the mutex is told so by the core
+NO_THREAD = -1  # not the number of any thread, so the core refuses a thread that doesn't hold the mutex
 
 
 class SharedReactor(SelectReactor):
-    """`over`: nobody turns it any more, and what an operation leaves to be called is for `run_ready`."""
+    """A SelectReactor for several threads.
+
+    over: True once no thread runs the reactor any more. The calls that an operation queues then are made by
+    `run_ready`."""
 
     def __init__(self) -> None:
         super().__init__()
         self._mutex = RLock()
-        self._waits = 0
-        self._wait = 0  # the number of the nap that is on, or 0
-        self._woken_from = 0
+        self._waits = 0  # number of waits so far
+        self._wait = 0  # number of the current wait; 0: the reactor thread doesn't wait
+        self._woken_from = 0  # number of the last wait that a thread ended
         self.over = False
 
     def run(self) -> None:
-        """Turns until nothing is left that could call back; then, or when an exception leaves it, it is `over`."""
+        """As of `Reactor`. After it, however it ends, the reactor is `over`."""
         with self._mutex:
             try:
                 super().run()
@@ -40,7 +51,7 @@ class SharedReactor(SelectReactor):
                 self.over = True
 
     def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
-        me, self.thread = self.thread, ELSEWHERE
+        me, self.thread = self.thread, NO_THREAD
         if timeout != 0:
             self._waits += 1
             self._wait = self._waits
@@ -54,11 +65,13 @@ class SharedReactor(SelectReactor):
 
     @property
     def is_mine(self) -> bool:
-        """Whether the calling thread is inside already: it turns the reactor, or was interrupted there."""
+        """Whether the calling thread is inside the reactor already: it runs the reactor, or a signal handler has
+        interrupted it there."""
         return self.thread == get_ident()
 
     def inside(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Makes a call while no other thread is inside; the turning thread then sees to what came of it."""
+        """Makes a call while no other thread is inside, and returns its result. Wakes the reactor thread, which then
+        makes the calls that this one queued."""
         with self._mutex:
             outer, self.thread = self.thread, get_ident()
             try:
@@ -66,20 +79,21 @@ class SharedReactor(SelectReactor):
             finally:
                 self.thread = outer
                 wait = self._wait
-        # Behind the mutex: who wakes up wants it at once. What is noted is the nap, so that a thread which is late to
-        # note it (or is interrupted before) cannot make the next nap one that nobody is woken from.
+        # After the mutex is released, because the reactor thread needs it as soon as it wakes up. `_woken_from` is the
+        # number of a wait, not a flag: a thread that sets it late, or is interrupted before, must not prevent the
+        # others from ending the next wait.
         if wait and wait != self._woken_from:
             self._wake()
             self._woken_from = wait
         return returned
 
     def run_ready(self) -> None:
-        """Once it is over: makes the calls that wait."""
+        """Makes the calls that wait. For a reactor that is over."""
         while self._ready:
             make_calls(self._ready, self.call)
 
     def forked(self) -> None:
-        self._mutex = RLock()  # the one there was may be held by a thread that stayed behind in the parent
+        self._mutex = RLock()  # a thread that exists only in the parent may hold the old mutex
         self._wait = 0
         self.over = True
         super().forked()

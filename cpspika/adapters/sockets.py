@@ -1,7 +1,20 @@
-"""A transport over a socket, TLS included, for every reactor that can say when a socket is readable or writable.
+"""A transport over a socket, with or without TLS, for every reactor that can watch sockets.
 
-The reactor is told what to watch for (`watch`) and calls `on_readable` and `on_writable`; the socket never blocks. What
-is written in a turn is gathered and sent with one system call at the turn's end, earlier only when much has gathered.
+Theory of operation
+===================
+
+*Watching.* The transport tells the reactor by `watch` whether to wait until its socket is readable, writable or both.
+The reactor then calls `on_readable` and `on_writable`. The socket never blocks.
+
+*Becoming ready.* A socket first connects, and with TLS does a handshake. `_step` is the function that continues this;
+it is None from the moment when the transport is ready.
+
+*Writing.* `write` only queues chunks. At the end of the turn `_flush` joins the small ones and sends all with one
+system call, or earlier if the backlog has grown to EAGER bytes. If the kernel doesn't accept all, the transport is
+`_stuck` until the socket is writable. The owner is told by `bytes_written` once a turn.
+
+*Closing.* `close` sends what is queued, for LINGER seconds at most, and then closes the socket. `abort` closes it at
+once.
 """
 
 from __future__ import annotations
@@ -14,47 +27,55 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from ..reactor import IDLE, Acceptor, Endpoint, Reactor, Timer, TransportOwner
+from ..interrupts import is_interrupt
+from ..reactor import IDLE, Acceptor, Endpoint, Reactor, Timer, TransportOwner, interruption
 from .allocator import keep_freed_blocks
 
-RECEIVE = 65536  # bytes a read asks for; larger buffers come from mmap, whose page faults cost more than the call
-EAGER = 1024 * 1024  # bytes of backlog that are worth a system call amid a turn
-GATHER = 512  # chunks handed to one sendmsg; IOV_MAX is 1024
-LINGER = 5.0  # seconds for what is queued to go out after close
-SMALL = 8192  # bytes up to which joining chunks is cheaper than handing them over one by one
+RECEIVE = 65536  # bytes to ask for in one read; larger buffers come from mmap, whose page faults cost more than a read
+EAGER = 1024 * 1024  # bytes of backlog that are sent at once, before the end of the turn
+GATHER = 512  # chunks passed to one sendmsg; IOV_MAX is 1024
+LINGER = 5.0  # seconds after close in which the queued bytes may be sent
+SMALL = 8192  # bytes; up to this size, joining chunks is cheaper than passing them on one by one
 
-_AGAIN: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
+_WOULD_BLOCK: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
 
 
-def _again(endpoint: Endpoint) -> tuple[type[OSError], ...]:
-    """What a socket raises that has nothing to give, or takes nothing, just now."""
+def _would_block(endpoint: Endpoint) -> tuple[type[OSError], ...]:
+    """The exceptions by which a socket says that it has nothing to read, or no room to write, now."""
     if endpoint.ssl is None:
-        return _AGAIN
-    import ssl  # whoever has a context has imported it; nobody else needs to
+        return _WOULD_BLOCK
+    import ssl  # here, because without TLS the module isn't needed; whoever made the context has imported it
 
-    return (ssl.SSLWantReadError, ssl.SSLWantWriteError, *_AGAIN)
+    return (ssl.SSLWantReadError, ssl.SSLWantWriteError, *_WOULD_BLOCK)
 
 
 class Watched(Protocol):
-    """What has a socket; None once it is closed."""
+    """An object with a socket that a reactor watches. socket: None once it is closed."""
 
     socket: Any
 
-    def on_readable(self) -> None: ...
-    def on_writable(self) -> None: ...
+    def on_readable(self) -> None:
+        """The socket can be read, or has an error or end of stream to read."""
+
+    def on_writable(self) -> None:
+        """The socket can be written, or has an error."""
+
     def lost(self, error: Exception | None) -> None:
-        """It is over: so the loop has it, or the socket."""
+        """The socket failed, or the loop has ended."""
 
 
 class Watcher(Reactor, Protocol):
     """A reactor that watches sockets."""
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
-        """Calls watched.on_readable and on_writable when the socket is."""
+        """From now on calls watched.on_readable (if `read`) and watched.on_writable (if `write`) whenever the socket is
+        ready. Replaces an earlier `watch` of the same socket."""
 
-    def unwatch(self, fd: int) -> None: ...
+    def unwatch(self, fd: int) -> None:
+        """Stops watching a socket."""
+
     def unwatch_forked(self, fd: int) -> None:
-        """Forgets a socket of the process that this one was forked from, without touching what both share."""
+        """In the child of a fork: forgets a socket of the parent, and changes nothing that both processes share."""
 
     def hold(self) -> Callable[[], object]: ...
 
@@ -62,8 +83,9 @@ class Watcher(Reactor, Protocol):
 def resolve(
     reactor: Watcher, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]
 ) -> None:
-    """getaddrinfo without blocking the reactor: a numeric address is known at once; a name is looked up in a thread of
-    its own, since nothing portable else keeps a dead name server from stopping everything."""
+    """`Reactor.resolve` by getaddrinfo. A numeric address is resolved in the call. A name is looked up in a thread of
+    its own: getaddrinfo blocks, and nothing else that is portable prevents a name server that doesn't answer from
+    blocking the reactor."""
     try:
         found = _look_up(endpoint, socket.AI_NUMERICHOST)
     except OSError:
@@ -86,38 +108,62 @@ def resolve(
 
 
 def _look_up(endpoint: Endpoint, flags: int) -> list[Any]:
+    """The addresses (family, socket address) of an endpoint."""
     found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=flags)
     return [(family, address) for family, _, _, _, address in found]
 
 
+def _keep_alive(sock: socket.socket, wanted: int | dict[str, int]) -> None:
+    """Has the kernel probe the link when it is idle. wanted: as the option `tcp_keepalive`, but not False. A time that
+    the system has no option for stays the system's."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if wanted is True:
+        return
+    for name, number in ({"idle": wanted} if isinstance(wanted, int) else wanted).items():
+        option = next((getattr(socket, o) for o in _KEEPALIVE[name] if hasattr(socket, o)), None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, number)
+
+
+# macOS calls the idle time TCP_KEEPALIVE.
+_KEEPALIVE = {
+    "idle": ("TCP_KEEPIDLE", "TCP_KEEPALIVE"),
+    "interval": ("TCP_KEEPINTVL",),
+    "count": ("TCP_KEEPCNT",),
+}
+
+
 class SocketTransport:
-    """A socket that is connecting, shaking hands, open or closing. Fulfils `reactor.Transport`."""
+    """A socket that is connecting, in the TLS handshake, open or closing. Implements `reactor.Transport`."""
 
     def __init__(self, reactor: Watcher, endpoint: Endpoint, owner: TransportOwner | None):
         keep_freed_blocks()
+        known = getattr(reactor, "transports", None)
+        if known is not None:
+            known.add(self)
         self.queued = 0
         self.written = 0
         self.socket: Any = None
         self._reactor = reactor
         self._endpoint = endpoint
-        self._again = _again(endpoint)
+        self._would_block = _would_block(endpoint)
         self._owner = owner
-        self._fresh: list[bytes | memoryview] = []  # of this turn
-        self._large = False  # some of these are
-        self._out: deque[bytes | memoryview] = deque()  # of earlier ones, and what is going out
+        self._new: list[bytes | memoryview] = []  # chunks that were written in this turn
+        self._large = False  # one of these is larger than SMALL
+        self._out: deque[bytes | memoryview] = deque()  # chunks to be sent, before the new ones
         self._step: Callable[[], None] | None = self._connected
-        self._flushing = False
-        self._told = 0  # the `written` that the owner knows
-        self._stuck = False  # the kernel took no more; it says when it will
+        self._flushing = False  # a call of `_flush` is queued
+        self._reported = 0  # `written` at the last call of bytes_written
+        self._stuck = False  # the kernel accepts no more bytes, until the socket is writable
         self._closing = False
-        self._linger: Timer | None = None
+        self._linger: Timer | None = None  # ends a close that takes too long
         self._paused = False
 
     @classmethod
     def connect(
         cls, reactor: Watcher, endpoint: Endpoint, address: tuple[int, Any], owner: TransportOwner
     ) -> SocketTransport:
-        """Begins to connect to an address."""
+        """A transport that begins to connect to an address (family, socket address)."""
         transport = cls(reactor, endpoint, owner)
         try:
             transport._begin(*address)
@@ -128,7 +174,7 @@ class SocketTransport:
 
     @classmethod
     def accepted(cls, reactor: Watcher, endpoint: Endpoint, sock: socket.socket, acceptor: Acceptor) -> SocketTransport:
-        """Takes over the socket of somebody who connected to us."""
+        """The transport of a socket that a peer has connected to us."""
         transport = cls(reactor, endpoint, None)
         transport._adopt(sock)
         transport._owner = acceptor(transport)
@@ -144,6 +190,8 @@ class SocketTransport:
 
     def _begin(self, family: int, where: Any) -> None:
         self._adopt(socket.socket(family, socket.SOCK_STREAM))
+        if self._endpoint.tcp_keepalive:
+            _keep_alive(self.socket, self._endpoint.tcp_keepalive)
         code = self.socket.connect_ex(where)
         if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             raise OSError(code, os.strerror(code))
@@ -168,7 +216,9 @@ class SocketTransport:
             self._ready()
         else:
             self.socket = self._endpoint.ssl.wrap_socket(
-                self.socket, server_hostname=self._endpoint.host, do_handshake_on_connect=False
+                self.socket,
+                server_hostname=self._endpoint.server_hostname or self._endpoint.host,
+                do_handshake_on_connect=False,
             )
             self._step = self._shake_hands
             self._shake_hands()
@@ -176,8 +226,8 @@ class SocketTransport:
     def _shake_hands(self) -> None:
         try:
             self.socket.do_handshake()
-        except self._again as wait:
-            writes = type(wait).__name__ == "SSLWantWriteError"
+        except self._would_block as error:
+            writes = type(error).__name__ == "SSLWantWriteError"
             self._watch(read=not writes, write=writes)
         else:
             self._ready()
@@ -189,7 +239,7 @@ class SocketTransport:
             self._owner.transport_ready()
 
     def _advance(self) -> bool:
-        """A step towards being ready, where it isn't."""
+        """Continues to become ready. False if the transport is ready already."""
         if self._step is None:
             return False
         try:
@@ -204,22 +254,29 @@ class SocketTransport:
         if self._advance() or self.socket is None:
             return
         try:
-            data = self._receive()
-        except self._again:
-            return
-        except OSError as error:
-            self.lost(error)
-            return
-        if not data:
-            self.lost(None)
-        elif self._owner is not None:
-            self._owner.data_received(data)
+            try:
+                data = self._receive()
+            except self._would_block:
+                return
+            except OSError as error:
+                if is_interrupt(error):
+                    raise
+                self.lost(error)
+                return
+            if not data:
+                self.lost(None)
+            elif self._owner is not None:
+                self._owner.data_received(data)
+        except BaseException as error:
+            if is_interrupt(error):
+                self.interrupted(error)
+            raise
 
     def _receive(self) -> bytes:
         data: bytes = self.socket.recv(RECEIVE)
         if self._endpoint.ssl is None or not data:
             return data
-        # TLS may hold more that it decrypted already, which a watch on the socket doesn't see.
+        # TLS may have decrypted more bytes already. The reactor cannot see them, because it watches the socket.
         parts = [data]
         while self.socket.pending():
             parts.append(self.socket.recv(RECEIVE))
@@ -230,19 +287,24 @@ class SocketTransport:
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
         if self._closing or self._owner is None:
             return
-        queued = self.queued
-        for chunk in chunks:
-            size = len(chunk)
-            self._fresh.append(chunk)
-            queued += size
-            if size > SMALL:
-                self._large = True
-        self.queued = queued
-        if not self._flushing:
-            self._flushing = True
-            self._reactor.call_soon(self._flush)
-        elif queued - self.written >= EAGER and not self._stuck:
-            self._send()
+        try:
+            queued = self.queued
+            for chunk in chunks:
+                size = len(chunk)
+                self._new.append(chunk)
+                queued += size
+                if size > SMALL:
+                    self._large = True
+            self.queued = queued
+            if not self._flushing:
+                self._flushing = True
+                self._reactor.call_soon(self._flush)
+            elif queued - self.written >= EAGER and not self._stuck:
+                self._send()
+        except BaseException as error:
+            if is_interrupt(error):
+                self.interrupted(error)
+            raise
 
     def on_writable(self) -> None:
         if not self._advance():
@@ -252,13 +314,13 @@ class SocketTransport:
                 self._watch(read=True, write=False)
 
     def flush(self) -> None:
-        """Sends now what gathered, before the end of the turn."""
+        """As of `Transport`."""
         if self.socket is not None and self._step is None and not self._closing and not self._stuck:
             self._send()
-            self._tell()
+            self._report_written()
 
     def _flush(self) -> object:
-        """The end of a turn: sends what gathered, and tells the owner. IDLE if nobody was called for it."""
+        """At the end of a turn: sends the queued chunks, and reports to the owner. IDLE if it called no user code."""
         self._flushing = False
         if self.socket is None or self._step is not None:
             return IDLE
@@ -266,38 +328,45 @@ class SocketTransport:
             self._send()
         if self._closing and not self._out:
             self._finish()
-        return None if self._tell() else IDLE
+        return None if self._report_written() else IDLE
 
-    def _tell(self) -> bool:
-        if self._owner is None or self.written == self._told:
+    def _report_written(self) -> bool:
+        """Calls the owner's bytes_written, if `written` has grown. True if the owner called user code."""
+        if self._owner is None or self.written == self._reported:
             return False
-        self._told = self.written
+        self._reported = self.written
         return bool(self._owner.bytes_written())
 
     def _send(self) -> None:
+        """Sends the queued chunks, as many as the kernel accepts."""
         out = self._out
-        if self._fresh:
-            self._gather()
         try:
+            if self._new:
+                self._gather()
             while out and not self._stuck:
-                self._sent(self._send_some())
-        except self._again:
+                self._remove_sent(self._send_some())
+        except self._would_block:
             self._wait_for_room()
-        except OSError as error:
+        except BaseException as error:
+            if is_interrupt(error):
+                self.interrupted(error)
+            if not isinstance(error, OSError) or self.socket is None:
+                raise
             self._drop()
             failure = error
-            # Told in the next turn: what the peer said before it hung up is still to be read, and explains more.
-            self._reactor.call_soon(lambda: self._lost_by_writing(failure))
+            # In a call of its own, because bytes that the peer sent before it closed the link are still to be read.
+            # They say more about the reason than this error.
+            self._reactor.call_soon(lambda: self._lost_while_writing(failure))
 
     def _gather(self) -> None:
-        """Small chunks go out as one piece; large ones are not copied."""
-        fresh, self._fresh = self._fresh, []
+        """Moves the new chunks to `_out`. Small ones are joined; large ones are not copied."""
+        new, self._new = self._new, []
         if not self._large:
-            self._out.append(b"".join(fresh) if len(fresh) > 1 else fresh[0])
+            self._out.append(b"".join(new) if len(new) > 1 else new[0])
             return
         self._large = False
         small: list[bytes | memoryview] = []
-        for chunk in fresh:
+        for chunk in new:
             if len(chunk) <= SMALL:
                 small.append(chunk)
                 continue
@@ -309,6 +378,7 @@ class SocketTransport:
             self._out.append(b"".join(small))
 
     def _send_some(self) -> int:
+        """Makes one system call; returns the number of bytes that the kernel accepted."""
         out = self._out
         if len(out) == 1 or self._endpoint.ssl is not None:
             sent: int = self.socket.send(out[0])
@@ -316,7 +386,8 @@ class SocketTransport:
             sent = self.socket.sendmsg([out[i] for i in range(min(len(out), GATHER))])
         return sent
 
-    def _sent(self, count: int) -> None:
+    def _remove_sent(self, count: int) -> None:
+        """Counts bytes as written, and removes them from `_out`."""
         out = self._out
         self.written += count
         while count:
@@ -328,14 +399,15 @@ class SocketTransport:
             out.popleft()
 
     def _drop(self) -> None:
-        self._fresh.clear()
+        self._new.clear()
         self._out.clear()
 
     def _wait_for_room(self) -> None:
         self._stuck = True
         self._watch(read=True, write=True)
 
-    def _lost_by_writing(self, error: OSError) -> None:
+    def _lost_while_writing(self, error: OSError) -> None:
+        """After an error of a write: passes on the bytes that can still be read, then reports the link as lost."""
         while self.socket is not None and self._owner is not None:
             try:
                 data = self._receive()
@@ -349,7 +421,7 @@ class SocketTransport:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Sends what is queued, then hangs up."""
+        """As of `Transport`."""
         if self._closing or self.socket is None:
             return
         self._closing = True
@@ -364,6 +436,18 @@ class SocketTransport:
         self._owner = None
         self._finish()
 
+    def interrupted(self, error: BaseException) -> None:
+        """As of `Transport`."""
+        lost = interruption(error)
+        self._reactor.call_soon(lambda: self._report_interruption(lost))
+        self._finish()
+
+    def _report_interruption(self, lost: Exception) -> None:
+        # The owner stays until it has been told: another exception may come before that.
+        if self._owner is not None:
+            self._owner.transport_lost(lost)
+            self._owner = None
+
     def detach(self) -> None:
         self._owner = None
         sock, self.socket = self.socket, None
@@ -373,6 +457,7 @@ class SocketTransport:
             sock.close()
 
     def _finish(self) -> None:
+        """Closes the socket."""
         sock, self.socket = self.socket, None
         self._drop()
         self._step = None
@@ -383,6 +468,7 @@ class SocketTransport:
             sock.close()
 
     def lost(self, error: Exception | None) -> None:
+        """Closes the socket and reports the link as lost."""
         owner, self._owner = self._owner, None
         self._finish()
         if owner is not None:
@@ -390,10 +476,10 @@ class SocketTransport:
 
 
 class WatchesSockets:
-    """What a reactor that is a `Watcher` can do by that alone; for it to inherit."""
+    """A base class for a `Watcher`: the methods of a reactor that need no more than watching sockets."""
 
     def check_sockets(self) -> None:
-        """LocalError: the loop that this reactor lives on cannot watch sockets."""
+        """LocalError: the loop of this reactor cannot watch sockets."""
 
     def resolve(self: Any, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
         resolve(self, endpoint, on_done)
@@ -403,13 +489,13 @@ class WatchesSockets:
         return SocketTransport.connect(self, endpoint, address, owner)
 
     def listen(self: Any, host: str, port: int, acceptor: Acceptor) -> SocketListener:
-        """Accepts connections at host and port (0: a free one)."""
+        """Accepts connections at a host and port (0: a free port). OSError: the address cannot be used."""
         self.check_sockets()
         return SocketListener(self, host, port, acceptor)
 
 
 class SocketListener:
-    """Accepts connections at an address, for an acceptor. `host` and `port`: where it listens."""
+    """Accepts connections at an address, for an acceptor. host, port: the address."""
 
     def __init__(self, reactor: Watcher, host: str, port: int, acceptor: Acceptor):
         family, where = _look_up(Endpoint(host, port), socket.AI_PASSIVE)[0]
@@ -430,7 +516,7 @@ class SocketListener:
         reactor.watch(self._fd, self, read=True, write=False)
 
     def on_readable(self) -> None:
-        # As many as wait, within reason: others shall have their turn too.
+        # All that wait, up to a limit, so that a flood of connections doesn't stop the others.
         for _ in range(128):
             if self.socket is None:
                 return

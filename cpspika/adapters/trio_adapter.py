@@ -3,8 +3,9 @@
     async with trio_adapter.connect("amqp://localhost") as conn:
         ch = await conn.channel()
 
-Operations are asked for by the call, not by the await: they pipeline. Callbacks may be async functions: what one raises
-ends the block, whose end cancels them. A cancelled await leaves the channel in order, see `promises`.
+The call starts an operation, not the await, so operations pipeline. Callbacks may be async functions. An exception of
+one ends the block, and the block's end cancels the others. A cancelled await leaves the channel in order, see
+`promises`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .. import tasks
 from ..connecting import Target, all_targets
 from ..parameters import ConnectionOptions
+from ..styles import tasks
 from ..styles.promises import OnClose, PromisingChannel, PromisingConnection, promised_connection
 from ..styles.trio_operations import ChannelOperations, ConnectionOperations
 from .guest_reactor import GuestReactor
@@ -35,7 +36,7 @@ GRACE = 5.0  # seconds that closing may take when an error or a cancellation end
 
 
 class TrioReactor(GuestReactor):
-    """Lives in a nursery until `scope` is cancelled; what a callback raises ends the nursery."""
+    """Lives in a nursery until `scope` is cancelled. An exception of a callback ends the nursery."""
 
     def __init__(self, nursery: trio.Nursery):
         super().__init__(trio.current_time, trio.lowlevel.current_trio_token().run_sync_soon)
@@ -71,7 +72,7 @@ class TrioReactor(GuestReactor):
 
 
 class Promise(tasks.Promise[T]):
-    """What an operation will come to. A cancelled await gives it up."""
+    """The promise of an operation's result. A cancelled await cancels it."""
 
     def __await__(self) -> Generator[Any, Any, T]:
         if not self.done:
@@ -94,7 +95,7 @@ class TrioConnection(PromisingConnection, ConnectionOperations):
     channels = TrioChannel
 
     async def __aexit__(self, kind: Any, error: Any, trace: Any) -> None:
-        self.reactor.nursery.cancel_scope.cancel()  # the callbacks that are under way
+        self.reactor.nursery.cancel_scope.cancel()  # ends the callbacks that still run
         with trio.move_on_after(GRACE if kind else inf, shield=True):
             await super().__aexit__(kind, error, trace)
 
@@ -103,7 +104,10 @@ class TrioConnection(PromisingConnection, ConnectionOperations):
 async def connect(
     target: Target, *, on_close: OnClose | None = None, **options: Unpack[ConnectionOptions]
 ) -> AsyncIterator[TrioConnection]:
-    """A connection (see `cpspika.connect`). Errors come out as they are, in an ExceptionGroup if they are several."""
+    """An asynchronous context manager of a connection.
+
+    target, options, on_close: as in `cpspika.connect`. Errors come out as they are, several in an ExceptionGroup.
+    """
     targets = all_targets(target, options)
     try:
         async with trio.open_nursery() as nursery:
@@ -116,7 +120,7 @@ async def connect(
                     yield conn
             finally:
                 core.abort()
-                reactor.turn()  # which tells those who wait
+                reactor.turn()  # settles the operations that wait
                 reactor.scope.cancel()
     except BaseException as error:
         grouped: Any = getattr(error, "exceptions", ())

@@ -9,10 +9,9 @@
 
     task.react(main)
 
-A callback may be a coroutine, a generator, or return a Deferred; what fails in it is logged, or goes to
-`conn.reactor.on_error`. A Deferred that is cancelled gives up its operation: see
-`cpspika.styles.promises`. When that of `close` fires, nothing of the connection is left in the reactor, and when that
-of `connect` fails, neither.
+A callback may be a coroutine function, a generator function, or return a Deferred. A failure in it is logged, or goes
+to `conn.reactor.on_error`. A cancelled Deferred leaves the channel in order: see `cpspika.styles.promises`. When the
+Deferred of `close` fires, or that of `connect` fails, nothing of the connection is left in the reactor.
 """
 
 from __future__ import annotations
@@ -70,14 +69,14 @@ class _Promise(Deferred[Any]):
 
 
 class _Hushed(_Promise):
-    """One that goes in silence, when our failure came to nobody: Twisted logs those of the others."""
+    """A promise whose AMQPError is not logged. Twisted logs a failure that no callback has handled."""
 
     def __del__(self) -> None:
         self.addErrback(_unless_ours)
 
 
 def _unless_ours(failure: Failure) -> Any:
-    # What the program's own callbacks raise is its to know.
+    # Exceptions of the program's own callbacks must be logged.
     return None if isinstance(failure.value, (AMQPError, CancelledError)) else failure
 
 
@@ -104,7 +103,8 @@ class _Promises:
         work.addErrback(self.reactor.failed)
 
     def caller(self, function: Callable[..., Any]) -> Callable[..., None]:
-        """A user's callback as the core may call it: work that it returns is looked after."""
+        """Makes the function that the core calls for a user's callback. It runs a coroutine that the callback returns,
+        and reports a failure."""
 
         def called_by_the_core(*args: Any) -> None:
             returned = function(*args)
@@ -116,9 +116,9 @@ class _Promises:
         return called_by_the_core
 
     def when_quiet(self, result: Any) -> Any:
-        """For a Deferred's callback: the result, when nothing of ours is left in Twisted's reactor."""
+        """A callback of a Deferred: delays the result until nothing of ours is left in Twisted's reactor."""
         if isinstance(result, Failure) and isinstance(result.value, CancelledError):
-            return result  # who has given it up doesn't wait
+            return result  # a cancelled Deferred does not wait
         return self.reactor.quiet().addCallback(lambda _: result)
 
 
@@ -158,13 +158,15 @@ def connect(
     on_close: OnClose | None = None,
     **options: Unpack[ConnectionOptions],
 ) -> Deferred[TwistedConnection]:
-    """A Deferred of a connection; target and options as of `cpspika.connect`. reactor: one of Twisted's, by default the
-    installed one, or a TwistedReactor.
+    """Returns a Deferred of a connection. To cancel the Deferred ends the attempt.
+
+    target, options, on_close: as in `cpspika.connect`. reactor: one of Twisted's, by default the installed one, or a
+    TwistedReactor.
 
     endpoint: an IStreamClientEndpoint to connect through, such as clientFromString(reactor, "tls:rabbit.example:5671")
-    or wrapClientTLS(...). The target then says who we are, and which virtual host we want; its host and port just name
-    the broker in errors. TLS is the endpoint's (pip install 'cpspika[twisted-tls]'): the target is amqp:// and has no
-    `ssl`. Cancelling the Deferred gives up the attempt.
+    or wrapClientTLS(...). The target then gives the credentials and the virtual host; its host and port only name the
+    broker in errors. TLS is the endpoint's (pip install 'cpspika[twisted-tls]'): the target is amqp:// and has no
+    `ssl`.
     """
     check_callable("on_close", on_close)
     on = reactor if isinstance(reactor, TwistedReactor) else TwistedReactor(reactor)

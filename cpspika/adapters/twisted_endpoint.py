@@ -1,8 +1,14 @@
-"""A transport through one of Twisted's endpoints: TCP, TLS, a UNIX socket, a proxy or a tunnel, whatever connects.
+"""A transport through one of Twisted's client endpoints: TCP, TLS, a UNIX socket, a proxy, a tunnel.
 
-Twisted buffers what it is given and tells a producer when that is too much (64 KiB, as a rule) and when all of it has
-gone. So what is given counts as written at once while the buffer is short, and when it has gone otherwise; meanwhile
-the rest stays here, as our backlog.
+Theory of operation
+===================
+
+Twisted has a write buffer. It calls a registered producer (here: this transport) when the buffer is full
+(`pauseProducing`; as a rule at 64 KiB) and when it is empty again (`resumeProducing`).
+
+So the transport passes its chunks to Twisted at the end of each turn, unless the buffer is full. As long as the buffer
+is not full, these bytes count as written at once; else when the buffer is empty again. Chunks that come meanwhile stay
+in `_out`, as the backlog of the link.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
-from ..reactor import IDLE, Timer, TransportOwner
+from ..reactor import IDLE, Timer, TransportOwner, interruption
 from .allocator import keep_freed_blocks
 from .sockets import LINGER
 from .twisted_reactor import TwistedReactor
@@ -27,7 +33,11 @@ from .twisted_reactor import TwistedReactor
 
 @implementer(IPushProducer)
 class EndpointTransport(Protocol):
-    """Connects through an endpoint. Fulfils `reactor.Transport`. `gone` fires when nothing of it is left."""
+    """A connection through an endpoint. Implements `reactor.Transport`.
+
+    reactor: the reactor. endpoint: an IStreamClientEndpoint. owner: the owner.
+
+    gone: a Deferred that fires when the connection is closed and nothing of it is left in Twisted."""
 
     transport: Any
 
@@ -40,15 +50,17 @@ class EndpointTransport(Protocol):
         self._owner: TransportOwner | None = owner
         self._connecting: Deferred[Any] | None = None
         self._out: list[bytes | memoryview] = []
-        self._given = 0  # bytes handed to Twisted
-        self._full = False  # Twisted wants no more, until what it has is gone
-        self._flushing = False
+        self._passed = 0  # bytes passed to Twisted
+        self._full = False  # Twisted's buffer is full
+        self._flushing = False  # a call of `_flush` is queued
         self._open = False
         self._closing = False
         self._paused = False
         self._linger: Timer | None = None
         self._release = reactor.hold()
-        reactor.call_soon(partial(self._begin, endpoint))  # an endpoint may connect, or fail, inside the call
+        # In a later call, because an endpoint may connect or fail at once, and the owner must not be called in this
+        # one.
+        reactor.call_soon(partial(self._begin, endpoint))
 
     def _begin(self, endpoint: Any) -> None:
         if self._owner is not None:
@@ -58,10 +70,10 @@ class EndpointTransport(Protocol):
     def _failed(self, failure: Failure) -> None:
         self._reactor.turn(partial(self._lost, failure.value))
 
-    # --- what Twisted calls -------------------------------------------------------------------------------------------
+    # --- called by Twisted --------------------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        if self._owner is None:  # some endpoints cannot be stopped
+        if self._owner is None:  # closed while it connected, by an endpoint that could not be cancelled
             self._cut()
             return
         self._open = True
@@ -86,9 +98,9 @@ class EndpointTransport(Protocol):
         self._reactor.turn(self._flush)
 
     def stopProducing(self) -> None:
-        pass  # connectionLost comes
+        pass  # Twisted calls connectionLost next
 
-    # --- what the owner calls -----------------------------------------------------------------------------------------
+    # --- called by the owner -----------------------------------------------------------------------------------------
 
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
         if self._closing or self._owner is None:
@@ -104,33 +116,36 @@ class EndpointTransport(Protocol):
             self._reactor.call_soon(self._flush)
 
     def flush(self) -> None:
-        """Gives to Twisted now what gathered, before the end of the turn."""
+        """As of `Transport`: passes the queued chunks to Twisted now."""
         if self._open and not self._closing:
-            self._give()
-            self._tell()
+            self._pass_on()
+            self._report_written()
 
     def _flush(self) -> object:
-        """The end of a turn: gives to Twisted what gathered, and tells the owner. IDLE if nobody was called for it."""
+        """At the end of a turn: passes the queued chunks to Twisted, and reports to the owner. IDLE if it called no
+        user code."""
         self._flushing = False
         if not self._open:
             return IDLE
-        self._give()
+        self._pass_on()
         if self._closing:
-            self.transport.unregisterProducer()  # while there is one, Twisted doesn't hang up
+            self.transport.unregisterProducer()  # Twisted doesn't close a connection that has a producer
             self.transport.loseConnection()
-        return None if self._tell() else IDLE
+        return None if self._report_written() else IDLE
 
-    def _give(self) -> None:
+    def _pass_on(self) -> None:
+        """Passes the queued chunks to Twisted, unless its buffer is full."""
         if self._out and (self._closing or not self._full):
             data = b"".join(self._out)
             self._out.clear()
-            self._given = self.queued
-            self.transport.write(data)  # calls pauseProducing, if it is too much
+            self._passed = self.queued
+            self.transport.write(data)  # calls pauseProducing, if this fills the buffer
 
-    def _tell(self) -> bool:
-        if self._owner is None or self._full or self.written == self._given:
+    def _report_written(self) -> bool:
+        """Calls the owner's bytes_written, if `written` can grow. True if the owner called user code."""
+        if self._owner is None or self._full or self.written == self._passed:
             return False
-        self.written = self._given
+        self.written = self._passed
         return bool(self._owner.bytes_written())
 
     def pause_reading(self, paused: bool) -> None:
@@ -147,7 +162,7 @@ class EndpointTransport(Protocol):
         if not self._open:
             self.abort()
             return
-        self.pause_reading(False)  # TLS waits for the peer's goodbye
+        self.pause_reading(False)  # TLS must read the peer's close_notify
         self._closing = True
         self._owner = None
         self._reactor.leaves(self.gone)
@@ -166,12 +181,19 @@ class EndpointTransport(Protocol):
         else:
             self._gone()
 
+    def interrupted(self, error: BaseException) -> None:
+        """As of `Transport`."""
+        owner, lost = self._owner, interruption(error)
+        self.abort()
+        if owner is not None:
+            self._reactor.call_soon(lambda: owner.transport_lost(lost))
+
     def _cut(self) -> None:
         self.transport.unregisterProducer()
         getattr(self.transport, "abortConnection", self.transport.loseConnection)()
 
     def detach(self) -> None:
-        # An endpoint has no way to let go of its socket; the child of a fork may keep it, and doesn't use it.
+        # An endpoint cannot give up its socket. The child of a fork keeps the socket open, and doesn't use it.
         self._closing = True
         self._owner = None
 
@@ -181,7 +203,7 @@ class EndpointTransport(Protocol):
         self._out.clear()
         if self._linger is not None:
             self._linger.cancel()
-        self._gone()  # first: the owner may raise
+        self._gone()  # before the owner's call, which may raise an exception
         if owner is not None:
             owner.transport_lost(error)
 

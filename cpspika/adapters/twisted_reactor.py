@@ -1,10 +1,17 @@
-"""The reactor on Twisted's: it watches sockets there, and keeps time by it, beside whatever else the program does.
+"""The reactor on one of Twisted's reactors. Here "Twisted" is that reactor; its sockets and timers serve this one.
 
-Whatever Twisted calls begins a turn: the call is made, then what it gave rise to, so that all it wrote goes out at
-once. Only what was asked for from elsewhere (from a timer of the program's, say) needs a call of Twisted's own, one for
-all.
-Twisted owns the loop, so an exception of a user's callback doesn't leave it: it is logged as Twisted logs failures, or
-goes to `on_error`. A program that isn't Twisted's may turn a reactor that isn't running by `run` and `run_once`.
+Theory of operation
+===================
+
+*Turns.* Every call of Twisted (a socket is ready, a timer is due) goes through `turn`. `turn` makes that call and then
+the calls that it queued, so that all that they wrote is sent at once. A call that is queued outside a turn, for
+instance in a timer of the program, needs a turn of its own: `_schedule_turn` asks Twisted for one, once for all such
+calls.
+
+*Exceptions.* The program runs Twisted, so an exception of a user's callback must not leave its loop. The exception is
+logged as a failure, or goes to `on_error`.
+
+*Driving.* A program that doesn't run Twisted may drive it by `run` and `run_once`. Exceptions then leave these.
 """
 
 from __future__ import annotations
@@ -25,17 +32,19 @@ from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
 from ..errors import ConcurrentUse, LocalError
-from ..reactor import Call, Timer, make_calls, once
+from ..reactor import LONGEST_WAIT, Call, Timer, make_calls, once
 from .sockets import Watched, WatchesSockets
 
-ROUNDS = 4  # of calls that calls of the turn gave rise to; the rest waits for the next turn
+ROUNDS = 4  # rounds of queued calls in one turn; calls that the last round queues wait for the next turn
 
 _log = Logger()
 
 
 @implementer(IReadDescriptor, IWriteDescriptor)
 class _Descriptor:
-    """What Twisted watches for a transport or a listener."""
+    """The descriptor by which Twisted watches the socket of a transport or listener.
+
+    fd: number of the socket. reads, writes: whether Twisted has it as a reader, as a writer."""
 
     __slots__ = ("_reactor", "_watched", "fd", "reads", "writes")
 
@@ -46,7 +55,7 @@ class _Descriptor:
         self.reads = self.writes = False
 
     def __repr__(self) -> str:
-        return f"<fd {self.fd} of {self._watched!r}>"  # trial shows it, where a connection was left open
+        return f"<fd {self.fd} of {self._watched!r}>"  # trial shows this, if a test leaves a connection open
 
     def fileno(self) -> int:
         return self.fd
@@ -56,7 +65,7 @@ class _Descriptor:
 
     def watch(self, read: bool, write: bool) -> None:
         twisted = self._reactor.twisted
-        # What is wanted first: a descriptor that waits for nothing, be it for a moment, is taken out of the poll.
+        # Adds come before removes, because Twisted unregisters a descriptor that for a moment waits for nothing.
         if read > self.reads:
             twisted.addReader(self)
         if write > self.writes:
@@ -71,18 +80,19 @@ class _Descriptor:
         self._reactor.turn(self._watched.on_readable)
 
     def doWrite(self) -> None:
-        if self._watched.socket is not None:  # else reading has closed it, in the same event
+        if self._watched.socket is not None:  # None: doRead has closed it, in the same event
             self._reactor.turn(self._watched.on_writable)
 
     def connectionLost(self, reason: Failure) -> None:
-        """Twisted watches it no longer. Either it stops; or the peer hung up or refused, and the transport finds that
-        out by itself, and the reason better."""
+        """Twisted no longer watches the descriptor. Either Twisted stops, or the peer closed or refused the connection.
+        In the second case the transport reads the error from the socket, which gives a better reason."""
         reads, writes = self.reads, self.writes
         self.reads = self.writes = False
         if self._watched.socket is None:
             return
         if isinstance(reason.value, ConnectionLost) and not self._reactor.twisted.running:
-            # It hangs up on all that it has. (Or was turned by hand, and a connection was refused: the socket knows.)
+            # Twisted stops, and drops all its descriptors. Or Twisted is driven by `run_once` and a connection was
+            # refused; then the socket has the error.
             code = self._watched.socket.getsockopt(SOL_SOCKET, SO_ERROR)
             error = OSError(code, os.strerror(code)) if code else reason.value
             self._reactor.turn(partial(self._watched.lost, error))
@@ -93,7 +103,7 @@ class _Descriptor:
 
 
 class _Timer:
-    """A call that Twisted will make; counted, so that `run` knows what is left."""
+    """A call that Twisted will make. The reactor counts its timers, so that `run` knows whether any is left."""
 
     __slots__ = ("_delayed", "_reactor")
 
@@ -108,29 +118,32 @@ class _Timer:
 
 
 class TwistedReactor(WatchesSockets):
-    """Fulfils `reactor.Reactor` on one of Twisted's (`twisted`; by default the installed one).
+    """Implements `reactor.Reactor` on one of Twisted's reactors.
 
-    on_error(exception) is called with what a callback raises; where it is None, that is logged, or leaves `run_once`.
-    `thread` is Twisted's, once it has called us: a call from any other is refused, and may come by callFromThread.
+    reactor: Twisted's reactor; by default the installed one.
+
+    twisted: Twisted's reactor. on_error: called with an exception of a callback; None (default): the exception is
+    logged, or leaves `run_once`. thread: the thread of Twisted, after its first call. The core refuses a call from any
+    other; that thread must use callFromThread.
     """
 
     def __init__(self, reactor: Any = None):
         if reactor is None:
-            from twisted.internet import reactor  # here, since it installs one
+            from twisted.internet import reactor  # here, because this import installs a reactor
         self.twisted: Any = reactor
         self.on_error: Callable[[BaseException], object] | None = None
         self.thread: int | None = None
         self._ready: deque[Call] = deque()
-        self._inside = False  # a turn of ours, which makes the calls in _ready at its end
-        self._coming: Any = None  # the DelayedCall by which Twisted is going to begin a turn
-        self._called_from_thread = False
-        self.timers = 0
+        self._inside = False  # in a turn, which makes the calls in _ready at its end
+        self._scheduled: Any = None  # the DelayedCall by which Twisted will begin a turn
+        self._called_from_thread = False  # Twisted will begin a turn, by callFromThread
+        self.timers = 0  # timers that are running
         self._held = 0
-        self._driven = False  # by `run_once`, out of which exceptions come then
+        self._driven = False  # in `run_once`, so exceptions leave it
         self._stopped = False
-        self._strays: deque[BaseException] = deque()
+        self._strays: deque[BaseException] = deque()  # exceptions that `run_once` has still to raise
         self._watched: dict[int, _Descriptor] = {}
-        self._leaving: set[Deferred[None]] = set()
+        self._leaving: set[Deferred[None]] = set()  # of transports that are closing
 
     def __repr__(self) -> str:
         return f"<TwistedReactor on {self.twisted!r}>"
@@ -144,13 +157,14 @@ class TwistedReactor(WatchesSockets):
     def call_soon(self, call: Call) -> None:
         self._ready.append(call)
         if not self._inside:
-            self._come_back()
+            self._schedule_turn()
 
     def call_later(self, seconds: float, call: Call) -> Timer:
         self.timers += 1
         return _Timer(self, seconds, call)
 
     def due(self, call: Call) -> None:
+        """A timer is due."""
         self.timers -= 1
         self.turn(call)
 
@@ -161,23 +175,25 @@ class TwistedReactor(WatchesSockets):
             self.twisted.callFromThread(self._from_thread)
 
     def _from_thread(self) -> None:
-        self._called_from_thread = False  # first: what is added from here on calls again
+        self._called_from_thread = False  # before the turn, because a call that is added from here on needs a new one
         self.turn(_nothing)
 
-    def _come_back(self) -> None:
-        if self._coming is None:
-            self._coming = self.twisted.callLater(0, self.turn, _nothing)
+    def _schedule_turn(self) -> None:
+        """Makes Twisted begin a turn soon."""
+        if self._scheduled is None:
+            self._scheduled = self.twisted.callLater(0, self.turn, _nothing)
 
     def turn(self, call: Call) -> None:
-        """What Twisted calls goes through here: makes the call, then those that it left."""
+        """Makes one turn: a call for Twisted, then the calls that are queued. Inside a turn it makes the call alone."""
         if self._inside:
             self.call(call)
             return
         self.thread = get_ident()
         self._inside = True
-        coming, self._coming = self._coming, None
-        if coming is not None and coming.active():
-            coming.cancel()  # this turn does it; and who closes a connection in it shall find no call of ours left
+        scheduled, self._scheduled = self._scheduled, None
+        if scheduled is not None and scheduled.active():
+            # This turn makes the calls. And a program that closes its last connection in it must find no DelayedCall.
+            scheduled.cancel()
         try:
             self.call(call)
             for _ in range(ROUNDS):
@@ -185,7 +201,7 @@ class TwistedReactor(WatchesSockets):
         finally:
             self._inside = False
             if self._ready:
-                self._come_back()
+                self._schedule_turn()
 
     def call(self, call: Call) -> object:
         try:
@@ -195,19 +211,19 @@ class TwistedReactor(WatchesSockets):
             return None
 
     def failed(self, failure: Failure) -> None:
-        """An exception that nobody caught."""
+        """Handles an exception of a callback: see the class."""
         error = failure.value
         if self.on_error is not None and error is not None:
             self.on_error(error)
         elif self._driven and error is not None:
             self._strays.append(error)
         else:
-            _log.failure("a callback of an AMQP connection failed", failure=failure)
+            _log.failure("a callback of an AMQP connection raised an exception", failure=failure)
 
-    # --- driving it ourselves -----------------------------------------------------------------------------------------
+    # --- driving Twisted ----------------------------------------------------------------------------------------------
 
     def hold(self) -> Call:
-        """Keeps `run` from ending for want of work, until the function that is returned is called."""
+        """Prevents `run` from ending when nothing is left to do. Returns the function that releases it."""
         self._held += 1
         return once(self._release)
 
@@ -215,9 +231,9 @@ class TwistedReactor(WatchesSockets):
         self._held -= 1
 
     def run(self) -> None:
-        """Turns a reactor that isn't running until `stop`, or until nothing of ours is left that could call back.
-        LocalError: it runs already, and drives us. For a program that is Twisted's, and wants its threads and signals,
-        reactor.run() is the thing."""
+        """Drives Twisted until `stop`, or until this reactor has nothing left that could make a call. A program that
+        needs Twisted's threads and signal handlers calls Twisted's own run() in place of it. LocalError: Twisted runs
+        already."""
         outer, self._stopped = self._stopped, False
         try:
             while not self._stopped and self._has_work():
@@ -226,13 +242,13 @@ class TwistedReactor(WatchesSockets):
             self._stopped = outer
 
     def stop(self) -> None:
-        """Ends `run`. A reactor that the program runs is the program's to stop."""
+        """Ends `run`. Does nothing if the program runs Twisted."""
         if self._driven:
             self._stopped = True
-            self.twisted.callFromThread(_nothing)  # wakes it
+            self.twisted.callFromThread(_nothing)  # ends its wait
 
     def run_once(self, timeout: float | None = None) -> None:
-        """One turn of a reactor that isn't running, as of PlainReactor. LocalError: it runs."""
+        """Makes one turn, as of `Reactor`. LocalError: Twisted runs already."""
         self._check_runnable()
         outer = self._inside, self._driven, self.thread
         self._inside, self._driven, self.thread = False, True, get_ident()
@@ -248,10 +264,7 @@ class TwistedReactor(WatchesSockets):
 
     def _check_runnable(self) -> None:
         if self.twisted.running:
-            raise LocalError(
-                "Twisted's reactor runs, and cannot be turned from inside it: return a Deferred, or await it, instead "
-                "of waiting in a call"
-            )
+            raise LocalError("Twisted's reactor runs, so a call must not wait: return a Deferred, or await it")
         if self._driven and self.thread != get_ident():
             raise ConcurrentUse(
                 "another thread is inside this reactor; give each thread its own, or use call_soon_threadsafe"
@@ -266,18 +279,19 @@ class TwistedReactor(WatchesSockets):
         due: float | None = min((delayed.getTime() for delayed in self.twisted.getDelayedCalls()), default=None)
         if due is None:
             return timeout
-        until = max(0.0, due - self.time())
+        until = min(max(0.0, due - self.time()), LONGEST_WAIT)
         return until if timeout is None else min(until, timeout)
 
     # --- sockets ------------------------------------------------------------------------------------------------------
 
-    # `resolve` is in a thread of its own: Twisted's pool of threads would be left behind in the reactor.
+    # `resolve` uses a thread of its own, because Twisted's thread pool would stay behind in Twisted's reactor.
 
     def check_sockets(self) -> None:
         if not IReactorFDSet.providedBy(self.twisted):
             raise LocalError(
-                f"{type(self.twisted).__name__} watches no sockets for others (it is no IReactorFDSet): connect with "
-                "endpoint=, such as TCP4ClientEndpoint(reactor, host, port), or install another reactor"
+                f"Twisted's reactor, a {type(self.twisted).__name__}, cannot watch sockets: it doesn't provide "
+                "IReactorFDSet. Connect with endpoint=, such as TCP4ClientEndpoint(reactor, host, port), or install "
+                "another reactor"
             )
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
@@ -290,24 +304,24 @@ class TwistedReactor(WatchesSockets):
         descriptor = self._watched.pop(fd, None)
         if descriptor is not None:
             descriptor.watch(False, False)
-            descriptor.fd = -1  # the number may be another's next
+            descriptor.fd = -1  # the next socket may get the same number
 
     def unwatch_forked(self, fd: int) -> None:
-        """In the child of a fork. Twisted's reactor is the parent's there, down to its epoll: it is left alone."""
+        """As of `Watcher`. Twisted's reactor belongs to the parent, with its epoll, so nothing is unregistered."""
         self._watched.pop(fd, None)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def leaves(self, gone: Deferred[None]) -> None:
-        """A transport hangs up, and has done so when `gone` fires."""
+        """A transport is closing. gone: fires when it is closed."""
         self._leaving.add(gone)
         gone.addCallback(lambda _: self._leaving.discard(gone))
 
     def quiet(self) -> Deferred[Any]:
-        """Fires when those that were told to hang up have done so, and nothing of theirs is left in Twisted's reactor:
-        no socket, no timer."""
+        """Fires when all transports that are closing are closed, with no socket and no timer of them left in Twisted's
+        reactor."""
         done: Deferred[Any] = Deferred()
-        # Sockets hang up at the turn's end; their calls are before this one.
+        # Sockets are closed at the end of the turn, by calls that were queued before this one.
         self.call_soon(lambda: DeferredList(list(self._leaving)).addCallback(done.callback))
         return done
 

@@ -15,6 +15,8 @@ from ..wire.message import BasicProperties, Envelope, Message
 
 Death = Mapping[str, Any]
 
+MAX_COUNT = 2**63 - 1  # the largest integer of a table; a publisher may have written it
+
 _KEPT = [name for name in BasicProperties.__slots__ if name not in ("_encoded", "headers", "expiration")]
 
 
@@ -37,8 +39,10 @@ def is_cycle(deaths: list[Death], queue: str) -> bool:
     return False
 
 
-def with_death(message: Message, exchange: str, key: str | None, queue: str, reason: str) -> Message:
-    """A copy of a message for a dead-letter exchange, with one more death and without expiration.
+def with_death(
+    message: Message, exchange: str, key: str | None, queue: str, reason: str
+) -> tuple[Message, list[Death]]:
+    """A copy of a message for a dead-letter exchange, with one more death and without expiration; and its deaths.
 
     exchange: the dead-letter exchange. key: the new routing key; None keeps the message's own. queue, reason: of the
     death.
@@ -46,24 +50,30 @@ def with_death(message: Message, exchange: str, key: str | None, queue: str, rea
     old = message.properties
     headers = dict(old.headers or {})
     copies = headers.get("CC")
-    keys = [message.routing_key, *(copies if isinstance(copies, list) else [])]
+    # A copy that is no text is not kept: a nested table would be too deep inside x-death.
+    keys = [message.routing_key, *(copy for copy in (copies if isinstance(copies, list) else []) if _is_text(copy))]
     deaths = deaths_of(message)
     known = next((death for death in deaths if (death.get("queue"), death.get("reason")) == (queue, reason)), None)
     if known is not None:
         deaths.remove(known)
         count = known.get("count")
-        death: Death = {**known, "count": (count if isinstance(count, int) else 0) + 1}
+        death: Death = {**known, "count": min((count if isinstance(count, int) else 0) + 1, MAX_COUNT)}
     else:
         death = _first(message, queue, reason, keys)
     if key is not None:
         headers.pop("CC", None)  # these keys belong to the old routing
-    headers["x-death"] = [death, *deaths]
+    deaths.insert(0, death)
+    headers["x-death"] = deaths
     for name, value in (("exchange", message.exchange), ("queue", queue), ("reason", reason)):
         headers.setdefault(f"x-first-death-{name}", value)
     properties = BasicProperties(headers=headers, **{name: getattr(old, name) for name in _KEPT})
     key = message.routing_key if key is None else key
     envelope = Envelope("basic.publish", exchange=exchange, routing_key=key, encoded=properties.encode())
-    return Message(envelope, 0, message.body)
+    return Message(envelope, 0, message.body), deaths
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, (str, bytes))
 
 
 def _first(message: Message, queue: str, reason: str, keys: list[Any]) -> Death:

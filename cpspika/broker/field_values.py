@@ -15,7 +15,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from ..wire.fields import EPOCH
+from ..wire.fields import EPOCH, Seconds
 
 Key = Any  # hashable
 
@@ -27,6 +27,7 @@ _TYPES: dict[type, str] = {
     bytes: "binary",
     Decimal: "decimal",
     datetime: "timestamp",
+    Seconds: "timestamp",
     list: "array",
     dict: "table",
     type(None): "void",

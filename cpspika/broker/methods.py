@@ -22,6 +22,9 @@ from .refusal import not_found, precondition_failed, refusal
 from .rules import Rules
 from .virtual_host import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
 
+# Where a table has nan or an infinity, one of these stands before it: the type, and the first byte of the number.
+_MAYBE_INFINITE = (b"d\x7f", b"d\xff", b"f\x7f", b"f\xff")
+
 
 class BrokerServices(Protocol):
     """The broker, as its sessions see it."""
@@ -265,6 +268,8 @@ class MethodHandlers:
             described = f"exchange '{exchange.name}' in vhost '{self.vhost.name}'"
             raise refusal(403, f"cannot publish to internal {described}")
         properties = message.properties
+        if any(mark in message.encoded for mark in _MAYBE_INFINITE):
+            properties.encode()  # InvalidArgument, if a header cannot be sent on
         self.vhost.check(message)
         user = self.session.user
         if flags(message) & HAS_USER_ID and properties.user_id != user:

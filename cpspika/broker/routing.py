@@ -114,27 +114,39 @@ class Topic:
             del parent.words[word]
 
     def match(self, key: str, headers: Headers) -> Iterable[Destination]:
+        """Visits each node of the trie at most once, so the time is bounded by the words of all patterns.
+
+        A node is visited with the set of all positions that its pattern can have reached in the routing key: an integer
+        whose bit `i` says that the first `i` words match. `#` reaches all positions from the first one on.
+        """
         found: dict[Destination, None] = {}
         words = _words(key)
-        # Pairs of a node and an index into the words. A pair is visited once, however many `#` lead to it.
-        todo = [(self._root, 0)]
-        seen = set()
+        end = 1 << len(words)
+        masks: dict[str, int] = {}  # for each word, the positions before it
+        for at, word in enumerate(words):
+            masks[word] = masks.get(word, 0) | 1 << at
+        todo = [(self._root, 1)]
         while todo:
-            node, at = todo.pop()
-            if (id(node), at) in seen:
-                continue
-            seen.add((id(node), at))
-            many = node.words.get("#")
-            if many is not None:
-                todo += [(many, index) for index in range(at, len(words) + 1)]
-            if at == len(words):
+            node, reached = todo.pop()
+            if reached & end and node.bound:
                 found.update(dict.fromkeys(node.bound))
+            after = node.words
+            if not after:
                 continue
-            for word in (words[at], "*"):
-                after = node.words.get(word)
-                if after is not None and word != "#":
-                    todo.append((after, at + 1))
+            many = after.get("#")
+            if many is not None:
+                todo.append((many, end * 2 - (reached & -reached)))
+            one = after.get("*")
+            if one is not None and reached != end:
+                todo.append((one, (reached & ~end) << 1))
+            # The shorter of both is searched: the words of the routing key, or those of the patterns.
+            for word in masks if len(masks) < len(after) else after:
+                if word in masks and word in after and word not in _WILD and reached & masks[word]:
+                    todo.append((after[word], (reached & masks[word]) << 1))
         return found
+
+
+_WILD = frozenset("*#")
 
 
 def _words(key: str) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from ..errors import AMQPError, ChannelClosed, HeartbeatTimeout, ProtocolSyntaxError
+from ..errors import AMQPError, ChannelClosed, HeartbeatTimeout, InvalidArgument, ProtocolSyntaxError
 from ..reactor import Timer, Transport
 from ..version import __version__
 from ..wire.fast_send import FastDeliverer
@@ -203,6 +203,8 @@ class Session:
     def _refuse(self, channel: ServerChannel, event: Any, error: AMQPError) -> None:
         """Closes the channel or the connection, as the error's class says; the close names the refused method."""
         row = self.link.codec.by_name[event.name]
+        if isinstance(error, InvalidArgument):  # a value that cannot be sent on: nan, which RabbitMQ cannot read
+            error = refusal(541, error.text)
         if isinstance(error, ChannelClosed):
             self._begin_to_close(channel, error, row.class_index, row.method_index)
         else:

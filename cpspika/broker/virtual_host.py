@@ -7,6 +7,7 @@ its reply code.
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from base64 import urlsafe_b64encode
@@ -16,7 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..wire.message import Message
-from .dead_letters import deaths_of, is_cycle, with_death
+from .dead_letters import is_cycle, with_death
 from .field_values import ABSENT, Key, difference, equivalent, exact_table, field_type, shown, term
 from .queue_arguments import compared_arguments, ttl_objection
 from .queues import Clock, Entry, MemoryGauge, Queue
@@ -27,6 +28,9 @@ from .rules import Rules
 
 DEFAULT = Rules()
 
+logger = logging.getLogger(__name__)
+
+DEAD_LETTER_SLICE = 200  # deaths and messages that are handled in one turn
 REPLY_ADDRESS = "amq.rabbitmq.reply-to."  # begins each address of direct reply-to
 
 # Bits of the property flags. They tell that a message lacks a property without decoding its properties.
@@ -446,23 +450,44 @@ class VirtualHost:
         another, so that a long chain of queues doesn't exhaust the stack.
         """
         self._dead_letters.append((entry, reason))
-        if len(self._dead_letters) > 1:
-            return  # the loop below is running already, in a caller
-        while self._dead_letters:
-            self._republish(*self._dead_letters[0])
-            self._dead_letters.popleft()
+        self.memory.add(entry.memory)
+        if len(self._dead_letters) == 1:
+            self._republish_some()  # else the loop is running already, in a caller, or goes on in a later turn
 
-    def _republish(self, entry: Entry, reason: str) -> None:
-        """Publishes a dead letter with its x-death, except to queues where this would be a cycle."""
+    def _republish_some(self) -> None:
+        """Handles dead letters, the oldest first; leaves the rest to a later turn when they take long.
+
+        A dead letter takes time in proportion to its deaths, since their table is decoded and encoded again.
+        """
+        left = DEAD_LETTER_SLICE
+        while self._dead_letters:
+            if left <= 0:
+                self.clock.call_soon(self._republish_some)
+                return
+            entry, reason = self._dead_letters[0]
+            try:
+                left -= 1 + self._republish(entry, reason)
+            except Exception:
+                # The other messages of the virtual host must not wait behind this one for ever.
+                logger.exception("the embedded broker drops a message of %s that it failed to dead-letter", entry.queue)
+            self._dead_letters.popleft()
+            self.memory.subtract(entry.memory)
+
+    def _republish(self, entry: Entry, reason: str) -> int:
+        """Publishes a dead letter with its x-death, except to queues where this would be a cycle.
+
+        Returns the number of its deaths.
+        """
         queue = entry.queue
         exchange = self.exchanges.get(queue.limits.dead_letter_exchange or "")
         if exchange is None:
-            return
-        dead = with_death(entry.message, exchange.name, queue.limits.dead_letter_routing_key, queue.name, reason)
-        deaths = deaths_of(dead)
+            return 0
+        key = queue.limits.dead_letter_routing_key
+        dead, deaths = with_death(entry.message, exchange.name, key, queue.name, reason)
         for target in self.route(exchange, dead):
             if not is_cycle(deaths, target.name):
                 target.push(dead, None)
+        return len(deaths)
 
 
 def _headers(message: Message) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""The command line, `python -m cpspika COMMAND`. A module for each command."""
+"""The command line, `python -m cpspika COMMAND`. Each command is a module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from . import broker
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs the command that `argv` names (without it: the process's own arguments)."""
+    """Runs a command. argv: the arguments; by default those of the process. SystemExit: the arguments are wrong, or the
+    command failed."""
     parser = argparse.ArgumentParser(prog="python -m cpspika", description="AMQP in continuation-passing style.")
     parser.add_argument("--version", action="version", version=f"cpspika {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -1,4 +1,4 @@
-"""`python -m cpspika broker`: runs the embedded broker, for AMQP clients in any language."""
+"""The command `python -m cpspika broker`: runs the embedded broker, for AMQP clients in any language."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..broker import Broker
 from ..broker.rules import PRETENDED, VERSIONS
 from ..broker.server import MEMORY_HIGH
 
-WHAT_IT_IS_NOT = """\
-It is for trying out and for tests. Nothing is kept on disk: messages, queues and exchanges are gone when it ends,
-durable ones too. It is one process, without cluster, plugins or management; for everything real there is RabbitMQ.
+LIMITS = """\
+This broker is for tests and first steps. It stores nothing on disk: all messages, queues and exchanges are lost when it
+ends, durable ones too. It is one process, without a cluster, plugins or management. For production use RabbitMQ.
 """
 
 
@@ -25,19 +25,26 @@ def add_parser(commands: Any) -> None:
         "broker",
         help="run the embedded broker",
         description="Runs an AMQP 0-9-1 and 0-8 broker in memory.",
-        epilog=WHAT_IT_IS_NOT,
+        epilog=LIMITS,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; beyond loopback, choose passwords")
-    parser.add_argument("--port", type=_port, default=5672, help="port to listen at; 0 for a free one")
-    parser.add_argument("--user", action="append", metavar="NAME:PASSWORD", help="who may log in (guest:guest if none)")
-    parser.add_argument("--vhost", action="append", metavar="NAME", help="a virtual host beside /")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at; for any other than loopback, set --user"
+    )
+    parser.add_argument("--port", type=_port, default=5672, help="port to listen at; 0: a free port")
+    parser.add_argument(
+        "--user",
+        action="append",
+        metavar="NAME:PASSWORD",
+        help="a user that may log in; may be repeated; without it guest:guest",
+    )
+    parser.add_argument("--vhost", action="append", metavar="NAME", help="a virtual host besides /; may be repeated")
     parser.add_argument(
         "--memory",
         type=int,
         default=MEMORY_HIGH >> 20,
         metavar="MIB",
-        help="messages past which publishers are stopped",
+        help="size of all messages, in MiB, from which on publishers are stopped",
     )
     parser.add_argument(
         "--pretend",
@@ -51,19 +58,19 @@ def add_parser(commands: Any) -> None:
 
 
 def run_broker(arguments: argparse.Namespace) -> None:
-    """Listens, says where, and runs until it is interrupted."""
+    """Listens, prints the URL, and runs until SIGINT or SIGTERM. SystemExit: the address cannot be used."""
     users = dict(pair.partition(":")[::2] for pair in arguments.user or ["guest:guest"])
     reactor = SelectReactor()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: reactor.call_soon_threadsafe(reactor.stop))
-    reactor.on_error = lambda error: logging.error("the broker goes on after a fault of its own", exc_info=error)
+    reactor.on_error = lambda error: logging.error("an internal error of the broker; it continues", exc_info=error)
     vhosts = ["/", *(arguments.vhost or [])]
     options = {"pretend": arguments.pretend, "like": arguments.like}
     broker = Broker(reactor, users, vhosts, arguments.memory << 20, **options)
     try:
         listener = broker.listen(arguments.host, arguments.port)
     except OSError as error:
-        sys.exit(f"cannot listen at {arguments.host}:{arguments.port}: {error.strerror or error}")
+        sys.exit(f"the broker cannot listen at {arguments.host}:{arguments.port}: {error.strerror or error}")
     where = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     print(f"cpspika broker, listening at amqp://{where}:{listener.port} (in memory; Ctrl-C ends it)", flush=True)
     reactor.run()

@@ -10,6 +10,7 @@ from threading import get_ident
 from typing import Any, Protocol
 
 from ..errors import AMQPError, ProtocolSyntaxError
+from ..interrupts import is_interrupt
 from ..reactor import Reactor
 from ..wire.backlog import Backlog
 from ..wire.fast_send import FastSender
@@ -57,13 +58,21 @@ class ChannelSender:
         """Sends a method. LocalError: it cannot be sent; nothing has changed then."""
         connection = self._connection
         connection._check_thread()
-        self._backlog.write([connection._link.send(self._number, name, arguments)])
+        try:
+            self._backlog.write([connection._link.send(self._number, name, arguments)])
+        except BaseException as error:
+            self.failed(error)
+            raise
 
     def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None:
         """Sends a method and its content; errors as of `send`. `properties`: flags and values, encoded."""
         connection = self._connection
         connection._check_thread()
-        self._backlog.write(connection._link.send_content(self._number, name, arguments, properties, body))
+        try:
+            self._backlog.write(connection._link.send_content(self._number, name, arguments, properties, body))
+        except BaseException as error:
+            self.failed(error)
+            raise
 
     def send_publish(self, exchange: str, routing_key: str, properties: bytes, body: bytes) -> bool:
         """`send_content` of a basic.publish without flags, by the fast path; returns `writable`."""
@@ -102,13 +111,20 @@ class ChannelSender:
         return self._reactor.call_soon(call)
 
     def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
-        """Makes calls one after another, before whatever arrived later is looked at."""
+        """Makes calls one after another, before the frames that arrived later are decoded."""
         self._connection._in_turn(calls)
 
     def method_name(self, class_index: int, method_index: int) -> str | None:
         """The name of a method, or None if the version has none with these numbers."""
         row = self._connection._link.codec.by_index.get((class_index, method_index))
         return row.name if row else None
+
+    def failed(self, error: BaseException) -> None:
+        """An exception passed what changes the channel's state and sends bytes, which belong together. If a signal
+        handler raised it in between, the link is dropped."""
+        transport = self._backlog.transport
+        if transport is not None and is_interrupt(error):
+            transport.interrupted(error)
 
     def connection_error(self) -> AMQPError | None:
         """The error of every operation on a connection that is closed; None while it is open."""

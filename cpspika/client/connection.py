@@ -59,6 +59,7 @@ from .continuations import (
 )
 from .dialer import Dialer
 from .handlers import Handlers, Remove
+from .hints import hint
 
 # Bytes of backlog that make a channel unwritable, and writable again. HIGH_WATER is less than a transport sends in the
 # middle of a turn (sockets.EAGER), so a publisher that waits for `writable` gives the reactor its turn first.
@@ -119,6 +120,7 @@ class Connection:
         self._closers: list[Continuation] = []
         self._handlers = Handlers()
         self._timers = NamedTimers(reactor)
+        self._last_tick = 0.0  # of the heartbeat, by the reactor's clock
         self._ended = False
         _connections.add(self)
 
@@ -224,7 +226,7 @@ class Connection:
         self._pending.append(continuation)
 
     def _closed_error(self) -> AMQPError:
-        """The error of an operation on a connection that is not open: the error that ended it, where there is one."""
+        """The error of an operation on a connection that is not open: the error that ended it, if there is one."""
         reason = self.close_reason
         if isinstance(reason, ConnectionClosed):
             return reason
@@ -263,7 +265,7 @@ class Connection:
         handler(self, self.is_open)
 
     def _in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
-        """Makes calls one after another, before whatever arrived later is looked at."""
+        """Makes calls one after another, before the frames that arrived later are decoded."""
         self._call_queue.put_first(calls)
 
     # --- opening ------------------------------------------------------------------------------------------------------
@@ -280,7 +282,7 @@ class Connection:
         self._dialer.begin(targets[0].connection_timeout)
 
     def _attempted(self, target: ConnectionParameters, transport: Transport) -> None:
-        """The dialer tries another address."""
+        """Takes the transport of the dialer's next attempt."""
         self.parameters = target
         self._backlog.transport = transport
 
@@ -289,7 +291,7 @@ class Connection:
         self._write_answers()
 
     def _dial_failed(self, error: AMQPError) -> None:
-        """The dialer has no address left to try."""
+        """Ends the connection: the dialer has no address left, or the broker refused."""
         self._dialer = None
         self._end(error)
 
@@ -304,6 +306,7 @@ class Connection:
             self._dialer.done()
             self._dialer = None
         self.is_open = True
+        self._last_tick = self.reactor.time()
         if self.heartbeat:
             self._timers.start("heartbeat", self.heartbeat / 2, self._tick)
         opening, self._opening = self._opening, None
@@ -335,22 +338,30 @@ class Connection:
         self._call_queue.process(self._arrived(data))
 
     def _arrived(self, data: bytes) -> PendingCalls:
-        """The calls that bytes bring about, one frame (or one run of deliveries) at a time."""
+        """The calls for arrived bytes, for one frame (or one run of deliveries) at a time."""
         link, channels = self._link, self._channels
-        for number, event in link.runs(data):
-            if link.answers:
-                self._write_answers()
-            channel = channels.get(number)
-            if channel is None:
-                if not number:
-                    yield self._handle_own, event
-            elif event.__class__ is list:
-                if len(event) == 1:
-                    yield channel._deliver, event[0]
+        try:
+            for number, event in link.runs(data):
+                if link.answers:
+                    self._write_answers()
+                channel = channels.get(number)
+                if channel is None:
+                    if not number:
+                        yield self._handle_own, event
+                elif event.__class__ is list:
+                    if len(event) == 1:
+                        yield channel._deliver, event[0]
+                    else:
+                        yield from channel._deliver_all(event)
                 else:
-                    yield from channel._deliver_all(event)
-            else:
-                yield channel._handle, event
+                    yield channel._handle, event
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            # Of a signal handler, or KeyboardInterrupt in a credentials class: the rest of the data cannot be decoded.
+            if self._backlog.transport is not None:
+                self._backlog.transport.interrupted(error)
+            raise
 
     def _handle_own(self, event: Event) -> None:
         if isinstance(event, Method):
@@ -462,6 +473,7 @@ class Connection:
         transport = self._backlog.transport
         if transport is None:
             return
+        self._last_tick = self.reactor.time()
         try:
             due = self._link.tick(transport.queued)
         except HeartbeatTimeout as silence:
@@ -520,18 +532,21 @@ class Connection:
         if self._closers and self.is_open is False:
             self._end(None)
             return
-        lost = ConnectionLost(f"the link to {self._where()} was lost: {error or 'the broker closed it'}")
+        cause = str(error) if error is not None else "the broker closed it"
+        idle = self.reactor.time() - self._last_tick
+        if self.heartbeat and idle > 1.5 * self.heartbeat:
+            # The broker heard no heartbeat. The operating system's error alone would hide that.
+            cause = f"nothing turned the reactor for {idle:.0f} s, with a heartbeat of {self.heartbeat} s ({cause})"
+        lost = ConnectionLost(f"the link to {self._where()} was lost: {cause}")
         lost.__cause__ = error
         self._end(lost)
 
     def _lost_in_handshake(self, error: Exception | None) -> AMQPError:
         where = self._where()
-        state = self._link.state if hasattr(self, "_link") else "begun"
-        if error is None and state in ("securing", "challenged"):
-            return LoginError(f"{where} hung up on the credentials, as brokers do that refuse them without a word")
-        if error is None and state == "opening":
-            return VirtualHostRefused(f"{where} hung up on virtual host {self.parameters.virtual_host!r}")
-        failure = ConnectError(f"{where}: {error or 'the peer hung up during the handshake'}")
+        known = hasattr(self, "_link")
+        state, properties = (self._link.state, self._link.peer_properties) if known else ("begun", {})
+        remedy = hint(error, state, self.parameters, properties)
+        failure = ConnectError(f"{where}: {error or 'the peer hung up during the handshake'}{remedy}")
         failure.__cause__ = error
         return failure
 
@@ -546,7 +561,7 @@ class Connection:
             transport.abort()
 
     def _stop_asking(self) -> None:
-        """From here on operations are refused."""
+        """Refuses operations from here on."""
         self.is_open = False
         for channel in self._channels.values():
             channel.is_open = False
@@ -622,7 +637,8 @@ def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:
 
 
 def endpoint(parameters: ConnectionParameters) -> Endpoint:
-    return Endpoint(parameters.host, parameters.port, parameters.ssl, parameters.via)
+    p = parameters
+    return Endpoint(p.host, p.port, p.ssl, p.via, p.server_hostname, p.tcp_keepalive)
 
 
 def _at(error: AMQPError, where: str) -> AMQPError:
@@ -657,8 +673,10 @@ def connect(
     on_done: OnDone[Connection] | None = None,
     on_close: OnClose | None = None,
 ) -> Connection:
-    """Begins to connect to the first of the targets that can be reached, on a reactor; on_done(err, connection).
-    on_close(connection, err) is called when the connection has ended, err None after a close of our own."""
+    """Begins to connect, on a reactor, to the first of the targets that can be reached.
+
+    on_done(err, connection): called once. on_close(connection, err): called when the connection has ended; err is None
+    after a close of our own. InvalidArgument, InvalidArgumentType: as of `handshake.check`."""
     for target in targets:
         handshake.check(target)
     connection = Connection(reactor, on_close)

@@ -1,14 +1,12 @@
-"""Continuations: who is told how an operation ended, and where it was asked for.
+"""Continuations: operations that were asked for and are not settled yet; and the queue of calls to the program.
 
-`on_done(err, result)` is called exactly once, and never inside the call that took it. Whoever holds a Continuation
-takes it out of its books first and settles it then, so that a callback that raises, or that calls back into the
-library, finds everything in order.
+`on_done(err, result)` is called exactly once, and never inside the call that took it. A Continuation is removed from
+its container before it is settled. So a callback that raises, or that calls the library, finds a consistent state.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,33 +14,32 @@ from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from ..errors import AMQPError, InvalidArgumentType
+from ..interrupts import is_own_file
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 OnDone = Callable[["AMQPError | None", "R | None"], object]
-"""Called with (None, result) or (err, None); what it returns is ignored."""
+"""Called with (None, result) or (err, None). Its return value is ignored."""
 
 Call = Callable[[], object]
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _order = itertools.count()
 
 
 def operation(method: F) -> F:
-    """Marks a method that takes `on_done`. The facades lift every one that is marked."""
+    """Marks a method that takes `on_done`. Every facade gets a method of the same name (`styles.lifting`)."""
     method.__operation__ = True  # type: ignore[attr-defined]
     return method
 
 
 def oneway(method: F) -> F:
-    """Marks an operation that the broker doesn't answer: it is done when its bytes are on their way. A facade may hand
-    it over without waiting."""
+    """Marks an operation without a reply. It is done when its bytes have gone to the kernel; a facade need not wait."""
     method.__oneway__ = True  # type: ignore[attr-defined]
     return operation(method)
 
 
 def registration(method: F) -> F:
-    """Marks a method that takes a handler to be called later. The facades lift these too."""
+    """Marks a method that registers a handler. Every facade gets a method of the same name."""
     method.__registration__ = True  # type: ignore[attr-defined]
     return method
 
@@ -50,27 +47,20 @@ def registration(method: F) -> F:
 CallSite = tuple[CodeType, int]
 
 
-class _Ours(dict[str, bool]):
-    """File names that were met, and whether they are the library's."""
-
-    def __missing__(self, name: str) -> bool:
-        self[name] = ours = name.startswith(_PACKAGE)
-        return ours
-
-
-_ours = _Ours()
 _last: CallSite | None = None
 
 
 def call_site(depth: int = 2) -> CallSite | None:
-    """Where the program called into the library. Kept as a code object and an offset, since the line is wanted only if
-    something goes wrong. `depth`: of the first frame that may be the program's."""
+    """The place where the program called the library, as a code object and an offset in it.
+
+    The line number is computed only for an error (`describe`). depth: frames between this call and the first one that
+    may belong to the program."""
     frame: FrameType | None = sys._getframe(depth)
-    while frame is not None and _ours[frame.f_code.co_filename]:
+    while frame is not None and is_own_file[frame.f_code.co_filename]:
         frame = frame.f_back
     if frame is None:
         return None
-    # A program asks from few places, one after another from the same: what waits by the thousand shares a tuple.
+    # A loop asks from one place again and again: its thousands of continuations share one tuple.
     global _last
     last, code, offset = _last, frame.f_code, frame.f_lasti
     if last is None or last[0] is not code or last[1] != offset:
@@ -79,7 +69,7 @@ def call_site(depth: int = 2) -> CallSite | None:
 
 
 def describe(where: CallSite | None) -> str | None:
-    """ "file.py:12 in main"."""
+    """The text of a call site: "file.py:12 in main"."""
     if where is None:
         return None
     code, offset = where
@@ -93,14 +83,15 @@ def check_callable(name: str, value: Any) -> None:
 
 
 class Continuation:
-    """An operation that was asked for and isn't settled."""
+    """An operation that was asked for and is not settled. `call_site`: where it was asked for. `order`: its rank among
+    all operations."""
 
     __slots__ = ("call_site", "on_done", "order")
 
     method: str
     expected: tuple[str, ...] = ()  # names of the replies that settle it
     convert: Callable[[Any], Any] | None = None  # reply -> result
-    answer: Any = None  # a reply that came before its turn
+    answer: Any = None  # a reply that arrived before the replies to earlier requests
 
     def __init__(self, on_done: OnDone[Any] | None):
         if not callable(on_done):
@@ -110,18 +101,21 @@ class Continuation:
         self.order = next(_order)
 
     def done(self, result: Any = None) -> None:
+        """Settles it with a result."""
         if self.on_done is not None:
             self.on_done(None, result)
 
     def reply(self, reply: Any) -> None:
+        """Settles it with the result that the reply means."""
         self.done(self.convert(reply) if self.convert is not None else None)
 
     def fail(self, error: AMQPError) -> None:
+        """Settles it with a copy of an error, which names the method and the call site."""
         if self.on_done is not None:
             self.on_done(self.told(error), None)
 
     def told(self, error: AMQPError) -> AMQPError:
-        """The error as this operation's own."""
+        """A copy of an error that names this operation's method and call site."""
         return error.of(self.method, describe(self.call_site))
 
     def __lt__(self, other: Continuation) -> bool:
@@ -129,7 +123,7 @@ class Continuation:
 
 
 class Request(Continuation):
-    """One that waits for a reply, or for what its method's name says."""
+    """An operation that waits for the replies `expected`, or for another event that `method` names ("drain")."""
 
     __slots__ = ("answer", "convert", "expected", "method")
 
@@ -140,7 +134,7 @@ class Request(Continuation):
         expected: tuple[str, ...] = (),
         convert: Callable[[Any], Any] | None = None,
     ):
-        # As Continuation.__init__ does; to call that would cost a twentieth of a whole synchronous call.
+        # The same as Continuation.__init__. A call of it would cost a twentieth of a whole synchronous call.
         if not callable(on_done):
             check_callable("on_done", on_done)
         self.on_done = on_done
@@ -153,7 +147,7 @@ class Request(Continuation):
 
 
 def refuse(on_done: OnDone[Any] | None, error: AMQPError, method: str, call_soon: Callable[[Call], object]) -> None:
-    """An operation that fails at the call: tells its on_done in the next turn, or raises where there is none."""
+    """Fails an operation at the call: on_done gets the error in the next turn; without an on_done it is raised."""
     check_callable("on_done", on_done)
     mine = error.of(method, describe(call_site()))
     if on_done is None:
@@ -163,29 +157,30 @@ def refuse(on_done: OnDone[Any] | None, error: AMQPError, method: str, call_soon
 
 
 class CallQueue:
-    """What has arrived and what is to be called for it, in one order.
+    """The calls that are to be made for arrived bytes, in one order.
 
-    An item is a call, or an iterator of them, each a function and its argument, which is asked for the next when the
-    one before has been dealt with. A call may give rise to others (the reply that ends a channel settles all that waits
-    on it): these go to the front, before whatever arrived later. Each is taken off before it is made, and whenever more
-    may be left, the rest is promised to the reactor first. So one that raises, or that turns the reactor itself and
-    waits there for the next, holds nothing up.
+    An item is a call, or an iterator of calls (function, argument). The iterator decodes the next frame only after the
+    call for the frame before has returned. A call may cause other calls: the reply that ends a channel settles every
+    continuation of that channel. These go to the front, before the calls for later frames.
+
+    An item is removed before its call is made. If more items may be left, the queue first asks the reactor to resume
+    it. So a callback may raise, or may turn the reactor itself and wait there for a later frame: the rest goes on.
     """
 
     __slots__ = ("_after", "_call_soon", "_items", "_promised")
 
     def __init__(self, call_soon: Callable[[Call], object], after: Call):
         self._call_soon = call_soon
-        self._after = after  # called when an iterator is at its end
+        self._after = after  # called at the end of each iterator
         self._items: deque[Any] = deque()
-        self._promised = False
+        self._promised = False  # the reactor will call `_resume`
 
     def append(self, item: Call) -> None:
-        """Adds an item behind everything else."""
+        """Adds a call at the end."""
         self._items.append(item)
 
     def put_first(self, items: Iterable[Call | PendingCalls]) -> None:
-        """Puts items before everything else: their turn is when the present call returns, or in the next turn."""
+        """Adds calls at the front. They are made when the present call returns, or in the next turn."""
         self._items.extendleft(reversed([item if callable(item) else (item,) for item in items]))
         self._promise()
 
@@ -198,12 +193,13 @@ class CallQueue:
         self._promised = False
         self.run()
 
-    def process(self, each: PendingCalls) -> None:
-        """Adds an item, and runs what there is."""
-        self._items.append((each,))
+    def process(self, calls: PendingCalls) -> None:
+        """Adds an iterator of calls at the end, and makes all calls of the queue."""
+        self._items.append((calls,))
         self.run()
 
     def run(self) -> None:
+        """Makes all calls of the queue."""
         items = self._items
         while items:
             item = items[0]
@@ -218,7 +214,7 @@ class CallQueue:
                     self._promise()
                 function(argument)
                 if item is not (items[0] if items else None):
-                    break  # something comes before the rest; or a nested turn saw to that already
+                    break  # the call has put others to the front, or a nested turn has made the rest
             else:
                 if item is (items[0] if items else None):
                     items.popleft()

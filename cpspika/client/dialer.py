@@ -1,9 +1,9 @@
-"""Finding a broker: targets in order, each with all its addresses, within one connection_timeout.
+"""Finds a broker: tries the targets in order, each with all its addresses, within one connection_timeout.
 
-An attempt is TCP, TLS and the whole handshake, so a host that accepts and then says nothing is passed over like one
-that refuses. The time that is left is shared out evenly among the attempts that are left: a dead address cannot use up
-what the living one behind it needs. A broker that answers "no" to the credentials or the virtual host has the last
-word; every other failure moves on to the next address.
+An attempt is TCP, TLS and the whole handshake. So a host that accepts the connection and stays silent fails like one
+that refuses it. The attempts share the remaining time evenly: an address that does not answer cannot use up the time of
+the next one. If a broker refuses the credentials or the virtual host, the search ends. After any other failure the next
+address is tried.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Dialer:
         self._transport: Transport | None = None
         self._deadline: float | None = None
         self._timer: Timer | None = None
-        self._attempt = 0  # a resolution or timer of an earlier one is void
+        self._attempt = 0  # its number; callbacks of earlier attempts are ignored
         self._endpoint: Endpoint
         self._target: Any = None
         self._seconds: float | None = None
@@ -52,19 +52,19 @@ class Dialer:
         self._next_target()
 
     def done(self) -> None:
-        """The attempt succeeded."""
+        """Ends the search: the attempt succeeded."""
         self._attempt += 1
         self._stop_timer()
 
     def cancel(self) -> None:
-        """Gives up without a word."""
+        """Ends the search, without a call of on_failed."""
         self.done()
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
 
     def failed(self, error: AMQPError) -> None:
-        """The attempt failed; its transport is gone."""
+        """Goes on to the next address: the attempt failed, and its transport is closed."""
         self._attempt += 1
         self._stop_timer()
         self._transport = None
@@ -143,7 +143,7 @@ class Dialer:
             self._timer = None
 
     def _verdict(self) -> AMQPError:
-        """All failures in one error; of their own class where they agree in it."""
+        """One error for all failures, of their class if they all have the same."""
         if not self._errors:
             return ConnectTimeout(f"no time to connect in (connection_timeout={self._seconds:g} s)")
         if len(self._errors) == 1:

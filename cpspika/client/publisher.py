@@ -1,10 +1,11 @@
-"""What becomes of a publish: sent or held, confirmed, refused, returned, or unknown.
+"""The publishes of one channel: sent or held, and then confirmed, refused, returned, or unknown.
 
-On a confirming channel each publish waits in a window under its number until the broker's ack or nack names it. A
-message that comes back (basic.return) carries no number, so it is paired by what it is: RabbitMQ returns in the order
-of publishing and before the ack, hence it belongs to the oldest waiting mandatory publish of the same exchange, routing
-key and body (and the same header bytes, where several agree in the rest). Two waiting publishes that agree in all of
-these cannot be told apart by anybody; the older one is taken. The user's properties aren't touched.
+On a confirming channel each publish waits in a window, under its number, until an ack or nack of the broker names that
+number. A returned message (basic.return) has no number, so it is paired with its publish by content. RabbitMQ returns
+messages in the order of publishing, and before the ack. So the message belongs to the oldest mandatory publish that
+waits and has the same exchange, routing key and body (and the same header bytes, where several agree in the rest).
+Nobody can tell two waiting publishes apart that agree in all of these; the older one is taken. The user's properties
+are not changed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Owner(Protocol):
-    """The channel, as its publisher sees it."""
+    """The parts of a channel that its publisher uses."""
 
     number: int
     is_open: bool
@@ -49,7 +50,7 @@ class Owner(Protocol):
 
 
 class _Content(NamedTuple):
-    """What goes out, ready to be sent now or later."""
+    """An encoded message, to be sent now or later."""
 
     exchange: str
     routing_key: str
@@ -64,18 +65,19 @@ class _Content(NamedTuple):
 
 
 class _Publish(Continuation):
-    """A publish that waits for its fate, or for the kernel."""
+    """A publish that waits for the broker's decision."""
 
     __slots__ = ()
 
     method = "basic.publish"
     content: _Content | None = None
     returned: Message | None = None
-    undecided = True  # sent, and the broker will decide
+    undecided = True  # it was sent, and the broker will decide
 
 
 class _Watched(_Publish):
-    """One that needs more: it is held until the flow resumes, or `content` is kept to know it again when it returns."""
+    """A publish that needs more state: it is held until the flow resumes, or the broker may return it, and `content`
+    then tells which it was."""
 
     __slots__ = ("content", "convert", "returned", "undecided")
 
@@ -103,7 +105,7 @@ def encode_body(body: Any) -> bytes:
 
 
 class Publisher:
-    """The publishing half of one channel."""
+    """Publishes the messages of one channel, and settles their continuations."""
 
     __slots__ = (
         "_channel",
@@ -121,19 +123,21 @@ class Publisher:
         self._channel = channel
         self._sender = sender
         self.permitted = True
-        self.is_fire_and_forget = True  # permitted, and not confirming
+        self.is_fire_and_forget = True  # permitted, and not confirming: done with the call
         self._window: Window[_Publish] | None = None
         self._mandatory: dict[_Watched, None] = {}
         self._last_returned = -1
         self._held: deque[tuple[_Watched, _Content]] | None = None
-        self.decided: PendingCalls = iter(())  # what an ack or nack of many decided, as far as it isn't told
+        self.decided: PendingCalls = iter(
+            ()
+        )  # publishes that an ack or nack of many decided, and whose on_done is not called yet
 
     @property
     def is_confirming(self) -> bool:
         return self._window is not None
 
     def confirm(self) -> None:
-        """Publishes from here on are numbered."""
+        """From here on publishes are numbered, and wait for the broker's decision."""
         if self._window is None:
             self._window = Window()
             self.is_fire_and_forget = False
@@ -153,13 +157,17 @@ class Publisher:
         if mandatory or immediate or not self.permitted or not self._channel.is_open:
             content = _Content(exchange, routing_key, mandatory, immediate, encode_properties(properties), octets)
             return self._publish_watched(content, block_on_flow_control, on_done)
-        # What nearly all are: without flags, on an open channel whose flow isn't stopped.
+        # Nearly every publish: without flags, on an open channel whose flow is on.
         encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
         window = self._window
         if window is not None:
             publish = _Publish(on_done)  # before anything is sent: it checks on_done
-            writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
-            window.add(publish)
+            try:
+                writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
+                window.add(publish)
+            except BaseException as error:
+                self._sender.failed(error)
+                raise
             return writable
         if on_done is None:
             return self._sender.send_publish(exchange, routing_key, encoded, octets)
@@ -186,20 +194,26 @@ class Publisher:
         return self._channel.writable
 
     def _send(self, publish: _Watched, content: _Content) -> None:
-        self._sender.send_content("basic.publish", content.arguments, content.properties, content.body)
+        try:
+            self._sender.send_content("basic.publish", content.arguments, content.properties, content.body)
+            if self._window is not None:
+                publish.undecided = True
+                self._window.add(publish)
+                if publish.content is not None:
+                    self._mandatory[publish] = None
+        except BaseException as error:
+            self._sender.failed(error)
+            raise
         if self._window is not None:
-            publish.undecided = True
-            self._window.add(publish)
-            if publish.content is not None:
-                self._mandatory[publish] = None
-        elif publish.on_done is not None:
+            return
+        if publish.on_done is not None:
             publish.convert = _handed_over
             self._sender.when_written(publish)
 
     # --- flow ---------------------------------------------------------------------------------------------------------
 
     def _hold(self, publish: _Watched, content: _Content) -> None:
-        # Encoding checks what it is given, and a mistake must raise at the call, not when the flow resumes.
+        # Encoding checks the arguments. A mistake must raise at the call, not when the flow resumes.
         self._sender.check("basic.publish", content.arguments, content.properties)
         if self._held is None:
             self._held = deque()
@@ -266,7 +280,7 @@ class Publisher:
 
     def _returned_one(self, message: Message) -> _Watched | None:
         alike = [publish for publish in self._mandatory if publish.returned is None and _is_of(message, publish)]
-        # Those before the last that came back were routed, if the broker keeps the order, as RabbitMQ does.
+        # Publishes before the last one that was returned were routed, since RabbitMQ returns in order.
         alike = [publish for publish in alike if publish.order > self._last_returned] or alike
         exact = (p for p in alike if p.content is not None and p.content.properties == message.encoded)
         return next(exact, alike[0] if alike else None)
@@ -274,13 +288,13 @@ class Publisher:
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def only(self) -> _Publish | None:
-        """The publish that waits, if it is the only one."""
+        """The publish that waits, if there is exactly one."""
         if self._window is None or len(self._window) != 1:
             return None
         return next(iter(self._window))[1]
 
     def withdraw_all(self) -> list[Continuation]:
-        """Everything that waits for a fate, which will not come."""
+        """Removes and returns every publish that waits. The broker will not decide any more."""
         waiting: list[Continuation] = [publish for _, publish in self._window or ()]
         waiting += [publish for publish, _ in self._held or ()]
         self._window = self._held = None
@@ -288,7 +302,7 @@ class Publisher:
         return waiting
 
     def fate(self, continuation: Continuation, reason: AMQPError) -> AMQPError:
-        """What a continuation is told when the channel ended under it."""
+        """The error of a continuation whose channel has ended."""
         if not isinstance(continuation, _Publish) or not continuation.undecided:
             return reason
         if continuation.returned is not None:

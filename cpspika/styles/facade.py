@@ -1,24 +1,26 @@
-"""What every facade is: a connection or channel in another style, with the core's attributes, around the core.
+"""The base of every facade: a connection or channel in another style, around the core.
 
-A facade inherits the operations that `lifting` made and says how its style performs them; this is the rest that all
-styles share.
+A facade inherits the operations and attributes that `lifting` made, and says how its style performs the operations.
+This module has the rest that all styles share.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
 from ..client.channel import Channel
-from ..errors import AMQPError, ProtocolSyntaxError
+from ..errors import AMQPError, InvalidArgumentType, ProtocolSyntaxError
 from ..wire.message import Message
 
 S = TypeVar("S", bound="Scope")
 
 
 class Scope:
-    """A context manager that closes what it is at the end."""
+    """A context manager that closes itself at the end."""
 
     def __enter__(self: S) -> S:
         return self
@@ -31,7 +33,7 @@ class Scope:
             closing.close()
         except AMQPError:
             if error is None:
-                raise  # else the error that is under way tells more
+                raise  # otherwise the error of the block says more
 
 
 class Facade:
@@ -40,11 +42,11 @@ class Facade:
     core: Any
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """What the core may call in place of a user's callback."""
+        """Makes the function that the core calls in place of a user's callback."""
         raise NotImplementedError
 
     def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same for a handler, which gets what it is registered on as its first argument."""
+        """The same for a handler; its first argument is the connection or channel that it is registered on."""
         return self._callback(function)
 
     def _forward(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -70,7 +72,7 @@ class ConnectionFacade(Facade):
         raise NotImplementedError
 
     def _outward(self, value: Any) -> Any:
-        """What the core hands out, in this facade's terms."""
+        """The facade of a Connection or Channel of the core; any other value as it is."""
         if isinstance(value, Channel):
             if value._facade is value:
                 value._facade = self._channel_facade(value)
@@ -80,9 +82,30 @@ class ConnectionFacade(Facade):
         return value
 
 
+def check_runs_at_once(function: Any) -> None:
+    """InvalidArgumentType: a coroutine function or a generator function as callback of a facade that only calls it. The
+    call would make an object that nobody runs."""
+    called = function if inspect.isroutine(function) or isinstance(function, partial) else type(function).__call__
+    for kind, is_kind in _RUN_LATER:
+        if is_kind(called):
+            name = getattr(function, "__qualname__", None) or repr(function)
+            raise InvalidArgumentType(
+                f"the callback {name} is {kind}, which nothing would run here: write a plain function (def, without "
+                "await or yield). In cpspika.adapters.asyncio_adapter and trio_adapter a callback may be a coroutine "
+                "function, in cpspika.tasks also a generator function"
+            )
+
+
+_RUN_LATER: tuple[tuple[str, Callable[[Any], bool]], ...] = (
+    ("a coroutine function", inspect.iscoroutinefunction),
+    ("a generator function", inspect.isgeneratorfunction),
+    ("an asynchronous generator function", inspect.isasyncgenfunction),
+)
+
+
 def is_stale(arguments: list[Any]) -> bool:
-    """Whether a callback that was put by has lost its object: a delivery whose channel closed meanwhile is the broker's
-    again, and could not be acknowledged."""
+    """Whether a callback that was put by came too late: the channel of its delivery has closed. The message is the
+    broker's again, and could not be acknowledged."""
     return any(
         isinstance(argument, Message) and argument.name == "basic.deliver" and not argument.channel.is_open
         for argument in arguments

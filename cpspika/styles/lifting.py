@@ -116,7 +116,7 @@ def lift(core: type, module: str, wording: Wording, handed_over: HandedOver | No
 def _lifted_attribute(core: type, name: str) -> property:
     own = getattr(core, name, None)
     doc = own.__doc__ if isinstance(own, property) else attribute_doc(core, name)
-    return property(attrgetter(f"core.{name}"), doc=doc)
+    return property(attrgetter(f"core.{name}"), doc=doc or "")  # without a text of ours it would be attrgetter's own
 
 
 def attribute_doc(core: type, name: str) -> str | None:

@@ -1,15 +1,16 @@
 """Facades that hand back promises: what tasks, asyncio, Twisted and their like have in common.
 
-A style says in one object what its promise is (`Promises`): how one is made and settled, and how a callback's coroutine
-is run. The operations are the core's, lifted. A promise may be ignored, as with `message.ack()`.
+A style describes its promises in one object (`Promises`): how a promise is made and settled, and how the coroutine of a
+callback is run. The operations are the core's, lifted. A program may ignore a promise, as in `message.ack()`.
 
-What the broker doesn't answer is a promise kept at once, since its bytes are on their way with the turn: an ack, and a
-publish without confirms while the channel is writable. While it isn't, a publish's promise is kept when it is again. So
-awaiting each of them costs next to nothing, and yet holds a publisher back.
+An operation that the broker doesn't answer gives a promise that is fulfilled at once, since the bytes go out in the
+same turn. Such operations are an ack, and a publish without confirms while the channel is writable. While the channel
+is not writable, the promise of a publish is fulfilled when the channel is writable again. So a program may await each
+of them: this costs little, and holds a publisher back.
 
-A promise that its holder gives up (by cancelling what awaits it) leaves the channel in order: the operation was asked
-for and its answer still comes, and what it brings for nobody is given back. The message of a basic_get is requeued, the
-consumer of a basic_consume cancelled, a channel or connection closed.
+A cancelled promise leaves the channel in order. The operation was asked for already, and its answer still comes. A
+result that comes for nobody is given back: the message of a basic_get is requeued, the consumer of a basic_consume is
+cancelled, a channel or connection is closed.
 """
 
 from __future__ import annotations
@@ -45,22 +46,22 @@ class Promises(Protocol):
     """A style's promises."""
 
     def make(self, give_back: GiveBack | None = None) -> tuple[Any, Settle]:
-        """A promise, and what settles it, which is called once. A result that comes when the holder has given the
-        promise up goes to give_back."""
+        """Makes a promise, and the function that settles it; that is called once. A result that comes for a cancelled
+        promise goes to give_back."""
 
     def fulfilled(self, result: Any) -> Any:
-        """A promise that is kept already; it may be the same each time."""
+        """A promise that is fulfilled already; it may be the same each time."""
 
     def ignore_error(self, promise: Any) -> object:
-        """If nobody asks for this promise, its error is no news."""
+        """If nobody asks for this promise, its error is not reported."""
 
     def spawn(self, coroutine: Any) -> object:
         """Runs the coroutine (or generator) that a user's callback returned."""
 
 
 class ResolvedPromises(dict[Any, Any]):
-    """Promises that are kept, by result; make(result) makes one. They are shared: to ask for one changes nothing about
-    it."""
+    """Fulfilled promises, by result; make(result) makes one. They are shared, which is right where asking for a promise
+    does not change it."""
 
     def __init__(self, make: Callable[[Any], Any]):
         self._make = make
@@ -71,7 +72,7 @@ class ResolvedPromises(dict[Any, Any]):
 
 
 class _Scope:
-    """A context manager that closes what it is at the end."""
+    """An asynchronous context manager that closes itself at the end."""
 
     async def __aenter__(self: S) -> S:
         return self
@@ -83,7 +84,7 @@ class _Scope:
             await self.aclose()
         except AMQPError:
             if error is None:
-                raise  # else the error that is under way tells more
+                raise  # otherwise the error of the block says more
 
     async def aclose(self) -> None:
         closing: Any = self
@@ -91,8 +92,8 @@ class _Scope:
 
 
 class Block(Generic[T]):
-    """Makes an awaitable promise of a connection, or of a channel, a context manager: it waits for the opening, and
-    closes what was opened at the block's end."""
+    """Makes the promise of a connection or channel an asynchronous context manager: the block begins when the
+    connection or channel is open, and its end closes it."""
 
     __slots__ = ()
 
@@ -155,17 +156,17 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
         return promise
 
     def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """What is not kept at once, see `_handing_over`."""
+        """Runs an operation without an answer whose promise is not fulfilled at once; see `_oneway_method`."""
         promise, settle = self._promises.make()
         if operation is not _PUBLISH:
-            # An ack that came to nothing since the channel is gone: the broker has the message again, and no harm is
-            # done. Whoever wants to know awaits it.
+            # An ack on a closed channel does nothing, and no harm: the broker has the message again. A program that
+            # wants the error awaits the promise.
             self._promises.ignore_error(promise)
         operation(self.core, *args, **kwargs, on_done=settle)
         return promise
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        # What is an ordinary function is called by the core itself: this is the way of each delivery.
+        # The core itself calls an ordinary function: each delivery comes this way.
         if _is_work(function) or _is_work(getattr(function, "__call__", None)):  # noqa: B004
             return lambda message: run_callback(self._promises, function, message)
         return function
@@ -181,8 +182,8 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
 
 
 def _oneway_method(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """A channel's operation that the broker doesn't answer. All messages come this way, out by publish and in by ack,
-    so it is one call deep."""
+    """The method of an operation that the broker doesn't answer. Each publish and each ack comes this way, so it is one
+    call deep."""
     if operation is _PUBLISH:
 
         def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -319,7 +320,7 @@ def _is_work(function: Any) -> bool:
 
 
 def run_callback(promises: Promises, function: Callable[..., Any], *args: Any) -> None:
-    """Calls a user's callback; one that is a coroutine (or a generator) is run."""
+    """Calls a user's callback. If the callback returns a coroutine or a generator, that is run."""
     returned = function(*args)
     if inspect.iscoroutine(returned) or isinstance(returned, Generator):
         promises.spawn(returned)
@@ -332,8 +333,8 @@ def promised_connection(
     targets: Sequence[ConnectionParameters],
     on_close: OnClose | None = None,
 ) -> tuple[Any, Connection]:
-    """A promise of a connection, and the core's, which is opening: whoever gives up the promise may close it, and need
-    not wait. make(core) makes its facade. on_close(connection, err) as of `connect`."""
+    """Returns a promise of a connection, and the core's Connection, which is opening: if the promise is cancelled, the
+    caller can close that. make(core) makes the facade. on_close(connection, err): as in `connect`."""
     promise, settle = promises.make(lambda facade: close_abandoned(facade.core))
     facades: list[Any] = []
 
@@ -350,13 +351,13 @@ def promised_connection(
 
 
 def close_abandoned(core: Connection) -> None:
-    """Hangs up on a connection that nobody waits for any more."""
+    """Closes a connection that nobody waits for any more."""
     core.close(on_done=_ignore)
 
 
 def give_back_for(operation: Callable[..., Any], *asked: Any) -> GiveBack | None:
-    """What becomes of a result that comes when its holder has given it up; `asked`: the channel that was asked, with
-    what arguments and keywords."""
+    """The function that gives back a result of `operation` that comes for a cancelled promise, or None. `asked`: the
+    channel that was asked, and the arguments and keywords."""
     give_back = _GIVE_BACK.get(operation.__name__)
     return None if give_back is None else partial(give_back, *asked)
 

@@ -1,12 +1,12 @@
 """The synchronous facade: each call turns the reactor until its continuation fires.
 
-A call that waits runs input and output, and its own continuation, and nothing else of the user's: handlers and
-consumers that are due meanwhile are put by, and run when the program gives them room, in `drain_events`,
-`start_consuming`, the iterator `consume`, or when it lets the reactor run by itself. So no callback is entered while
-another, or the program itself, is amid a call.
+A call that waits runs input and output, and its own continuation, but no other code of the user's. Handlers and
+consumers that are due meanwhile are put by. They run when the program asks for them: in `drain_events`,
+`start_consuming`, the iterator `consume`, or when the program runs the reactor itself. So no callback is entered while
+another callback, or the program itself, is in the middle of a call.
 
-One thread at a time may be inside a connection. Threads that share one hold `connection.lock` around each use; a thread
-that comes in without it, while another is inside, gets ConcurrentUse.
+One thread at a time may be inside a connection. Threads that share a connection hold `connection.lock` around each use.
+A thread that comes in without the lock while another is inside gets ConcurrentUse.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..wire.message import Message
 from .consumer import Arrived, Consuming
-from .facade import ConnectionFacade, Facade, Scope, is_stale
+from .facade import ConnectionFacade, Facade, Scope, check_runs_at_once, is_stale
 from .sync_operations import ChannelOperations, ConnectionOperations
 
-MANY = 100  # exceptions in one wait; by then they come from the reactor itself, and it will not get better
+MANY = 100  # exceptions in one wait; so many come from the reactor itself, and the wait would never end
 
 
 class _Spins:
-    """Of one reactor: how many calls are waiting, one inside another, and whose callbacks are put by meanwhile."""
+    """Of one reactor: how many calls wait, one inside another, and which connections have callbacks put by."""
 
     __slots__ = ("__weakref__", "behind", "depth")
 
@@ -51,8 +51,8 @@ _spins: weakref.WeakKeyDictionary[Reactor, _Spins] = weakref.WeakKeyDictionary()
 class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     """A connection whose calls return their results, or raise their errors.
 
-    `core`: the Connection below. `reactor`: what drives it. `lock`: to be held by threads that share it. `timeout`:
-    seconds that a call may take, None for no limit; past it comes OperationTimeout.
+    `core`: the Connection below. `lock`: threads that share the connection hold it. `timeout`: seconds that a call may
+    take, None for no limit; a call that takes longer raises OperationTimeout.
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return OperationTimeout(f"no answer within {self.timeout:g} s").of(name, describe(call_site()))
 
     def push(self, name: str, over: Callable[[], bool]) -> None:
-        """Has the kernel take what is to be sent, for the operation of this name, or turns the reactor until it is
-        `over`. Mostly it takes it all at once, without a turn."""
+        """Gives unsent bytes to the kernel, and turns the reactor until the kernel has taken all, or over(). Mostly the
+        kernel takes all at once, without a turn. `name`: the operation's name in an error."""
         core = self.core
         if not self.spin(lambda: over() or not core._backlog.size, self.timeout, finish=True, flush=True):
             raise self._late(name)
@@ -109,10 +109,12 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     def spin(
         self, done: Callable[[], object], timeout: float | None, finish: bool = False, flush: bool = False
     ) -> bool:
-        """Turns the reactor until `done`, putting by the user's callbacks; False if that took longer than `timeout`
-        seconds. An exception that comes out of the reactor meanwhile is raised; with `finish` not before it is done, so
-        that an operation isn't left half-way. With `flush` what is to be sent is sent at once, which may be all that is
-        needed."""
+        """Turns the reactor until done(), and puts by the user's callbacks. False: that took longer than `timeout`
+        seconds.
+
+        An exception that comes out of the reactor meanwhile is raised. finish: it is raised only after done(), so that
+        no operation is left half-way. flush: unsent bytes are sent first, which may be enough.
+        """
         reactor = self.core.reactor
         deadline = None if timeout is None else reactor.time() + timeout
         strays: list[Exception] = []
@@ -148,6 +150,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     # --- callbacks ----------------------------------------------------------------------------------------------------
 
     def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        check_runs_at_once(function)
+
         def called_by_the_core(*args: Any) -> None:
             ours = [self._outward(arg) for arg in args]
             if self._spins.depth or self._inbox:
@@ -163,7 +167,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return SyncChannel(self, core)
 
     def _catch_up(self) -> None:
-        """Runs the callbacks that were put by, when whoever runs the reactor gives them room."""
+        """Runs the callbacks that were put by, in the reactor's turn."""
         if self._spins.depth:
             self._spins.behind[self] = None
             return
@@ -175,8 +179,11 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 self.reactor.call_soon(self._catch_up)
 
     def drain_events(self, timeout: float | None = None) -> bool:
-        """Runs the callbacks that are due, waiting for the first for `timeout` seconds at most (None: as long as it
-        takes); returns whether there were any. On a closed connection with none left it raises what closed it."""
+        """Runs the callbacks that are due, and returns whether there were any.
+
+        timeout: seconds to wait for the first; None: without limit. Errors: on a closed connection without callbacks,
+        the error that closed it.
+        """
         with _Inside(self):
             ran = self.run_callbacks(lambda: not self.core.is_open, timeout)
             if not ran and not self.core.is_open:
@@ -184,8 +191,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return ran
 
     def run_callbacks(self, over: Callable[[], bool], timeout: float | None) -> bool:
-        """Waits until callbacks are due, or there is no use in waiting (`over`); runs them, and returns whether there
-        were any."""
+        """Waits until callbacks are due, or over() says that none will come. Runs them, and returns whether there were
+        any."""
         if not self._inbox:
             self.spin(lambda: bool(self._inbox) or over(), timeout)
         count = len(self._inbox)
@@ -229,8 +236,10 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         return self.connection._callback(function)
 
     def start_consuming(self) -> None:
-        """Runs the consumers' callbacks (and the other handlers') until `stop_consuming`, or until the channel has no
-        consumers any more. The channel's closing is raised."""
+        """Runs the callbacks of consumers and handlers until `stop_consuming`, or until the channel has no consumers.
+
+        Errors: the error that closed the channel.
+        """
         self._stopped = False
         connection = self.connection
         with _Inside(connection):

@@ -1,4 +1,4 @@
-"""Threads that make calls: those of one lane one after another, those of different lanes beside each other."""
+"""Threads that make calls. Each call has a key: calls of one key run one after another, others beside each other."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Call = Callable[[], object]
 
 
 class Workers:
-    """At most `bound` threads, each started when there is something to do for it; daemons, called `name` 1, 2...
+    """At most `bound` daemon threads, named `name` 1, 2..., each started when there is work for it.
 
-    on_error(error): a call raised.
+    on_error(error): called with an exception of a call.
     """
 
     def __init__(self, bound: int, name: str, on_error: Callable[[BaseException], object]):
         if not isinstance(bound, int) or bound < 1:
-            raise InvalidArgument(f"workers is how many threads run callbacks, 1 or more; not {bound!r}")
+            raise InvalidArgument(f"workers is a number of threads, 1 or more; not {bound!r}")
         self._bound = bound
         self._name = name
         self._on_error = on_error
@@ -29,22 +29,22 @@ class Workers:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._lanes: dict[Hashable, deque[Call]] = {}  # those that are due, or at work
+        self._calls: dict[Hashable, deque[Call]] = {}  # by key; the keys are due, or at work
         self._due: deque[Hashable] = deque()
         self._threads: set[threading.Thread] = set()
         self._started = 0
         self._idle = 0  # threads that will look at `_due` before they wait
         self._finished = False
 
-    def put(self, lane: Hashable, call: Call) -> None:
-        """Has a call made, behind all others of its lane."""
+    def put(self, key: Hashable, call: Call) -> None:
+        """Has a call made, behind all others of its key."""
         with self._lock:
-            calls = self._lanes.get(lane)
+            calls = self._calls.get(key)
             if calls is not None:
                 calls.append(call)
                 return
-            self._lanes[lane] = deque((call,))
-            self._due.append(lane)
+            self._calls[key] = deque((call,))
+            self._due.append(key)
             if len(self._due) <= self._idle:
                 self._changed.notify()
             elif len(self._threads) < self._bound:
@@ -57,14 +57,14 @@ class Workers:
         self._idle += 1
         try:
             thread.start()
-        except RuntimeError:  # the system has no more threads to give
+        except RuntimeError:  # the system allows no more threads
             self._threads.discard(thread)
             self._idle -= 1
             if not self._threads:
                 raise
 
     def _work(self) -> None:
-        changed, due, lanes = self._changed, self._due, self._lanes
+        changed, due, calls_of = self._changed, self._due, self._calls
         with changed:
             while True:
                 while not due:
@@ -73,12 +73,12 @@ class Workers:
                         self._threads.discard(threading.current_thread())
                         return
                     changed.wait()
-                lane = due.popleft()
+                key = due.popleft()
                 self._idle -= 1
-                calls = lanes[lane]
+                calls = calls_of[key]
                 changed.release()
                 try:
-                    # Nobody else takes from a lane that is at work. While no other lane waits, it goes on with this.
+                    # No other thread takes calls of a key that is at work. While no other key is due, this one goes on.
                     self._make(calls.popleft())
                     while calls and not due:
                         self._make(calls.popleft())
@@ -86,9 +86,9 @@ class Workers:
                     changed.acquire()
                 self._idle += 1
                 if calls:
-                    due.append(lane)  # behind the lanes that have waited
+                    due.append(key)  # behind the keys that have waited
                 else:
-                    del lanes[lane]
+                    del calls_of[key]
 
     def _make(self, call: Call) -> None:
         try:
@@ -103,7 +103,7 @@ class Workers:
             self._changed.notify_all()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Waits until all threads have ended, but the calling one; False if that took longer than `timeout` seconds."""
+        """Waits until all threads but the calling one have ended. False: that took longer than `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             threads = self._threads - {threading.current_thread()}
@@ -112,5 +112,5 @@ class Workers:
         return not any(thread.is_alive() for thread in threads)
 
     def forked(self) -> None:
-        """In the child of a fork, which has none of the threads."""
+        """Begins anew in the child of a fork, which has none of the threads."""
         self._begin()

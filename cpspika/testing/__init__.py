@@ -1,1 +1,1 @@
-"""For tests: pytest fixtures, and the conformance tests of a reactor."""
+"""Helpers for tests: pytest fixtures, and the conformance tests for a reactor."""

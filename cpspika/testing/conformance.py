@@ -1,12 +1,14 @@
-"""What every reactor is held to, ours and yours: inherit `ReactorConformance`, and let pytest collect it.
+"""The conformance tests: they check that a reactor obeys the contract in `cpspika.reactor`.
+
+For a reactor of your own, inherit from `ReactorConformance` in a test module, and let pytest collect the class::
 
     class TestMyReactor(ReactorConformance):
         def make_reactor(self):
             return MyReactor()
 
-Each test waits for what shall happen, ten seconds at most, and then says what did not. The peers are plain sockets of
-the test's own, and for one round trip the embedded broker. How a loop is turned meanwhile, and what an adapter may say
-about itself, stands in `Play`.
+Each test waits for an event, ten seconds at most. If the event doesn't come, the test fails and names it. The peers are
+plain sockets of the test's own; for one round trip the peer is the embedded broker. `Play` has the methods and flags
+that a subclass may override: how to drive the loop, and what the adapter cannot do.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ from ..reactor import Endpoint, Transport
 from .conformance_edges import EdgeConformance
 from .conformance_play import Owner, Peer, Play, Steps, needs
 
-MUCH = b"0123456789abcdef" * (4 * 1024 * 1024 // 16)  # more than a socket's buffers take
+MUCH = b"0123456789abcdef" * (4 * 1024 * 1024 // 16)  # more than the buffers of a socket hold
 
 
 class ReactorConformance(EdgeConformance):
-    """The tests of the contract in `cpspika.reactor`."""
+    """The tests of the contract in `cpspika.reactor`. A subclass must override `make_reactor`."""
 
     # --- calls and time -----------------------------------------------------------------------------------------------
 
@@ -62,7 +64,7 @@ class ReactorConformance(EdgeConformance):
         timers[0].cancel()
         timers[0].cancel()
         yield from self.until("last timer", lambda: "last" in log)
-        timers[1].cancel()  # after the fact: no harm
+        timers[1].cancel()  # after its call was made, this does nothing
         assert log == [1, "last"], "a cancelled timer came"
 
     @needs("sockets")
@@ -77,7 +79,7 @@ class ReactorConformance(EdgeConformance):
 
         def other() -> None:
             if waiting.wait(self.deadline):
-                time.sleep(0.01)  # so that it surely waits; if not, this proves less, but fails nobody
+                time.sleep(0.01)  # so that the reactor is waiting by now; if it isn't, the test proves less, but passes
                 self.reactor.call_soon_threadsafe(lambda: call("another thread"))
 
         late = self.reactor.call_later(self.deadline, lambda: call("a timer, since nothing else ended the wait"))
@@ -93,6 +95,29 @@ class ReactorConformance(EdgeConformance):
         assert by == "another thread", f"the wait was ended by {by}"
         assert thread_id == threading.get_ident(), "it was not called in the reactor's thread"
 
+    @needs("sockets")
+    def test_a_far_off_timer_does_no_harm(self) -> Steps[None]:
+        """Epoll and poll wait for at most 2**31 - 1 milliseconds, 25 days."""
+        called: list[str] = []
+
+        def call(by: str) -> None:
+            called.append(by)
+            if self.runs:
+                self.reactor.stop()
+
+        # The wait has no other end than the far-off timers. So the thread is started before it, and is not waited for.
+        far = [self.reactor.call_later(2**bits / 1000 + 5, lambda: call("a far-off timer")) for bits in (31, 32, 41)]
+        thread = threading.Timer(0.02, lambda: self.reactor.call_soon_threadsafe(lambda: call("another thread")))
+        thread.daemon = True
+        thread.start()
+        if self.runs:
+            self.run()
+        yield from self.until("call of call_soon_threadsafe", lambda: called)
+        for timer in far:
+            timer.cancel()
+        thread.join(self.deadline)
+        assert called == ["another thread"], f"the wait was ended by {called}"
+
     @needs()
     def test_a_callbacks_exception_goes_to_on_error_and_the_loop_goes_on(self) -> Steps[None]:
         log: Any = []
@@ -101,7 +126,7 @@ class ReactorConformance(EdgeConformance):
         self.reactor.call_later(0, lambda: 1 / 0)
         self.reactor.call_later(0.01, lambda: log.append("timer"))
         yield from self.until("calls after those that raise", lambda: len(log) == 2)
-        assert [type(error) for error in self.errors] == [ZeroDivisionError] * 2, f"to on_error came {self.errors}"
+        assert [type(error) for error in self.errors] == [ZeroDivisionError] * 2, f"on_error received {self.errors}"
         self.errors.clear()
 
     @needs()
@@ -110,7 +135,7 @@ class ReactorConformance(EdgeConformance):
         self.reactor.call_soon(lambda: inside.append(self.reactor.thread))
         self.reactor.call_later(0, lambda: inside.append(self.reactor.thread))
         yield from self.until("call and timer", lambda: len(inside) == 2)
-        assert inside == [threading.get_ident()] * 2, f"`thread` was {inside} in a call and a timer"
+        assert inside == [threading.get_ident()] * 2, f"`thread` was {inside} in a call and in a timer"
 
     # --- run and stop -------------------------------------------------------------------------------------------------
 
@@ -127,7 +152,7 @@ class ReactorConformance(EdgeConformance):
     def test_stop_ends_run_and_the_rest_waits(self) -> Steps[None]:
         log: Any = []
         late = self.reactor.call_later(3600, lambda: log.append("late"))
-        self.reactor.stop()  # outside run: nothing to stop
+        self.reactor.stop()  # outside run, this does nothing
         self.reactor.call_soon(lambda: log.append("call"))
         self.reactor.call_soon(self.reactor.stop)
         self.run()
@@ -143,9 +168,9 @@ class ReactorConformance(EdgeConformance):
         work = threading.Timer(0.03, lambda: self.reactor.call_soon_threadsafe(lambda: (log.append("work"), release())))
         work.start()
         self.run()
-        release()  # twice is once
+        release()  # the second call does nothing
         work.join(self.deadline)
-        assert log == ["timer", "work"], "run ended while something was held"
+        assert log == ["timer", "work"], "run ended before the hold was released"
         yield from ()
 
     @needs("runs")
@@ -159,7 +184,7 @@ class ReactorConformance(EdgeConformance):
             self.run()
         except ZeroDivisionError:
             raised = True
-        assert raised, "run did not raise what a callback raised"
+        assert raised, "run did not raise the exception of a callback"
         self.run()
         assert log == ["call"]
         yield from ()
@@ -175,10 +200,10 @@ class ReactorConformance(EdgeConformance):
                 raised.append(type(error))
 
         yield from self._in_another_thread(other)
-        assert raised == [ConcurrentUse], f"run_once of another thread raised {raised}"
+        assert raised == [ConcurrentUse], f"run_once in another thread raised {raised}, not ConcurrentUse"
 
     def _in_another_thread(self, call: Callable[[], object]) -> Steps[None]:
-        """Makes a call in another thread, while this one is inside the reactor."""
+        """Makes a call in another thread while this thread is inside the reactor."""
         thread = threading.Thread(target=call, daemon=True)
         ended: list[bool] = []
 
@@ -189,7 +214,7 @@ class ReactorConformance(EdgeConformance):
 
         self.reactor.call_soon(inside)
         yield from self.until("call", lambda: ended)
-        assert ended == [True], "the other thread was kept waiting"
+        assert ended == [True], "the call in the other thread did not return"
 
     # --- connecting ---------------------------------------------------------------------------------------------------
 
@@ -205,11 +230,11 @@ class ReactorConformance(EdgeConformance):
     @needs("sockets")
     def test_a_refused_connection_is_told_and_not_raised(self) -> Steps[None]:
         with socket.socket() as bound:
-            bound.bind(("127.0.0.1", 0))  # and doesn't listen
+            bound.bind(("127.0.0.1", 0))  # without listen, so a connection is refused
             owner = yield from self.opened(Endpoint("127.0.0.1", bound.getsockname()[1]))
         ((lost, error),) = owner.heard
         assert lost == "lost"
-        assert isinstance(error, Exception), "a refused connection was told as an orderly end"
+        assert isinstance(error, Exception), "transport_lost of a refused connection had no error"
 
     # --- bytes --------------------------------------------------------------------------------------------------------
 
@@ -237,7 +262,7 @@ class ReactorConformance(EdgeConformance):
         yield from self.until("last of many bytes", lambda: peer.has(len(MUCH) + 12))
         assert peer.data == MUCH + b"and a little"
         yield from self.until("bytes_written for the last of them", lambda: owner.told == transport.queued)
-        assert transport.written == transport.queued, "all was sent, and `written` isn't `queued`"
+        assert transport.written == transport.queued, "all bytes were sent, but `written` is less than `queued`"
 
     @needs("sockets")
     def test_flush_sends_before_the_end_of_the_turn(self) -> Steps[None]:
@@ -255,7 +280,7 @@ class ReactorConformance(EdgeConformance):
         owner.transport.write([b"still writes"])
         yield from self.until("bytes at the peer", lambda: peer.has(12))
         yield from self.turn()
-        assert owner.data == b"", "it read while it was paused"
+        assert owner.data == b"", "the transport read while it was paused"
         owner.transport.pause_reading(False)
         yield from self.until("bytes that were held back", lambda: owner.data == b"held back")
 
@@ -287,7 +312,7 @@ class ReactorConformance(EdgeConformance):
         peer = Peer(listener.port)
         self._open.append(peer.close)
         peer.send(b"knock")
-        yield from self.until("bytes of who connected", lambda: owner.data == b"knock")
+        yield from self.until("bytes of the peer that connected", lambda: owner.data == b"knock")
         assert owner.heard == ["ready"]
         owner.transport.write([b"come in"])
         yield from self.until("answer", lambda: peer.has(7))
@@ -302,7 +327,7 @@ class ReactorConformance(EdgeConformance):
         owner.transport.write([b"too late"])
         yield from self.until("end of the stream", peer.hung_up)
         assert peer.data == MUCH
-        assert owner.heard == ["ready"], "who closes hears nothing more"
+        assert owner.heard == ["ready"], "the owner was called after it closed the transport"
 
     @needs("sockets")
     def test_abort_hangs_up_now(self) -> Steps[None]:
@@ -311,7 +336,9 @@ class ReactorConformance(EdgeConformance):
         owner.transport.abort()
         yield from self.until("end of the stream", peer.hung_up)
         yield from self.turn()
-        assert (owner.heard, bytes(owner.data)) == (["ready"], b""), "who aborts hears nothing more"
+        assert (owner.heard, bytes(owner.data)) == (["ready"], b""), (
+            "the owner was called after it aborted the transport"
+        )
 
     @needs("sockets")
     def test_the_peers_hanging_up_is_told(self) -> Steps[None]:
@@ -321,7 +348,7 @@ class ReactorConformance(EdgeConformance):
         yield from self.until("transport_lost", lambda: len(owner.heard) > 1)
         assert owner.heard == ["ready", ("lost", None)], f"the owner heard {owner.heard}"
         assert owner.data == b"last words"
-        owner.transport.write([b"to nobody"])  # no harm
+        owner.transport.write([b"to nobody"])  # does nothing
         yield from self.turn()
 
     # --- the whole of it ----------------------------------------------------------------------------------------------
@@ -360,7 +387,7 @@ class ReactorConformance(EdgeConformance):
                 raised.append(type(error))
 
         yield from self._in_another_thread(other)
-        assert raised == [ConcurrentUse], "the core relies on `thread` to tell this error"
+        assert raised == [ConcurrentUse], "a call in another thread did not raise ConcurrentUse: is `thread` wrong?"
 
     @needs("sockets")
     def test_a_heartbeat_goes_out_by_itself(self) -> Steps[None]:

@@ -1,4 +1,4 @@
-"""More of what `conformance` asks: TLS, callbacks that raise, close or repeat amid everything, and many threads."""
+"""More tests of `conformance`: TLS, many threads, and callbacks that raise, close transports, or repeat themselves."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from typing import Any
 from ..reactor import Endpoint
 from .conformance_play import Owner, Peer, Play, Steps, needs
 
-PIECE = b"0123456789abcdef" * 65536  # more than one record of TLS, and than one read
+PIECE = b"0123456789abcdef" * 65536  # more than one TLS record, and more than one read
 
 
 def needs_certificates() -> None:
+    """Skips the test without the package trustme."""
     if find_spec("trustme") is None:
-        raise unittest.SkipTest("no trustme here, which makes the certificates")
+        raise unittest.SkipTest("the package trustme, which makes the certificates, is not installed")
 
 
 def certified() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts of a server for "localhost", and of a client that trusts it."""
+    """The contexts of a server for "localhost", and of a client that trusts it."""
     import trustme  # type: ignore[import-not-found, unused-ignore]
 
     authority = trustme.CA()
@@ -37,12 +38,12 @@ def certified() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 
 class TlsPeer(Peer):
-    """A peer that shakes hands first; each `has` is a step of it."""
+    """A peer with TLS. Each `has` continues the handshake, until it is done."""
 
     def __init__(self, context: ssl.SSLContext):
         super().__init__()
         self._context = context
-        self._shaken = False
+        self._secured = False
 
     def _use(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -50,14 +51,14 @@ class TlsPeer(Peer):
 
     def has(self, count: int) -> bool:
         with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            if not self._shaken:
+            if not self._secured:
                 try:
                     self._socket.do_handshake()  # type: ignore[union-attr]
                 except (ssl.SSLError, ConnectionError) as error:
                     if isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError)):
                         raise
-                    self.ended = True  # the client doesn't trust us
-                self._shaken = True
+                    self.ended = True  # the client doesn't trust the certificate
+                self._secured = True
             super().has(0)
         return len(self.data) >= count
 
@@ -73,13 +74,13 @@ class EdgeConformance(Play):
         log: Any = []
         late = time.monotonic() + self.deadline
 
-        def again() -> None:
-            if time.monotonic() > late:  # else this, kept to itself, would never end
+        def repeat() -> None:
+            if time.monotonic() > late:  # without this, a reactor that made no other call would never end
                 log.append("only the call that repeats itself")
             elif not (owner.data and log):
-                self.reactor.call_soon(again)
+                self.reactor.call_soon(repeat)
 
-        self.reactor.call_soon(again)
+        self.reactor.call_soon(repeat)
         self.reactor.call_later(0.01, lambda: log.append("timer"))
         peer.send(b"bytes")
         yield from self.until("timer and bytes, beside a call that repeats itself", lambda: owner.data and log)
@@ -109,15 +110,15 @@ class EdgeConformance(Play):
         timers.append(self.reactor.call_later(0.02, lambda: log.append("second")))
         late = self.reactor.time() + 0.02
         while self.sockets and self.reactor.time() < late:
-            pass  # so that both are due when the loop looks
+            pass  # so that both timers are due in the next turn
         self.reactor.call_later(0.01, lambda: log.append("last"))
         yield from self.until("last timer", lambda: "last" in log)
-        assert log == ["first", "last"], f"a timer that was cancelled, though due, came: {log}"
+        assert log == ["first", "last"], f"a timer was called after it was cancelled while due: {log}"
 
     # --- transports and their owners ----------------------------------------------------------------------------------
 
     def _owned(self, owner: Owner) -> Steps[Peer]:
-        """A transport that is opened for an owner, and its peer."""
+        """Opens a transport for an owner, and returns its peer."""
         peer = Peer()
         self._open.append(peer.close)
         _, addresses = yield from self.found(peer.endpoint)
@@ -146,7 +147,7 @@ class EdgeConformance(Play):
         yield from self.until("bytes, after another", lambda: owner.data == b"xy")
         owner.transport.write([b"answer"])
         yield from self.until("answer, after an exception", lambda: peer.has(6))
-        assert [type(error) for error in self.errors] == [ZeroDivisionError] * 3, f"to on_error came {self.errors}"
+        assert [type(error) for error in self.errors] == [ZeroDivisionError] * 3, f"on_error received {self.errors}"
         self.errors.clear()
 
     @needs("sockets")
@@ -207,7 +208,7 @@ class EdgeConformance(Play):
             count += 1
             yield from self.turn()
             yield from self.turn()
-        assert transport.written < transport.queued, "64 MiB that nobody reads count as written"
+        assert transport.written < transport.queued, "`written` counts 64 MiB that the peer has not read"
         yield from self.until("bytes that the peer reads at last", lambda: peer.has(count * len(PIECE)))
         yield from self.until("bytes_written", lambda: owner.told == transport.queued)
         assert peer.data == PIECE * count
@@ -245,6 +246,8 @@ class EdgeConformance(Play):
     @needs("sockets", first=needs_certificates)
     def test_tls_with_somebody_who_is_not_trusted(self) -> Steps[None]:
         owner, _ = yield from self._secured(lambda client: ssl.create_default_context())
-        assert owner.heard != ["ready"], "TLS was ready with somebody who is not trusted"
+        assert owner.heard != ["ready"], "TLS was ready with a peer that is not trusted"
         ((_, error),) = owner.heard
-        assert isinstance(error, ssl.SSLCertVerificationError), f"of who is not trusted the owner heard {error!r}"
+        assert isinstance(error, ssl.SSLCertVerificationError), (
+            f"for a peer that is not trusted the error was {error!r}"
+        )

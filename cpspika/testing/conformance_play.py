@@ -1,6 +1,7 @@
-"""How the tests of `conformance` are played: the base of its class, and the two ends of a transport.
+"""The machinery of the conformance tests: their base class, and the two ends of a transport.
 
-A test is a generator that yields what it waits for. `Play` drives the loop meanwhile, from outside or from inside.
+A test is a generator. It yields a condition (a function without arguments) and goes on when the condition is true.
+`Play` drives the loop meanwhile, from outside or from inside.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ Steps = Generator[Done, None, R]
 
 
 def needs(*flags: str, first: Callable[[], object] | None = None) -> Callable[[Callable[[Any], Steps[None]]], Any]:
-    """A test, for adapters that have all these flags. first: called before the loop is entered; it may raise SkipTest,
-    which some loops would wrap."""
+    """Makes a test of a generator function. flags: the test is run only for an adapter that has all of them. first: a
+    function that is called before the loop is entered; it may raise SkipTest, which some loops would wrap in another
+    exception."""
 
     def test_of(steps: Callable[[Any], Steps[None]]) -> Any:
         @functools.wraps(steps)
@@ -39,14 +41,15 @@ def needs(*flags: str, first: Callable[[], object] | None = None) -> Callable[[C
 
 
 class Owner:
-    """Who is told of a transport: `heard`, in order, and the bytes of `data`."""
+    """The owner of a transport. heard: its calls, in order ("ready", or ("lost", error)). data: the bytes that
+    arrived."""
 
     transport: Transport
 
     def __init__(self) -> None:
         self.heard: list[Any] = []
         self.data = bytearray()
-        self.told = 0  # what `written` was when it last was told
+        self.told = 0  # `written` at the last call of bytes_written
 
     def transport_ready(self) -> None:
         self.heard.append("ready")
@@ -63,7 +66,8 @@ class Owner:
 
 
 class Peer:
-    """A plain socket for the reactor to connect to, or one that connects to it."""
+    """A plain socket, the peer of a transport. Without a port it listens, and the reactor connects to it. port: it
+    connects to this port."""
 
     def __init__(self, port: int | None = None) -> None:
         self._listener = socket.socket()
@@ -93,7 +97,7 @@ class Peer:
         self._socket.sendall(data)
 
     def has(self, count: int) -> bool:
-        """Whether so many bytes came; reads what there is."""
+        """Reads what has arrived. Whether that is `count` bytes by now, or more."""
         assert self._socket is not None
         try:
             while not self.ended:
@@ -107,6 +111,7 @@ class Peer:
         return len(self.data) >= count
 
     def hung_up(self) -> bool:
+        """Whether the other end has closed the connection."""
         return self.has(0) and self.ended
 
     def close(self) -> None:
@@ -116,51 +121,53 @@ class Peer:
 
 
 class Play:
-    """A class of tests. What an adapter cannot do it says in a flag, and the tests that need it fall away."""
+    """The base class of the tests. A subclass sets a flag to False for what its adapter cannot do; the tests that need
+    the flag are then left out."""
 
-    many = True  # drives several transports at once
-    listens = True  # has `listen`
-    runs = True  # the program may drive it: has `run`, `stop` and `run_once`
-    sockets = True  # connects to the world outside, and so waits in real time
+    many = True  # the reactor drives several transports at once
+    listens = True  # the reactor has `listen`
+    runs = True  # the program may drive the reactor: it has `run`, `stop` and `run_once`
+    sockets = True  # the reactor connects to real sockets, and waits in real time
 
-    deadline = DEADLINE  # for whatever a test waits for
+    deadline = DEADLINE  # seconds that a test waits for an event
 
-    reactor: Any  # of the test that is played
-    errors: list[BaseException]  # what came to on_error
+    reactor: Any  # the reactor of the current test
+    errors: list[BaseException]  # the exceptions that on_error received
 
-    # --- what a subclass says -----------------------------------------------------------------------------------------
+    # --- for a subclass to
+    # override-------------------------------------------------------------------------------------
 
     def make_reactor(self) -> Any:
-        """A reactor of the adapter, for one test."""
+        """A reactor of the adapter, for one test. Must be overridden."""
         raise NotImplementedError
 
     def drive(self, reactor: Any, done: Done) -> None:
-        """Turns the loop until done() is true; it comes true at the deadline too."""
+        """Drives the loop until done() is true. It becomes true at the deadline, whatever happens."""
         while not done():
             reactor.run_once(0.01)
 
     def play(self, steps: Steps[None]) -> None:
-        """Plays a test, driving the loop from outside. For a loop that must be entered: run `play_inside` in it, for
-        instance `asyncio.run(self.play_inside(steps, asyncio.sleep))`; all of the test, make_reactor too, then
-        happens inside."""
+        """Runs a test and drives the loop from outside. Override this for a loop that the program runs, and run
+        `play_inside` in it, for instance asyncio.run(self.play_inside(steps, asyncio.sleep)). The whole test, with
+        make_reactor, is then run inside the loop."""
         for done in steps:
             self.drive(self.reactor, done)
 
     async def play_inside(self, steps: Steps[None], sleep: Callable[[float], Awaitable[object]]) -> None:
-        """Plays a test inside a loop that has coroutines."""
+        """Runs a test inside a loop that has coroutines. sleep: the loop's own, sleep(seconds)."""
         for done in steps:
             while not done():
                 await sleep(0.001)
 
     def leftovers(self) -> list[Any]:
-        """What the loop still holds after everything was closed: sockets it watches, timers, calls."""
+        """The sockets, timers and calls that the loop still has after everything was closed."""
         return []
 
     def close_reactor(self, reactor: Any) -> None:
-        """Gives back what make_reactor took."""
+        """Closes a reactor that make_reactor made."""
         getattr(reactor, "close", lambda: None)()
 
-    # --- how a test is made -------------------------------------------------------------------------------------------
+    # --- for a test to use --------------------------------------------------------------------------------------------
 
     def __init_subclass__(cls) -> None:
         for name in dir(cls):
@@ -177,7 +184,7 @@ class Play:
             yield from steps(self)
             self._close_all()
             yield from self.until("end of everything that the loop holds", lambda: not self.leftovers())
-            assert not self.errors, f"came to on_error: {self.errors}"
+            assert not self.errors, f"on_error received {self.errors}"
         finally:
             self._close_all()
             self.close_reactor(self.reactor)
@@ -187,7 +194,8 @@ class Play:
             self._open.pop()()
 
     def until(self, what: str, done: Callable[[], object]) -> Steps[None]:
-        """Waits for done(); AssertionError: `what` never came."""
+        """Waits until done() is true. AssertionError: it did not become true before the deadline. what: the event, for
+        the message."""
         came = False
 
         def over() -> bool:
@@ -200,10 +208,10 @@ class Play:
         assert came, f"waited {self.deadline:g} s in vain for the {what}"
 
     def run(self) -> None:
-        """The reactor's `run`. AssertionError: it did not end."""
+        """Calls `run` of the reactor. AssertionError: it did not end within twice the deadline."""
 
         def uncover() -> None:
-            self.reactor.on_error = None  # so that an exception leaves run: `stop` may be what is broken
+            self.reactor.on_error = None  # so that an exception leaves run, even if `stop` doesn't work
 
         def leave() -> None:
             raise TimeoutError
@@ -223,7 +231,7 @@ class Play:
             watchdog.cancel()
 
     def found(self, endpoint: Endpoint) -> Steps[tuple[Exception | None, Any]]:
-        """What `resolve` tells."""
+        """Calls `resolve`; returns (error, addresses) as passed to its on_done."""
         told: list[tuple[Exception | None, Any]] = []
         self.reactor.resolve(endpoint, lambda error, addresses: told.append((error, addresses)))
         assert told == [], "resolve called on_done inside the call"
@@ -233,7 +241,7 @@ class Play:
         return told[0]
 
     def opened(self, endpoint: Endpoint) -> Steps[Owner]:
-        """The owner of a transport that is ready, or lost."""
+        """Opens a transport, and returns its owner when the transport is ready or lost."""
         error, addresses = yield from self.found(endpoint)
         assert error is None, error
         assert addresses, "resolve found no address"
@@ -245,7 +253,7 @@ class Play:
         return owner
 
     def linked(self) -> Steps[tuple[Owner, Peer]]:
-        """A transport, and its peer."""
+        """Opens a transport to a new peer; returns its owner and the peer."""
         peer = Peer()
         self._open.append(peer.close)
         owner = yield from self.opened(peer.endpoint)
@@ -254,7 +262,7 @@ class Play:
         return owner, peer
 
     def turn(self) -> Steps[None]:
-        """One turn at least."""
+        """Waits for at least one turn."""
         turned: list[bool] = []
         self.reactor.call_soon(lambda: turned.append(True))
         yield from self.until("call of call_soon", lambda: turned)

@@ -1,7 +1,7 @@
-"""Fixtures for tests of programs that speak AMQP: a broker for each test, with nothing to set up.
+"""pytest fixtures for programs that use AMQP: an embedded broker for each test, without any set-up::
 
-def test_my_program(amqp_url): ...           # amqp://guest:guest@127.0.0.1:PORT/
-def test_its_fate(amqp_broker): ...          # the broker itself: .url, .queues, .flow(False), .drop_links()...
+def test_my_program(amqp_url): ...      # amqp://guest:guest@127.0.0.1:PORT/
+def test_a_lost_link(amqp_broker): ...  # the broker itself: .url, .queues, .flow(False), .drop_links()...
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def amqp_broker() -> Iterator[Served]:
-    """An embedded broker of the test's own, on a free port of loopback; see `cpspika.broker.Broker`."""
+    """An embedded broker for one test, at a free port of 127.0.0.1. See `cpspika.broker.Broker` for its methods."""
     from ..broker import serve
 
     with serve() as broker:

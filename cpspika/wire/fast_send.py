@@ -13,9 +13,9 @@ message after message: the method with its exchange and routing key, the propert
 frames. Four fields differ: the delivery tag (a publish has none), the size of the body in the header frame, the same
 size in the body frame, and the body itself. A *template* is the bytes that repeat, with a *placeholder* for the
 delivery tag and for each of the sizes. To send a message, one `struct` call fills the placeholders in. To receive one,
-one `struct` call reads the placeholders and a comparison or two check the bytes that repeat. The general path decodes
-five arguments, looks up two state tables and makes an object for each frame. The tag of the consumer, the exchange, the
-routing key and the properties are decoded once for a template; all its messages share them (`Envelope`).
+one `struct` call reads the placeholders, and a comparison or two check the bytes that repeat. (The general path decodes
+five arguments, looks up two state tables and makes an object for each frame.) Consumer tag, exchange, routing key and
+properties are decoded once for a template; all its messages share them (`Envelope`).
 
 *Sending* (this module). A channel (`FastSender`) and a consumer (`FastDeliverer`) keep the template of their last
 message. Method frames cost most to encode, so the channels of a link share a cache of them, `publish_frames`.
@@ -27,9 +27,9 @@ message. Method frames cost most to encode, so the channels of a link share a ca
 more than to read the message by itself. Every cache is bounded and begins anew when full, however many channels and
 routing keys there are.
 
-*Which path.* A fast path handles only an open channel and a body of one frame or none. It changes nothing about
-anything else, however small the difference, and leaves that to the general path, which encodes or decodes it, or raises
-the error.
+*Which path.* A fast path handles only an open channel, and a body of one frame or none. All else, however small the
+difference, it leaves to the general path, before anything has changed. The general path then encodes or decodes it, or
+raises the error.
 
 *Methods.* A method that has no content and leaves its channel open (an acknowledgement, a reply) is decoded in the
 receive buffer, without a copy of its payload. A basic.ack to be sent is 21 bytes, of which only the channel number, the

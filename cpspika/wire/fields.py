@@ -7,7 +7,7 @@ type of its own dialect, if that has one for the value.
 
 Python to table: bool, int (32 bits if it fits, else 64), float, Decimal, str, bytes, datetime (whole seconds), dict,
 list or tuple, None. Table to Python: a longstr that is valid UTF-8 becomes str, any other becomes bytes; a timestamp
-becomes an aware datetime in UTC.
+becomes an aware datetime in UTC, or `Seconds`.
 
 A decoder is `decode(data, at) -> (value, offset of the next field)`. Whatever the bytes are, it raises
 ProtocolSyntaxError or nothing, and allocates memory only for bytes that have arrived. An encoder is
@@ -20,9 +20,11 @@ import struct
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 from ..errors import InvalidArgument, InvalidArgumentType, InvalidTableError, ProtocolSyntaxError
+from ..parameters import to_octets
 
 FieldDecoder = Callable[[bytes, int], "tuple[Any, int]"]
 FieldEncoder = Callable[[str, Any], bytes]
@@ -81,14 +83,21 @@ def decode_shortstr(data: bytes, at: int) -> tuple[str, int]:
     return data[begin:end].decode("utf-8", "surrogateescape"), end
 
 
-def decode_timestamp(data: bytes, at: int) -> tuple[datetime | int, int]:
-    """An aware datetime in UTC; or, past the year 9999, the number itself. Some programs send milliseconds in place of
-    seconds, and one such message must not end every connection that receives it."""
-    seconds, at = decode_longlong(data, at)
+class Seconds(int):
+    """A timestamp outside the years 1 to 9999, as its number of seconds since 1970."""
+
+    __slots__ = ()
+
+
+def decode_timestamp(data: bytes, at: int) -> tuple[datetime | Seconds, int]:
+    """An aware datetime in UTC; or, outside the years 1 to 9999, the number of seconds. Some programs send milliseconds
+    in place of seconds, and one such message must not end every connection that receives it. The number is signed:
+    clients write times before 1970 so (Java, Go), though the specification says nothing of them."""
+    seconds, at = _decode_signed_longlong(data, at)
     try:
         return EPOCH + timedelta(seconds=seconds), at
     except OverflowError:
-        return seconds, at
+        return Seconds(seconds), at
 
 
 def decode_table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
@@ -161,7 +170,7 @@ def _decode_void(data: bytes, at: int) -> tuple[None, int]:
     return None, at
 
 
-_decode_signed_long = _number("i")
+_decode_signed_long, _decode_signed_longlong = _number("i"), _number("q")
 
 _DECODERS: dict[bytes, FieldDecoder] = {
     b"t": _decode_bool,
@@ -211,10 +220,10 @@ def _wrong_type(name: str, wanted: str, value: Any) -> InvalidArgumentType:
 
 def _octets(name: str, value: Any) -> bytes:
     if isinstance(value, str):
-        try:
-            return value.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:
-            raise InvalidArgument(f"{name} has characters that UTF-8 cannot encode") from None
+        octets = to_octets(value)
+        if octets is None:
+            raise InvalidArgument(f"{name} has characters that UTF-8 cannot encode")
+        return octets
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     raise _wrong_type(name, "a str", value)
@@ -235,10 +244,12 @@ def encode_longstr(name: str, value: Any) -> bytes:
 
 
 def encode_timestamp(name: str, value: Any) -> bytes:
-    """A datetime (a naive one counts as UTC), or an int: whole seconds since 1970."""
+    """A datetime (a naive one counts as UTC), or an int: whole seconds since 1970, negative before."""
     if isinstance(value, datetime):
         aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
         value = (aware - EPOCH) // timedelta(seconds=1)
+    if isinstance(value, int) and -(2**63) <= value < 0:
+        return struct.pack(">q", value)
     return encode_longlong(name, value)
 
 
@@ -284,9 +295,20 @@ def _encode_value(name: str, value: Any, dialect: str, depth: int) -> bytes:
 def _encode_int(name: str, value: int, dialect: str) -> bytes:
     if -(2**31) <= value < 2**31:
         return b"I" + struct.pack(">i", value)
+    if isinstance(value, Seconds):
+        return b"T" + encode_timestamp(name, value)
     if -(2**63) <= value < 2**63:
         return b"l" + struct.pack(">q", value)
     raise InvalidArgument(f"{name}={value} does not fit in 64 bits")
+
+
+def _encode_float(name: str, value: float, dialect: str) -> bytes:
+    if not isfinite(value):
+        raise InvalidArgument(
+            f"{name}={value} is not a finite number; RabbitMQ cannot read it and closes the connection. Send None or "
+            "a str in its place, or leave it out"
+        )
+    return b"d" + struct.pack(">d", value)
 
 
 def _encode_decimal(name: str, value: Decimal, dialect: str) -> bytes:
@@ -313,7 +335,7 @@ _ENCODERS: tuple[tuple[Any, Callable[[str, Any, str], bytes]], ...] = (
         (bytes, bytearray, memoryview),
         lambda name, value, dialect: (b"S" if dialect == "0-8" else b"x") + encode_longstr(name, value),
     ),
-    (float, lambda name, value, dialect: b"d" + struct.pack(">d", value)),
+    (float, _encode_float),
     (datetime, lambda name, value, dialect: b"T" + encode_timestamp(name, value)),
     (Decimal, _encode_decimal),
     (type(None), lambda name, value, dialect: b"V"),

@@ -1,8 +1,8 @@
 """Frames: bytes to frames and back, the protocol header, and a body cut by frame_max (0-9-1 §2.3.5, §4.2).
 
-A frame is type (1 byte), channel (2), size (4), the payload, and an end mark of 0xCE. The size comes from a peer that
-nobody can trust. So it is compared with frame_max before the reader waits for the payload, and no memory is allocated
-because of it.
+A frame is type (1 byte), channel (2), size (4), the payload, and an end mark of 0xCE. The peer that sends the size
+is not trusted. So the size is compared with frame_max before the reader waits for the payload, and no memory is
+allocated because of it.
 """
 
 from __future__ import annotations

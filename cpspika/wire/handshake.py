@@ -28,7 +28,7 @@ CAPABILITIES = {
 
 
 class Negotiated(NamedTuple):
-    """What both sides agreed on.
+    """The result of a handshake: the values that both sides agreed on.
 
     frame_max: bytes of the largest frame; 0: no limit. channel_max: the highest channel number. heartbeat: seconds; 0:
     off. virtual_host: its name. peer_properties: the other side's. user: the result of the server's `authenticate`;
@@ -62,7 +62,7 @@ def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handsha
         {
             "client_properties": {"capabilities": _capabilities(parameters), **product, **parameters.client_properties},
             "mechanism": credentials.mechanism,
-            "response": _response(credentials.start()),
+            "response": _response(_ask(credentials, "start")),
             "locale": parameters.locale,
         },
     )
@@ -72,7 +72,7 @@ def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handsha
             raise LoginError(
                 f"the broker sent a challenge, but the credentials for {credentials.mechanism} have no method respond"
             )
-        method = yield (Method("connection.secure-ok", {"response": credentials.respond(method.challenge)}),)
+        method = yield (Method("connection.secure-ok", {"response": _ask(credentials, "respond", method.challenge)}),)
     if 0 < method.frame_max < FRAME_MIN:
         raise ProtocolSyntaxError(f"the broker tunes frame_max to {method.frame_max}; the smallest is {FRAME_MIN}")
     agreed = Negotiated(
@@ -89,6 +89,18 @@ def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handsha
 def check(parameters: ConnectionParameters) -> None:
     """Raises InvalidArgument or InvalidArgumentType if client_properties cannot be sent as a field table."""
     fields.encode_table("client_properties", parameters.client_properties, parameters.protocol)
+
+
+def _ask(credentials: Any, method: str, *arguments: Any) -> Any:
+    """A response of the credentials, which may be a class of the user's. LoginError: it raised."""
+    try:
+        return getattr(credentials, method)(*arguments)
+    except LoginError:
+        raise
+    except Exception as error:
+        raise LoginError(
+            f"the credentials for {credentials.mechanism} have no response: {method} raised {type(error).__name__}"
+        ) from error
 
 
 def _response(response: bytes | Mapping[str, str]) -> bytes:
@@ -118,17 +130,17 @@ def tune(name: str, limits: Negotiated) -> Method:
     return Method(f"connection.{name}", shown)
 
 
-def _can(properties: dict[str, Any], capability: str) -> bool:
+def can(properties: Mapping[str, Any], capability: str) -> bool:
     """Whether the peer's properties announce a capability."""
     capabilities = properties.get("capabilities")
     return isinstance(capabilities, dict) and bool(capabilities.get(capability))
 
 
 class Host(NamedTuple):
-    """What a server needs to open a connection.
+    """The broker's part of a server's handshake.
 
-    version: "0-9-1" or "0-8". properties: of the server. mechanisms: SASL names, separated by spaces. limits: what to
-    tune to.
+    version: "0-9-1" or "0-8". properties: of the server. mechanisms: SASL names, separated by spaces. limits: the
+    values of connection.tune.
     authenticate(mechanism, responses): returns a user, or the next challenge as bytes; an AMQPError refuses.
     `responses` are all responses so far.
     enter(user, virtual_host): raises an AMQPError if the user may not use the virtual host.
@@ -158,7 +170,7 @@ def server(host: Host) -> Handshake:
             user = host.authenticate(mechanism, responses)
     except AMQPError as refusal:
         # By the specification the server closes the link without a word. A close is only for clients that expect it.
-        refusal.unspoken = not _can(properties, "authentication_failure_close")
+        refusal.unspoken = not can(properties, "authentication_failure_close")
         raise
     tuned = yield (tune("tune", host.limits),)
     agreed = Negotiated(tuned.frame_max, tuned.channel_max, tuned.heartbeat, "", properties, user)

@@ -95,13 +95,14 @@ class Link:
         self._peer = "S" if role == "client" else "C"
         self._channels: dict[int, _Channel] = {}
         self._reader = frames.FrameReader(UNTUNED_FRAME_MAX, in_parts=True)
+        self.peer_properties: dict[str, Any] = {}  # of the server, from connection.start on
         self._closed_by_peer: dict[int, None] = {}  # for a client; until a channel.open on the number is answered
         self.publish_frames: dict[Any, bytes] = {}
         self._fast_receiver = FastReceiver(self._channels, self._peer)
         self._fast_receiver.set_limit(UNTUNED_FRAME_MAX)
         self._last_method = b""  # class and method index of the last method that arrived
         self._discards = False  # everything but the close handshake, after a mistake of the peer
-        self._unframed = False  # a frame was invalid, so nobody knows where the next one begins
+        self._unframed = False  # a frame was invalid, so the beginning of the next one is unknown
         self._heard = True  # bytes arrived since the last tick
         self._silent = 0  # ticks without bytes from the peer
         self._sent = 0  # bytes sent up to the last tick
@@ -280,6 +281,8 @@ class Link:
 
     def _receive_for_connection(self, method: Method, events: list[tuple[int, Event]]) -> None:
         self._step_connection("<", method.name)
+        if method.name == "connection.start":
+            self.peer_properties = method.server_properties
         if method.name == "connection.close":
             self.answers.append(self.send(0, "connection.close-ok", {}))
         if self._handshake is not None and method.name not in _OUTSIDE_HANDSHAKE:

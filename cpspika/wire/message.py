@@ -37,8 +37,8 @@ class BasicProperties:
     app_id: str, the name of the program.
     cluster_id: str, deprecated.
 
-    A str has at most 255 bytes in UTF-8. A wrong value raises InvalidArgument or InvalidArgumentType when the message
-    is published.
+    A str has at most 255 bytes in UTF-8. Headers that are no dict raise InvalidArgumentType here. Any other wrong value
+    raises InvalidArgument or InvalidArgumentType when the message is published.
     """
 
     __slots__ = (
@@ -78,6 +78,10 @@ class BasicProperties:
         app_id: str | None = None,
         cluster_id: str | None = None,
     ):
+        if headers is not None and not isinstance(headers, Mapping):
+            raise InvalidArgumentType(
+                f"headers takes a dict, as headers={{'name': 'value'}}, not {headers.__class__.__name__}"
+            )
         self.content_type = content_type
         self.content_encoding = content_encoding
         self.headers = headers
@@ -111,6 +115,9 @@ class BasicProperties:
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
         object.__setattr__(self, "_encoded", None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, name) for name in property_codec(BASIC).names)
 
     def __repr__(self) -> str:
         return f"BasicProperties({', '.join(f'{name}={value!r}' for name, value in self._present().items())})"
@@ -170,6 +177,10 @@ class Envelope:
         self.encoded = encoded
         self.details = details
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        e = self
+        return Envelope, (e.name, e.consumer_tag, e.redelivered, e.exchange, e.routing_key, e.encoded, e.details)
+
 
 class Message:
     """A message that was delivered to a consumer, fetched by basic_get, or returned.
@@ -178,6 +189,8 @@ class Message:
     delivery_tag: int; the number by which the channel acknowledges it. A returned message has 0: it needs no ack.
     channel: the channel that it arrived on. ack(), nack() and reject() go there.
     properties: its BasicProperties.
+
+    A message pickles without its channel: the copy cannot be acknowledged or refused.
     """
 
     __slots__ = ("_properties", "body", "channel", "delivery_tag", "envelope")
@@ -319,10 +332,24 @@ class Message:
             )
         return self.channel
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (type(self), self.envelope, self.delivery_tag, self.body, self._properties)
+
+    def __copy__(self) -> Message:
+        twin = type(self)(self.envelope, self.delivery_tag, self.body)
+        twin.channel, twin._properties = self.channel, self._properties
+        return twin
+
     def __repr__(self) -> str:
         shown = f"{self.body[:32]!r}{'...' if len(self.body) > 32 else ''}"
         route = f"exchange={self.exchange!r}, routing_key={self.routing_key!r}"
         return f"Message({shown}, {route}, delivery_tag={self.delivery_tag})"
+
+
+def _unpickled(cls: Any, envelope: Envelope, delivery_tag: int, body: bytes, properties: BasicProperties | None) -> Any:
+    message = cls(envelope, delivery_tag, body)
+    message._properties = properties
+    return message
 
 
 if TYPE_CHECKING:

@@ -187,6 +187,33 @@ def test_a_history_of_the_clients_own_making(world: Neighbourhood, history: Any)
     assert world.bodies("q") == []
 
 
+TABLE_WITH_NAN = b"\0\0\0\x0b\1kd\x7f\xf8" + bytes(6)
+
+
+def test_a_header_that_is_not_finite_ends_who_sent_it(world: Neighbourhood) -> None:
+    """With 541, as RabbitMQ does. Nobody else meets it: not the queue, nor the exchange where the message dies."""
+    dead = {"x-dead-letter-exchange": "amq.fanout", "x-message-ttl": 10}
+    world.good.ask(1, "queue.declare", queue="q", arguments=dead)
+    wire = world.opened().say(publish(1, "q", b"x", properties=b"\x20\0" + TABLE_WITH_NAN))
+    assert wire.expect("connection.close").reply_code == 541
+    assert world.bodies("q") == []
+
+
+def test_a_header_that_only_looks_not_finite_passes(world: Neighbourhood) -> None:
+    world.good.ask(1, "queue.declare", queue="q")
+    world.opened().say(publish(1, "q", b"x", headers={"k": b"d\x7f\xf8"}))
+    world.reactor.settle()
+    assert world.bodies("q") == [b"x"]
+
+
+def test_an_argument_that_is_not_finite_ends_who_sent_it(world: Neighbourhood) -> None:
+    world.good.ask(1, "queue.declare", queue="q")
+    table = method(1, "queue.bind", queue="q", exchange="amq.headers", arguments={"k": None})
+    payload = table[7:-1].replace(b"\0\0\0\3\1kV", TABLE_WITH_NAN)
+    wire = world.opened().say(frame(1, 1, payload))
+    assert wire.expect("connection.close").reply_code == 541
+
+
 # --- frames and contents ----------------------------------------------------------------------------------------------
 
 

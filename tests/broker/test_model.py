@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from cpspika import AccessRefused, CommandInvalid, ConnectionClosed, NotFound, PreconditionFailed
+from cpspika import (
+    AccessRefused,
+    CommandInvalid,
+    ConnectionClosed,
+    InvalidArgument,
+    Message,
+    NotFound,
+    PreconditionFailed,
+)
+from cpspika.broker import virtual_host
+from cpspika.wire.fields import Seconds
 from tests.support.broker_model import BrokerServices, QueueConsumer
 
 
@@ -161,6 +171,88 @@ def test_copies_by_cc_are_told_and_not_made_again(model: BrokerServices) -> None
     (dead,) = model.vhost.queues["dead"].messages
     assert "CC" not in dead.properties.headers
     assert dead.properties.headers["x-death"][0]["routing-keys"] == ["q", "copy"]
+
+
+def test_a_chain_of_queues_is_handled_in_slices(model: BrokerServices) -> None:
+    """The table of deaths grows with each queue; others are served meanwhile."""
+    length = 60
+    for number in range(length):
+        model.queue(f"q{number}", to(f"q{number + 1}", **{"x-message-ttl": 0}))
+    model.queue(f"q{length}"), model.queue("other")
+    model.publish("", "q0", "x")
+    assert model.load.bytes > 0, "a dead letter that waits counts as memory"
+    turns = 0
+    while not model.bodies(f"q{length}"):
+        model.publish("", "other", "served")
+        assert model.bodies("other")[-1] == "served"
+        turns += 1
+        assert turns < length, "the dead letter did not arrive"
+        model.clock.run_once(0)
+    assert turns >= length**2 // 2 // virtual_host.DEAD_LETTER_SLICE // 2, "a turn makes two slices at most"
+    (dead,) = model.vhost.queues[f"q{length}"].messages
+    assert [death["queue"] for death in dead.properties.headers["x-death"]] == [
+        f"q{n}" for n in reversed(range(length))
+    ]
+
+
+def test_dead_letters_keep_their_order_over_several_slices(
+    model: BrokerServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(virtual_host, "DEAD_LETTER_SLICE", 3)
+    model.queue("dead"), model.queue("q", to("dead", **{"x-message-ttl": 10}))
+    for number in range(20):
+        model.publish("", "q", str(number))
+    model.turn(1)
+    assert model.bodies("dead") == [str(number) for number in range(20)]
+    model.vhost.delete_queue(model.vhost.queues["dead"])
+    assert model.load.bytes == 0
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else "core"
+
+
+POISON = [
+    {"x-death": [{"queue": "q", "reason": "expired", "count": 2**63 - 1}]},
+    {"x-death": [{"queue": "q", "reason": "expired", "count": Seconds(2**63 - 1)}]},
+    {"since": datetime(1960, 1, 1, tzinfo=timezone.utc)},
+    {"since": Seconds(-(2**63))},
+    {"CC": [nested(98)]},
+    {"x-death": [{"routing-keys": nested(97)}]},
+]
+
+
+@pytest.mark.parametrize("headers", POISON, ids=range(len(POISON)))
+def test_a_message_that_is_hard_to_write_again_is_dead_lettered_all_the_same(
+    model: BrokerServices, headers: dict[str, Any]
+) -> None:
+    model.queue("dead"), model.queue("q", to("dead", **{"x-message-ttl": 10}))
+    model.publish("", "q", "hard", headers=headers)
+    model.publish("", "q", "next")
+    model.turn(1)
+    assert model.bodies("dead") == ["hard", "next"]
+    kept = model.vhost.queues["dead"].messages[0].properties.headers
+    assert kept["x-death"][0]["count"] == (2**63 - 1 if "count" in str(headers) else 1)
+    assert all(kept[name] == value for name, value in headers.items() if name not in ("CC", "x-death"))
+
+
+def test_a_dead_letter_that_fails_is_dropped_alone(
+    model: BrokerServices, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.queue("dead"), model.queue("q", to("dead", **{"x-message-ttl": 10}))
+    with_death = virtual_host.with_death
+
+    def fails(message: Message, *rest: Any) -> Any:
+        if message.body == b"poison":
+            raise InvalidArgument("it cannot be encoded")
+        return with_death(message, *rest)
+
+    monkeypatch.setattr(virtual_host, "with_death", fails)
+    for body in ("poison", "next"):
+        model.publish("", "q", body)
+    model.turn(1)
+    assert model.bodies("dead") == ["next"]
+    assert "cannot be encoded" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_help_says_what_it_is_not() -> None:
     done = python("-m", "cpspika", "broker", "--help")
     assert done.returncode == 0
     text = " ".join(done.stdout.split())
-    for said in ("Nothing is kept on disk", "one process", "127.0.0.1", "5672", "--port", "--host"):
+    for said in ("stores nothing on disk", "one process", "127.0.0.1", "5672", "--port", "--host"):
         assert said in text
 
 

@@ -290,7 +290,7 @@ def test_a_callback_amid_the_end_may_ask_for_more_and_is_refused_later() -> None
     world.settle()
     world.peer.hang_up()
     world.settle()
-    assert isinstance(later.error, cpspika.ChannelClosed)
+    assert isinstance(later.error, cpspika.ConnectionClosed)
 
 
 def test_an_on_message_may_close_the_connection_and_gets_no_more() -> None:

@@ -86,7 +86,7 @@ def test_a_channel_error_leaves_the_other_channels_working() -> None:
     assert (first.is_open, second.is_open, world.connection.is_open) == (False, True, True)
     world.peer.expect("channel.close-ok", 1)
     assert isinstance(first.close_reason, cpspika.NotFound)
-    assert world.channel().number == 1
+    assert world.channel().number == 3, "frames for number 1 may still arrive"
 
 
 def test_a_channel_that_the_broker_will_not_open() -> None:
@@ -102,7 +102,7 @@ def test_a_channel_that_the_broker_will_not_open() -> None:
     assert "INTERNAL_ERROR" in said(later.error)
 
 
-def test_channel_closes_that_cross_end_once_and_free_the_number() -> None:
+def test_channel_closes_that_cross_end_once() -> None:
     world = opened()
     channel, done, pending = world.channel(), Done(), Done()
     states: list[Any] = []
@@ -120,7 +120,29 @@ def test_channel_closes_that_cross_end_once_and_free_the_number() -> None:
     assert isinstance(pending.error, cpspika.ChannelClosed)
     assert states == [False]
     assert world.connection.is_open
-    assert world.connection.channel().number == 1
+    assert world.connection.channel().number == 2, "frames for number 1 may still arrive"
+
+
+def test_the_brokers_close_that_crosses_ours_is_the_reason() -> None:
+    world = opened()
+    channel, done, late = world.channel(), Done(), Done()
+    world.peer.answering = False
+    channel.close(on_done=done)
+    world.peer.expect("channel.close")
+    assert channel.close_reason is None
+    world.peer.send_raw(method_frame(1, "channel.close", reply_code=404, reply_text="NOT_FOUND - no queue 'q'"))
+    world.settle()
+    assert done.pending, "close-ok is still to come"
+    for end in (lambda: None, lambda: world.peer.send_raw(method_frame(1, "channel.close-ok"))):
+        end()
+        world.settle()
+        assert isinstance(channel.close_reason, cpspika.NotFound)
+        assert channel.close_reason.code == 404
+        assert "no queue 'q'" in str(channel.close_reason)
+    assert done.result is None
+    channel.queue_declare("q", on_done=late)
+    world.settle()
+    assert late.error.__cause__ is channel.close_reason
 
 
 def test_the_brokers_cancel_goes_to_on_cancel() -> None:

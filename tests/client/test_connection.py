@@ -78,6 +78,19 @@ def test_heartbeats_are_sent_when_idle_and_not_when_busy() -> None:
     assert frames.HEARTBEAT_FRAME not in world.peer.raw[before:]
 
 
+def test_a_link_lost_while_nothing_turned_the_reactor_says_so() -> None:
+    """The broker heard no heartbeat, and hung up: ECONNRESET alone would hide the reason."""
+    world = opened({"heartbeat": 10}, heartbeat=10)
+    world.reactor.advance(4)
+    world.peer.cut(ConnectionResetError("reset by peer"))
+    world.reactor._now += 25  # nobody turns it
+    world.settle()
+    (lost,) = world.closed
+    assert isinstance(lost, cpspika.ConnectionLost)
+    assert "nothing turned the reactor for 29 s, with a heartbeat of 10 s" in str(lost)
+    assert "reset by peer" in str(lost)
+
+
 def test_heartbeat_0_sends_none_and_never_gives_up() -> None:
     world = opened({"heartbeat": 10}, heartbeat=0)
     before = len(world.peer.raw)
@@ -163,6 +176,29 @@ def test_unblocked_in_time_keeps_the_connection() -> None:
     assert world.connection.is_open
 
 
+@pytest.mark.parametrize("first", ["drained", "unblocked"])
+def test_a_connection_that_is_blocked_and_congested_is_writable_when_neither_is_left(first: str) -> None:
+    world = opened()
+    channel, calls = world.channel(), []
+    channel.add_writable_handler(calls.append)
+    world.peer.clog()
+    while channel.basic_publish(body=b"x" * 50_000):
+        pass
+    world.peer.send(0, "connection.blocked", reason="low on memory")
+    world.settle()
+    ends = [world.peer.unclog, lambda: world.peer.send(0, "connection.unblocked")]
+    for end in ends if first == "drained" else reversed(ends):
+        assert not channel.writable
+        assert not world.connection.writable
+        assert channel.basic_publish(body="m") is False
+        assert calls == []
+        end()
+        world.settle()
+    assert calls == [channel]
+    assert world.connection.writable
+    assert channel.basic_publish(body="m") is True
+
+
 # --- closing ----------------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +247,7 @@ def test_a_close_that_is_not_answered_ends_after_a_time() -> None:
     world.reactor.advance(0.2)
     assert isinstance(done.error, cpspika.OperationTimeout)
     assert "broker:5672" in str(done.error)
-    assert isinstance(pending.error, cpspika.ChannelClosed)
+    assert isinstance(pending.error, cpspika.ConnectionClosed)
     world.peer.expect_hang_up()
     world.reactor.run()
 

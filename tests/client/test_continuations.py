@@ -199,7 +199,7 @@ def test_an_abort_tells_whoever_waits_in_order_and_says_nothing_to_the_broker() 
     world.connection.abort()
     assert (log, world.connection.is_open) == ([], False), "never inside the call"
     world.settle()
-    assert log == ["declare: ChannelClosed", "get: ChannelClosed"]
+    assert log == ["declare: ConnectionClosed", "get: ConnectionClosed"]
     assert [type(reason).__name__ for reason in world.closed] == ["ConnectionClosed"]
     assert "aborted" in said(world.connection.close_reason)
     with pytest.raises(AssertionError, match="nothing more"):
@@ -371,7 +371,7 @@ def test_closing_the_connection_lets_earlier_requests_have_their_replies() -> No
     world.peer.answer()
     world.settle()
     assert [name for name, _, _ in log] == ["declare", "purge", "close"]
-    assert isinstance(log[1][1], cpspika.ChannelClosed)
+    assert isinstance(log[1][1], cpspika.ConnectionClosed)
     assert log[2][1] is None
     assert world.closed == [None], "a close of our own is no error"
 
@@ -431,8 +431,8 @@ def test_a_reply_that_overtakes_a_consume_waits_for_its_turn(end: str) -> None:
         world.settle()
         consume, declared, purge = told
         assert declared == "q"
-        assert isinstance(consume, cpspika.ChannelClosed)
-        assert isinstance(purge, cpspika.ChannelClosed)
+        assert isinstance(consume, cpspika.ConnectionClosed)
+        assert isinstance(purge, cpspika.ConnectionClosed)
 
 
 def test_no_reply_overtakes_a_request_of_another_kind() -> None:

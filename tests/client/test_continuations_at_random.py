@@ -164,18 +164,18 @@ class Model:
     def ended(entry: dict[str, Any]) -> bool:
         """Whether it was the end that settled it."""
         error = entry["outcome"][0]
-        return isinstance(error, (cpspika.ChannelClosed, cpspika.DeliveryUnknown)) or entry["fate"] == "returned"
+        return isinstance(error, GONE) or entry["fate"] == "returned"
 
     def check_fate(self, entry: dict[str, Any]) -> None:
         error, result = entry["outcome"]
         publish = entry["kind"] in ("publish", "mandatory") and entry["channel"] == 1
         if entry["refused"]:
-            assert isinstance(error, cpspika.ChannelClosed)
+            assert isinstance(error, GONE)
         elif entry["kind"] == "declare" and entry["fate"] == "replied":
             assert error is None
             assert result.queue == entry["name"], "a reply went to another request"
         elif entry["kind"] == "declare":
-            assert isinstance(error, cpspika.ChannelClosed)
+            assert isinstance(error, GONE)
         elif publish and entry["fate"] == "acked":
             assert (error, result) == (None, True)
         elif publish and entry["fate"] == "nacked":
@@ -186,8 +186,10 @@ class Model:
         elif publish:
             assert isinstance(error, cpspika.DeliveryUnknown)
         else:
-            assert error is None or isinstance(error, cpspika.ChannelClosed)
+            assert error is None or isinstance(error, GONE)
 
+
+GONE = (cpspika.ChannelClosed, cpspika.ConnectionClosed, cpspika.DeliveryUnknown)
 
 ask_step = st.tuples(
     st.just("ask"),

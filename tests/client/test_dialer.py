@@ -250,13 +250,69 @@ def test_a_wrong_password_is_a_login_error_at_once() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-def test_a_broker_that_hangs_up_on_the_credentials_is_a_login_error_too(steps: int) -> None:
+@pytest.mark.parametrize("announces", [True, False])
+def test_a_hang_up_amid_the_login_is_no_refusal(steps: int, announces: bool) -> None:
+    """A broker that restarts hangs up as well. The text says what else it may mean, where the broker has no close."""
+    start = {**START, "server_properties": {"capabilities": {"authentication_failure_close": announces}}}
     world = by_hand()
-    say(world, steps)
+    say(world, steps, start)
     world.peer.hang_up()
     world.settle()
-    assert isinstance(world.connected.error, cpspika.LoginError)
-    assert "broker:5672" in str(world.connected.error)
+    error = world.connected.error
+    assert type(error) is cpspika.ConnectError
+    assert "broker:5672" in str(error)
+    assert ("refuses the credentials" in str(error)) is not announces
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_after_a_hang_up_amid_login_or_open_the_next_target_is_tried(steps: int) -> None:
+    reactor = MemoryReactor()
+    first = MemoryBroker(reactor, "first", handshake=False)
+    second = MemoryBroker(reactor, "second")
+    done = Done()
+    targets = ["amqp://first", "amqp://second"]
+    connection = cpspika.connect(targets, reactor=reactor, on_done=done, credentials=Answering())
+    first.peer.expect_header()
+    for name, arguments, answers in STEPS[:steps]:
+        first.peer.send(0, name, **arguments)
+        for answer in answers:
+            first.peer.expect(answer)
+    first.peer.hang_up()
+    reactor.settle()
+    assert second.peers
+    assert done.result is connection
+
+
+class Raising:
+    """Credentials of a user's own class that raise."""
+
+    def __init__(self, method: str):
+        self._method = method
+
+    mechanism = "PLAIN"
+
+    def start(self) -> bytes:
+        if self._method == "start":
+            raise ValueError("no token")
+        return b"first"
+
+    def respond(self, challenge: bytes) -> bytes:
+        raise ValueError("no token")
+
+
+@pytest.mark.parametrize("method", ["start", "respond"])
+def test_credentials_that_raise_are_a_login_error_at_once(method: str) -> None:
+    world = by_hand(credentials=Raising(method), connection_timeout=None)
+    world.peer.send(0, "connection.start", **START)
+    if method == "respond":
+        world.peer.expect("connection.start-ok")
+        world.peer.send(0, "connection.secure", challenge=b"who?")
+    world.settle()
+    error = world.connected.error
+    assert isinstance(error, cpspika.LoginError)
+    assert isinstance(error.__cause__, ValueError)
+    assert f"{method} raised ValueError" in str(error)
+    world.peer.expect_hang_up()
 
 
 def test_mechanisms_that_do_not_meet_are_a_login_error_that_names_both() -> None:
@@ -283,12 +339,12 @@ def test_an_unknown_virtual_host_has_an_error_of_its_own(code: int) -> None:
     assert "vhost nowhere not found" in str(error)
 
 
-def test_a_hang_up_on_the_virtual_host_names_it() -> None:
+def test_a_hang_up_on_the_virtual_host_names_it_and_is_no_refusal() -> None:
     world = by_hand(virtual_host="nowhere")
     say(world, 3)
     world.peer.hang_up()
     world.settle()
-    assert isinstance(world.connected.error, cpspika.VirtualHostRefused)
+    assert type(world.connected.error) is cpspika.ConnectError
     assert "nowhere" in str(world.connected.error)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from cpspika import errors, spec
 from cpspika.errors import AMQPError, ChannelClosed, ConnectionClosed
+from cpspika.wire.message import Envelope, Message
 
 CLASSES = [getattr(errors, name) for name in errors.__all__]
 SCOPES = [ChannelClosed, ConnectionClosed, errors.LoginError, errors.VirtualHostRefused]
@@ -182,6 +183,14 @@ def test_a_returned_message_travels_with_its_error() -> None:
     error = errors.MessageReturned("NO_ROUTE", code=312, message={"body": b"x"})
     assert pickle.loads(pickle.dumps(error)).message == {"body": b"x"}
     assert error.of("basic.publish", None).message == {"body": b"x"}
+
+
+def test_a_return_pickles_with_its_message_and_without_the_channel() -> None:
+    returned = Message(Envelope("basic.return", routing_key="nowhere"), 0, b"body")
+    returned.channel = lambda: "cannot be pickled"
+    twin = pickle.loads(pickle.dumps(errors.MessageReturned("NO_ROUTE", code=312, message=returned)))
+    assert (twin.code, twin.message.body, twin.message.routing_key) == (312, b"body", "nowhere")
+    assert twin.message.channel is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import ssl
 from typing import Any
@@ -14,10 +15,18 @@ from hypothesis import strategies as st
 
 from cpspika.errors import AMQPError, InvalidArgument, InvalidArgumentType, LoginError
 from cpspika.parameters import AmqplainCredentials, ConnectionParameters, ExternalCredentials, PlainCredentials, targets
+from cpspika.wire import fields
 
 SECRET = "hunter2"
 from_url = ConnectionParameters.from_url
 words = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=60)
+
+
+def assert_without_secret(error: BaseException | None) -> None:
+    """The suppressed context too: debuggers and error trackers show it."""
+    while error is not None:
+        assert SECRET not in f"{error!r} {error} {error.args!r}"
+        error = error.__cause__ or error.__context__
 
 
 def response(parameters: ConnectionParameters) -> bytes:
@@ -184,10 +193,7 @@ BAD_URLS = [
 def test_no_error_about_a_url_quotes_its_password(url: str) -> None:
     with pytest.raises((InvalidArgument, InvalidArgumentType)) as caught:
         from_url(url)
-    error: BaseException | None = caught.value
-    while error is not None:
-        assert SECRET not in f"{error!r} {error}"
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    assert_without_secret(caught.value)
 
 
 @given(st.text())
@@ -301,6 +307,33 @@ def test_no_target_at_all_is_a_value_error() -> None:
         targets([], {})
 
 
+# --- what is written in the wrong place -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "remedy"),
+    [
+        ("amqp://me:hunter2@h", r"ConnectionParameters\.from_url\(url\)"),
+        ("h:5672", r"ConnectionParameters\('h', 5672\)"),
+        ("[::1]:5672", r"ConnectionParameters\('::1', 5672\)"),
+        ("me:hunter2@h", "credentials"),
+        ("h/sales", "virtual_host"),
+        ("[::1]", "without brackets"),
+        ("me:hunter2", "no IPv6 address"),
+        ("", "empty"),
+    ],
+)
+def test_a_host_with_more_in_it_is_refused_with_what_to_write(host: str, remedy: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"^host.*{remedy}") as caught:
+        ConnectionParameters(host)
+    assert_without_secret(caught.value)
+
+
+@pytest.mark.parametrize("host", ["h", "127.0.0.1", "::1", "fe80::1%eth0", "broker.example."])
+def test_names_and_addresses_are_hosts(host: str) -> None:
+    assert ConnectionParameters(host).host == host
+
+
 # --- credentials ------------------------------------------------------------------------------------------------------
 
 
@@ -341,6 +374,57 @@ def test_a_null_in_what_plain_separates_by_nulls_is_refused(name: str, password:
     with pytest.raises(AMQPError) as caught:
         PlainCredentials(name, password).start()
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [PlainCredentials, AmqplainCredentials])
+@pytest.mark.parametrize(
+    ("name", "password", "remedy"),
+    [
+        ("joe", None, "password takes a str, not NoneType; is an environment variable not set"),
+        (None, SECRET, "username takes a str, not NoneType"),
+        ("joe", SECRET.encode(), "password takes a str, not bytes"),
+    ],
+)
+def test_a_name_or_password_of_another_type_is_refused_and_not_shown(
+    make: Any, name: Any, password: Any, remedy: str
+) -> None:
+    with pytest.raises(InvalidArgumentType, match=f"^{remedy}") as caught:
+        make(name, password)
+    assert_without_secret(caught.value)
+
+
+BYTES = b"hunter2\xff"
+
+
+@pytest.mark.parametrize("make", [PlainCredentials, AmqplainCredentials])
+def test_bytes_that_are_not_utf_8_pass_as_they_are(make: Any) -> None:
+    """os.environ shows them as surrogates."""
+    response = make("me", os.fsdecode(BYTES)).start()
+    sent = fields.encode_table("response", response) if isinstance(response, dict) else response
+    assert BYTES in sent
+
+
+def test_bytes_in_a_url_that_are_not_utf_8_pass_as_they_are() -> None:
+    assert response(from_url("amqp://me%FE:hunter2%FF@h")) == b"\0me\xfe\0hunter2\xff"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda text: PlainCredentials("me", text),
+        lambda text: AmqplainCredentials("me", text),
+        lambda text: PlainCredentials(text, "me"),
+        lambda text: fields.encode_longstr("new_secret", text),
+        lambda text: fields.encode_table("response", {"PASSWORD": text}),
+        lambda text: ConnectionParameters(text + "@h"),
+        lambda text: ConnectionParameters("amqp://" + text),
+    ],
+)
+def test_a_secret_that_cannot_be_encoded_is_in_no_error(call: Any) -> None:
+    """A UnicodeEncodeError holds the whole text."""
+    with pytest.raises(InvalidArgument) as caught:
+        call(SECRET + "\ud800")
+    assert_without_secret(caught.value)
 
 
 def test_credentials_are_equal_by_kind_name_and_password() -> None:

@@ -147,15 +147,16 @@ def test_deciding_a_publish_that_nobody_made_closes_with_503(name: str, tag: int
     assert world.closed[0].code == 503
 
 
-def test_deciding_a_publish_twice_closes_with_503() -> None:
+@pytest.mark.parametrize("again", ["ack", "nack"])
+def test_a_publish_that_is_decided_twice_keeps_its_first_fate(again: str) -> None:
     world, channel = confirming()
     fates = publish(world, channel, "1", "2")
     world.peer.ack(1)
-    world.peer.ack(1)
+    getattr(world.peer, again)(1)
+    world.peer.ack(2)
     world.settle()
-    assert world.peer.expect("connection.close").reply_code == 503
-    assert fates[0].result is True
-    assert isinstance(fates[1].error, cpspika.DeliveryUnknown)
+    world.peer.expect_nothing()
+    assert [fate.result for fate in fates] == [True, True]
 
 
 def test_an_ack_on_a_channel_that_does_not_confirm_closes_with_503() -> None:
@@ -217,7 +218,7 @@ def test_a_publish_refused_at_the_call_is_not_unknown() -> None:
     fate = Done()
     assert channel.basic_publish(body="m", on_done=fate) is False
     world.settle()
-    assert isinstance(fate.error, cpspika.ChannelClosed)
+    assert isinstance(fate.error, cpspika.ConnectionClosed)
     assert not isinstance(fate.error, cpspika.DeliveryUnknown)
 
 
@@ -325,6 +326,20 @@ def test_a_return_out_of_order_that_can_be_only_ones_is_that_ones() -> None:
     for fate, body in zip(fates, (b"first", b"second"), strict=True):
         assert isinstance(fate.error, cpspika.MessageReturned)
         assert fate.error.message.body == body
+
+
+def test_a_return_behind_another_belongs_to_the_later_of_two_that_look_alike() -> None:
+    """The broker keeps the order: the first was routed, since the second came back before anything else."""
+    world, channel = confirming()
+    first, second, third = publish(world, channel, "m", "other", "m", mandatory=True)
+    other, alike = (message for _, message in world.peer.received[-2:])
+    world.peer.give_back(1, other)
+    world.peer.give_back(1, alike)
+    world.peer.ack(3, multiple=True)
+    world.settle()
+    assert first.result is True
+    assert isinstance(second.error, cpspika.MessageReturned)
+    assert isinstance(third.error, cpspika.MessageReturned)
 
 
 def test_a_return_is_not_paired_with_a_publish_that_was_not_mandatory() -> None:
@@ -460,7 +475,7 @@ def test_without_confirms_what_the_kernel_never_took_is_told_the_loss() -> None:
     channel.basic_publish(routing_key="q", body="m", on_done=done)
     world.peer.cut()
     world.settle()
-    assert isinstance(done.error, cpspika.ChannelClosed)
+    assert isinstance(done.error, cpspika.ConnectionClosed)
     assert "the network failed" in said(done.error)
     assert not isinstance(done.error, cpspika.MessageNacked)
 

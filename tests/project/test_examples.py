@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pika
 import pytest
 
 from tests.support import ROOT
+from tests.support.scripted import SocketBroker
 
 EXAMPLES = ROOT / "examples"
 
@@ -43,6 +45,7 @@ PRINTS = {
     "sync/flow_control.py": "published: waited if need be\npublished: permitted\npublished: tried\n",
     "sync/thread_per_connection.py": r"(worker [012] did task \d+\n){12}",
     "sync/shared_connection.py": "4 threads published 100 messages over one connection\n",
+    "sync/tls.py": "not encrypted, got b'Hello World!'\n",
     "async/hello.py": "got 'Hello World!'\n",
     "async/consumer.py": "".join(f"delivery {n}: message {n}\n" for n in range(1, 6)) + "cancelled the consumer\n",
     "async/publisher.py": "10 MessageReturned, 90 confirmed\n",
@@ -77,6 +80,7 @@ PUBLISHES = {
     "sync/flow_control.py": b"waited if need be",
     "sync/thread_per_connection.py": None,
     "sync/shared_connection.py": None,
+    "sync/tls.py": b"Hello World!",
     "async/hello.py": b"Hello World!",
     "async/consumer.py": b"message 5",
     "async/publisher.py": None,
@@ -192,6 +196,23 @@ def test_the_script_runs_and_pika_reads_its_message(node: Any, version: str) -> 
         channel.exchange_delete("test_x")
     finally:
         connection.close()
+
+
+def test_the_example_of_tls_is_encrypted_or_says_what_is_missing(certificates: Any) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+
+    def one_message(peer: Any) -> None:
+        peer.expect_header()
+        peer.serve()
+        peer.when("basic.get", lambda peer, number, method: peer.send_content(number, "basic.get-ok", b"Hello World!"))
+        peer.expect_hang_up()
+
+    with SocketBroker(one_message, tls=context) as broker:
+        url = f"amqps://localhost:{broker.port}/"
+        printed = run(str(EXAMPLES / "sync/tls.py"), AMQP_URL=f"{url}?cafile={certificates.ca}")
+        assert printed == "encrypted, got b'Hello World!'\n"
+        assert "cafile=" in run(str(EXAMPLES / "sync/tls.py"), AMQP_URL=url)
 
 
 def test_tasks_of_the_work_queue_are_read_by_pika(node: Any) -> None:

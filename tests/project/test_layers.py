@@ -20,7 +20,7 @@ ROOT = Path(cpspika.__file__).parent
 # Folders and modules, the lowest layer first. docs/architecture.md says what each holds.
 LAYERS = [
     ["spec", "version"],
-    ["errors", "parameters", "reactor"],
+    ["errors", "interrupts", "parameters", "reactor"],
     ["wire"],
     ["client", "broker"],
     ["recovery"],
@@ -46,7 +46,18 @@ EXCEPTIONS = {
         "for type checkers alone: a stub names the classes of its style, wherever these are",
     ),
 }
-STANDARD_LIBRARY_ONLY = ["spec", "version", "errors", "parameters", "reactor", "wire", "client", "broker", "recovery"]
+STANDARD_LIBRARY_ONLY = [
+    "spec",
+    "version",
+    "errors",
+    "interrupts",
+    "parameters",
+    "reactor",
+    "wire",
+    "client",
+    "broker",
+    "recovery",
+]
 
 
 def _name(path: Path) -> str:

@@ -22,6 +22,7 @@ NEEDS = {"connecting_twisted": "twisted", "connecting_trio": "trio"}
 PROGRAMS = {
     "connecting": """
         import ssl
+        from pathlib import Path
 
         import cpspika
         from cpspika import tasks
@@ -33,6 +34,11 @@ PROGRAMS = {
         cpspika.connect(right, heartbeat=None, virtual_host="/", on_done=print)
         cpspika.connect(["amqp://one", right], connection_timeout=2.5, frame_max=8192, client_properties={"a": 1})
         cpspika.BlockingConnection("amqp://", heartbeat=30, timeout=1.0)
+        cpspika.connect(right, cafile=Path("ca.pem"), certfile="c.pem", keyfile=None, server_hostname="b")
+        cpspika.connect(right, tcp_keepalive=True)
+        cpspika.connect(right, tcp_keepalive={"idle": 60, "count": 3})
+        cpspika.connect(right, tcp_keepalive="often")  # wrong
+        cpspika.connect(right, cafile=5)  # wrong
         cpspika.connect(right, heartbaet=30)  # wrong
         cpspika.connect(right, heartbeat="often")  # wrong
         cpspika.connect(right, protocol="1.0")  # wrong

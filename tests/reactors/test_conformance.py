@@ -205,7 +205,7 @@ BROKEN = {
         {"open": lambda self, endpoint, address, owner: _Deaf.connect(self, endpoint, address, owner)},
         "after close the owner heard",
     ),
-    "tls_with_somebody_who_is_not_trusted": ({"open": _open_trusting}, "somebody who is not trusted"),
+    "tls_with_somebody_who_is_not_trusted": ({"open": _open_trusting}, "TLS was ready with a peer that is not trusted"),
     "another_thread_wakes_the_wait": ({"_wake": lambda self: None}, "ended by a timer"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import select
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from cpspika.parameters import ConnectionParameters
 from cpspika.reactor import Timers
 from cpspika.styles.sync import SyncConnection
 from tests.support import ROOT
-from tests.support.scripted import DEADLINE, Done, MemoryBroker, SocketBroker, run_until, using
+from tests.support.scripted import DEADLINE, Done, MemoryBroker, SocketBroker, SocketPeer, run_until, using
 
 try:
     with warnings.catch_warnings():
@@ -583,6 +584,50 @@ def test_a_megabyte_goes_through_whole_though_the_kernel_takes_it_in_pieces(kind
         run_until(reactor, lambda: not behind.pending)
         assert [on_done.result for on_done in done] == [True] * 8
         assert bodies == sent
+
+
+def test_two_ends_that_both_send_more_than_the_kernel_takes_do_not_wait_for_each_other(real: Any) -> None:
+    """The transport reads on while its writes are stuck."""
+    megabytes = 16
+    body = b"x" * 1_000_000
+    heard = threading.Event()
+
+    def script(peer: SocketPeer) -> None:
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            peer.socket.setsockopt(socket.SOL_SOCKET, option, 65536)
+        peer.expect_open()
+        peer.open_channel()
+        peer.expect("basic.consume")
+        peer.send(1, "basic.consume-ok", consumer_tag="c")
+        for tag in range(1, megabytes + 1):
+            peer.deliver(1, body, delivery_tag=tag)
+        assert heard.wait(DEADLINE), f"the client has not read what was sent within {DEADLINE} s"
+        for _ in range(megabytes):
+            assert peer.expect("basic.publish").body == body
+        peer.expect_hang_up()
+        real.call_soon_threadsafe(lambda: hung_up.append(peer))
+
+    hung_up: list[SocketPeer] = []
+    with SocketBroker(script) as broker:
+        opened, bodies, done, closed = Done(), [], Done(), Done()
+        connection = cpspika.connect(broker.url, reactor=real, on_done=opened, heartbeat=0)
+        run_until(real, lambda: not opened.pending)
+        channel = connection.channel()
+        channel.basic_consume("q", lambda message: bodies.append(message.body), on_done=lambda err, tag: publish())
+
+        def publish() -> None:
+            for number in range(1, megabytes + 1):
+                channel.basic_publish(body=body, on_done=done if number == megabytes else None)
+
+        run_until(real, lambda: len(bodies) == megabytes)
+        assert done.pending, "the kernel took everything: this test shows nothing"
+        heard.set()
+        run_until(real, lambda: not done.pending)
+        assert done.result is True
+        assert bodies == [body] * megabytes
+        connection.close(on_done=closed)
+        run_until(real, lambda: bool(hung_up))
+        assert closed.result is None
 
 
 needs_asyncore = pytest.mark.skipif(asyncore is None, reason="no asyncore on this Python, and no pyasyncore")

@@ -38,6 +38,17 @@ def test_a_trusted_broker(s: Style, tls: Any) -> Scenario:
     yield connection.close()
 
 
+@scenario(only="0-9-1")
+def test_a_broker_trusted_by_its_authoritys_file(s: Style, tls: Any, certificates: Any) -> Scenario:
+    url, _ = tls
+    connection = yield s.connect(url, cafile=certificates.ca, tcp_keepalive=60)
+    assert connection.is_open
+    yield connection.close()
+    numeric = url.replace("localhost", "127.0.0.1")
+    connection = yield s.connect(f"{numeric}?cafile={certificates.ca}&server_hostname=localhost")
+    assert connection.is_open
+
+
 @scenario()
 def test_parameters_with_a_context(s: Style, tls: Any, node: Any) -> Scenario:
     _, context = tls

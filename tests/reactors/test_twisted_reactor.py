@@ -124,5 +124,5 @@ def test_a_reactor_without_sockets_says_what_to_do() -> None:
     for _ in range(10):
         clock.advance(0)
     assert isinstance(errors[0].value, cpspika.ConnectError)
-    assert "Clock watches no sockets" in str(errors[0].value)
+    assert "a Clock, cannot watch sockets" in str(errors[0].value)
     assert "endpoint=" in str(errors[0].value)

@@ -186,7 +186,7 @@ def test_a_closed_connection(s: Style) -> Scenario:
     assert not ch.is_open
     with pytest.raises(ConnectionClosed):
         yield connection.channel()
-    with pytest.raises(ChannelClosed):
+    with pytest.raises(ConnectionClosed):
         yield ch.queue_declare(exclusive=True)
     assert (yield connection.close()) is None
     assert ended == [None]

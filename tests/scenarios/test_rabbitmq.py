@@ -127,11 +127,68 @@ def test_a_call_that_waits_is_told_that_the_broker_closed_the_connection(node: R
     with pytest.raises(ConnectionForced, match="for a test"):
         next(messages)
     assert not connection.is_open
-    with pytest.raises(cpspika.ChannelClosed, match="for a test"):
+    with pytest.raises(cpspika.ConnectionClosed, match="for a test"):
         channel.queue_declare()
     with pytest.raises(ConnectionClosed, match="for a test"):
         connection.channel()
     connection.close()
+
+
+# --- a channel that the broker closes ---------------------------------------------------------------------------------
+
+MISTAKES: dict[str, Callable[[cpspika.Channel, cpspika.Message], object]] = {
+    "a missing queue": lambda channel, message: channel.queue_declare("cpspika-missing", passive=True, on_done=ignored),
+    "a missing exchange": lambda channel, message: channel.basic_publish("cpspika-missing", "key", b"m"),
+    "a double ack": lambda channel, message: channel.basic_ack(message.delivery_tag),
+}
+
+
+def ignored(error: Any, result: Any) -> None:
+    pass
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_channel_error_amid_deliveries_costs_that_channel_alone(node: RabbitNode, mistake: str) -> None:
+    """RabbitMQ goes on sending deliveries, and its channel.close, until it has read our close-ok."""
+    reactor = SelectReactor()
+    connection = opened(reactor, node.url)
+    other, channel = connection.channel(), connection.channel()
+    assert other is not None
+    assert channel is not None
+    outcome: list[Any] = []
+    other.queue_declare(exclusive=True, on_done=lambda *told: outcome.append(told))
+    turn(reactor, lambda: outcome)
+    queue = outcome[0][1].queue
+    other.confirm_select()
+    confirmed: list[Any] = []
+    for _ in range(5000):
+        other.basic_publish("", queue, b"x" * 100, on_done=lambda *told: confirmed.append(told))
+    turn(reactor, lambda: len(confirmed) == 5000)
+    got: list[int] = []
+
+    def on_message(message: cpspika.Message) -> None:
+        got.append(message.delivery_tag)
+        message.ack()
+        if len(got) == 300:
+            MISTAKES[mistake](channel, message)
+
+    channel.add_state_change_handler(lambda channel, is_open: None)
+    channel.basic_consume(queue, on_message)
+    turn(reactor, lambda: not channel.is_open)
+    outcome.clear()
+    other.queue_declare(queue, passive=True, on_done=lambda *told: outcome.append(told))
+    turn(reactor, lambda: outcome)
+    assert outcome[0][0] is None, outcome[0][0]
+    again = connection.channel()
+    assert again is not None
+    outcome.clear()
+    again.basic_get(queue, on_done=lambda *told: outcome.append(told))
+    turn(reactor, lambda: outcome)
+    assert outcome[0][1] is not None, "what wasn't acknowledged is in the queue again"
+    outcome.clear()
+    connection.close(on_done=lambda *told: outcome.append(told))
+    turn(reactor, lambda: outcome)
+    assert outcome == [(None, None)]
 
 
 # --- alarms -----------------------------------------------------------------------------------------------------------

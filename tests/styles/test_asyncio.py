@@ -25,6 +25,7 @@ from cpspika import (
     ChannelClosed,
     ConcurrentUse,
     ConnectError,
+    ConnectionClosed,
     ConnectionLost,
     ConsumerCancelled,
     InvalidArgumentType,
@@ -36,7 +37,7 @@ from cpspika.adapters import asyncio_adapter
 from cpspika.adapters.asyncio_adapter import AsyncioChannel, AsyncioReactor, connect
 from cpspika.broker import Served, serve
 from tests.support import ROOT
-from tests.support.scripted import free_port
+from tests.support.scripted import SocketBroker, deliver_three, free_port
 from tests.support.style_asyncio import on_uvloop
 
 PATIENCE = 20.0
@@ -394,6 +395,24 @@ def test_a_break_cancels_the_consumer_and_gives_back_the_rest(stage: Stage, brok
     stage.run(main())
 
 
+@pytest.mark.parametrize(("no_ack", "rejected"), [(True, []), (False, [2, 3])])
+def test_a_left_iterator_rejects_only_what_was_to_be_acknowledged(
+    stage: Stage, no_ack: bool, rejected: list[int]
+) -> None:
+    async def main(broker: Any) -> None:
+        async with channel(broker) as ch:
+            peer = broker.peers[0]
+            peer.when("basic.consume", deliver_three)
+            async with ch.consume("q", no_ack=no_ack) as messages:
+                assert (await anext(messages)).body == b"0"
+                await ch.queue_declare("q")  # behind its answer the others are here, too
+            await ch.queue_declare("q")
+            assert [reject.delivery_tag for reject in peer.came("basic.reject")] == rejected
+
+    with SocketBroker() as broker:
+        stage.run(main(broker))
+
+
 def test_a_time_out_of_the_iterator_loses_nothing(stage: Stage, broker: Served) -> None:
     async def main() -> None:
         async with channel(broker) as ch:
@@ -590,7 +609,7 @@ def test_an_ignored_ack_says_nothing_when_the_link_is_lost(stage: Stage, broker:
         await until(lambda: ended, "the end")
         message.ack()
         ch.basic_reject(message.delivery_tag)
-        with pytest.raises(ChannelClosed):
+        with pytest.raises(ConnectionClosed):
             await message.nack()
 
     stage.run(main())

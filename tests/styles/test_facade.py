@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
 import inspect
 import pydoc
@@ -41,6 +42,11 @@ every_facade = pytest.mark.parametrize(("core", "facade"), FACADES, ids=lambda c
 def text(function: Any) -> str:
     """A docstring on one line."""
     return " ".join(inspect.getdoc(function).split())
+
+
+def test_dir_shows_the_public_names_alone() -> None:
+    assert set(cpspika.__all__) <= set(dir(cpspika))
+    assert not {"Any", "TYPE_CHECKING", "annotations"} & set(dir(cpspika))
 
 
 # --- attributes -------------------------------------------------------------------------------------------------------
@@ -184,3 +190,70 @@ def test_a_message_tells_its_channel_of_a_malformed_header_through_a_facade() ->
             assert isinstance(connection.close_reason, cpspika.ProtocolSyntaxError)
 
     asyncio.run(main())
+
+
+# --- callbacks --------------------------------------------------------------------------------------------------------
+
+
+async def a_coroutine_function(*args: Any) -> None:
+    pass
+
+
+def a_generator_function(*args: Any) -> Any:
+    yield
+
+
+async def an_asynchronous_generator_function(*args: Any) -> Any:
+    yield
+
+
+class Handler:
+    async def __call__(self, *args: Any) -> None:
+        pass
+
+    async def method(self, *args: Any) -> None:
+        pass
+
+
+NEVER_RUN = [
+    a_coroutine_function,
+    a_generator_function,
+    an_asynchronous_generator_function,
+    functools.partial(a_coroutine_function, 1),
+    Handler().method,
+    Handler(),
+]
+
+
+@pytest.mark.parametrize("facade", [cpspika.BlockingConnection, threads.ThreadedConnection])
+@pytest.mark.parametrize("callback", NEVER_RUN, ids=lambda one: getattr(one, "__name__", type(one).__name__))
+def test_a_callback_that_nothing_would_run_is_refused(facade: Any, callback: Any) -> None:
+    def refused() -> Any:
+        return pytest.raises(cpspika.InvalidArgumentType, match=r"nothing would run here: write a plain function")
+
+    with refused():
+        facade("embedded://", on_close=callback)
+    with facade("embedded://") as connection:
+        channel = connection.channel()
+        queue = channel.queue_declare(exclusive=True).queue
+        with refused():
+            channel.basic_consume(queue, callback)
+        with refused():
+            channel.basic_consume(queue, print, on_cancel=callback)
+        for register in (connection.add_blocked_handler, channel.add_return_handler, channel.addFlowChangeHandler):
+            with refused():
+                register(callback)
+        assert not channel.has_consumers
+
+
+def test_an_error_handler_of_threads_that_nothing_would_run_is_refused() -> None:
+    with pytest.raises(cpspika.InvalidArgumentType, match="nothing would run"):
+        threads.ThreadedConnection("embedded://", on_error=a_coroutine_function)
+
+
+@pytest.mark.parametrize("facade", [cpspika.BlockingConnection, threads.ThreadedConnection])
+@pytest.mark.parametrize("callback", [print, [].append, functools.partial(print, 1), lambda message: None, dict])
+def test_every_other_callable_is_a_callback(facade: Any, callback: Any) -> None:
+    with facade("embedded://") as connection:
+        channel = connection.channel()
+        assert channel.basic_consume(channel.queue_declare(exclusive=True).queue, callback)

@@ -12,6 +12,7 @@ import pytest
 
 import cpspika
 from cpspika import AsyncoreConnection, BlockingConnection, ConsumerCancelled, NotFound, SelectConnection
+from tests.support.scripted import SocketBroker, deliver_three
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,20 @@ def test_a_left_iterator_gives_back_what_it_did_not_hand_out(ch: Any, queue: str
         again.append(int(message.body))
     assert again == [4, 5, 6, 7, 8, 9]
     assert ch.queue_declare(queue, passive=True).consumer_count == 0
+
+
+@pytest.mark.parametrize(("no_ack", "rejected"), [(True, []), (False, [2, 3])])
+@pytest.mark.parametrize("kind", [SelectConnection, AsyncoreConnection, BlockingConnection])
+def test_a_left_iterator_rejects_only_what_was_to_be_acknowledged(kind: Any, no_ack: bool, rejected: list[int]) -> None:
+    with SocketBroker() as broker, kind(broker.url, timeout=20) as connection:
+        ch = connection.channel()
+        broker.peers[0].when("basic.consume", deliver_three)
+        messages = ch.consume("q", no_ack=no_ack)
+        assert next(messages).body == b"0"
+        ch.queue_declare("q")  # behind its answer the others are here, too
+        messages.close()
+        ch.queue_declare("q")
+        assert [reject.delivery_tag for reject in broker.peers[0].came("basic.reject")] == rejected
 
 
 def test_the_iterator_raises_what_ends_it(connection: Any, ch: Any, queue: str) -> None:

@@ -12,11 +12,20 @@ from typing import Any
 
 import pytest
 
-from cpspika import ChannelClosed, ConsumerCancelled, InvalidArgumentType, LocalError, MessageNacked, NotFound, tasks
+from cpspika import (
+    ChannelClosed,
+    ConnectionClosed,
+    ConsumerCancelled,
+    InvalidArgumentType,
+    LocalError,
+    MessageNacked,
+    NotFound,
+    tasks,
+)
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, MemoryReactor, SelectReactor
 from cpspika.broker import Served, serve
 from cpspika.tasks import Cancelled, Promise
-from tests.support.scripted import Done, opened
+from tests.support.scripted import Done, SocketBroker, deliver_three, opened
 
 PATIENCE = 20.0
 Work = Generator[Any, Any, Any]
@@ -509,6 +518,25 @@ def test_a_break_cancels_the_consumer_and_gives_back_the_rest(real: Any, broker:
     tasks.run(main(), real)
 
 
+@pytest.mark.parametrize(("no_ack", "rejected"), [(True, []), (False, [2, 3])])
+def test_a_left_iterator_rejects_only_what_was_to_be_acknowledged(
+    reactor: SelectReactor, no_ack: bool, rejected: list[int]
+) -> None:
+    async def main(broker: Any) -> None:
+        ch = await opened_channel(broker)
+        peer = broker.peers[0]
+        peer.when("basic.consume", deliver_three)
+        async with ch.consume("q", no_ack=no_ack) as messages:
+            assert (await anext(messages)).body == b"0"
+            await ch.queue_declare("q")  # behind its answer the others are here, too
+        await ch.queue_declare("q")
+        assert [reject.delivery_tag for reject in peer.came("basic.reject")] == rejected
+        await ch.connection.close()
+
+    with SocketBroker() as broker:
+        tasks.run(main(broker), reactor)
+
+
 def test_an_iterator_raises_what_ends_it(reactor: SelectReactor, broker: Served) -> None:
     async def main() -> None:
         ch = await opened_channel(broker)
@@ -614,7 +642,7 @@ def test_an_ignored_ack_says_nothing_when_the_link_is_lost(reactor: SelectReacto
             message.ack()
             await tasks.sleep(0.001)
         message.ack()
-        with pytest.raises(ChannelClosed):
+        with pytest.raises(ConnectionClosed):
             await message.ack()
 
     tasks.run(main(), reactor)

@@ -23,7 +23,7 @@ from cpspika.client.connection import HIGH_WATER
 from cpspika.styles.lifting import operations, registrations
 from cpspika.threads import ThreadedChannel, ThreadedConnection
 from tests.support.forking import forking
-from tests.support.scripted import DEADLINE, SocketBroker, content
+from tests.support.scripted import DEADLINE, SocketBroker, content, deliver_three
 
 
 class Opened(ThreadedConnection):
@@ -491,7 +491,7 @@ def test_messages_of_a_channel_that_closed_are_not_handled(ch: ThreadedChannel, 
     ch.close()
     go.set()
     assert ch.connection._workers.put("after", entered.clear) is None
-    wait_for(lambda: not entered.is_set() and not ch.connection._workers._lanes, "the workers")
+    wait_for(lambda: not entered.is_set() and not ch.connection._workers._calls, "the workers")
     assert got == [b"0"]
 
 
@@ -717,6 +717,31 @@ def test_an_iterator_that_is_left_gives_back_the_rest(ch: ThreadedChannel, queue
     assert left(ch, queue, 6) == [4, 5, 6, 7, 8, 9]
 
 
+@pytest.mark.parametrize(("no_ack", "rejected"), [(True, []), (False, [2, 3])])
+@pytest.mark.parametrize("way", ["close", "garbage"])
+def test_an_iterator_that_is_left_rejects_only_what_was_to_be_acknowledged(
+    way: str, no_ack: bool, rejected: list[int]
+) -> None:
+    with SocketBroker() as broker:
+        connection = Opened(broker.url)
+        ch, peer = connection.channel(), broker.peers[0]
+        peer.when("basic.consume", deliver_three)
+        messages: Any = ch.consume("q", no_ack=no_ack)
+        assert next(messages).body == b"0"
+        ch.queue_declare("q")  # behind its answer the others are here, too
+        if way == "close":
+            messages.close()
+        else:
+            del messages
+            gc.collect()
+            wait_for(lambda: peer.came("basic.cancel"), "the end of the consumer")
+            ch.queue_declare("q")  # behind cancel-ok
+        ch.queue_declare("q")
+        assert [reject.delivery_tag for reject in peer.came("basic.reject")] == rejected
+        connection.end()
+        assert not connection.errors
+
+
 def test_the_iterator_raises_what_ends_it(connection: Opened, ch: ThreadedChannel, local: Served, queue: str) -> None:
     ch.add_state_change_handler(lambda channel, is_open: None)  # somebody to tell, when all are closed
     one, two = connection.channel(), connection.channel()
@@ -801,7 +826,7 @@ def test_a_lost_link_settles_every_waiting_call_and_join_raises_it(local: Served
     outcomes = together(8, work)
     cut.join()
     for number, outcome in enumerate(outcomes):
-        assert isinstance(outcome, cpspika.DeliveryUnknown if number % 2 else cpspika.ChannelClosed), outcome
+        assert isinstance(outcome, cpspika.DeliveryUnknown if number % 2 else cpspika.ConnectionClosed), outcome
     with pytest.raises(cpspika.ConnectionLost):
         connection.join(DEADLINE)
     assert [(who, type(error)) for who, error in ended] == [(connection, cpspika.ConnectionLost)]
@@ -820,7 +845,7 @@ def test_a_worker_that_still_works_ends_when_it_is_done(local: Served) -> None:
         go.wait(DEADLINE)
         try:
             message.ack()
-        except cpspika.ChannelClosed as error:
+        except cpspika.ConnectionClosed as error:
             raised.append(error)
 
     ch.basic_consume(queue, on_message)
@@ -852,7 +877,7 @@ def test_the_death_of_the_reactors_thread_is_told_to_everybody(local: Served, ho
 
     outcomes = together(4, work)
     assert isinstance(outcomes[1], cpspika.ConnectionClosed)
-    assert all(isinstance(outcome, cpspika.ChannelClosed) for outcome in outcomes[2:]), outcomes[2:]
+    assert all(isinstance(outcome, cpspika.ConnectionClosed) for outcome in outcomes[2:]), outcomes[2:]
     assert "SystemExit" in str(outcomes[1])
     with pytest.raises(cpspika.ConnectionLost, match="thread"):
         connection.join(DEADLINE)

@@ -253,7 +253,7 @@ def test_on_close_is_told_why(broker: Served) -> None:
     connection = outcome(connect(broker.url, on_close=on_close))
     waiting = connection.channel()
     broker.drop_links()
-    with pytest.raises(cpspika.ChannelClosed, match="was lost"):
+    with pytest.raises(cpspika.ConnectionClosed, match="was lost"):
         outcome(waiting)
     spin(lambda: told, "on_close was not called")
     assert told[0][0] is connection
@@ -308,7 +308,7 @@ print([one for one in reactor.getReaders() + reactor.getWriters() if "Waker" not
 @pytest.mark.parametrize("by", ["socket", "endpoint"])
 @pytest.mark.parametrize(
     ("stage", "told"),
-    [("open", ["channel ChannelClosed", "on_close ConnectionLost"]), ("connecting", ["connect ConnectError"])],
+    [("open", ["channel ConnectionLost", "on_close ConnectionLost"]), ("connecting", ["connect ConnectError"])],
 )
 def test_a_reactor_that_stops_loses_its_connections(by: str, stage: str, told: list[str]) -> None:
     """As Twisted has it with every protocol: what waits fails, and no socket is left."""
@@ -414,7 +414,7 @@ def test_what_an_endpoint_says_is_the_error(broker: Served) -> None:
 def test_a_lost_link_through_an_endpoint(broker: Served, through: Any) -> None:
     waiting = through.channel()
     broker.drop_links()
-    with pytest.raises(cpspika.ChannelClosed, match="was lost"):
+    with pytest.raises(cpspika.ConnectionClosed, match="was lost"):
         outcome(waiting)
     assert not through.is_open
 

@@ -41,9 +41,9 @@ def by_hand(**options: Any) -> World:
     return world
 
 
-def say(world: World, count: int) -> None:
-    """The first steps of the handshake."""
+def say(world: World, count: int, start: dict[str, Any] | None = None) -> None:
+    """The first steps of the handshake. `start`: the arguments of connection.start, if they are others."""
     for name, arguments, answers in STEPS[:count]:
-        world.peer.send(0, name, **arguments)
+        world.peer.send(0, name, **(start if start is not None and name == "connection.start" else arguments))
         for answer in answers:
             world.peer.expect(answer)

@@ -193,6 +193,10 @@ class Peer:
         self.wait(lambda: bool(self.inbox), None)
         assert not self.inbox, f"the client should have sent nothing, and sent {[_told(event) for event in self.inbox]}"
 
+    def came(self, name: str) -> list[Any]:
+        """All of this name that ever came."""
+        return [event for _, event in self.received if getattr(event, "name", "") == name]
+
     # --- the script: saying -------------------------------------------------------------------------------------------
 
     def send(self, number: int, name: str, **arguments: Any) -> None:
@@ -282,6 +286,13 @@ def _reply_to(reply: str) -> Callable[[Peer, int, Any], object]:
     return react
 
 
+def deliver_three(peer: Peer, number: int, consume: Any) -> None:
+    """A reaction to basic.consume: its consume-ok, and behind it the messages "0", "1" and "2" with the tags 1 to 3."""
+    peer.send(number, "basic.consume-ok", consumer_tag="c")
+    for tag in (1, 2, 3):
+        peer.deliver(number, b"%d" % (tag - 1), delivery_tag=tag)
+
+
 def _confirm(peer: Peer, number: int, method: Any) -> None:
     peer.send(number, "confirm.select-ok")
     peer.confirmed[number] = 0
@@ -324,6 +335,10 @@ class MemoryPeer(Peer):
     def clog(self) -> None:
         """From here on the client's kernel takes no more bytes."""
         self.transport.peer._flushing = True
+
+    def unclog(self) -> None:
+        """The client's kernel takes what waits, and takes bytes again."""
+        self.transport.peer._flush()
 
     def transport_ready(self) -> None:
         pass
@@ -545,12 +560,21 @@ class SocketPeer(Peer):
                 self.hung_up = True
 
 
+def answer_everything(peer: SocketPeer) -> None:
+    """A script: answers until the client hangs up."""
+    peer.expect_header()
+    peer.serve()
+    peer.expect_hang_up()
+
+
 class SocketBroker:
     """Listens on a free port of 127.0.0.1, in a thread. script(peer) runs in a thread for each link; without one the
-    broker answers everything, all links in one thread. A script that fails fails the test, at the end of the block."""
+    broker answers everything, all links in one thread. A script that fails fails the test, at the end of the block.
+    tls: the context of a broker with TLS, or None."""
 
-    def __init__(self, script: Callable[[SocketPeer], object] | None = None, **options: Any):
-        self._script = script
+    def __init__(self, script: Callable[[SocketPeer], object] | None = None, tls: Any = None, **options: Any):
+        self._script = script or (answer_everything if tls is not None else None)
+        self._tls = tls
         self._options = options
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self._listener.getsockname()[1]
@@ -602,6 +626,13 @@ class SocketBroker:
     def _run_script(self, peer: SocketPeer) -> None:
         assert self._script is not None
         try:
+            if self._tls is not None:
+                peer.socket.settimeout(DEADLINE)
+                try:
+                    peer.socket = self._tls.wrap_socket(peer.socket, server_side=True)
+                except OSError:  # the client doesn't trust the certificate, or doesn't speak TLS
+                    peer.hung_up = True
+                    return
             self._script(peer)
         except BaseException as error:
             self.errors.append(error)

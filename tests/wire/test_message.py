@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import struct
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -85,7 +87,7 @@ def test_properties_of_a_foreign_type_are_refused() -> None:
         ("expiration", 60000, InvalidArgumentType),
         ("headers", [("a", 1)], InvalidArgumentType),
         ("headers", {"a": object()}, InvalidArgumentType),
-        ("timestamp", -1, InvalidArgument),
+        ("timestamp", 2**64, InvalidArgument),
         ("timestamp", "now", InvalidArgumentType),
     ],
 )
@@ -205,3 +207,47 @@ def test_a_message_shows_the_beginning_of_its_body_and_its_route() -> None:
         f"Message({b'a' * 32!r}..., exchange='x', routing_key='k', delivery_tag=7)"
     )
     assert "..." not in repr(message(body=b"a" * 32))
+
+
+# --- values that are wrong, copies ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", ["x", b"x", [("a", 1)], 1], ids=repr)
+def test_headers_that_are_no_dict_are_refused_where_they_are_given(wrong: Any) -> None:
+    with pytest.raises(InvalidArgumentType, match=r"^headers takes a dict, as headers=\{'name': 'value'\}, not "):
+        BasicProperties(headers=wrong)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_message_pickles_and_leaves_its_channel_behind(protocol: int) -> None:
+    original = message(BasicProperties(headers={"a": [1, None]}, priority=3).encode(), b"body")
+    original.channel = lambda: "cannot be pickled"
+    twin = pickle.loads(pickle.dumps(original, protocol))
+    for name in (
+        "body",
+        "delivery_tag",
+        "properties",
+        "exchange",
+        "routing_key",
+        "consumer_tag",
+        "redelivered",
+        "name",
+    ):
+        assert getattr(twin, name) == getattr(original, name)
+    assert twin.details == original.details
+    assert twin.channel is None
+    with pytest.raises(LocalError, match="no channel"):
+        twin.ack()
+
+
+def test_a_message_pickles_with_what_was_changed_in_its_properties() -> None:
+    original = message(BasicProperties(headers={}).encode())
+    original.properties.headers["seen"] = 1  # type: ignore[index]
+    assert pickle.loads(pickle.dumps(original)).properties.headers == {"seen": 1}
+
+
+def test_a_copy_of_a_message_has_its_channel() -> None:
+    original = message(body=b"body")
+    original.channel = Mock()
+    copy.copy(original).ack()
+    original.channel.basic_ack.assert_called_once_with(7)

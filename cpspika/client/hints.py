@@ -1,0 +1,61 @@
+"""What the end of a link in the handshake may mean, and what to write instead: for the text of the error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..parameters import ConnectionParameters
+from ..wire.handshake import can
+
+LEAST_FRAME_MAX = 8192  # bytes; RabbitMQ 4.1 and later take no less, and reset the link in place of a refusal
+
+
+def hint(error: Exception | None, state: str, parameters: ConnectionParameters, properties: Mapping[str, Any]) -> str:
+    """A remedy to append to the error of a link that was lost in the handshake; "" if none is known.
+
+    error: the transport's; None: the peer hung up. state: the link's (wire.states). properties: of the server."""
+    if state == "opening" and 0 < parameters.frame_max < LEAST_FRAME_MAX:
+        return (
+            f"; frame_max={parameters.frame_max} may be the reason: RabbitMQ 4.1 and later hang up on less than "
+            f"{LEAST_FRAME_MAX}"
+        )
+    if error is None and state in ("securing", "challenged") and not can(properties, "authentication_failure_close"):
+        return (
+            "; a broker without authentication_failure_close, as this one, also hangs up if it refuses the credentials"
+        )
+    if error is None and state == "opening":
+        return f"; the broker may refuse the virtual host {parameters.virtual_host!r} by that"
+    if parameters.ssl is None or error is None or state != "begun":
+        return ""
+    kind, reason = type(error).__name__, getattr(error, "reason", None) or ""
+    if kind == "SSLCertVerificationError":
+        return _untrusted(getattr(error, "verify_code", 0), parameters)
+    if kind == "SSLEOFError" or reason in _NOT_TLS:
+        return "; the port may be one without TLS: for that write amqp:// (without cafile, certfile and ssl)"
+    return ""
+
+
+# OpenSSL's names for an answer that is not TLS, in its versions.
+_NOT_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "RECORD_LAYER_FAILURE",
+    "UNKNOWN_PROTOCOL",
+    "HTTP_REQUEST",
+    "PACKET_LENGTH_TOO_LONG",
+    "UNEXPECTED_MESSAGE",
+)
+_WRONG_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+_UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT and its like
+
+
+def _untrusted(code: int, parameters: ConnectionParameters) -> str:
+    if code in _WRONG_NAME:
+        return "; if the certificate is the broker's all the same, give the name in it as server_hostname="
+    if code in _UNKNOWN_AUTHORITY:
+        if parameters.cafile is not None:
+            return "; cafile has no certificate of the authority that signed the broker's"
+        return (
+            "; for a private authority pass its certificate as cafile='ca.pem', or an SSLContext that trusts it as ssl="
+        )
+    return ""

@@ -1,0 +1,78 @@
+"""Exceptions that a signal handler raises in the middle of the library's own code.
+
+Python calls a signal handler between any two instructions of the main thread, and its exception (KeyboardInterrupt, by
+default) is raised there. If that is between a system call and the note of what it did, nobody knows which bytes went
+out; to send them again could send messages twice. So the link is dropped: `is_interrupt` tells such an exception from
+one that a callback of the program raised, after which everything is in order.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from types import CodeType
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_STDLIB = os.path.dirname(os.__file__) + os.sep
+_waits: set[CodeType] = set()
+
+
+class _OwnFiles(dict[str, bool]):
+    """File names that were met, and whether they belong to the library."""
+
+    def __missing__(self, name: str) -> bool:
+        self[name] = own = name.startswith(_PACKAGE)
+        return own
+
+
+is_own_file: dict[str, bool] = _OwnFiles()
+
+
+def wait(function: F) -> F:
+    """Marks a function in which the reactor waits. An exception there interrupts nothing."""
+    _waits.add(function.__code__)
+    return function
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an exception that came out of a call was raised by a signal handler in the library's own code, and not in
+    a callback of the program, nor where the reactor waits."""
+    trace, own = error.__traceback__, None
+    handlers: set[CodeType] | None = None
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if is_own_file[code.co_filename]:
+            own = code
+        else:
+            handlers = set(_handlers()) if handlers is None else handlers
+            if code in handlers:
+                return own not in _waits
+            if not _is_standard(code.co_filename):
+                return False
+        trace = trace.tb_next
+    # The default handler of SIGINT is no Python function and has no frame.
+    return not isinstance(error, Exception) and own not in _waits
+
+
+def _is_standard(name: str) -> bool:
+    return name.startswith("<") or (name.startswith(_STDLIB) and "site-packages" not in name)
+
+
+def _handlers() -> Iterator[CodeType]:
+    """The code of the signal handlers that are installed."""
+    import signal  # needed only when an exception has passed
+
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        while isinstance(handler, functools.partial):
+            handler = handler.func
+        function = getattr(handler, "__func__", handler)
+        if not hasattr(function, "__code__") and callable(function):
+            function = type(function).__call__
+        code = getattr(function, "__code__", None)
+        if isinstance(code, CodeType):
+            yield code

@@ -1,0 +1,306 @@
+"""Tasks and their promises: a generator or coroutine that continuations drive, on any reactor.
+
+A task goes on from promise to promise and is never interrupted between two of them. Work that a task yields is kept on
+a list, not on the interpreter's stack. The same holds for tasks that wait for one another. A promise that is settled
+already is answered in a loop. So depth and length cost memory alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from threading import local
+from typing import Any, Generic, TypeVar, cast
+
+from ..client.continuations import check_callable
+from ..errors import InvalidArgumentType, LocalError
+from ..reactor import Reactor
+from .promises import Block, GiveBack, ResolvedPromises, Settle
+
+T = TypeVar("T")
+Work = Generator[Any, Any, T] | Coroutine[Any, Any, T]
+
+_PENDING, _FULFILLED, _REJECTED, _CANCELLED = range(4)
+_GONE = "the promise was cancelled before it was settled"
+
+
+class Cancelled(Exception):
+    """Raised at the yield of a task that was cancelled, and in a task that waits for a cancelled promise."""
+
+
+class Promise(Block[T], Generic[T]):
+    """The promise of an operation's result. In a task: `yield` or `await` it. Elsewhere: `then`."""
+
+    __slots__ = ("_asked_for", "_give_back", "_state", "_value", "_waiting", "reactor")
+
+    def __init__(self, reactor: Reactor, give_back: GiveBack | None = None):
+        self.reactor = reactor
+        self._give_back = give_back
+        self._state = _PENDING
+        self._value: Any = None
+        self._waiting: list[Callable[[], object]] | None = None
+        self._asked_for = False
+
+    def __repr__(self) -> str:
+        said = ("pending", f"fulfilled: {self._value!r}", f"rejected: {self._value!r}", "cancelled")[self._state]
+        return f"<{type(self).__name__}, {said}>"
+
+    @property
+    def done(self) -> bool:
+        """Whether it is fulfilled, rejected or cancelled."""
+        return self._state != _PENDING
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before it was settled."""
+        return self._state == _CANCELLED
+
+    def result(self) -> T:
+        """The result; an error is raised. LocalError: the promise isn't settled yet."""
+        self._asked_for = True
+        if self._state == _FULFILLED:
+            return cast("T", self._value)
+        if self._state == _REJECTED:
+            raise self._value
+        if self._state == _PENDING:
+            raise LocalError("the promise isn't settled yet")
+        raise Cancelled(_GONE)
+
+    def then(self, on_done: Callable[[BaseException | None, Any], object]) -> None:
+        """Calls on_done(err, result) when the promise is settled; in the next turn if it is settled already."""
+        check_callable("on_done", on_done)
+        self._asked_for = True
+
+        def tell() -> None:
+            if self._state == _FULFILLED:
+                on_done(None, self._value)
+            else:
+                on_done(self._value or Cancelled(_GONE), None)
+
+        if self.done:
+            self.reactor.call_soon(tell)
+        else:
+            self.when_settled(tell)
+
+    def when_settled(self, call: Callable[[], object]) -> None:
+        if self._waiting is None:
+            self._waiting = []
+        self._waiting.append(call)
+
+    def cancel(self) -> None:
+        """Cancels the promise: all that wait for it get Cancelled, and a result that still comes is given back."""
+        if self._state == _PENDING:
+            self._finish(_CANCELLED, None)
+
+    def settle(self, err: BaseException | None, result: T | None) -> None:
+        if self._state == _PENDING:
+            self._finish(_FULFILLED if err is None else _REJECTED, result if err is None else err)
+        elif self._state == _CANCELLED and err is None and self._give_back is not None:
+            self._give_back(result)
+
+    def _finish(self, state: int, value: Any) -> None:
+        self._state, self._value = state, value
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._call(waiting)
+
+    def _call(self, waiting: list[Callable[[], object]]) -> None:
+        done = 0
+        try:
+            for call in waiting:
+                done += 1
+                call()
+        finally:
+            for call in waiting[done:]:  # one that raises must not keep the others from being called
+                self.reactor.call_soon(call)
+
+    def leave(self, call: Callable[[], object]) -> None:
+        """Takes back when_settled(call). If nobody else waits, the promise is cancelled."""
+        if self._waiting is not None:
+            self._waiting.remove(call)
+            if not self._waiting:
+                self.cancel()
+
+    def discard(self) -> None:
+        """Gives back the result: the task that asked for it was cancelled and will not see it."""
+        if self._state == _FULFILLED and self._give_back is not None:
+            self._give_back(self._value)
+
+    def ignore_error(self) -> None:
+        """If nobody asks for the promise, its error is not reported."""
+        self._asked_for = True
+
+    def __await__(self) -> Generator[Promise[T], Any, T]:
+        if self._state == _PENDING:
+            yield self
+        return self.result()
+
+    __iter__ = __await__
+
+    def __del__(self) -> None:
+        if self._state == _REJECTED and not self._asked_for and not isinstance(self._value, Cancelled):
+            error = self._value
+
+            def out_of_the_reactor() -> None:
+                raise error
+
+            self.reactor.call_soon_threadsafe(out_of_the_reactor)
+
+
+_of_thread = local()
+
+
+class _Turn:
+    """A task's turn to go on, when the promise that it waits for is settled.
+
+    A turn drops its reference to the task when it is called. The callers' frames are in the traceback of an error that
+    the task ends with. A reference there would keep the task alive, and its error is reported only when it goes.
+    """
+
+    __slots__ = ("_now", "_task")
+
+    def __init__(self, task: Task[Any], now: bool):
+        self._task: Task[Any] | None = task
+        self._now = now
+
+    def __call__(self) -> None:
+        task, outer = self._task, getattr(_of_thread, "task", None)
+        if task is None:
+            return
+        if not self._now and (outer is not None or task.cancelling):
+            # Called by another task, which has ended: tasks that wait for one another run in turn, not one inside the
+            # other. Or called by `cancel`: its caller goes on first.
+            self._now = True
+            task.reactor.call_soon(self)
+            return
+        self._task = None
+        _of_thread.task = task
+        try:
+            task.go_on()
+        finally:
+            _of_thread.task = outer
+            task = None
+
+
+class Task(Promise[T]):
+    """A generator or coroutine under way; itself a promise of what it returns. `spawn` makes them."""
+
+    __slots__ = ("_stack", "_wanted", "cancelling")
+
+    def __init__(self, reactor: Reactor, work: Work[T]):
+        super().__init__(reactor)
+        self._stack: list[Any] = [work]  # the innermost last
+        self._wanted: Promise[Any] | None = None
+        self.cancelling = False  # cancelled, and Cancelled was not raised in it yet
+        reactor.call_soon(_Turn(self, now=True))
+
+    def cancel(self) -> None:
+        """Cancels the promise that the task waits for, and in the next turn raises Cancelled there. The task may clean
+        up, and even go on."""
+        if not self.done and not self.cancelling:
+            self.cancelling = True
+            if self._wanted is not None:
+                self._wanted.cancel()
+
+    def go_on(self) -> None:
+        """Runs the task from the promise that is settled to one that isn't."""
+        wanted, self._wanted = self._wanted, None
+        error, value = _outcome(wanted) if wanted is not None else (None, None)
+        if self.cancelling and wanted is not None:
+            wanted.discard()  # it was settled between the cancel and this turn
+        while True:
+            if self.cancelling:
+                self.cancelling, error = False, Cancelled("the task was cancelled")
+            here = self._stack[-1]
+            try:
+                asked = here.send(value) if error is None else here.throw(error)
+            except StopIteration as returned:
+                error, value = None, returned.value
+            except Exception as raised:
+                error, value = raised, None
+            except BaseException as ends_the_program:
+                self._stack.clear()
+                self._end(ends_the_program, None)
+                raise
+            else:
+                if isinstance(asked, Promise) and not asked.done and not self.cancelling:
+                    self._wanted = asked
+                    asked.when_settled(_Turn(self, now=False))
+                    return
+                error, value = self._resolve(asked)
+                continue
+            self._stack.pop()
+            if not self._stack:
+                self._end(error, value)
+                error = value = None
+                del self  # as in _Turn
+                return
+
+    def _resolve(self, asked: Any) -> tuple[BaseException | None, Any]:
+        """Deals with a yielded object that need not be waited for; (error, result) for the task."""
+        if isinstance(asked, Promise):
+            if asked.done:
+                return _outcome(asked)
+            asked.cancel()  # the task was cancelled, by itself, and will not wait
+        elif is_work(asked):
+            self._stack.append(asked)
+        else:
+            told = "a task yields promises, generators and coroutines"
+            return InvalidArgumentType(f"{told}, not {type(asked).__name__}"), None
+        return None, None
+
+    def _end(self, error: BaseException | None, result: Any) -> None:
+        if isinstance(error, Cancelled):
+            self._finish(_CANCELLED, None)  # as the program wanted: no error to report
+        else:
+            self.settle(error, result)
+
+
+def _outcome(promise: Promise[Any]) -> tuple[BaseException | None, Any]:
+    promise.ignore_error()
+    if promise._state == _FULFILLED:
+        return None, promise._value
+    return promise._value or Cancelled(_GONE), None
+
+
+def is_work(value: Any) -> bool:
+    """Whether it is a generator or a coroutine, or can be driven like one. Another awaitable is not enough: asyncio's
+    future yields an object that only its own loop understands."""
+    return hasattr(value, "send") and hasattr(value, "throw")
+
+
+class Promises:
+    """The promises of tasks on one reactor (see `promises.Promises`).
+
+    Another loop passes a `kind` of Promise whose `__await__` waits in that loop, and spawn(coroutine), which runs the
+    coroutine of a callback there.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        kind: type[Promise[Any]] = Promise,
+        spawn: Callable[[Any], object] | None = None,
+    ):
+        self.reactor = reactor
+        self.fulfilled = ResolvedPromises(self._fulfil).__getitem__
+        self._kind = kind
+        self.spawn = spawn or partial(Task, reactor)
+
+    def make(self, give_back: GiveBack | None = None) -> tuple[Promise[Any], Settle]:
+        promise = self._kind(self.reactor, give_back)
+        return promise, promise.settle
+
+    def _fulfil(self, result: Any) -> Promise[Any]:
+        promise, settle = self.make()
+        settle(None, result)
+        return promise
+
+    def ignore_error(self, promise: Promise[Any]) -> None:
+        promise.ignore_error()
+
+
+def running() -> Task[Any] | None:
+    """The task that is running in the calling thread."""
+    task: Task[Any] | None = getattr(_of_thread, "task", None)
+    return task

@@ -1,0 +1,93 @@
+"""What the error of a connection that could not be opened says to write instead."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import cpspika
+from tests.support.handshakes import by_hand, say
+from tests.support.scripted import SocketBroker
+
+
+@pytest.fixture
+def tls(certificates: Any) -> Iterator[SocketBroker]:
+    """A broker with a certificate for "localhost" of a private authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+    with SocketBroker(tls=context) as broker:
+        yield broker
+
+
+def failure(call: Callable[[], Any], kind: type[cpspika.AMQPError] = cpspika.ConnectError) -> Any:
+    with pytest.raises(kind) as caught:
+        call()
+    assert not isinstance(caught.value, (cpspika.LoginError, cpspika.VirtualHostRefused))
+    return caught.value
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError(104, "Connection reset by peer")], ids=["end", "reset"])
+def test_a_link_lost_behind_tune_ok_names_the_frame_max_that_rabbitmq_wants(error: Exception | None) -> None:
+    world = by_hand(frame_max=4096)
+    say(world, 3)
+    world.peer.cut(error)
+    world.settle()
+    told = world.connected.error
+    assert isinstance(told, cpspika.ConnectError)
+    assert not isinstance(told, cpspika.VirtualHostRefused)
+    assert "frame_max=4096" in str(told)
+    assert "8192" in str(told)
+
+
+@pytest.mark.parametrize(("frame_max", "steps"), [(8192, 3), (0, 3), (4096, 2)])
+def test_a_link_that_was_lost_for_another_reason_does_not_name_it(frame_max: int, steps: int) -> None:
+    world = by_hand(frame_max=frame_max)
+    say(world, steps)
+    world.peer.cut(ConnectionResetError(104, "Connection reset by peer"))
+    world.settle()
+    assert "8192" not in str(world.connected.error)
+
+
+def test_an_unknown_authority_names_cafile_and_ssl(tls: SocketBroker) -> None:
+    error = failure(lambda: cpspika.BlockingConnection(f"amqps://localhost:{tls.port}"))
+    assert "certificate verify failed" in str(error)
+    assert "cafile=" in str(error)
+    assert "ssl=" in str(error)
+    assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+
+
+def test_an_authority_that_cafile_lacks_is_told_as_such(tls: SocketBroker, another_authority: str) -> None:
+    error = failure(lambda: cpspika.BlockingConnection(f"amqps://localhost:{tls.port}", cafile=another_authority))
+    assert "cafile has no certificate of the authority" in str(error)
+
+
+@pytest.fixture
+def another_authority(tmp_path: Any) -> str:
+    path = tmp_path / "other.pem"
+    pytest.importorskip("trustme").CA().cert_pem.write_to_path(path)
+    return str(path)
+
+
+def test_a_certificate_for_another_name_names_server_hostname(tls: SocketBroker, certificates: Any) -> None:
+    error = failure(lambda: cpspika.BlockingConnection(f"amqps://127.0.0.1:{tls.port}", cafile=certificates.ca))
+    assert "server_hostname=" in str(error)
+
+
+def test_tls_to_a_port_without_it_names_amqp(certificates: Any) -> None:
+    with cpspika.broker.serve() as broker:
+        error = failure(lambda: cpspika.BlockingConnection(f"amqps://localhost:{broker.port}", cafile=certificates.ca))
+    assert "amqp://" in str(error)
+    assert isinstance(error.__cause__, ssl.SSLError)
+
+
+def test_a_port_without_tls_that_hangs_up_names_amqp_too(certificates: Any) -> None:
+    def hang_up(peer: Any) -> None:
+        peer.socket.recv(65536)
+        peer.hang_up()
+
+    with SocketBroker(hang_up) as broker:
+        error = failure(lambda: cpspika.BlockingConnection(f"amqps://localhost:{broker.port}", cafile=certificates.ca))
+    assert "amqp://" in str(error)

@@ -1,0 +1,258 @@
+"""Sockets as the options say: TLS by files, the name in the certificate, and the kernel's probes of an idle link."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+import cpspika
+from cpspika import ConnectionParameters, InvalidArgument, InvalidArgumentType
+from cpspika.adapters import AsyncoreReactor, BlockingReactor, SelectReactor
+from cpspika.adapters.asyncio_reactor import AsyncioReactor
+from tests.support.scripted import DEADLINE, Done, SocketBroker, run_until
+
+REACTORS = {
+    "select": SelectReactor,
+    "blocking": BlockingReactor,
+    "asyncore": lambda: AsyncoreReactor({}),
+    "asyncio": AsyncioReactor,
+}
+
+
+@pytest.fixture(params=REACTORS)
+def reactor(request: Any) -> Iterator[Any]:
+    try:
+        made = REACTORS[request.param]()
+    except ImportError:
+        pytest.skip("this Python has no asyncore, and pyasyncore is not installed")
+    yield made
+    getattr(made, "close", lambda: None)()
+
+
+@contextlib.contextmanager
+def connected(reactor: Any, target: Any, **options: Any) -> Iterator[Any]:
+    """A connection, and its socket."""
+    done, closed = Done("connect"), Done("close")
+    cpspika.connect(target, reactor=reactor, on_done=done, **options)
+    run_until(reactor, lambda: not done.pending)
+    connection = done.result
+    transport = connection._backlog.transport
+    try:
+        yield transport.socket
+    finally:
+        connection.close(on_done=closed)
+        run_until(reactor, lambda: not closed.pending and transport.socket is None)
+
+
+class Files:
+    """Of a private authority: certificates of a broker named "broker.internal" and of a client."""
+
+    def __init__(self, directory: Path):
+        trustme = pytest.importorskip("trustme")
+        authority = trustme.CA()
+        self.ca, self.cert, self.key, self.both, self.encrypted = (
+            str(directory / name) for name in ("c+a é.pem", "cert.pem", "key.pem", "both.pem", "encrypted.pem")
+        )
+        authority.cert_pem.write_to_path(self.ca)
+        client = authority.issue_cert("client@example.org")
+        client.private_key_pem.write_to_path(self.key)
+        client.cert_chain_pems[0].write_to_path(self.cert)
+        client.private_key_and_cert_chain_pem.write_to_path(self.both)
+        self.server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("broker.internal").configure_cert(self.server)
+        authority.configure_trust(self.server)
+        self.server.verify_mode = ssl.CERT_REQUIRED  # no client gets in without a certificate of its own
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return Files(tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture
+def broker(files: Files) -> Iterator[SocketBroker]:
+    with SocketBroker(tls=files.server) as running:
+        yield running
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def test_tls_by_options_of_the_url(reactor: Any, broker: SocketBroker, files: Files) -> None:
+    paths = "&".join(f"{name}={quote(path)}" for name, path in (("cafile", files.ca), ("certfile", files.both)))
+    url = f"amqps://127.0.0.1:{broker.port}/?{paths}&server_hostname=broker.internal"
+    with connected(reactor, url) as sock:
+        assert sock.version().startswith("TLS")
+        assert sock.server_hostname == "broker.internal"
+        (peer,) = broker.peers
+        assert peer.socket.getpeercert()["subjectAltName"] == (("email", "client@example.org"),)
+
+
+def test_tls_by_options_of_parameters_and_of_connect(broker: SocketBroker, files: Files) -> None:
+    tls: Any = {"certfile": Path(files.cert), "keyfile": files.key, "cafile": files.ca}
+    parameters = ConnectionParameters("127.0.0.1", broker.port, server_hostname="broker.internal", **tls)
+    for target, options in (
+        (parameters, {}),
+        (parameters, {"heartbeat": 5}),
+        (f"amqps://127.0.0.1:{broker.port}", {"server_hostname": "broker.internal", **tls}),
+        (f"amqp://127.0.0.1:{broker.port}", {"server_hostname": "broker.internal", **tls}),
+        (ConnectionParameters("127.0.0.1", broker.port), {"server_hostname": "broker.internal", **tls}),
+    ):
+        with connected(SelectReactor(), target, **options) as sock:
+            assert sock.version().startswith("TLS")
+
+
+def test_a_context_of_files_verifies_certificate_and_name(files: Files) -> None:
+    for parameters in (
+        ConnectionParameters(cafile=files.ca),
+        ConnectionParameters(certfile=files.both),
+        ConnectionParameters.from_url("amqps://h", cafile=files.ca),
+        ConnectionParameters.from_url("amqps://h").replace(cafile=files.ca),
+    ):
+        context = parameters.ssl
+        assert context is not None
+        assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+        assert parameters.port == 5671
+
+
+def test_the_files_are_the_only_authorities(files: Files) -> None:
+    for parameters in (
+        ConnectionParameters(cafile=files.ca),
+        ConnectionParameters.from_url("amqps://h").replace(cafile=files.ca),
+    ):
+        assert parameters.ssl is not None
+        assert len(parameters.ssl.get_ca_certs()) == 1
+
+
+def test_a_copy_keeps_the_context_until_the_files_change(files: Files) -> None:
+    original = ConnectionParameters(cafile=files.ca)
+    assert original.replace(heartbeat=5).ssl is original.ssl
+    assert original.replace(certfile=files.both).ssl is not original.ssl
+    assert original.replace(cafile=None, ssl=None).ssl is None
+
+
+def test_amqps_with_ssl_none_is_still_tls() -> None:
+    """None says that the program has no context of its own, and not that the link may be open to all."""
+    assert ConnectionParameters.from_url("amqps://h", ssl=None).ssl is not None
+
+
+def test_a_context_and_files_exclude_each_other(files: Files) -> None:
+    context = ssl.create_default_context()
+    with pytest.raises(InvalidArgument, match=r"^cafile cannot be given together with ssl"):
+        ConnectionParameters(ssl=context, cafile=files.ca)
+    with pytest.raises(InvalidArgument, match=r"^certfile cannot be given together with ssl"):
+        ConnectionParameters(ssl=context).replace(certfile=files.both)
+
+
+def test_a_key_without_a_certificate_is_refused(files: Files) -> None:
+    with pytest.raises(InvalidArgument, match="give certfile too"):
+        ConnectionParameters(keyfile=files.key)
+
+
+@pytest.mark.parametrize("name", ["cafile", "certfile"])
+def test_a_file_that_cannot_be_used_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_bytes(b"")
+    for path in (tmp_path / "missing.pem", tmp_path / "empty.pem", tmp_path):
+        with pytest.raises(InvalidArgument, match=rf"^{name}='.*{path.name}': .*; a PEM file is needed") as caught:
+            ConnectionParameters(**{name: path})
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_key_of_another_certificate_is_refused_with_both_names(files: Files) -> None:
+    other = pytest.importorskip("trustme").CA().issue_cert("other").private_key_pem
+    path = Path(files.encrypted)
+    other.write_to_path(path)
+    with pytest.raises(InvalidArgument, match=r"^certfile='.*cert\.pem' with keyfile='.*encrypted\.pem'"):
+        ConnectionParameters(certfile=files.cert, keyfile=path)
+
+
+def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_the_password(files: Files) -> None:
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    key = serialization.load_pem_private_key(Path(files.key).read_bytes(), None)
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    Path(files.encrypted).write_bytes(key.private_bytes(pem, form, serialization.BestAvailableEncryption(b"hunter2")))
+    with pytest.raises(InvalidArgument, match=r"the private key is encrypted.*ssl="):
+        ConnectionParameters(certfile=files.cert, keyfile=files.encrypted)
+
+
+@pytest.mark.parametrize("name", ["cafile", "certfile", "keyfile"])
+@pytest.mark.parametrize("wrong", [1, True, ["ca.pem"]], ids=repr)
+def test_a_path_of_another_type_is_refused(name: str, wrong: Any) -> None:
+    with pytest.raises(InvalidArgumentType, match=f"^{name} takes the path of a file"):
+        ConnectionParameters(**{name: wrong})
+
+
+@pytest.mark.parametrize("wrong", ["", b"h", 1], ids=repr)
+def test_a_server_hostname_that_is_no_name_is_refused(wrong: Any) -> None:
+    with pytest.raises(InvalidArgumentType, match=r"^server_hostname takes"):
+        ConnectionParameters(server_hostname=wrong)
+
+
+# --- probes -----------------------------------------------------------------------------------------------------------
+
+
+def kept_alive(sock: Any) -> bool:
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+
+def probes(sock: Any) -> tuple[int, ...]:
+    names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+    return tuple(sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in names)
+
+
+def test_a_link_is_not_probed_without_the_option(reactor: Any) -> None:
+    with SocketBroker() as broker, connected(reactor, broker.url) as sock:
+        assert not kept_alive(sock)
+
+
+def test_a_link_is_probed_as_the_option_says(reactor: Any) -> None:
+    with SocketBroker() as broker, connected(reactor, broker.url, tcp_keepalive=True) as sock:
+        assert kept_alive(sock)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="this system doesn't show the times of its probes")
+def test_the_times_of_the_probes_are_set() -> None:
+    with SocketBroker() as broker:
+        with connected(SelectReactor(), f"{broker.url}?tcp_keepalive=true") as sock:
+            idle, interval, count = probes(sock)
+        with connected(SelectReactor(), f"{broker.url}?tcp_keepalive=33") as sock:
+            assert probes(sock) == (33, interval, count)
+        with connected(SelectReactor(), f"{broker.url}?tcp_keepalive=idle=34,interval=11,count=4") as sock:
+            assert probes(sock) == (34, 11, 4)
+        with connected(SelectReactor(), broker.url, tcp_keepalive={"count": 5}) as sock:
+            assert probes(sock) == (idle, interval, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("true", True), ("on", True), ("false", False), ("0", False), ("60", 60),
+     ("count=3,idle=60", {"idle": 60, "count": 3})],
+)  # fmt: skip
+def test_the_option_is_the_same_in_a_url_and_in_parameters(text: str, value: Any) -> None:
+    found = ConnectionParameters.from_url(f"amqp://h?tcp_keepalive={text}").tcp_keepalive
+    assert found == ConnectionParameters("h", tcp_keepalive=value).tcp_keepalive == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["soon", "", -1, 32768, float("nan"), float("inf"), {}, {"idel": 5}, {"idle": 0}, {"idle": "x"}, [5],
+              "idle=", "idle=5,count"]
+)  # fmt: skip
+def test_a_value_that_is_none_of_these_is_refused(wrong: Any) -> None:
+    with pytest.raises((InvalidArgument, InvalidArgumentType), match=r"^tcp_keepalive"):
+        ConnectionParameters(tcp_keepalive=wrong)
+
+
+def test_a_name_with_several_addresses_is_probed_on_whichever_connects() -> None:
+    with (
+        cpspika.broker.serve() as broker,
+        cpspika.BlockingConnection(f"amqp://localhost:{broker.port}", tcp_keepalive=True, timeout=DEADLINE) as conn,
+    ):
+        assert kept_alive(conn.core._backlog.transport.socket)
