@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import threading
 from collections import deque
@@ -21,7 +22,12 @@ RECEIVE = 65536  # bytes a read asks for; larger buffers come from mmap, whose p
 EAGER = 1024 * 1024  # bytes of backlog that are worth a system call amid a turn
 GATHER = 512  # chunks handed to one sendmsg; IOV_MAX is 1024
 LINGER = 5.0  # seconds for what is queued to go out after close
+LOOK = 1.0  # seconds between two looks whether a peer that isn't read from has hung up
+ACCEPT_PAUSE = 1.0  # seconds without accept after the process has run out of file descriptors
 SMALL = 8192  # bytes up to which joining chunks is cheaper than handing them over one by one
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_HANG_UP = getattr(select, "POLLRDHUP", 0)  # poll tells POLLERR and POLLHUP unasked
 
 _AGAIN: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
 
@@ -112,6 +118,9 @@ class SocketTransport:
         self._closing = False
         self._linger: Timer | None = None
         self._paused = False
+        self._hung_up = False  # the peer has, so what it sent before is read whatever the owner says
+        self._look: Timer | None = None
+        self.peer_address = endpoint.host
 
     @classmethod
     def connect(
@@ -131,6 +140,7 @@ class SocketTransport:
         """Takes over the socket of somebody who connected to us."""
         transport = cls(reactor, endpoint, None)
         transport._adopt(sock)
+        _keep_alive(sock)
         transport._owner = acceptor(transport)
         transport._step = None
         transport._ready()
@@ -153,10 +163,23 @@ class SocketTransport:
         self._reactor.watch(self._fd, self, read and not self._paused, write)
 
     def pause_reading(self, paused: bool) -> None:
-        if self._paused != paused:
+        if self._paused != paused and not self._hung_up:
             self._paused = paused
             if self.socket is not None and self._step is None:
                 self._watch(read=True, write=self._stuck)
+                if self._paused and self._look is None:
+                    self._look = self._reactor.call_later(LOOK, self._look_for_hang_up)
+
+    def _look_for_hang_up(self) -> None:
+        """While reading is paused, nothing tells that the peer has hung up. If it has, reads to the end."""
+        self._look = None
+        if self.socket is None or not self._paused:
+            return
+        if _has_hung_up(self._fd):
+            self._hung_up, self._paused = True, False
+            self._watch(read=True, write=self._stuck)
+        else:
+            self._look = self._reactor.call_later(LOOK, self._look_for_hang_up)
 
     # --- becoming ready -----------------------------------------------------------------------------------------------
 
@@ -376,8 +399,9 @@ class SocketTransport:
         sock, self.socket = self.socket, None
         self._drop()
         self._step = None
-        if self._linger is not None:
-            self._linger.cancel()
+        for timer in (self._linger, self._look):
+            if timer is not None:
+                timer.cancel()
         if sock is not None:
             self._reactor.unwatch(self._fd)
             sock.close()
@@ -387,6 +411,26 @@ class SocketTransport:
         self._finish()
         if owner is not None:
             owner.transport_lost(error)
+
+
+def _has_hung_up(fd: int) -> bool:
+    """Whether the peer has closed the link, or reset it. False where the system has no poll."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(fd, _HANG_UP)
+    return bool(poll.poll(0))
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Has the kernel find a peer that vanished without a word, also where there are no heartbeats."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+    except OSError:
+        pass  # the peer has hung up, or this is no TCP
 
 
 class WatchesSockets:
@@ -426,6 +470,7 @@ class SocketListener:
         self.host, self.port = host, self.socket.getsockname()[1]
         self._reactor = reactor
         self._acceptor = acceptor
+        self._resume_timer: Timer | None = None
         self._fd = self.socket.fileno()
         reactor.watch(self._fd, self, read=True, write=False)
 
@@ -436,9 +481,21 @@ class SocketListener:
                 return
             try:
                 sock, address = self.socket.accept()
-            except OSError:
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause()
                 return
             SocketTransport.accepted(self._reactor, Endpoint(address[0], address[1]), sock, self._acceptor)
+
+    def _pause(self) -> None:
+        """Accepts nobody for a while. Without this the loop would spin: the socket stays readable."""
+        self._reactor.watch(self._fd, self, read=False, write=False)
+        self._resume_timer = self._reactor.call_later(ACCEPT_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        self._resume_timer = None
+        if self.socket is not None:
+            self._reactor.watch(self._fd, self, read=True, write=False)
 
     def on_writable(self) -> None:
         pass
@@ -448,6 +505,8 @@ class SocketListener:
 
     def close(self) -> None:
         sock, self.socket = self.socket, None
+        if self._resume_timer is not None:
+            self._resume_timer.cancel()
         if sock is not None:
             self._reactor.unwatch(self._fd)
             sock.close()

@@ -23,7 +23,7 @@ from urllib.parse import quote
 from ..adapters.memory_reactor import MemoryTransport
 from ..adapters.select_reactor import SelectReactor
 from ..reactor import Reactor, TransportOwner
-from .server import MEMORY_HIGH, Broker
+from .server import LIMITS, MEMORY_HIGH, Broker
 
 __all__ = ["Broker", "Served", "embedded", "serve"]
 
@@ -103,6 +103,7 @@ def serve(
     users: Mapping[str, str] | None = None,
     vhosts: Iterable[str] = ("/",),
     memory_high: int = MEMORY_HIGH,
+    allow_remote_guest: bool = False,
 ) -> Served:
     """Runs a broker in a thread, for clients in this process and in others.
 
@@ -111,11 +112,14 @@ def serve(
     users: passwords by user name. Default: {"guest": "guest"}.
     vhosts: names of the virtual hosts. Default: "/" alone.
     memory_high: bytes of messages above which publishers are told to stop. Default: 512 MiB.
+    allow_remote_guest: True lets the user "guest" log in from any address. Default: False, from loopback alone.
 
     Returns the running broker itself, so a test can read its state and call the methods of `Broker`. Raises OSError if
     the address can't be used.
     """
-    thread = _BrokerThread(lambda reactor: Served(reactor, users, vhosts, memory_high), "cpspika broker")
+    thread = _BrokerThread(
+        lambda reactor: Served(reactor, users, vhosts, memory_high, LIMITS, allow_remote_guest), "cpspika broker"
+    )
     served: Any = thread.broker
     served._broker_thread = thread
     served.host = host

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from ..adapters import SelectReactor
 from ..broker import Broker
 from ..broker.server import MEMORY_HIGH
+
+USERS = "CPSPIKA_BROKER_USERS"  # the environment variable with users, one a line
 
 WHAT_IT_IS_NOT = """\
 It is for trying out and for tests. Nothing is kept on disk: messages, queues and exchanges are gone when it ends,
@@ -30,6 +34,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; beyond loopback, choose passwords")
     parser.add_argument("--port", type=_port, default=5672, help="port to listen at; 0 for a free one")
     parser.add_argument("--user", action="append", metavar="NAME:PASSWORD", help="who may log in (guest:guest if none)")
+    parser.add_argument("--users-file", metavar="FILE", help=f"more of them, one a line; as in the variable {USERS}")
+    parser.add_argument("--allow-remote-guest", action="store_true", help="let guest log in from beyond loopback")
     parser.add_argument("--vhost", action="append", metavar="NAME", help="a virtual host beside /")
     parser.add_argument(
         "--memory",
@@ -38,17 +44,26 @@ def add_parser(commands: Any) -> None:
         metavar="MIB",
         help="messages past which publishers are stopped",
     )
-    parser.set_defaults(run=run_broker)
+    parser.set_defaults(run=run_broker, parser=parser)
 
 
 def run_broker(arguments: argparse.Namespace) -> None:
     """Listens, says where, and runs until it is interrupted."""
-    users = dict(pair.partition(":")[::2] for pair in arguments.user or ["guest:guest"])
+    try:
+        users = _users(arguments)
+    except (OSError, ValueError) as error:
+        arguments.parser.error(str(error))
     reactor = SelectReactor()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: reactor.call_soon_threadsafe(reactor.stop))
     reactor.on_error = lambda error: logging.error("the broker goes on after a fault of its own", exc_info=error)
-    broker = Broker(reactor, users, ["/", *(arguments.vhost or [])], arguments.memory << 20)
+    broker = Broker(
+        reactor,
+        users,
+        ["/", *(arguments.vhost or [])],
+        arguments.memory << 20,
+        allow_remote_guest=arguments.allow_remote_guest,
+    )
     try:
         listener = broker.listen(arguments.host, arguments.port)
     except OSError as error:
@@ -59,6 +74,23 @@ def run_broker(arguments: argparse.Namespace) -> None:
     broker.end()
     reactor.close()
     print("cpspika broker, ended", flush=True)
+
+
+def _users(arguments: argparse.Namespace) -> dict[str, str]:
+    """Passwords by user name: from the environment, the file and the command line. The last one of a name counts."""
+    lines = os.environ.get(USERS, "").splitlines()
+    if arguments.users_file is not None:
+        lines += Path(arguments.users_file).read_text("utf-8").splitlines()
+    lines += arguments.user or []
+    users: dict[str, str] = {}
+    for line in lines:
+        name, colon, password = line.partition(":")
+        if name.startswith("#") or not line.strip():
+            continue
+        if not (name and colon):
+            raise ValueError(f"a user is given as NAME:PASSWORD; {name!r} has no password or no name")
+        users[name] = password
+    return users or {"guest": "guest"}
 
 
 def _port(text: str) -> int:

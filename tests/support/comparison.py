@@ -53,7 +53,7 @@ class Play:
         wire = self._connect()
         for kind, name in self._declared:
             wire.say(method(1, f"{kind}.delete", **{kind: name}))
-            wire.wait(lambda: any(isinstance(what, Method) for _, what in wire.frames))  # noqa: B023
+            wire.wait(lambda: any(isinstance(what, Method) for _, what in wire.frames))
             if wire.frames[-1][1].name == "channel.close":
                 wire.say(method(1, "channel.close-ok"))
                 wire.ask(1, "channel.open")
