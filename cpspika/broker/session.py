@@ -36,7 +36,7 @@ _surrogate = re.compile("[\ud800-\udfff]").search
 HIGH_WATER = 1024 * 1024  # bytes of backlog above which a client's consumers get no more messages
 LOW_WATER = 256 * 1024  # bytes of backlog at which they get messages again
 LINGER = 5.0  # seconds to wait for the client's close-ok, and for the client to hang up after ours
-TIMERS = ("handshake", "heartbeat", "linger")
+TIMERS = ("handshake", "heartbeat", "linger", "login")
 HANDSHAKE = 10.0  # seconds that a client may take to open its connection, as in RabbitMQ
 
 PROPERTIES = {
@@ -69,6 +69,11 @@ class Session:
         self.client_properties: dict[str, Any] = {}
         self.published = False  # flow control applies to clients that have published
         self._handlers: MethodHandlers  # set when the connection opens
+        self.published_in_alarm = False  # although the messages took too much memory
+        self.uncommitted = 0  # bytes of messages in transactions
+        self.held = 0  # bytes of transactions and unfinished bodies, as counted in the broker's memory
+        self.peer_address: str | None = getattr(transport, "peer_address", None)  # None: this process
+        self._login_delay = 0.0
         self._stalled = self._throttled = False
         self.exclusive: dict[Queue, None] = {}
         self._confirming: dict[ServerChannel, None] = {}
@@ -152,7 +157,30 @@ class Session:
         for channel in self._confirming:
             channel.confirm_all()
         self._confirming.clear()
-        self.broker.check_memory()
+        self._count_held(self.link.unfinished + self.uncommitted)
+        self.broker.check_memory(self)
+
+    def _count_held(self, held: int) -> None:
+        if held > self.held:
+            self.broker.memory.add(held - self.held)
+        elif held < self.held:
+            self.broker.memory.subtract(self.held - held)
+        self.held = held
+
+    @property
+    def must_be_read(self) -> bool:
+        """Whether the client's next bytes may free memory: by acks, by the end of a transaction, body or connection."""
+        return (
+            self.held > 0
+            or self.link.state != "open"
+            or any(len(channel.unsettled) for channel in self.channels.values())
+        )
+
+    def close_for_memory(self) -> None:
+        """Closes the connection of a client that publishes although the broker's memory is used up."""
+        self._close(
+            refusal(506, "the messages take too much memory, and the client publishes in spite of channel.flow")
+        )
 
     def _handle(self, number: int, event: Event) -> None:
         if isinstance(event, Negotiated):
@@ -223,14 +251,23 @@ class Session:
             channel = self.channels.get(number)
             if channel is not None:
                 channel.closing = True
+        elif self._login_delay:
+            # Guessing passwords shall take time. `_write_answers` keeps the answer back meanwhile.
+            self._timers.start("login", self._login_delay, self._tell_of_refusal)
         else:
             self._await_close_ok()
+
+    def _tell_of_refusal(self) -> None:
+        self._login_delay = 0.0
+        self._write_answers()
+        self._await_close_ok()
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
     def _authenticate(self, mechanism: str, answers: list[bytes]) -> str:
         name, password = _credentials(mechanism, answers[0])
-        if self.broker.refuses_logins or self.broker.users.get(name) != password:
+        if self.broker.refuses_logins or not self.broker.accepts_login(name, password, self.peer_address):
+            self._login_delay = self.broker.login_failed()
             raise refusal(
                 403,
                 f"Login was refused using authentication mechanism {mechanism}. For details see the broker logfile.",
@@ -289,7 +326,7 @@ class Session:
         return self.link.fast_deliverer(number, consumer_tag)
 
     def _write_answers(self) -> None:
-        if self.link.answers:
+        if self.link.answers and not self._login_delay:
             self.write([self.link.take_answers()])
 
     def bytes_written(self) -> None:
@@ -346,6 +383,9 @@ class Session:
 
     def _close(self, error: AMQPError, class_id: int = 0, method_id: int = 0) -> None:
         if self.backlog.transport is None:
+            return
+        if not self.link.version:
+            self.drop_now()  # the client has sent nothing yet, so nobody knows which version to speak
             return
         try:
             self.send(0, "connection.close", _close_arguments(error, class_id, method_id))
@@ -416,6 +456,7 @@ class Session:
 
     def _finish(self) -> None:
         self.broker.sessions.pop(self, None)
+        self.broker.forget_throttled(self)
         self._timers.cancel(*TIMERS)
         self._release()
 
@@ -428,6 +469,7 @@ class Session:
             if not queue.deleted:
                 self.vhost.delete_queue(queue)
         self.exclusive.clear()
+        self._count_held(0)
 
     def _end_channel(self, channel: ServerChannel) -> None:
         self.channels.pop(channel.number, None)
