@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import AMQPError
+from ..wire.backlog import Backlog
 from ..wire.delivery_tags import Window
 from ..wire.fast_send import FastDeliverer
 from ..wire.message import Message
@@ -24,7 +25,7 @@ REPLY_TO = "amq.rabbitmq.reply-to"
 class SessionServices(Protocol):
     """The session, as its channels see it."""
 
-    congested: bool  # the client reads slowly, so its consumers get no more messages
+    backlog: Backlog[None]  # congested: the client reads slowly, so its consumers get no more messages
 
     @property
     def is_open(self) -> bool: ...
@@ -83,7 +84,7 @@ class Consumer:
 
     def wants(self) -> bool:
         channel = self.channel
-        if channel.session.congested or channel.ended:
+        if channel.session.backlog.congested or channel.ended:
             return False
         if self.no_ack:
             return True

@@ -184,8 +184,8 @@ class HeadersMatch:
     """Matches where the message's headers contain the binding's arguments (0-9-1 §3.1.3.4).
 
     The argument x-match says whether all or any of the arguments must be there. Arguments that begin with "x-" are
-    ignored, unless x-match ends with "-with-x", as in RabbitMQ. Values are compared across types
-    (`field_values.loose`).
+    ignored, unless x-match ends with "-with-x", as in RabbitMQ. Values of different types may be equal; see
+    `field_values.loose`.
 
     `_by_pair` finds the bindings by one argument, or by each where any is enough. So a message is compared only with
     the bindings that have an argument in common with its headers. `_always`: bindings without an argument.

@@ -15,8 +15,9 @@ from functools import partial
 from typing import Any
 
 from ..errors import AMQPError, ChannelClosed, HeartbeatTimeout, InvalidArgument, ProtocolSyntaxError
-from ..reactor import Timer, Transport
+from ..reactor import NamedTimers, Transport
 from ..version import __version__
+from ..wire.backlog import Backlog
 from ..wire.fast_send import FastDeliverer
 from ..wire.fields import decode_table, encode_longstr
 from ..wire.frames import PROTOCOL_HEADERS
@@ -35,6 +36,7 @@ _surrogate = re.compile("[\ud800-\udfff]").search
 HIGH_WATER = 1024 * 1024  # bytes of backlog above which a client's consumers get no more messages
 LOW_WATER = 256 * 1024  # bytes of backlog at which they get messages again
 LINGER = 5.0  # seconds to wait for the client's close-ok, and for the client to hang up after ours
+TIMERS = ("handshake", "heartbeat", "linger")
 HANDSHAKE = 10.0  # seconds that a client may take to open its connection, as in RabbitMQ
 
 PROPERTIES = {
@@ -55,7 +57,9 @@ class Session:
 
     def __init__(self, broker: BrokerServices, transport: Transport):
         self.broker = broker
-        self.transport: Transport | None = transport
+        self.backlog: Backlog[None] = Backlog(HIGH_WATER, LOW_WATER)
+        self.backlog.transport = transport
+        self.write = self.backlog.write
         self.link = Link("server", None, None)
         self._received: deque[Iterator[tuple[int, Event]]] = deque()
         self.user: str | None = None
@@ -63,14 +67,13 @@ class Session:
         self.vhost: VirtualHost
         self.channels: dict[int, ServerChannel] = {}
         self.client_properties: dict[str, Any] = {}
-        self.congested = False  # the client reads slowly, so its consumers get no more messages
         self.published = False  # flow control applies to clients that have published
         self._handlers: MethodHandlers  # set when the connection opens
         self._stalled = self._throttled = False
         self.exclusive: dict[Queue, None] = {}
         self._confirming: dict[ServerChannel, None] = {}
-        self._timers: dict[str, Timer] = {}
-        self._later("handshake", HANDSHAKE, self.drop_now)
+        self._timers = NamedTimers(broker.reactor)
+        self._timers.start("handshake", HANDSHAKE, self.drop_now)
         broker.sessions[self] = None
 
     def __repr__(self) -> str:
@@ -78,7 +81,7 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        return self.transport is not None and self.link.state == "open"
+        return self.backlog.transport is not None and self.link.state == "open"
 
     @property
     def capabilities(self) -> dict[str, Any]:
@@ -141,9 +144,9 @@ class Session:
             self._write_answers()
             if event is None:
                 self._received.popleft()
-            elif self.transport is not None:
+            elif self.backlog.transport is not None:
                 self._handle(*event)
-            if self.transport is None:
+            if self.backlog.transport is None:
                 self._received.clear()
         self._pause()
         for channel in self._confirming:
@@ -166,7 +169,7 @@ class Session:
             # The link has answered with close-ok, and discards the rest. The client hangs up: if this end did, frames
             # under way would be answered by a reset, and the client might lose the close-ok.
             self._release()
-            self._later("linger", LINGER, self.hang_up)
+            self._timers.start("linger", LINGER, self.hang_up)
         elif method.name == "connection.close-ok":
             self.hang_up()
         elif method.name == "connection.update-secret":
@@ -242,27 +245,27 @@ class Session:
         self.vhost = vhost
 
     def _opened(self, agreed: Negotiated) -> None:
-        self._cancel("handshake")
+        self._timers.cancel("handshake")
         self.user = agreed.user
         self._handlers = MethodHandlers(self)
         self.client_properties = agreed.peer_properties
         self.channel_max = agreed.channel_max
         if agreed.heartbeat:
-            self._later("heartbeat", agreed.heartbeat / 2, partial(self._tick, agreed.heartbeat))
+            self._timers.start("heartbeat", agreed.heartbeat / 2, partial(self._tick, agreed.heartbeat))
         if self.broker.blocked is not None:
             self.send_blocked(self.broker.blocked)
 
     def _tick(self, interval: int) -> None:
-        if self.transport is None:
+        if self.backlog.transport is None:
             return
-        self._later("heartbeat", interval / 2, partial(self._tick, interval))
+        self._timers.start("heartbeat", interval / 2, partial(self._tick, interval))
         if self._stalled:
             return
         if self._throttled or self._received:
             # The session doesn't read all that the client sends, so silence doesn't mean that the client is gone.
             self.link.excuse()
         try:
-            due = self.link.tick(self.transport.queued)
+            due = self.link.tick(self.backlog.transport.queued)
         except HeartbeatTimeout:
             self.drop_now()
             return
@@ -271,23 +274,15 @@ class Session:
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
-    def write(self, chunks: Any) -> None:
-        transport = self.transport
-        if transport is not None:
-            transport.write(chunks)
-            if transport.queued - transport.written > HIGH_WATER:
-                self.congested = True
-
     def _over_full(self) -> bool:
-        transport = self.transport
-        return transport is not None and transport.queued - transport.written > 2 * HIGH_WATER
+        return self.backlog.size > 2 * HIGH_WATER
 
     def send(self, number: int, name: str, arguments: dict[str, Any]) -> None:
-        if self.transport is not None:
+        if self.backlog.transport is not None:
             self.write([self.link.send(number, name, arguments)])
 
     def send_content(self, number: int, name: str, arguments: dict[str, Any], message: Message) -> None:
-        if self.transport is not None:
+        if self.backlog.transport is not None:
             self.write(self.link.send_content(number, name, arguments, message.encoded, message.body))
 
     def fast_deliverer(self, number: int, consumer_tag: str) -> FastDeliverer:
@@ -298,9 +293,7 @@ class Session:
             self.write([self.link.take_answers()])
 
     def bytes_written(self) -> None:
-        transport = self.transport
-        if self.congested and transport is not None and transport.queued - transport.written <= LOW_WATER:
-            self.congested = False
+        if self.backlog.drained():
             for channel in list(self.channels.values()):
                 channel.resume_consumers()
             if self._received:
@@ -339,8 +332,8 @@ class Session:
         self._pause()
 
     def _pause(self) -> None:
-        if self.transport is not None:
-            self.transport.pause_reading(self._stalled or self._throttled or bool(self._received))
+        if self.backlog.transport is not None:
+            self.backlog.transport.pause_reading(self._stalled or self._throttled or bool(self._received))
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -352,7 +345,7 @@ class Session:
         self.call(lambda: self._close(refusal(code, text.partition(" - ")[2] or text, hard=True)))
 
     def _close(self, error: AMQPError, class_id: int = 0, method_id: int = 0) -> None:
-        if self.transport is None:
+        if self.backlog.transport is None:
             return
         try:
             self.send(0, "connection.close", _close_arguments(error, class_id, method_id))
@@ -365,7 +358,7 @@ class Session:
         """Releases what the client holds. Where connection.close was sent, waits `LINGER` seconds for close-ok."""
         self._release()
         if self.link.state == "closing":
-            self._later("linger", LINGER, self.drop_now)
+            self._timers.start("linger", LINGER, self.drop_now)
         else:
             self.hang_up()
 
@@ -386,7 +379,7 @@ class Session:
 
     def hang_up(self) -> None:
         """Sends the queued bytes, then closes the link."""
-        transport, self.transport = self.transport, None
+        transport, self.backlog.transport = self.backlog.transport, None
         self._finish()
         if transport is not None:
             transport.close()
@@ -397,7 +390,7 @@ class Session:
 
     def drop_now(self) -> None:
         """Cuts the link without connection.close; called in the broker's thread."""
-        transport, self.transport = self.transport, None
+        transport, self.backlog.transport = self.backlog.transport, None
         self._finish()
         if transport is not None:
             transport.abort()
@@ -418,18 +411,17 @@ class Session:
             self.broker.reply_channels[token] = channel
 
     def transport_lost(self, error: Exception | None) -> None:
-        self.transport = None
+        self.backlog.transport = None
         self._finish()
 
     def _finish(self) -> None:
         self.broker.sessions.pop(self, None)
-        for name in list(self._timers):
-            self._cancel(name)
+        self._timers.cancel(*TIMERS)
         self._release()
 
     def _release(self) -> None:
         """Ends the client's channels, then deletes its exclusive queues."""
-        self._cancel("heartbeat")
+        self._timers.cancel("heartbeat")
         for channel in list(self.channels.values()):
             self._end_channel(channel)
         for queue in list(self.exclusive):
@@ -448,15 +440,6 @@ class Session:
         Confirms of one turn go out together, so that a run of equal ones is one method with `multiple`.
         """
         self._confirming[channel] = None
-
-    def _later(self, name: str, seconds: float, call: Callable[[], object]) -> None:
-        self._cancel(name)
-        self._timers[name] = self.broker.reactor.call_later(seconds, call)
-
-    def _cancel(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
 
 
 # The methods with names of exchanges, queues and consumers that must be UTF-8. RabbitMQ doesn't check a publish.

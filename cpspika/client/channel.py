@@ -1,4 +1,4 @@
-"""A channel: requests and their continuations, what arrives for it, and its end.
+"""A channel: its requests and their continuations, the events that arrive for it, and its end.
 
 `operations` says what may be asked of a channel; this module performs it. A request goes out at once and waits in one
 queue, in order; a reply belongs to the oldest request. A method without a reply is done when its bytes have gone to the
@@ -77,7 +77,7 @@ class Channel(Operations):
         self._facade: Any = self  # the channel that messages point to: this one, or the facade around it
         self._sender = sender
         self._ended = False  # nothing more can come, and the number is free
-        self._announced = False  # the state handlers know of the end
+        self._announced = False  # the state handlers were called for the end
         self._pending: deque[Continuation] = deque()
         self._closers: list[Continuation] = []
         self._draining: list[Continuation] = []
@@ -85,7 +85,7 @@ class Channel(Operations):
         self._starting: dict[str, int] | None = None  # consume-ok is due; how many cancels wait for it
         self._surrendered: dict[str, bool] | None = None  # consumers that the broker cancelled, and their no_ack
         self._handlers = Handlers()
-        self._last_queue = ""  # that this channel declared
+        self._last_queue = ""  # the name of the queue that this channel declared last
         self._publisher = Publisher(self, sender)
 
     def __repr__(self) -> str:
@@ -198,7 +198,7 @@ class Channel(Operations):
             self._request("basic.cancel", on_done, self._cancelled, consumer_tag=consumer_tag)
 
     def _started(self, tag: str) -> None:
-        """consume-ok has come: a cancel that was held back goes out."""
+        """Sends the cancels that waited for this consume-ok."""
         if self._starting is not None and tag in self._starting:
             for _ in range(self._starting.pop(tag)):
                 if self.is_open:
@@ -214,7 +214,7 @@ class Channel(Operations):
             self._sender.expect_cancels(arguments["queue"] or self._last_queue, deletion)
 
     def _expect_cancels(self, queue: str, deletion: Deletion) -> None:
-        """This connection deletes a queue: the program need not be told that consumers of it end."""
+        """Notes that this connection deletes a queue: the end of a consumer of it is then no error."""
         for consumer in self._consumers.values():
             if consumer.queue == queue:
                 consumer.deletion = deletion
@@ -271,13 +271,13 @@ class Channel(Operations):
             self._in_turn([*calls, *self._handlers.calls("writable", self)])
 
     def _in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
-        """Makes calls one after another, before whatever arrived later is looked at."""
+        """Makes calls one after another, before the frames that arrived later are decoded."""
         self._sender.in_turn(calls)
 
     # --- what arrives -------------------------------------------------------------------------------------------------
 
     def _handle(self, event: Method | Message | AMQPError) -> None:
-        """Takes what the link received for this channel, but deliveries that came alike."""
+        """Handles an event for this channel; `_deliver_all` handles runs of deliveries."""
         if isinstance(event, AMQPError):
             self._fail_and_close(event)
             return
@@ -303,7 +303,8 @@ class Channel(Operations):
             self._undeliverable(message)
 
     def _deliver_all(self, messages: list[Message]) -> PendingCalls:
-        """The calls of `_deliver` for messages to one consumer that arrived one after another: most of all messages."""
+        """The calls of `_deliver` for messages that arrived one after another for one consumer. Nearly every message
+        comes this way."""
         consumer = self._consumers.get(messages[0].envelope.consumer_tag)  # type: ignore[arg-type]
         if consumer is None:
             yield from ((self._undeliverable, message) for message in messages)
@@ -316,8 +317,8 @@ class Channel(Operations):
             yield on_message, message
 
     def _overtakes(self, event: Method | Message) -> bool:
-        """RabbitMQ answers basic.consume and basic.cancel by way of the queue, so the reply to a later request may come
-        first. It is kept until their turn is over."""
+        """Keeps a reply that arrived before the reply to an earlier request; False if nothing waits for it. RabbitMQ
+        sends consume-ok and cancel-ok by way of the queue, so replies to later requests may overtake them."""
         for continuation in self._pending:
             if continuation.answer is not None:
                 continue
@@ -329,20 +330,20 @@ class Channel(Operations):
         return False
 
     def _answered(self) -> Iterator[Call]:
-        """Takes those whose replies came before their turn, now that it has come."""
+        """The calls that settle the oldest requests whose replies arrived early."""
         while self._pending and self._pending[0].answer is not None:
             continuation = self._pending.popleft()
             yield partial(continuation.reply, continuation.answer)
 
     def _unexpected(self, text: str) -> None:
-        """The broker sent what it may not send now: the connection is closed for it."""
+        """Closes the connection: the broker sent a method that is not allowed now."""
         self._sender.fault(UnexpectedMethodError(text))
 
     def _undeliverable(self, message: Message) -> None:
         """A delivery for a consumer that the channel does not have."""
         tag = message.consumer_tag
         if not self.is_open:
-            return  # it was under way when the channel closed: the broker requeues it
+            return  # it was under way when the channel closed; the broker requeues it
         if self._surrendered is not None and tag in self._surrendered:
             # RabbitMQ 4 redelivers to a consumer that it has cancelled, after the timeout of a quorum queue's consumer.
             if not self._surrendered[tag]:
@@ -367,7 +368,7 @@ class Channel(Operations):
             self._sender.report(cancelled.of("basic.consume", describe(consumer.call_site)))
 
     def _surrender(self, tag: str, no_ack: bool) -> None:
-        """Remembers a consumer that the broker cancelled, among the last few of them."""
+        """Remembers a consumer that the broker cancelled. Only the last SURRENDERED are kept."""
         if self._surrendered is None:
             self._surrendered = {}
         self._surrendered[tag] = no_ack
@@ -396,25 +397,27 @@ class Channel(Operations):
             if not self._end(reason, blamed):
                 self._sender.report(reason)
         else:
-            self.close_reason = self.close_reason or reason  # ours crossed it, and close-ok is still to come
+            self.close_reason = self.close_reason or reason  # our own close crossed it; close-ok is still to come
 
     def _on_close_ok(self, ok: Method) -> None:
         self._end(None)
 
     def _fail_and_close(self, error: AMQPError) -> None:
-        """The link closes the channel for the peer's mistake; close-ok will free its number."""
+        """Ends the channel, which the link closes for a mistake of the broker. close-ok will free its number."""
         if self.is_open and not self._shut(error, None):
             self._sender.report(error)
 
     def _malformed(self, error: ProtocolSyntaxError) -> None:
-        """A message's header turned out to be malformed when it was read."""
+        """Closes the connection: the properties of a message are malformed, which showed when they were read."""
         self._sender.fault(error)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _end(self, reason: AMQPError | None, blamed: str | None = None) -> bool:
-        """The channel is over. `reason`: why, or None for a close of our own. `blamed`: the method that the broker
-        closed it for. Returns whether anybody was told the reason."""
+        """Ends the channel and frees its number.
+
+        reason: the error; None after our own close. blamed: the method for which the broker closed it. Returns whether
+        a callback of the program gets the reason."""
         if self._ended:
             return True
         self._ended = True
@@ -422,8 +425,9 @@ class Channel(Operations):
         return self._shut(reason, blamed)
 
     def _shut(self, reason: AMQPError | None, blamed: str | None) -> bool:
-        """Settles every pending continuation in the order of asking, then the closers, then calls the handlers of the
-        state; what was done before, at a close that was still to be acknowledged, isn't done again."""
+        """Settles every pending continuation in the order of asking, then the closers, then calls the state handlers.
+
+        A channel that the link closes is shut at once, and ended at its close-ok. Nothing is done twice."""
         self.is_open = False
         self.close_reason = self.close_reason or reason
         failed = self._blamed(blamed)
@@ -454,8 +458,8 @@ class Channel(Operations):
         return operation.told(reason) if operation is not None else reason.of(blamed, None)
 
     def _blamed(self, blamed: str | None) -> Continuation | None:
-        """The operation that the broker closed the channel for, if it is known. Replies come in order, so it is the
-        oldest request, if that is of the method blamed, or the only publish."""
+        """The operation for which the broker closed the channel, if it is known: the oldest request, if it is of the
+        method blamed, since replies come in order; or the only publish that waits."""
         if self._pending and self._pending[0].method == blamed:
             return self._pending[0]
         return self._publisher.only() if blamed == "basic.publish" else None

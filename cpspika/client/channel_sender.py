@@ -111,7 +111,7 @@ class ChannelSender:
         return self._reactor.call_soon(call)
 
     def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
-        """Makes calls one after another, before whatever arrived later is looked at."""
+        """Makes calls one after another, before the frames that arrived later are decoded."""
         self._connection._in_turn(calls)
 
     def method_name(self, class_index: int, method_index: int) -> str | None:

@@ -226,7 +226,7 @@ class Connection:
         self._pending.append(continuation)
 
     def _closed_error(self) -> AMQPError:
-        """The error of an operation on a connection that is not open: the error that ended it, where there is one."""
+        """The error of an operation on a connection that is not open: the error that ended it, if there is one."""
         reason = self.close_reason
         if isinstance(reason, ConnectionClosed):
             return reason
@@ -265,7 +265,7 @@ class Connection:
         handler(self, self.is_open)
 
     def _in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:
-        """Makes calls one after another, before whatever arrived later is looked at."""
+        """Makes calls one after another, before the frames that arrived later are decoded."""
         self._call_queue.put_first(calls)
 
     # --- opening ------------------------------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class Connection:
         self._dialer.begin(targets[0].connection_timeout)
 
     def _attempted(self, target: ConnectionParameters, transport: Transport) -> None:
-        """The dialer tries another address."""
+        """Takes the transport of the dialer's next attempt."""
         self.parameters = target
         self._backlog.transport = transport
 
@@ -291,7 +291,7 @@ class Connection:
         self._write_answers()
 
     def _dial_failed(self, error: AMQPError) -> None:
-        """The dialer has no address left to try."""
+        """Ends the connection: the dialer has no address left, or the broker refused."""
         self._dialer = None
         self._end(error)
 
@@ -338,7 +338,7 @@ class Connection:
         self._call_queue.process(self._arrived(data))
 
     def _arrived(self, data: bytes) -> PendingCalls:
-        """The calls that bytes bring about, one frame (or one run of deliveries) at a time."""
+        """The calls for arrived bytes, for one frame (or one run of deliveries) at a time."""
         link, channels = self._link, self._channels
         try:
             for number, event in link.runs(data):
@@ -561,7 +561,7 @@ class Connection:
             transport.abort()
 
     def _stop_asking(self) -> None:
-        """From here on operations are refused."""
+        """Refuses operations from here on."""
         self.is_open = False
         for channel in self._channels.values():
             channel.is_open = False
@@ -673,8 +673,10 @@ def connect(
     on_done: OnDone[Connection] | None = None,
     on_close: OnClose | None = None,
 ) -> Connection:
-    """Begins to connect to the first of the targets that can be reached, on a reactor; on_done(err, connection).
-    on_close(connection, err) is called when the connection has ended, err None after a close of our own."""
+    """Begins to connect, on a reactor, to the first of the targets that can be reached.
+
+    on_done(err, connection): called once. on_close(connection, err): called when the connection has ended; err is None
+    after a close of our own. InvalidArgument, InvalidArgumentType: as of `handshake.check`."""
     for target in targets:
         handshake.check(target)
     connection = Connection(reactor, on_close)

@@ -944,7 +944,7 @@ def test_rabbitmq_gives_the_recorded_lines(node: RabbitNode, name: str) -> None:
         known = recorded() if RECORD.exists() else {}
         known[name] = {**known.get(name, {}), "rabbitmq": lines}
         kept = {one: known[one] for one in SCRIPTS if one in known}
-        RECORD.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        RECORD.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
     assert lines == recorded()[name]["rabbitmq"]
 
 
@@ -958,7 +958,7 @@ def test_the_embedded_broker_gives_the_same_lines(pretending: Served, name: str)
     if os.environ.get("CPSPIKA_RECORD"):
         known = recorded()
         known[name]["embedded"] = lines
-        RECORD.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        RECORD.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
     assert lines == recorded()[name]["embedded"]
     assert lines != record["rabbitmq"], "both brokers agree, so there is no difference to give a reason for"
     assert found.reason in " ".join(LIST.read_text("utf-8").split()), "docs/broker.md has the list of differences"
