@@ -35,7 +35,7 @@ from .adapters.shared_reactor import SharedReactor
 from .client.channel import Channel
 from .client.connection import Connection
 from .client.continuations import call_site, check_callable, describe
-from .connecting import Target, all_targets
+from .connecting import Target, all_targets, new_reactor
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
 from .parameters import ConnectionOptions
 from .styles.consumer import Consuming
@@ -152,7 +152,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         self.on_error = on_error
         self._answers: set[_Answer] = set()
         self._workers = Workers(workers, "cpspika worker", self._report)
-        self._reactor = reactor = SharedReactor()
+        self._reactor = reactor = new_reactor(SharedReactor)
         reactor.on_error = self._report
         closed = self._callback(on_close) if on_close is not None else None
         self.core: Connection = Connection(reactor, closed)

@@ -27,8 +27,10 @@ class BlockingReactor(PlainReactor):
         self._waker = Waker()
         self._wait = _Wait(self._waker.fileno())
 
-    def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
-        resolve(self, endpoint, on_done)
+    def resolve(
+        self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]
+    ) -> Callable[[], object] | None:
+        return resolve(self, endpoint, on_done)
 
     def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
         if self._transport is not None:

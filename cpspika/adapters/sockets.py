@@ -89,7 +89,7 @@ class Watcher(Reactor, Protocol):
 
 def resolve(
     reactor: Watcher, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]
-) -> None:
+) -> Callable[[], object] | None:
     """`Reactor.resolve` by getaddrinfo. A numeric address is resolved in the call. A name is looked up in a thread of
     its own: getaddrinfo blocks, and nothing else that is portable prevents a name server that doesn't answer from
     blocking the reactor."""
@@ -97,6 +97,17 @@ def resolve(
         found = _look_up(endpoint, socket.AI_NUMERICHOST)
     except OSError:
         release = reactor.hold()
+        given_up = False
+
+        def give_up() -> None:
+            nonlocal given_up
+            given_up = True
+            release()
+
+        def finish(error: Exception | None, addresses: list[Any] | None) -> None:
+            release()
+            if not given_up:
+                on_done(error, addresses)
 
         def in_thread() -> None:
             error, addresses = None, None
@@ -104,14 +115,17 @@ def resolve(
                 addresses = _look_up(endpoint, 0)
             except (OSError, UnicodeError) as failure:
                 error = failure
-            reactor.call_soon_threadsafe(lambda: (release(), on_done(error, addresses)))
+            if not given_up:
+                reactor.call_soon_threadsafe(lambda: finish(error, addresses))
 
         threading.Thread(target=in_thread, name="cpspika name lookup", daemon=True).start()
+        return give_up
     except UnicodeError as failure:
         error = failure
         reactor.call_soon(lambda: on_done(error, None))
     else:
         reactor.call_soon(lambda: on_done(None, found))
+    return None
 
 
 def _look_up(endpoint: Endpoint, flags: int) -> list[Any]:
@@ -517,8 +531,10 @@ class WatchesSockets:
     def check_sockets(self) -> None:
         """LocalError: the loop of this reactor cannot watch sockets."""
 
-    def resolve(self: Any, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
-        resolve(self, endpoint, on_done)
+    def resolve(
+        self: Any, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]
+    ) -> Callable[[], object] | None:
+        return resolve(self, endpoint, on_done)
 
     def open(self: Any, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
         self.check_sockets()

@@ -14,6 +14,7 @@ process.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -154,6 +155,17 @@ def embedded() -> Broker:
         if not _embedded:
             _embedded.append(_BrokerThread(Broker, "cpspika embedded broker"))
         return _embedded[0].broker
+
+
+def _after_fork() -> None:
+    """The child of a fork has no thread of the parent's, so it starts a broker of its own."""
+    global _lock
+    _lock = threading.Lock()  # a thread of the parent may have held it
+    _embedded.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def connect_embedded(reactor: Reactor, owner: TransportOwner) -> MemoryTransport:
