@@ -19,7 +19,7 @@ from ..reactor import NamedTimers, Transport
 from ..version import __version__
 from ..wire.backlog import Backlog
 from ..wire.fast_send import FastDeliverer
-from ..wire.fields import decode_table, encode_longstr
+from ..wire.fields import decode_table, encode_longstr, encode_table
 from ..wire.frames import PROTOCOL_HEADERS
 from ..wire.handshake import CAPABILITIES, Host, Negotiated, server
 from ..wire.link import Event, Link
@@ -219,6 +219,8 @@ class Session:
                 if name in NAMING and not all(map(_is_utf8, event.arguments.values())):
                     self._close(refusal(501, "Malformed UTF-8 in shortstr"))
                     return
+                if name in NAMING and event.arguments.get("arguments"):
+                    encode_table("arguments", event.arguments["arguments"])  # InvalidArgument: nan, or an infinity
                 handler(self._handlers, channel, event)
             except AMQPError as error:
                 self._refuse(channel, event, error)
