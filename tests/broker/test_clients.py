@@ -7,6 +7,7 @@ return, a call over direct reply-to, big bodies, a refusal, close.
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,31 @@ def test_a_client_from_pypi(served: Served, module: str, by_url: bool) -> None:
     until(lambda: not served.sessions, "the end of the connection")
     assert [binding for binding in served.bindings if "rpc" not in binding.source] == []
     assert served.memory.bytes == 0
+
+
+def python_2_7() -> tuple[str, dict[str, str]]:
+    """A Python 2.7 that can import pika 0.5.2, and its environment; skips the test where there is none.
+
+    CPSPIKA_PIKA_0_5_2 may name the directory of its unpacked source.
+    """
+    environment = {"PYTHONPATH": os.environ.get("CPSPIKA_PIKA_0_5_2", "")}
+    pyenv = (Path.home() / ".pyenv" / "versions").glob("2.7.*/bin/python")
+    for python in filter(None, (shutil.which("python2.7"), *map(str, pyenv))):
+        command = [python, "-c", "import pika; pika.AsyncoreConnection"]  # later versions renamed it
+        if not subprocess.run(command, capture_output=True, env=environment, check=False).returncode:
+            return python, environment
+    pytest.skip("no Python 2.7 with pika 0.5.2 (python2.7 -m pip install pika==0.5.2, or CPSPIKA_PIKA_0_5_2)")
+
+
+@pytest.mark.slow
+def test_the_ancestor_over_0_8(served: Served) -> None:
+    python, environment = python_2_7()
+    command = [python, str(SCRIPTS / "with_pika_0_5_2.py"), served.host, str(served.port)]
+    done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False, env=environment)
+    assert done.returncode == 0, done.stderr.decode()[-4000:]
+    assert done.stdout == b"done\n"
+    until(lambda: not served.sessions, "the end of the connection")
+    assert served.queues == {}
 
 
 @pytest.fixture
