@@ -331,7 +331,8 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
             with _Inside(connection):
                 while not self._stopped and (core.has_consumers or connection.has_callbacks):
                     connection.run_callbacks(lambda: self._stopped or not core.has_consumers, None)
-            reason = connection.core.close_reason or core.close_reason
+            of_connection = connection.core
+            reason = core.close_reason if of_connection.is_open else of_connection.close_reason
             if not self._stopped and reason is not None:
                 raise reason
         finally:

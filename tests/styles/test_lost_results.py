@@ -177,7 +177,7 @@ def test_messages_of_a_channel_that_died(kind: Any, no_ack: bool) -> None:
         handed_out = []
         with pytest.raises(cpspika.ChannelClosed):
             for message in messages:
-                handed_out.append(message.body)  # noqa: PERF401
+                handed_out.append(message.body)
         connection.drain_events(0)
         assert (handed_out, got) == (expected, expected)
 
