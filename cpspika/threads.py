@@ -260,7 +260,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
             give_back_for(operation),
         )
 
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         check_runs_at_once(function)
 
         def called_by_the_core(*args: Any) -> None:
@@ -309,13 +309,13 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
 
         self.connection.wait("basic_publish", start)
 
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         check_runs_at_once(function)
         core, outward, put = self.core, self.connection._outward, self.connection._workers.put
 
         def handle(message: Message) -> None:
-            # If the channel has closed meanwhile, the message is the broker's again and could not be acknowledged.
-            if core.is_open or message.name != "basic.deliver":
+            # If the channel has closed meanwhile, a message that was to be acknowledged is the broker's again.
+            if no_ack or core.is_open or message.name != "basic.deliver":
                 function(message)
 
         def called_by_the_core(argument: Any, *more: Any) -> None:
