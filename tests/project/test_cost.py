@@ -190,31 +190,27 @@ def test_closed_channels_and_connections_are_given_back() -> None:
 
 
 IMPORT = """
-import sys, time
+import sys
 before = set(sys.modules)
-begin = time.process_time()
 import cpspika
-spent = time.process_time() - begin
-names = {name.partition(".")[0] for name in set(sys.modules) - before} - {"cpspika"}
+added = set(sys.modules) - before
+names = {name.partition(".")[0] for name in added} - {"cpspika"}
 foreign = sorted(name for name in names if name not in sys.stdlib_module_names and not name.startswith("_"))
-print(spent, *foreign)
+print(len(added), *(sorted(DEAR & added)), *foreign)
 """
+# Modules that take long to import, and that a program without TLS, the broker or a facade does not need.
+DEAR = {"asyncio", "ssl", "http", "email", "inspect", "sysconfig", "subprocess", "concurrent.futures"}
+DEAR |= {"cpspika.broker", "cpspika.styles.sync", "cpspika.tasks", "cpspika.threads"}
 
 
 def test_import_is_cheap_and_brings_nothing_foreign() -> None:
-    def run() -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-S", "-c", IMPORT], capture_output=True, text=True, cwd=ROOT, timeout=60
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split()
-
-    run()  # writes the byte code
-    runs = [run() for _ in range(5)]
-    best = min(float(run[0]) for run in runs)
-    print(f"import cpspika takes {best * 1000:.1f} ms of CPU; the bound is 60")
-    assert runs[0][1:] == [], "imports beyond the standard library"
-    assert best < 0.060
+    program = f"DEAR = {DEAR!r}\n{IMPORT}"
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    count, *unwanted = done.stdout.split()
+    assert unwanted == [], "imported, but not needed"
+    print(f"import cpspika loads {count} modules; the bound is 110")
+    assert int(count) <= 110
 
 
 def test_a_negotiated_heartbeat_is_the_only_timer_of_an_idle_connection() -> None:
