@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .adapters import BlockingReactor
-from .connecting import Target, all_targets, asyncore_reactor, thread_reactor
+from .connecting import Target, all_targets, asyncore_reactor, new_reactor, thread_reactor
 from .errors import AMQPError
 from .parameters import ConnectionOptions
 from .reactor import Reactor
@@ -32,7 +32,7 @@ class BlockingConnection(SyncConnection):
         on_close: OnSyncClose | None = None,
         **options: Unpack[ConnectionOptions],
     ):
-        super().__init__(BlockingReactor(), all_targets(target, options), timeout, on_close)
+        super().__init__(new_reactor(BlockingReactor), all_targets(target, options), timeout, on_close)
 
 
 class SelectConnection(SyncConnection):

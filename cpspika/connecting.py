@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .adapters import AsyncoreReactor, SelectReactor
 from .client.connection import Connection, OnClose
 from .client.connection import connect as connect_on
 from .client.continuations import OnDone
+from .errors import ConnectError
 from .parameters import ConnectionOptions, ConnectionParameters, targets
 from .reactor import Reactor, Transport, TransportOwner
 
@@ -34,11 +35,22 @@ def _connect_embedded(reactor: Reactor, owner: TransportOwner) -> Transport:
     return connect_embedded(reactor, owner)
 
 
+R = TypeVar("R", bound=Reactor)
+
+
+def new_reactor(kind: Callable[[], R]) -> R:
+    """A new reactor. ConnectError: the process has no file descriptor left for it."""
+    try:
+        return kind()
+    except OSError as error:
+        raise ConnectError(f"no reactor for the connection: {error}") from error
+
+
 def thread_reactor() -> SelectReactor:
-    """The calling thread's own SelectReactor."""
+    """The calling thread's own SelectReactor. ConnectError: as of `new_reactor`."""
     reactor: SelectReactor | None = getattr(_of_thread, "reactor", None)
     if reactor is None:
-        reactor = _of_thread.reactor = SelectReactor()
+        reactor = _of_thread.reactor = new_reactor(SelectReactor)
     return reactor
 
 

@@ -203,9 +203,12 @@ class Reactor(Protocol):
         """Prevents `run` from ending when nothing is left to do. Returns the function that releases it; a second call
         of that function does nothing. For work outside the reactor, in another thread."""
 
-    def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
+    def resolve(
+        self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]
+    ) -> Call | None:
         """Finds the addresses of an endpoint. on_done(err, addresses) is called once, never inside resolve; an address
-        is an object for `open`."""
+        is an object for `open`. May return a function that gives up: then on_done is not called any more, and the
+        reactor no longer waits for it. None: nothing holds the reactor meanwhile."""
 
     def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> Transport:
         """Begins to connect to one of the addresses. Returns the transport; its owner is never called inside open."""

@@ -35,7 +35,7 @@ from .adapters.shared_reactor import SharedReactor
 from .client.channel import Channel
 from .client.connection import Connection
 from .client.continuations import call_site, check_callable, describe
-from .connecting import Target, all_targets
+from .connecting import Target, all_targets, new_reactor
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
 from .parameters import ConnectionOptions
 from .styles.consumer import Consuming
@@ -152,7 +152,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         self.on_error = on_error
         self._answers: set[_Answer] = set()
         self._workers = Workers(workers, "cpspika worker", self._report)
-        self._reactor = reactor = SharedReactor()
+        self._reactor = reactor = new_reactor(SharedReactor)
         reactor.on_error = self._report
         closed = self._callback(on_close) if on_close is not None else None
         self.core: Connection = Connection(reactor, closed)
@@ -260,7 +260,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
             give_back_for(operation),
         )
 
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         check_runs_at_once(function)
 
         def called_by_the_core(*args: Any) -> None:
@@ -309,13 +309,13 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
 
         self.connection.wait("basic_publish", start)
 
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         check_runs_at_once(function)
         core, outward, put = self.core, self.connection._outward, self.connection._workers.put
 
         def handle(message: Message) -> None:
-            # If the channel has closed meanwhile, the message is the broker's again and could not be acknowledged.
-            if core.is_open or message.name != "basic.deliver":
+            # If the channel has closed meanwhile, a message that was to be acknowledged is the broker's again.
+            if no_ack or core.is_open or message.name != "basic.deliver":
                 function(message)
 
         def called_by_the_core(argument: Any, *more: Any) -> None:

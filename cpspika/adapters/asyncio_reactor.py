@@ -61,10 +61,9 @@ class AsyncioReactor(WatchesSockets):
         here = loop or asyncio._get_running_loop()
         self.loop: asyncio.AbstractEventLoop = here or asyncio.new_event_loop()
         self.on_error: Callable[[BaseException], object] | None = None
-        # Set while a callback of the library is called, and while `run` or `run_once` drives the loop. While the
-        # program's own coroutines run, a call from another thread isn't noticed here (asyncio's debug mode finds it),
-        # because to ask the loop at each publish costs too much.
-        self.thread: int | None = None
+        # In a loop that the program runs: the loop's thread, for good, so the core refuses calls from other threads
+        # before they change anything. Else set while `run` or `run_once` drives the loop.
+        self.thread: int | None = get_ident() if asyncio._get_running_loop() is self.loop else None
         self._owns_loop = here is None
         self._ready: deque[Call] = deque()
         self._timers = 0
@@ -119,7 +118,8 @@ class AsyncioReactor(WatchesSockets):
                 raise  # to asyncio, which calls the loop's exception handler
             self.failed(error, "a callback of cpspika raised an exception")
         finally:
-            self.thread = outer
+            if outer is None:
+                self.thread = None
             if self._driving is not None and self._driving():
                 self.loop.stop()
 
@@ -233,11 +233,12 @@ class AsyncioReactor(WatchesSockets):
     def _drive(self, is_over: Callable[[], bool]) -> None:
         self._check_runnable()
         if not self._strays:
-            self._driving, self.thread = is_over, get_ident()
+            outer, self.thread = self.thread, get_ident()
+            self._driving = is_over
             try:
                 self.loop.run_forever()
             finally:
-                self._driving = self.thread = None
+                self._driving, self.thread = None, outer
         if self._strays:
             raise self._strays.popleft()
 

@@ -27,8 +27,10 @@ class BlockingReactor(PlainReactor):
         self._waker = Waker()
         self._wait = _Wait(self._waker.fileno())
 
-    def resolve(self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
-        resolve(self, endpoint, on_done)
+    def resolve(
+        self, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]
+    ) -> Callable[[], object] | None:
+        return resolve(self, endpoint, on_done)
 
     def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
         if self._transport is not None:
@@ -86,11 +88,13 @@ if hasattr(select, "poll"):
 
         def __init__(self, waker: int):
             self._waker = waker
-            self._events = 0
+            self._fd, self._events = -1, 0
+            self._polling = False
             self._poll = select.poll()
             self._poll.register(waker, select.POLLIN)
 
         def watch(self, fd: int, read: bool, write: bool) -> None:
+            self._fd = fd
             self._events = read * select.POLLIN | write * select.POLLOUT
             if self._events:
                 self._poll.register(fd, self._events)
@@ -98,10 +102,24 @@ if hasattr(select, "poll"):
                 with suppress(KeyError):
                     self._poll.unregister(fd)
 
+        def _poll_once(self, milliseconds: float | None) -> list[tuple[int, int]]:
+            """Polls. A signal handler that runs amid the wait may wait too, with a poll object of its own."""
+            poll, outer = self._poll, self._polling
+            if outer:
+                poll = select.poll()
+                poll.register(self._waker, select.POLLIN)
+                if self._events:
+                    poll.register(self._fd, self._events)
+            self._polling = True
+            try:
+                return poll.poll(milliseconds)
+            finally:
+                self._polling = outer
+
         @wait
         def __call__(self, timeout: float | None) -> Ready:
             woken, events = False, 0
-            for fd, found in self._poll.poll(None if timeout is None else -(-timeout * 1000 // 1)):
+            for fd, found in self._poll_once(None if timeout is None else -(-timeout * 1000 // 1)):
                 if fd == self._waker:
                     woken = True
                 else:

@@ -19,8 +19,10 @@ once.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import select
 import socket
 import threading
 from collections import deque
@@ -35,7 +37,12 @@ RECEIVE = 65536  # bytes to ask for in one read; larger buffers come from mmap, 
 EAGER = 1024 * 1024  # bytes of backlog that are sent at once, before the end of the turn
 GATHER = 512  # chunks passed to one sendmsg; IOV_MAX is 1024
 LINGER = 5.0  # seconds after close in which the queued bytes may be sent
+LOOK = 1.0  # seconds between two checks whether a peer has hung up, while reading is paused
+ACCEPT_PAUSE = 1.0  # seconds without accept after the process has run out of file descriptors
 SMALL = 8192  # bytes; up to this size, joining chunks is cheaper than passing them on one by one
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_HANG_UP = getattr(select, "POLLRDHUP", 0)  # poll reports POLLERR and POLLHUP in any case
 
 _WOULD_BLOCK: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
 
@@ -82,7 +89,7 @@ class Watcher(Reactor, Protocol):
 
 def resolve(
     reactor: Watcher, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]
-) -> None:
+) -> Callable[[], object] | None:
     """`Reactor.resolve` by getaddrinfo. A numeric address is resolved in the call. A name is looked up in a thread of
     its own: getaddrinfo blocks, and nothing else that is portable prevents a name server that doesn't answer from
     blocking the reactor."""
@@ -90,6 +97,17 @@ def resolve(
         found = _look_up(endpoint, socket.AI_NUMERICHOST)
     except OSError:
         release = reactor.hold()
+        given_up = False
+
+        def give_up() -> None:
+            nonlocal given_up
+            given_up = True
+            release()
+
+        def finish(error: Exception | None, addresses: list[Any] | None) -> None:
+            release()
+            if not given_up:
+                on_done(error, addresses)
 
         def in_thread() -> None:
             error, addresses = None, None
@@ -97,14 +115,17 @@ def resolve(
                 addresses = _look_up(endpoint, 0)
             except (OSError, UnicodeError) as failure:
                 error = failure
-            reactor.call_soon_threadsafe(lambda: (release(), on_done(error, addresses)))
+            if not given_up:
+                reactor.call_soon_threadsafe(lambda: finish(error, addresses))
 
         threading.Thread(target=in_thread, name="cpspika name lookup", daemon=True).start()
+        return give_up
     except UnicodeError as failure:
         error = failure
         reactor.call_soon(lambda: on_done(error, None))
     else:
         reactor.call_soon(lambda: on_done(None, found))
+    return None
 
 
 def _look_up(endpoint: Endpoint, flags: int) -> list[Any]:
@@ -158,6 +179,9 @@ class SocketTransport:
         self._closing = False
         self._linger: Timer | None = None  # ends a close that takes too long
         self._paused = False
+        self._hung_up = False  # the peer has, so what it sent before is read whatever the owner says
+        self._look: Timer | None = None
+        self.peer_address = endpoint.host
 
     @classmethod
     def connect(
@@ -177,6 +201,9 @@ class SocketTransport:
         """The transport of a socket that a peer has connected to us."""
         transport = cls(reactor, endpoint, None)
         transport._adopt(sock)
+        with contextlib.suppress(OSError):  # the peer has hung up already
+            # The kernel finds a peer that vanished silently, also without heartbeats.
+            _keep_alive(sock, {"idle": 60, "interval": 15})
         transport._owner = acceptor(transport)
         transport._step = None
         transport._ready()
@@ -201,10 +228,23 @@ class SocketTransport:
         self._reactor.watch(self._fd, self, read and not self._paused, write)
 
     def pause_reading(self, paused: bool) -> None:
-        if self._paused != paused:
+        if self._paused != paused and not self._hung_up:
             self._paused = paused
             if self.socket is not None and self._step is None:
                 self._watch(read=True, write=self._stuck)
+                if self._paused and self._look is None:
+                    self._look = self._reactor.call_later(LOOK, self._look_for_hang_up)
+
+    def _look_for_hang_up(self) -> None:
+        """While reading is paused, nothing tells that the peer has hung up. If it has, reads to the end."""
+        self._look = None
+        if self.socket is None or not self._paused:
+            return
+        if _has_hung_up(self._fd):
+            self._hung_up, self._paused = True, False
+            self._watch(read=True, write=self._stuck)
+        else:
+            self._look = self._reactor.call_later(LOOK, self._look_for_hang_up)
 
     # --- becoming ready -----------------------------------------------------------------------------------------------
 
@@ -461,8 +501,9 @@ class SocketTransport:
         sock, self.socket = self.socket, None
         self._drop()
         self._step = None
-        if self._linger is not None:
-            self._linger.cancel()
+        for timer in (self._linger, self._look):
+            if timer is not None:
+                timer.cancel()
         if sock is not None:
             self._reactor.unwatch(self._fd)
             sock.close()
@@ -475,14 +516,25 @@ class SocketTransport:
             owner.transport_lost(error)
 
 
+def _has_hung_up(fd: int) -> bool:
+    """Whether the peer has closed the link, or reset it. False where the system has no poll."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(fd, _HANG_UP)
+    return bool(poll.poll(0))
+
+
 class WatchesSockets:
     """A base class for a `Watcher`: the methods of a reactor that need no more than watching sockets."""
 
     def check_sockets(self) -> None:
         """LocalError: the loop of this reactor cannot watch sockets."""
 
-    def resolve(self: Any, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]) -> None:
-        resolve(self, endpoint, on_done)
+    def resolve(
+        self: Any, endpoint: Endpoint, on_done: Callable[[Exception | None, list[Any] | None], object]
+    ) -> Callable[[], object] | None:
+        return resolve(self, endpoint, on_done)
 
     def open(self: Any, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
         self.check_sockets()
@@ -512,6 +564,7 @@ class SocketListener:
         self.host, self.port = host, self.socket.getsockname()[1]
         self._reactor = reactor
         self._acceptor = acceptor
+        self._resume_timer: Timer | None = None
         self._fd = self.socket.fileno()
         reactor.watch(self._fd, self, read=True, write=False)
 
@@ -522,9 +575,21 @@ class SocketListener:
                 return
             try:
                 sock, address = self.socket.accept()
-            except OSError:
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause()
                 return
             SocketTransport.accepted(self._reactor, Endpoint(address[0], address[1]), sock, self._acceptor)
+
+    def _pause(self) -> None:
+        """Accepts nobody for a while. Without this the loop would spin: the socket stays readable."""
+        self._reactor.watch(self._fd, self, read=False, write=False)
+        self._resume_timer = self._reactor.call_later(ACCEPT_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        self._resume_timer = None
+        if self.socket is not None:
+            self._reactor.watch(self._fd, self, read=True, write=False)
 
     def on_writable(self) -> None:
         pass
@@ -534,6 +599,8 @@ class SocketListener:
 
     def close(self) -> None:
         sock, self.socket = self.socket, None
+        if self._resume_timer is not None:
+            self._resume_timer.cancel()
         if sock is not None:
             self._reactor.unwatch(self._fd)
             sock.close()

@@ -80,6 +80,9 @@ class Promise(tasks.Promise[T]):
             self.when_settled(settled.set)
             try:
                 yield from settled.wait().__await__()
+            except BaseException:
+                self.discard()  # the cancel met the reply: nobody takes the result
+                raise
             finally:
                 self.leave(settled.set)
         return self.result()

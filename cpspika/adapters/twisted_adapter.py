@@ -127,7 +127,7 @@ class TwistedChannel(PromisingChannel, ChannelOperations):
 
     _promises: _Promises
 
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         return self._promises.caller(function)
 
     def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,7 +146,7 @@ class TwistedConnection(PromisingConnection, ConnectionOperations):
             promise.addBoth(self.promises.when_quiet)
         return promise
 
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         return super()._callback(self.promises.caller(function))
 
 

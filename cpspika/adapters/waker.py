@@ -1,49 +1,83 @@
-"""The waker: a pair of sockets by which another thread, or a signal handler, wakes a reactor that waits.
+"""The waker: a pipe by which another thread, or a signal handler, wakes a reactor that waits.
 
 The reactor watches one end. `wake` sends a byte to it, and the wait of the reactor ends. `drain` reads the bytes.
+
+The ends are bare file descriptors, where the system can wait for a pipe. A socket object would warn (ResourceWarning)
+when it is collected before the waker: a reactor that nobody closed is part of a reference cycle, or goes at the end of
+the process, and then the finalizers run in any order.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+from threading import RLock
+from typing import Any
 
-# The sockets of all open wakers. A reactor is mostly collected by the garbage collector, as part of a reference cycle.
-# The finalizers of a cycle run in any order: that of a socket, which warns that the socket isn't closed, could run
-# before that of the waker, which closes it. A socket in this set isn't collected before the waker has closed it.
-_open: set[socket.socket] = set()
+
+def _pipe() -> tuple[Any, Any]:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    return reader, writer
+
+
+def _socketpair() -> tuple[Any, Any]:
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    return reader, writer
+
+
+# Windows waits for sockets only.
+_make: Any
+_read: Any
+_write: Any
+_close: Any
+if os.name == "posix":
+    _make, _read, _write, _close = _pipe, os.read, os.write, os.close
+else:
+    _make, _read, _write, _close = _socketpair, socket.socket.recv, socket.socket.send, socket.socket.close
 
 
 class Waker:
-    """Wakes one reactor. `wake` may be called from any thread."""
+    """Wakes one reactor. `wake` may be called from any thread, and by a signal handler. OSError: no file descriptor is
+    left."""
 
     def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        _open.update((self._reader, self._writer))
+        self._ends: tuple[Any, Any] | None = None
+        self._lock = RLock()
+        self._ends = _make()
 
     def fileno(self) -> int:
-        """The socket to watch: readable once the waker was woken."""
-        return self._reader.fileno()
+        """The file descriptor to watch: readable once the waker was woken. -1 after `close`."""
+        if self._ends is None:
+            return -1
+        reader = self._ends[0]
+        return reader if isinstance(reader, int) else reader.fileno()
 
     def wake(self) -> None:
-        """Makes the socket readable."""
-        # The send fails if the buffer is full, which wakes as well, or if the waker is closed, which leaves no reactor.
-        with contextlib.suppress(OSError):
-            self._writer.send(b"\0")
+        """Makes the file descriptor readable."""
+        # Under the lock, because a number that another thread closes in this moment may then be another file's. A
+        # full pipe fails, and wakes as well.
+        with self._lock, contextlib.suppress(OSError):
+            if self._ends is not None:
+                _write(self._ends[1], b"\0")
 
     def drain(self) -> None:
-        """Makes the socket unreadable again."""
+        """Makes the file descriptor unreadable again."""
         with contextlib.suppress(OSError):
-            while len(self._reader.recv(4096)) == 4096:
+            while self._ends is not None and len(_read(self._ends[0], 4096)) == 4096:
                 pass
 
-    def __del__(self) -> None:
-        self.close()  # the program need not close a reactor that it drops
+    def __del__(self, close: Any = _close) -> None:
+        # The program need not close a reactor that it drops. At the end of the process this module may be gone.
+        ends, self._ends = self._ends, None
+        for end in ends or ():
+            close(end)
 
     def close(self) -> None:
-        """Closes both sockets."""
-        for end in (self._reader, self._writer):
-            end.close()
-            _open.discard(end)
+        """Closes both ends."""
+        with self._lock:
+            self.__del__()

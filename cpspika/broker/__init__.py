@@ -14,6 +14,7 @@ process.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -105,6 +106,7 @@ def serve(
     memory_high: int = MEMORY_HIGH,
     pretend: Iterable[str] = (),
     like: str = "3.10",
+    allow_remote_guest: bool = False,
 ) -> Served:
     """Runs a broker in a thread, for clients in this process and in others.
 
@@ -115,13 +117,16 @@ def serve(
     memory_high: bytes of messages above which publishers are told to stop. Default: 512 MiB.
     pretend: types of queues to accept without their promises: "quorum" takes quorum queues as one copy. Default: none.
     like: version of RabbitMQ to answer as, "3.10" or "4.3". Default: "3.10".
+    allow_remote_guest: True lets the user "guest" log in from any address. Default: False, from loopback alone.
 
     Returns the running broker itself, so a test can read its state and call the methods of `Broker`. Raises OSError if
     the address can't be used; InvalidArgument for another type of queue or version.
     """
 
     def make(reactor: SelectReactor) -> Served:
-        return Served(reactor, users, vhosts, memory_high, pretend=pretend, like=like)
+        return Served(
+            reactor, users, vhosts, memory_high, pretend=pretend, like=like, allow_remote_guest=allow_remote_guest
+        )
 
     thread = _BrokerThread(make, "cpspika broker")
     served: Any = thread.broker
@@ -150,6 +155,17 @@ def embedded() -> Broker:
         if not _embedded:
             _embedded.append(_BrokerThread(Broker, "cpspika embedded broker"))
         return _embedded[0].broker
+
+
+def _after_fork() -> None:
+    """The child of a fork has no thread of the parent's, so it starts a broker of its own."""
+    global _lock
+    _lock = threading.Lock()  # a thread of the parent may have held it
+    _embedded.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def connect_embedded(reactor: Reactor, owner: TransportOwner) -> MemoryTransport:

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import AMQPError
+from ..wire.backlog import Backlog
 from ..wire.delivery_tags import Window
 from ..wire.fast_send import FastDeliverer
 from ..wire.message import Message
@@ -24,7 +25,8 @@ REPLY_TO = "amq.rabbitmq.reply-to"
 class SessionServices(Protocol):
     """The session, as its channels see it."""
 
-    congested: bool  # the client reads slowly, so its consumers get no more messages
+    backlog: Backlog[None]  # congested: the client reads slowly, so its consumers get no more messages
+    uncommitted: int  # bytes of messages in transactions that aren't committed
 
     @property
     def is_open(self) -> bool: ...
@@ -83,7 +85,7 @@ class Consumer:
 
     def wants(self) -> bool:
         channel = self.channel
-        if channel.session.congested or channel.ended:
+        if channel.session.backlog.congested or channel.ended:
             return False
         if self.no_ack:
             return True
@@ -163,6 +165,7 @@ class ServerChannel:
         self._next_publish = 1
         self._confirms: list[tuple[int, bool]] = []  # publish number, and True for an ack, False for a nack
         self._transaction: _Transaction | None = None
+        self._uncommitted = 0  # bytes of the transaction's messages
         self._replies: _ReplyConsumer | None = None
 
     def __repr__(self) -> str:
@@ -284,9 +287,11 @@ class ServerChannel:
     def is_transactional(self) -> bool:
         return self._transaction is not None
 
-    def add_to_transaction(self, publish: Callable[[], bool]) -> None:
-        """Has the commit make this call, which publishes a message."""
+    def add_to_transaction(self, publish: Callable[[], bool], memory: int) -> None:
+        """Has the commit make this call, which publishes a message that takes `memory` bytes."""
         if self._transaction is not None:
+            self._uncommitted += memory
+            self.session.uncommitted += memory
             self._transaction.publishes.append(publish)
 
     def record_publish(self, accepted: bool) -> None:
@@ -336,6 +341,8 @@ class ServerChannel:
     def _end_transaction(self) -> _Transaction:
         if self._transaction is None:
             raise precondition_failed("channel is not transactional")
+        self.session.uncommitted -= self._uncommitted
+        self._uncommitted = 0
         ended, self._transaction = self._transaction, _Transaction([], [], [])
         return ended
 

@@ -17,7 +17,7 @@ from ..wire.link import Link
 from ..wire.message import Envelope, Message
 from .channel import REPLY_TO, Consumer, ServerChannel, SessionServices
 from .queue_arguments import check_consumer_arguments
-from .queues import Queue
+from .queues import MemoryGauge, Queue, message_memory
 from .refusal import not_found, precondition_failed, refusal
 from .rules import Rules
 from .virtual_host import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
@@ -38,12 +38,18 @@ class BrokerServices(Protocol):
     reply_channels: dict[str, ServerChannel]  # the channels that consume replies, by the token of their address
     blocked: str | None  # the reason that connection.blocked gives, or None
     refuses_logins: bool
+    memory: MemoryGauge
     memory_alarm: bool  # publishers have been told to stop
 
     def nacks_now(self) -> bool:
         """Whether `Broker.nack_next` applies to the publish at hand."""
 
-    def check_memory(self) -> None: ...
+    def check_memory(self, session: Any) -> None: ...
+    def forget_throttled(self, session: Any) -> None: ...
+    def accepts_login(self, name: str, password: str, address: str | None) -> bool: ...
+    def login_failed(self) -> float:
+        """Counts a login that was refused. Returns the seconds after which the client may hear of it."""
+
     def call(self, function: Callable[[], Any]) -> Any: ...
 
 
@@ -56,6 +62,7 @@ class OpenSession(SessionServices, Protocol):
     vhost: VirtualHost
     exclusive: dict[Queue, None]
     published: bool
+    published_in_alarm: bool  # although the messages took too much memory
 
 
 class MethodHandlers:
@@ -240,6 +247,7 @@ class MethodHandlers:
     def basic_publish(self, channel: ServerChannel, message: Message) -> None:
         if self.broker.memory_alarm:
             channel.set_flow(False)
+            self.session.published_in_alarm = True
         envelope = message.envelope
         # Publishes with equal bytes in method and header share one envelope, so `_check` runs once for all of them.
         if envelope is not self._checked or self.vhost.exchanges.get(envelope.exchange) is not self._checked_exchange:
@@ -251,7 +259,8 @@ class MethodHandlers:
         exchange, mandatory = self._checked_exchange, bool(message.details.get("mandatory"))
         channel.published = True
         if channel.is_transactional:
-            channel.add_to_transaction(partial(self._publish_now, channel, message, exchange, mandatory))
+            publish = partial(self._publish_now, channel, message, exchange, mandatory)
+            channel.add_to_transaction(publish, message_memory(message))
         else:
             channel.record_publish(self._publish_now(channel, message, exchange, mandatory))
 

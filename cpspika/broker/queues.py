@@ -66,7 +66,13 @@ class MemoryGauge:
             call()
 
 
+MAX_EMPTY = 8  # priorities that a queue keeps although no consumer has them
 ALLOWANCE = 500  # bytes for the objects that hold a message
+
+
+def message_memory(message: Message) -> int:
+    """Bytes of body and properties, and `ALLOWANCE`."""
+    return len(message.body) + len(message.envelope.encoded) + ALLOWANCE
 
 
 class Entry:
@@ -159,7 +165,7 @@ class _Rotation:
     """
 
     def __init__(self) -> None:
-        self._turns: dict[int, deque[QueueConsumer]] = {}
+        self._turns: dict[int, deque[QueueConsumer]] = {}  # by priority; few of them are empty
         self._paused: dict[QueueConsumer, None] = {}
         self.all: list[QueueConsumer] = []
 
@@ -180,6 +186,12 @@ class _Rotation:
             del self._paused[consumer]
         else:
             self._turns[consumer.priority].remove(consumer)
+        self._drop_empty()
+
+    def _drop_empty(self) -> None:
+        """Forgets priorities without consumers in the turns, when there are many; `next` passes them each time."""
+        if len(self._turns) > MAX_EMPTY:
+            self._turns = {priority: turns for priority, turns in self._turns.items() if turns}
 
     def resume(self, consumer: QueueConsumer) -> None:
         if consumer in self._paused:
@@ -195,6 +207,7 @@ class _Rotation:
                     turns.rotate(-1)
                     return consumer
                 self._paused[turns.popleft()] = None
+        self._drop_empty()
         return None
 
 

@@ -4,13 +4,17 @@ The broker's memory is bounded under load:
 - A client that reads slowly gets no more than a buffer of messages ahead.
 - When the messages of all queues take more than `memory_high` bytes, the channels that publish get channel.flow(False).
   The specifications provide this method for that purpose; RabbitMQ no longer sends it.
-- When they take more than twice as much, the broker stops reading from the clients that have published. TCP then holds
-  up a client that publishes in spite of channel.flow.
+- When they take more than twice as much, the broker stops reading from a client that publishes in spite of
+  channel.flow; TCP then holds it up. A client whose next bytes may free memory is read from all the same: one with
+  unsettled deliveries, with an open transaction or with a body under way.
+- When such a client publishes on, past `memory_limit`, its connection is closed with 506.
 - When they take half of `memory_high` or less, publishers may go on.
 """
 
 from __future__ import annotations
 
+import hmac
+import ipaddress
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
@@ -31,6 +35,10 @@ T = TypeVar("T")
 # What the broker offers in connection.tune.
 LIMITS = Negotiated(frame_max=131072, channel_max=2047, heartbeat=60, virtual_host="", peer_properties={})
 MEMORY_HIGH = 512 * 1024 * 1024  # bytes
+SLACK = 16 * 1024 * 1024  # bytes at least between twice `memory_high` and `memory_limit`
+REVIEW = 1.0  # seconds between two looks at clients that aren't read from
+FREE_FAILURES = 20  # failed logins in short order that aren't slowed; one is forgotten each second
+LONGEST_DELAY = 5.0  # seconds by which a failed login is slowed at most
 PATIENCE = 10.0  # seconds that a call from another thread waits for the broker's thread
 
 
@@ -55,6 +63,7 @@ class Broker:
         limits: frame_max, channel_max and heartbeat that are offered to clients. Default: 131072 bytes, 2047, 60 s.
         pretend: types of queues to accept without their promises: "quorum". Default: none.
         like: version of RabbitMQ to answer as, "3.10" or "4.3". Default: "3.10".
+        allow_remote_guest: True lets the user "guest" log in from any address. Default: False, from loopback alone.
 
     Attributes:
         queues, exchanges, bindings: those of the virtual host "/".
@@ -72,6 +81,7 @@ class Broker:
         limits: Negotiated = LIMITS,
         pretend: Iterable[str] = (),
         like: str = "3.10",
+        allow_remote_guest: bool = False,
     ):
         self.reactor: Reactor = reactor
         self._listening_reactor = reactor
@@ -83,6 +93,10 @@ class Broker:
             vhost.on_deleted = self._queue_deleted
             vhost.on_reply = self._reply
         self.memory_high = memory_high
+        self.memory_limit = 2 * memory_high + max(memory_high, SLACK)
+        self.allow_remote_guest = allow_remote_guest
+        self._failures = (0.0, 0.0)  # failed logins, less one for each second since; the time of the last one
+        self._throttled: dict[Session, None] = {}
         self.limits = limits
         self.sessions: dict[Session, None] = {}
         self.reply_channels: dict[str, ServerChannel] = {}
@@ -274,28 +288,79 @@ class Broker:
         if channel is not None:
             channel.reply(message)
 
-    def check_memory(self) -> None:
-        """Stops publishers when the messages take too much memory.
+    def accepts_login(self, name: str, password: str, address: str | None) -> bool:
+        """Whether a user may log in. address: the client's; None for one in this process."""
+        expected = self.users.get(name)
+        if expected is None or not hmac.compare_digest(expected.encode(), password.encode()):
+            return False
+        return name != "guest" or self.allow_remote_guest or address is None or _is_loopback(address)
+
+    def login_failed(self) -> float:
+        failures, last = self._failures
+        now = self.reactor.time()
+        failures = max(0.0, failures - (now - last)) + 1
+        self._failures = failures, now
+        return min(max(0.0, failures - FREE_FAILURES), LONGEST_DELAY)
+
+    def check_memory(self, session: Session) -> None:
+        """Stops publishers when the messages take too much memory; `session` has just handled what it received.
 
         `_clear_memory_alarm` lets them go on when the messages take half of `memory_high` or less.
         """
         used = self.memory.bytes
-        if used > self.memory_high and not self.memory_alarm:
-            self.memory_alarm = True
-            self.memory.low_mark = self.memory_high // 2
-            self.memory.on_low = lambda: self.reactor.call_soon(self._clear_memory_alarm)
-            self._flow(False, publishers_only=True)
-        if used > 2 * self.memory_high:
-            for session in list(self.sessions):
-                session.throttle(session.published)
+        if used > self.memory_high:
+            if not self.memory_alarm:
+                self.memory_alarm = True
+                self.memory.low_mark = self.memory_high // 2
+                self.memory.on_low = lambda: self.reactor.call_soon(self._clear_memory_alarm)
+                self._flow(False, publishers_only=True)
+                session.published_in_alarm = session.published  # it has sent more than fits, in one piece
+            if used > 2 * self.memory_high and (session.published_in_alarm or session.held):
+                self._brake(session, used)
+        if self._throttled:
+            self._read_acks()
+
+    def _brake(self, session: Session, used: int) -> None:
+        if not session.must_be_read:
+            if not self._throttled:
+                self.reactor.call_later(REVIEW, self._review)
+            self._throttled[session] = None
+            session.throttle(True)
+        elif used > self.memory_limit:
+            session.close_for_memory()
+
+    def _read_acks(self) -> None:
+        """Resumes reading from the clients that have got deliveries meanwhile: their acks free memory."""
+        for session in [session for session in self._throttled if session.must_be_read]:
+            del self._throttled[session]
+            session.throttle(False)
+
+    def forget_throttled(self, session: Session) -> None:
+        self._throttled.pop(session, None)
+
+    def _review(self) -> None:
+        self._read_acks()
+        if self._throttled:
+            self.reactor.call_later(REVIEW, self._review)
 
     def _clear_memory_alarm(self) -> None:
         self.memory_alarm = False
         self._flow(True, publishers_only=True)
+        self._throttled.clear()
         for session in list(self.sessions):
+            session.published_in_alarm = False
             session.throttle(False)
 
     @staticmethod
     def _queue_deleted(queue: Queue) -> None:
         if queue.owner is not None:
             queue.owner.exclusive.pop(queue, None)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return bool((mapped or found).is_loopback)

@@ -15,10 +15,11 @@ from functools import partial
 from typing import Any
 
 from ..errors import AMQPError, ChannelClosed, HeartbeatTimeout, InvalidArgument, ProtocolSyntaxError
-from ..reactor import Timer, Transport
+from ..reactor import NamedTimers, Transport
 from ..version import __version__
+from ..wire.backlog import Backlog
 from ..wire.fast_send import FastDeliverer
-from ..wire.fields import decode_table, encode_longstr
+from ..wire.fields import decode_table, encode_longstr, encode_table
 from ..wire.frames import PROTOCOL_HEADERS
 from ..wire.handshake import CAPABILITIES, Host, Negotiated, server
 from ..wire.link import Event, Link
@@ -35,6 +36,7 @@ _surrogate = re.compile("[\ud800-\udfff]").search
 HIGH_WATER = 1024 * 1024  # bytes of backlog above which a client's consumers get no more messages
 LOW_WATER = 256 * 1024  # bytes of backlog at which they get messages again
 LINGER = 5.0  # seconds to wait for the client's close-ok, and for the client to hang up after ours
+TIMERS = ("handshake", "heartbeat", "linger", "login")
 HANDSHAKE = 10.0  # seconds that a client may take to open its connection, as in RabbitMQ
 
 PROPERTIES = {
@@ -55,7 +57,9 @@ class Session:
 
     def __init__(self, broker: BrokerServices, transport: Transport):
         self.broker = broker
-        self.transport: Transport | None = transport
+        self.backlog: Backlog[None] = Backlog(HIGH_WATER, LOW_WATER)
+        self.backlog.transport = transport
+        self.write = self.backlog.write
         self.link = Link("server", None, None)
         self._received: deque[Iterator[tuple[int, Event]]] = deque()
         self.user: str | None = None
@@ -63,14 +67,18 @@ class Session:
         self.vhost: VirtualHost
         self.channels: dict[int, ServerChannel] = {}
         self.client_properties: dict[str, Any] = {}
-        self.congested = False  # the client reads slowly, so its consumers get no more messages
         self.published = False  # flow control applies to clients that have published
         self._handlers: MethodHandlers  # set when the connection opens
+        self.published_in_alarm = False  # although the messages took too much memory
+        self.uncommitted = 0  # bytes of messages in transactions
+        self.held = 0  # bytes of transactions and unfinished bodies, as counted in the broker's memory
+        self.peer_address: str | None = getattr(transport, "peer_address", None)  # None: this process
+        self._login_delay = 0.0
         self._stalled = self._throttled = False
         self.exclusive: dict[Queue, None] = {}
         self._confirming: dict[ServerChannel, None] = {}
-        self._timers: dict[str, Timer] = {}
-        self._later("handshake", HANDSHAKE, self.drop_now)
+        self._timers = NamedTimers(broker.reactor)
+        self._timers.start("handshake", HANDSHAKE, self.drop_now)
         broker.sessions[self] = None
 
     def __repr__(self) -> str:
@@ -78,7 +86,7 @@ class Session:
 
     @property
     def is_open(self) -> bool:
-        return self.transport is not None and self.link.state == "open"
+        return self.backlog.transport is not None and self.link.state == "open"
 
     @property
     def capabilities(self) -> dict[str, Any]:
@@ -141,15 +149,38 @@ class Session:
             self._write_answers()
             if event is None:
                 self._received.popleft()
-            elif self.transport is not None:
+            elif self.backlog.transport is not None:
                 self._handle(*event)
-            if self.transport is None:
+            if self.backlog.transport is None:
                 self._received.clear()
         self._pause()
         for channel in self._confirming:
             channel.confirm_all()
         self._confirming.clear()
-        self.broker.check_memory()
+        self._count_held(self.link.unfinished + self.uncommitted)
+        self.broker.check_memory(self)
+
+    def _count_held(self, held: int) -> None:
+        if held > self.held:
+            self.broker.memory.add(held - self.held)
+        elif held < self.held:
+            self.broker.memory.subtract(self.held - held)
+        self.held = held
+
+    @property
+    def must_be_read(self) -> bool:
+        """Whether the client's next bytes may free memory: by acks, by the end of a transaction, body or connection."""
+        return (
+            self.held > 0
+            or self.link.state != "open"
+            or any(len(channel.unsettled) for channel in self.channels.values())
+        )
+
+    def close_for_memory(self) -> None:
+        """Closes the connection of a client that publishes although the broker's memory is used up."""
+        self._close(
+            refusal(506, "the messages take too much memory, and the client publishes in spite of channel.flow")
+        )
 
     def _handle(self, number: int, event: Event) -> None:
         if isinstance(event, Negotiated):
@@ -166,7 +197,7 @@ class Session:
             # The link has answered with close-ok, and discards the rest. The client hangs up: if this end did, frames
             # under way would be answered by a reset, and the client might lose the close-ok.
             self._release()
-            self._later("linger", LINGER, self.hang_up)
+            self._timers.start("linger", LINGER, self.hang_up)
         elif method.name == "connection.close-ok":
             self.hang_up()
         elif method.name == "connection.update-secret":
@@ -188,6 +219,8 @@ class Session:
                 if name in NAMING and not all(map(_is_utf8, event.arguments.values())):
                     self._close(refusal(501, "Malformed UTF-8 in shortstr"))
                     return
+                if name in NAMING and event.arguments.get("arguments"):
+                    encode_table("arguments", event.arguments["arguments"])  # InvalidArgument: nan, or an infinity
                 handler(self._handlers, channel, event)
             except AMQPError as error:
                 self._refuse(channel, event, error)
@@ -220,14 +253,23 @@ class Session:
             channel = self.channels.get(number)
             if channel is not None:
                 channel.closing = True
+        elif self._login_delay:
+            # Guessing passwords shall take time. `_write_answers` keeps the answer back meanwhile.
+            self._timers.start("login", self._login_delay, self._tell_of_refusal)
         else:
             self._await_close_ok()
+
+    def _tell_of_refusal(self) -> None:
+        self._login_delay = 0.0
+        self._write_answers()
+        self._await_close_ok()
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
     def _authenticate(self, mechanism: str, answers: list[bytes]) -> str:
         name, password = _credentials(mechanism, answers[0])
-        if self.broker.refuses_logins or self.broker.users.get(name) != password:
+        if self.broker.refuses_logins or not self.broker.accepts_login(name, password, self.peer_address):
+            self._login_delay = self.broker.login_failed()
             raise refusal(
                 403,
                 f"Login was refused using authentication mechanism {mechanism}. For details see the broker logfile.",
@@ -242,27 +284,27 @@ class Session:
         self.vhost = vhost
 
     def _opened(self, agreed: Negotiated) -> None:
-        self._cancel("handshake")
+        self._timers.cancel("handshake")
         self.user = agreed.user
         self._handlers = MethodHandlers(self)
         self.client_properties = agreed.peer_properties
         self.channel_max = agreed.channel_max
         if agreed.heartbeat:
-            self._later("heartbeat", agreed.heartbeat / 2, partial(self._tick, agreed.heartbeat))
+            self._timers.start("heartbeat", agreed.heartbeat / 2, partial(self._tick, agreed.heartbeat))
         if self.broker.blocked is not None:
             self.send_blocked(self.broker.blocked)
 
     def _tick(self, interval: int) -> None:
-        if self.transport is None:
+        if self.backlog.transport is None:
             return
-        self._later("heartbeat", interval / 2, partial(self._tick, interval))
+        self._timers.start("heartbeat", interval / 2, partial(self._tick, interval))
         if self._stalled:
             return
         if self._throttled or self._received:
             # The session doesn't read all that the client sends, so silence doesn't mean that the client is gone.
             self.link.excuse()
         try:
-            due = self.link.tick(self.transport.queued)
+            due = self.link.tick(self.backlog.transport.queued)
         except HeartbeatTimeout:
             self.drop_now()
             return
@@ -271,36 +313,26 @@ class Session:
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
-    def write(self, chunks: Any) -> None:
-        transport = self.transport
-        if transport is not None:
-            transport.write(chunks)
-            if transport.queued - transport.written > HIGH_WATER:
-                self.congested = True
-
     def _over_full(self) -> bool:
-        transport = self.transport
-        return transport is not None and transport.queued - transport.written > 2 * HIGH_WATER
+        return self.backlog.size > 2 * HIGH_WATER
 
     def send(self, number: int, name: str, arguments: dict[str, Any]) -> None:
-        if self.transport is not None:
+        if self.backlog.transport is not None:
             self.write([self.link.send(number, name, arguments)])
 
     def send_content(self, number: int, name: str, arguments: dict[str, Any], message: Message) -> None:
-        if self.transport is not None:
+        if self.backlog.transport is not None:
             self.write(self.link.send_content(number, name, arguments, message.encoded, message.body))
 
     def fast_deliverer(self, number: int, consumer_tag: str) -> FastDeliverer:
         return self.link.fast_deliverer(number, consumer_tag)
 
     def _write_answers(self) -> None:
-        if self.link.answers:
+        if self.link.answers and not self._login_delay:
             self.write([self.link.take_answers()])
 
     def bytes_written(self) -> None:
-        transport = self.transport
-        if self.congested and transport is not None and transport.queued - transport.written <= LOW_WATER:
-            self.congested = False
+        if self.backlog.drained():
             for channel in list(self.channels.values()):
                 channel.resume_consumers()
             if self._received:
@@ -339,8 +371,8 @@ class Session:
         self._pause()
 
     def _pause(self) -> None:
-        if self.transport is not None:
-            self.transport.pause_reading(self._stalled or self._throttled or bool(self._received))
+        if self.backlog.transport is not None:
+            self.backlog.transport.pause_reading(self._stalled or self._throttled or bool(self._received))
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -352,7 +384,10 @@ class Session:
         self.call(lambda: self._close(refusal(code, text.partition(" - ")[2] or text, hard=True)))
 
     def _close(self, error: AMQPError, class_id: int = 0, method_id: int = 0) -> None:
-        if self.transport is None:
+        if self.backlog.transport is None:
+            return
+        if not self.link.version:
+            self.drop_now()  # the client has sent nothing yet, so nobody knows which version to speak
             return
         try:
             self.send(0, "connection.close", _close_arguments(error, class_id, method_id))
@@ -365,7 +400,7 @@ class Session:
         """Releases what the client holds. Where connection.close was sent, waits `LINGER` seconds for close-ok."""
         self._release()
         if self.link.state == "closing":
-            self._later("linger", LINGER, self.drop_now)
+            self._timers.start("linger", LINGER, self.drop_now)
         else:
             self.hang_up()
 
@@ -386,7 +421,7 @@ class Session:
 
     def hang_up(self) -> None:
         """Sends the queued bytes, then closes the link."""
-        transport, self.transport = self.transport, None
+        transport, self.backlog.transport = self.backlog.transport, None
         self._finish()
         if transport is not None:
             transport.close()
@@ -397,7 +432,7 @@ class Session:
 
     def drop_now(self) -> None:
         """Cuts the link without connection.close; called in the broker's thread."""
-        transport, self.transport = self.transport, None
+        transport, self.backlog.transport = self.backlog.transport, None
         self._finish()
         if transport is not None:
             transport.abort()
@@ -418,24 +453,25 @@ class Session:
             self.broker.reply_channels[token] = channel
 
     def transport_lost(self, error: Exception | None) -> None:
-        self.transport = None
+        self.backlog.transport = None
         self._finish()
 
     def _finish(self) -> None:
         self.broker.sessions.pop(self, None)
-        for name in list(self._timers):
-            self._cancel(name)
+        self.broker.forget_throttled(self)
+        self._timers.cancel(*TIMERS)
         self._release()
 
     def _release(self) -> None:
         """Ends the client's channels, then deletes its exclusive queues."""
-        self._cancel("heartbeat")
+        self._timers.cancel("heartbeat")
         for channel in list(self.channels.values()):
             self._end_channel(channel)
         for queue in list(self.exclusive):
             if not queue.deleted:
                 self.vhost.delete_queue(queue)
         self.exclusive.clear()
+        self._count_held(0)
 
     def _end_channel(self, channel: ServerChannel) -> None:
         self.channels.pop(channel.number, None)
@@ -448,15 +484,6 @@ class Session:
         Confirms of one turn go out together, so that a run of equal ones is one method with `multiple`.
         """
         self._confirming[channel] = None
-
-    def _later(self, name: str, seconds: float, call: Callable[[], object]) -> None:
-        self._cancel(name)
-        self._timers[name] = self.broker.reactor.call_later(seconds, call)
-
-    def _cancel(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()
 
 
 # The methods with names of exchanges, queues and consumers that must be UTF-8. RabbitMQ doesn't check a publish.

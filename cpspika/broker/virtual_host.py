@@ -102,6 +102,14 @@ class Exchange:
         self.matcher.unbind(binding.routing_key, binding.arguments, destination)
         return True
 
+    @property
+    def destinations(self) -> list[tuple[str, str]]:
+        """The kinds and names of the destinations."""
+        return list(self._bound)
+
+    def leads_to(self, kind: str, name: str) -> bool:
+        return (kind, name) in self._bound
+
     def bindings_to(self, kind: str, name: str) -> list[Binding]:
         return list(self._bound.get((kind, name), {}).values())
 
@@ -144,6 +152,8 @@ class VirtualHost:
         self.on_deleted: Callable[[Queue], object] | None = None  # called for every queue that is deleted
         self.on_reply: Callable[[str, Message], object] | None = None  # called for a message to direct reply-to
         self._dead_letters: deque[tuple[Entry, str]] = deque()
+        # For each destination, by kind and name, the exchanges that have bindings to it.
+        self._sources: dict[tuple[str, str], dict[Exchange, None]] = {}
 
     def __repr__(self) -> str:
         return f"<VirtualHost {self.name!r}: {len(self.exchanges)} exchanges, {len(self.queues)} queues>"
@@ -292,7 +302,9 @@ class VirtualHost:
         self, source: str, kind: str, destination: str, key: str, arguments: Mapping[str, Any], owner: Any
     ) -> None:
         binding = self._binding(source, kind, destination, key, arguments, owner)
-        self.exchange(source).bind(binding)
+        exchange = self.exchange(source)
+        exchange.bind(binding)
+        self._sources.setdefault((kind, destination), {})[exchange] = None
 
     def unbind(
         self, source: str, kind: str, destination: str, key: str, arguments: Mapping[str, Any], owner: Any
@@ -323,8 +335,17 @@ class VirtualHost:
     def _unbind(self, exchange: Exchange, bindings: list[Binding]) -> list[str]:
         """Removes bindings of an exchange; returns its name if it is auto-delete and has lost the last one."""
         removed = [exchange.unbind(binding) for binding in bindings]
+        for destination in {(binding.kind, binding.destination) for binding in bindings}:
+            if not exchange.leads_to(*destination):
+                self._forget_source(destination, exchange)
         unused = any(removed) and exchange.auto_delete and not exchange.in_use
         return [exchange.name] if unused else []
+
+    def _forget_source(self, destination: tuple[str, str], exchange: Exchange) -> None:
+        sources = self._sources.get(destination, {})
+        sources.pop(exchange, None)
+        if not sources:
+            self._sources.pop(destination, None)
 
     def _delete_exchanges(self, names: list[str]) -> None:
         """Deletes exchanges, and each auto-delete exchange that loses its last binding by it.
@@ -333,13 +354,16 @@ class VirtualHost:
         """
         while names:
             name = names.pop()
-            if self.exchanges.pop(name, None) is not None:
+            exchange = self.exchanges.pop(name, None)
+            if exchange is not None:
+                for destination in exchange.destinations:
+                    self._forget_source(destination, exchange)
                 names += self._forget_destination("exchange", name)
 
     def _forget_destination(self, kind: str, name: str) -> list[str]:
         """Removes every binding to a destination; returns the auto-delete exchanges that lose their last one."""
         unused: list[str] = []
-        for exchange in list(self.exchanges.values()):
+        for exchange in list(self._sources.get((kind, name), ())):
             unused += self._unbind(exchange, exchange.bindings_to(kind, name))
         return unused
 

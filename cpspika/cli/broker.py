@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from ..adapters import SelectReactor
 from ..broker import Broker
 from ..broker.rules import PRETENDED, VERSIONS
 from ..broker.server import MEMORY_HIGH
+
+USERS = "CPSPIKA_BROKER_USERS"  # the environment variable with users, one a line
 
 LIMITS = """\
 This broker is for tests and first steps. It stores nothing on disk: all messages, queues and exchanges are lost when it
@@ -38,6 +42,8 @@ def add_parser(commands: Any) -> None:
         metavar="NAME:PASSWORD",
         help="a user that may log in; may be repeated; without it guest:guest",
     )
+    parser.add_argument("--users-file", metavar="FILE", help=f"more users, one a line; as in the variable {USERS}")
+    parser.add_argument("--allow-remote-guest", action="store_true", help="let guest log in from beyond loopback")
     parser.add_argument("--vhost", action="append", metavar="NAME", help="a virtual host besides /; may be repeated")
     parser.add_argument(
         "--memory",
@@ -54,18 +60,25 @@ def add_parser(commands: Any) -> None:
         help="accept queues of this type without their promises, as one copy in memory",
     )
     parser.add_argument("--like", choices=VERSIONS, default="3.10", help="version of RabbitMQ to answer as")
-    parser.set_defaults(run=run_broker)
+    parser.set_defaults(run=run_broker, parser=parser)
 
 
 def run_broker(arguments: argparse.Namespace) -> None:
     """Listens, prints the URL, and runs until SIGINT or SIGTERM. SystemExit: the address cannot be used."""
-    users = dict(pair.partition(":")[::2] for pair in arguments.user or ["guest:guest"])
+    try:
+        users = _users(arguments)
+    except (OSError, ValueError) as error:
+        arguments.parser.error(str(error))
     reactor = SelectReactor()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: reactor.call_soon_threadsafe(reactor.stop))
     reactor.on_error = lambda error: logging.error("an internal error of the broker; it continues", exc_info=error)
     vhosts = ["/", *(arguments.vhost or [])]
-    options = {"pretend": arguments.pretend, "like": arguments.like}
+    options = {
+        "pretend": arguments.pretend,
+        "like": arguments.like,
+        "allow_remote_guest": arguments.allow_remote_guest,
+    }
     broker = Broker(reactor, users, vhosts, arguments.memory << 20, **options)
     try:
         listener = broker.listen(arguments.host, arguments.port)
@@ -77,6 +90,23 @@ def run_broker(arguments: argparse.Namespace) -> None:
     broker.end()
     reactor.close()
     print("cpspika broker, ended", flush=True)
+
+
+def _users(arguments: argparse.Namespace) -> dict[str, str]:
+    """Passwords by user name: from the environment, the file and the command line. The last one of a name counts."""
+    lines = os.environ.get(USERS, "").splitlines()
+    if arguments.users_file is not None:
+        lines += Path(arguments.users_file).read_text("utf-8").splitlines()
+    lines += arguments.user or []
+    users: dict[str, str] = {}
+    for line in lines:
+        name, colon, password = line.partition(":")
+        if name.startswith("#") or not line.strip():
+            continue
+        if not (name and colon):
+            raise ValueError(f"a user is given as NAME:PASSWORD; {name!r} has no password or no name")
+        users[name] = password
+    return users or {"guest": "guest"}
 
 
 def _port(text: str) -> int:

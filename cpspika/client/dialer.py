@@ -40,6 +40,7 @@ class Dialer:
         self._transport: Transport | None = None
         self._deadline: float | None = None
         self._timer: Timer | None = None
+        self._give_up_lookup: Callable[[], object] | None = None
         self._attempt = 0  # its number; callbacks of earlier attempts are ignored
         self._endpoint: Endpoint
         self._target: Any = None
@@ -95,7 +96,7 @@ class Dialer:
                 self._next_address()
 
         if self._endpoint.via is None:
-            self._reactor.resolve(self._endpoint, resolved)
+            self._give_up_lookup = self._reactor.resolve(self._endpoint, resolved)
         else:
             self._addresses = [None]
             self._next_address()
@@ -141,6 +142,9 @@ class Dialer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        give_up, self._give_up_lookup = self._give_up_lookup, None
+        if give_up is not None:
+            give_up()  # a name server that doesn't answer must not hold the reactor; after the answer it does nothing
 
     def _verdict(self) -> AMQPError:
         """One error for all failures, of their class if they all have the same."""

@@ -47,8 +47,11 @@ class Consuming(Generic[IteratorT]):
         message for `inactivity_timeout`. Messages that came and were not handed out then go back to the queue, unless
         `no_ack` is set.
 
-        Errors, raised by the iterator: ConsumerCancelled, the broker has cancelled the consumer; ChannelClosed,
-        ConnectionClosed, or the error that ended the channel.
+        When the channel ends, messages that came and were not handed out are the broker's again, and the iterator drops
+        them. With `no_ack` nobody else has them, so the iterator still hands them out, and raises its error after that.
+
+        Errors, raised by the iterator: ConnectionClosed, the connection has ended; ChannelClosed, the channel alone;
+        ConsumerCancelled, the broker has cancelled the consumer.
         """
         return self._iterate(
             queue, {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}, inactivity_timeout
@@ -99,7 +102,12 @@ class Arrived:
 
     def take(self) -> Message | None:
         """The next message, or None if there is none."""
-        return self.messages.popleft() if self.messages else None
+        return self.messages.popleft() if self.messages and not self.is_stale else None
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the messages are the broker's again: the channel has ended, and they were to be acknowledged."""
+        return not self.core.is_open and not self._options["no_ack"]
 
     @property
     def is_over(self) -> bool:
@@ -107,10 +115,11 @@ class Arrived:
         return self.cancelled or not self.core.is_open
 
     def end_reason(self) -> AMQPError:
-        """Why no more messages can come."""
-        if self.cancelled:
+        """Why no more messages can come: the connection's end says more than the channel's, and that more than the
+        consumer's."""
+        if self.core.is_open:
             return ConsumerCancelled(f"the broker cancelled consumer {self.tag!r}, as when its queue is deleted")
-        return self.core.close_reason or self.core._closed_error()
+        return self.core._sender.connection_error() or self.core.close_reason or self.core._closed_error()
 
     def close(self, on_done: OnEnd | None = None) -> None:
         """Ends the iterator: cancels the consumer, and gives back what was not handed out. on_done(err, None)."""

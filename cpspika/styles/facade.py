@@ -41,8 +41,9 @@ class Facade:
 
     core: Any
 
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Makes the function that the core calls in place of a user's callback."""
+    def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
+        """Makes the function that the core calls in place of a user's callback. no_ack: its messages are not to be
+        acknowledged, so nobody else has them."""
         raise NotImplementedError
 
     def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,8 +105,8 @@ _RUN_LATER: tuple[tuple[str, Callable[[Any], bool]], ...] = (
 
 
 def is_stale(arguments: list[Any]) -> bool:
-    """Whether a callback that was put by came too late: the channel of its delivery has closed. The message is the
-    broker's again, and could not be acknowledged."""
+    """Whether a callback that was put by came too late: the channel of its delivery has closed. A message that was to
+    be acknowledged is the broker's again."""
     return any(
         isinstance(argument, Message) and argument.name == "basic.deliver" and not argument.channel.is_open
         for argument in arguments

@@ -11,7 +11,7 @@ A style says how it performs an operation in methods of its own:
 
 - `_perform(operation, args, kwargs)` runs an operation (a function of the core class, which takes `on_done`);
 - `_perform_oneway(operation, args, kwargs)` runs an operation that the broker doesn't answer (`continuations.oneway`);
-- `_callback(function)` makes a user's callback into one that the core may call;
+- `_callback(function, no_ack)` makes a user's callback into one that the core may call;
 - `_register(registration, handler)` passes a handler to the core (`Facade` has one that does for most styles);
 - `_forward(function, args, kwargs)` calls another function of the core (`Facade` has one that does for most styles).
 
@@ -151,7 +151,7 @@ def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
             del given["self"]
             for name in CALLBACKS & given.keys():
                 if callable(given[name]):
-                    given[name] = self._callback(given[name])
+                    given[name] = self._callback(given[name], bool(given.get("no_ack", False)))
             return self._perform(operation, (), given)
 
     return lifted

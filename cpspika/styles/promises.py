@@ -123,6 +123,25 @@ class PromisingConnection(_Scope, ConnectionFacade):
     def _channel_facade(self, core: Channel) -> Any:
         return self.channels(self, core)
 
+    def wait_closed(self) -> Any:
+        """Returns a promise that is fulfilled when the connection has ended, after a close of the program's own. Any
+        other end rejects it, with the error that ended the connection.
+
+        A program that only waits for an event of its own does not notice that the link is lost. It waits for this too.
+        """
+        promise, settle = self.promises.make()
+        core = self.core
+
+        def tell() -> None:
+            forget()
+            settle(core.close_reason, None)
+
+        if core._ended:
+            core.reactor.call_soon(lambda: settle(core.close_reason, None))
+        else:
+            forget = core.add_state_change_handler(lambda _, is_open: None if is_open else tell())
+        return promise
+
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         promise, settle = self.promises.make(give_back_for(operation))
         operation(
@@ -133,7 +152,7 @@ class PromisingConnection(_Scope, ConnectionFacade):
         )
         return promise
 
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         def called_by_the_core(*args: Any) -> None:
             run_callback(self.promises, function, *[self._outward(arg) for arg in args])
 
@@ -165,7 +184,7 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
         operation(self.core, *args, **kwargs, on_done=settle)
         return promise
 
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         # The core itself calls an ordinary function: each delivery comes this way.
         if _is_work(function) or _is_work(getattr(function, "__call__", None)):  # noqa: B004
             return lambda message: run_callback(self._promises, function, message)
@@ -292,15 +311,28 @@ class AsyncConsumer(_Scope):
 
     async def _start(self) -> None:
         arrived = self._arrived
+        core = self.channel.core
         self._started = True
         arrived.watch()
+        # A consumer that starts when nobody waits for it any more: `arrived` is closed then, and cancels it.
+        promise, settle = self.channel._promises.make(lambda tag: None)
+
+        def started(err: AMQPError | None, tag: Any) -> None:
+            if err is None:
+                arrived.started(tag)
+            settle(err, tag)
+
         try:
-            tag = await self.channel._perform(Channel.basic_consume, (), arrived.arguments(self._queue))
+            Channel.basic_consume(core, **arrived.arguments(self._queue), on_done=started)
+            await promise
         except BaseException:
-            self._started = False  # the next that asks, or one that waits beside, tries again
-            arrived.wake()
+            if not arrived.closed:
+                # The next that asks, or one that waits beside, tries again, with a consumer of its own. What this one
+                # still brings is given back.
+                self._arrived = _Arrived(core, arrived._options, self._reactor)
+                self._started = False
+            arrived.close()
             raise
-        arrived.started(tag)
 
     async def aclose(self) -> None:
         """Cancels the consumer, and gives back messages that came and were not handed out."""
@@ -377,10 +409,15 @@ def _cancel(core: Channel, args: Sequence[Any], kwargs: Mapping[str, Any], tag: 
         core.basic_cancel(tag, on_done=_ignore)
 
 
+def _close_channel(channel: Any) -> None:
+    """channel: a facade or the core's."""
+    getattr(channel, "core", channel).close(on_done=_ignore)
+
+
 _PUBLISH = Channel.basic_publish
 _GET = inspect.signature(Channel.basic_get)
 _GIVE_BACK: dict[str, Callable[..., object]] = {
     "basic_get": _requeue,
     "basic_consume": _cancel,
-    "channel": lambda facade: facade.core.close(on_done=_ignore),
+    "channel": _close_channel,
 }

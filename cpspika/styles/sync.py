@@ -5,6 +5,15 @@ consumers that are due meanwhile are put by. They run when the program asks for 
 `start_consuming`, the iterator `consume`, or when the program runs the reactor itself. So no callback is entered while
 another callback, or the program itself, is in the middle of a call.
 
+An exception that comes out of the reactor during a call, and is not the call's own (another connection's error, a
+timer's), never costs the call its result. It is kept, and raised by the next call, before that asks for anything; or by
+the reactor's next turn, if the program turns it itself. Only `close`, which has no result to lose and is often the last
+call, raises it after it has closed.
+
+A call that ends without its result (OperationTimeout, Ctrl-C, an exception of a signal handler) gives back what the
+late reply brings: a message is requeued, a consumer cancelled, a channel closed; a connection that is opening is
+aborted.
+
 One thread at a time may be inside a connection. Threads that share a connection hold `connection.lock` around each use.
 A thread that comes in without the lock while another is inside gets ConcurrentUse.
 """
@@ -14,6 +23,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from threading import RLock
 from typing import Any
 
@@ -26,6 +36,7 @@ from ..reactor import Reactor
 from ..wire.message import Message
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade, Scope, check_runs_at_once, is_stale
+from .promises import give_back_for
 from .sync_operations import ChannelOperations, ConnectionOperations
 
 MANY = 100  # exceptions in one wait; so many come from the reactor itself, and the wait would never end
@@ -34,11 +45,24 @@ MANY = 100  # exceptions in one wait; so many come from the reactor itself, and 
 class _Spins:
     """Of one reactor: how many calls wait, one inside another, and which connections have callbacks put by."""
 
-    __slots__ = ("__weakref__", "behind", "depth")
+    __slots__ = ("__weakref__", "behind", "depth", "strays")
 
     def __init__(self) -> None:
         self.depth = 0
         self.behind: dict[SyncConnection, None] = {}
+        self.strays: deque[Exception] = deque()  # came out of the reactor during a call that was not theirs
+
+    def raise_stray(self) -> None:
+        """Raises the oldest exception that waits."""
+        if self.strays:
+            raise self.strays.popleft()
+
+    def raise_in_turn(self, reactor: Reactor) -> None:
+        """The same as a call of the reactor's, which the program turns itself. In a call's wait it comes too early."""
+        if not self.depth and self.strays:
+            if len(self.strays) > 1:
+                reactor.call_soon(lambda: self.raise_in_turn(reactor))
+            self.raise_stray()
 
     @classmethod
     def of(cls, reactor: Reactor) -> _Spins:
@@ -46,6 +70,32 @@ class _Spins:
 
 
 _spins: weakref.WeakKeyDictionary[Reactor, _Spins] = weakref.WeakKeyDictionary()
+
+
+class _Outcome:
+    """How the operation of a call ended. `told`: the error and the result, None until then. `give_back`: set when
+    nobody waits any more."""
+
+    __slots__ = ("give_back", "told")
+
+    def __init__(self) -> None:
+        self.told: tuple[AMQPError | None, Any] | None = None
+        self.give_back: Callable[[Any], object] | None = None
+
+    def settle(self, error: AMQPError | None, result: Any) -> None:
+        """on_done."""
+        self.told = error, result
+        if self.give_back is not None and error is None:
+            self.give_back(result)
+
+    def is_told(self) -> bool:
+        return self.told is not None
+
+    def abandon(self, give_back: Callable[[Any], object] | None) -> None:
+        """Nobody waits any more: give_back gets the result, now or when it comes."""
+        self.give_back = give_back
+        if give_back is not None and self.told is not None and self.told[0] is None:
+            give_back(self.told[1])
 
 
 class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
@@ -72,29 +122,56 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         def begin(self: SyncConnection, on_done: Any) -> None:
             self.core = connect(reactor, targets, on_done, closed)
 
-        self.wait("connect", begin, self, (), {})
+        try:
+            self.wait("connect", begin, self, (), {})
+        except BaseException:
+            # Perhaps nobody will turn the reactor for a connection that nobody has: so abort, not close.
+            if hasattr(self, "core"):
+                self.core.abort()
+            raise
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return self.wait(operation.__name__, operation, self.core, args, kwargs)
 
     def wait(
-        self, name: str, operation: Callable[..., object], core: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        name: str,
+        operation: Callable[..., object],
+        core: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        give_back: Callable[[Any], object] | None = None,
     ) -> Any:
         """Calls `operation` of `core` with these arguments, and turns the reactor until the operation is done; returns
-        the result or raises the error. `name`: the operation's name in an error."""
-        outcome: list[tuple[AMQPError | None, Any]] = []
+        the result or raises the error. `name`: the operation's name in an error. give_back(result): called with a
+        result that this call does not return; by default the function that `give_back_for` knows."""
+        outcome = _Outcome()
+        spins, closes = self._spins, name == "close"
         if not self.lock.acquire(False):
             raise _concurrent()
         try:
-            operation(core, *args, **kwargs, on_done=lambda error, result: outcome.append((error, result)))
-            if not self.spin(outcome.__len__, self.timeout, finish=True):
-                raise self._late(name)
+            if spins.strays and not closes:
+                spins.raise_stray()
+            try:
+                operation(core, *args, **kwargs, on_done=outcome.settle)
+                if not self.spin(outcome.is_told, self.timeout, finish=True):
+                    raise self._late(name)
+                assert outcome.told is not None
+                error, result = outcome.told
+                if error is None and not (closes and spins.strays):
+                    return self._outward(result)
+            except BaseException:
+                outcome.abandon(give_back or give_back_for(operation, *self._asked(core, args, kwargs)))
+                raise
         finally:
             self.lock.release()
-        error, result = outcome[0]
         if error is not None:
             raise error
-        return self._outward(result)
+        spins.raise_stray()
+
+    def _asked(self, core: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What `give_back_for` wants to know of an operation of a channel."""
+        return (core, args, kwargs) if isinstance(core, Channel) else ()
 
     def _late(self, name: str) -> AMQPError:
         return OperationTimeout(f"no answer within {self.timeout:g} s").of(name, describe(call_site()))
@@ -112,12 +189,12 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         """Turns the reactor until done(), and puts by the user's callbacks. False: that took longer than `timeout`
         seconds.
 
-        An exception that comes out of the reactor meanwhile is raised. finish: it is raised only after done(), so that
-        no operation is left half-way. flush: unsent bytes are sent first, which may be enough.
+        An exception that comes out of the reactor meanwhile is raised. finish: it is kept for the next call, so that no
+        operation is left half-way or loses its result. flush: unsent bytes are sent first, which may be enough.
         """
         reactor = self.core.reactor
         deadline = None if timeout is None else reactor.time() + timeout
-        strays: list[Exception] = []
+        strays = 0
         turned = False
         spins = self._spins
         spins.depth += 1
@@ -134,28 +211,34 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 except ConcurrentUse:
                     raise
                 except Exception as stray:
-                    strays.append(stray)
-                    if not finish or len(strays) == MANY:
-                        break
+                    strays += 1
+                    if not finish or strays == MANY:
+                        raise
+                    spins.strays.append(stray)
         finally:
             spins.depth -= 1
-            if spins.depth == 0 and spins.behind:
-                behind, spins.behind = spins.behind, {}
-                for connection in behind:
-                    reactor.call_soon(connection._catch_up)
-        if strays:
-            raise strays[0]
+            if spins.depth:
+                # A signal handler or a timer called amid another call's wait, and may have seen the end of that wait.
+                reactor.call_soon_threadsafe(_nothing)
+            else:
+                if spins.behind:
+                    behind, spins.behind = spins.behind, {}
+                    for connection in behind:
+                        reactor.call_soon(connection._catch_up)
+                if strays and spins.strays:
+                    reactor.call_soon(lambda: spins.raise_in_turn(reactor))
         return bool(done())
 
     # --- callbacks ----------------------------------------------------------------------------------------------------
 
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         check_runs_at_once(function)
+        acknowledged = not no_ack
 
         def called_by_the_core(*args: Any) -> None:
             ours = [self._outward(arg) for arg in args]
             if self._spins.depth or self._inbox:
-                self._inbox.append(lambda: None if is_stale(ours) else function(*ours))
+                self._inbox.append(lambda: None if acknowledged and is_stale(ours) else function(*ours))
                 if self._spins.depth:
                     self._spins.behind[self] = None
             else:
@@ -187,12 +270,13 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         with _Inside(self):
             ran = self.run_callbacks(lambda: not self.core.is_open, timeout)
             if not ran and not self.core.is_open:
-                raise self.core.close_reason or self.core._closed_error()
+                raise self.core._closed_error()
         return ran
 
     def run_callbacks(self, over: Callable[[], bool], timeout: float | None) -> bool:
         """Waits until callbacks are due, or over() says that none will come. Runs them, and returns whether there were
         any."""
+        self._spins.raise_stray()
         if not self._inbox:
             self.spin(lambda: bool(self._inbox) or over(), timeout)
         count = len(self._inbox)
@@ -226,36 +310,52 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         if not core.writable or not core.is_open or (operation is _PUBLISH and core.is_confirming):
             return self._perform(operation, args, kwargs)
         with _Inside(connection):
+            if connection._spins.strays:
+                connection._spins.raise_stray()
             result = operation(core, *args, **kwargs)
             connection.push(operation.__name__, lambda: not core.is_open)
             if not core.is_open:
                 raise core._closed_error()
         return result
 
-    def _callback(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return self.connection._callback(function)
+    def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
+        return self.connection._callback(function, no_ack)
 
     def start_consuming(self) -> None:
         """Runs the callbacks of consumers and handlers until `stop_consuming`, or until the channel has no consumers.
 
-        Errors: the error that closed the channel.
+        Errors: the error that ended the connection or the channel.
         """
-        self._stopped = False
-        connection = self.connection
-        with _Inside(connection):
-            while not self._stopped and (self.core.has_consumers or connection.has_callbacks):
-                connection.run_callbacks(lambda: not self.core.has_consumers, None)
-        if not self._stopped and self.core.close_reason is not None:
-            raise self.core.close_reason
+        core, connection = self.core, self.connection
+        try:
+            with _Inside(connection):
+                while not self._stopped and (core.has_consumers or connection.has_callbacks):
+                    connection.run_callbacks(lambda: self._stopped or not core.has_consumers, None)
+            of_connection = connection.core
+            reason = core.close_reason if of_connection.is_open else of_connection.close_reason
+            if not self._stopped and reason is not None:
+                raise reason
+        finally:
+            self._stopped = False
 
     def stop_consuming(self) -> None:
-        """Ends `start_consuming` once the callback that calls this returns. The consumers stay."""
+        """Ends `start_consuming`. May be called anywhere: in a callback, a timer, a signal handler or another thread.
+        Callbacks that are due already still run. The consumers stay.
+
+        A call while no `start_consuming` runs ends the next one at once: so a signal that comes a moment too early is
+        not lost.
+        """
         self._stopped = True
+        self.connection.core.reactor.call_soon_threadsafe(_nothing)
 
     def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> Iterator[Message]:
         arrived = Arrived(self.core, options)
-        consume = Channel.basic_consume
-        arrived.started(self.connection.wait("basic_consume", consume, self.core, (), arrived.arguments(queue)))
+        start = partial(self.connection.wait, "basic_consume", Channel.basic_consume, self.core, ())
+        try:
+            arrived.started(start(arrived.arguments(queue), arrived.started))
+        except BaseException:
+            arrived.close()  # a consumer that starts later is cancelled
+            raise
         messages = self._messages(arrived, inactivity_timeout)
         next(messages)
         return messages
@@ -266,6 +366,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
             yield None  # for _iterate: a generator that has not begun would not run what stands under "finally"
             while True:
                 with _Inside(connection):
+                    connection._spins.raise_stray()
                     connection.spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
                 message = arrived.take()
                 if message is not None:
@@ -275,13 +376,23 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
                 else:
                     return
         finally:
-            if core.is_open:
-                connection.wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
-                with _Inside(connection):
-                    connection.push("basic_reject", lambda: not core.is_open)
+            try:
+                if core.is_open:
+                    connection.wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
+                    with _Inside(connection):
+                        connection.push("basic_reject", lambda: not core.is_open)
+            except AMQPError:
+                # A channel that ends meanwhile has no consumer left, and the next call says so. An iterator that the
+                # program dropped could not raise it.
+                if core.is_open:
+                    raise
 
 
 _PUBLISH = Channel.basic_publish
+
+
+def _nothing() -> None:
+    """A call that only wakes the reactor."""
 
 
 class _Inside:

@@ -41,14 +41,17 @@ class ThreadConsumer(Scope):
     def __next__(self) -> Message:
         arrived, core = self._arrived, self.channel.core
         self.channel.connection.check_may_wait("next")
-        try:
-            # Nothing more comes on a closed channel; and the child of a fork hears not even of its end.
-            message = arrived.queue.get(core.is_open, self._patience)
-        except Empty:
-            message = None
-            if core.is_open:
-                self.close()
-        if message is not None:
+        message = None
+        if not arrived.is_stale:
+            try:
+                # Nothing more comes on a closed channel; and the child of a fork hears not even of its end.
+                message = arrived.queue.get(core.is_open, self._patience)
+            except Empty:
+                if core.is_open:
+                    self.close()
+        if message is None and not arrived.closed and not arrived.is_stale:
+            message = arrived.take()  # with no_ack, behind the end stand no more, but threads may have added it twice
+        if message is not None and not arrived.is_stale:
             return message
         arrived.wake()  # the other threads that iterate must hear of the end too
         if arrived.closed:

@@ -101,6 +101,7 @@ class Link:
         self._fast_receiver = FastReceiver(self._channels, self._peer)
         self._fast_receiver.set_limit(UNTUNED_FRAME_MAX)
         self._last_method = b""  # class and method index of the last method that arrived
+        self._bodies: list[_Channel] = []  # channels with a body that is arriving, and some where it has arrived
         self._discards = False  # everything but the close handshake, after a mistake of the peer
         self._unframed = False  # a frame was invalid, so the beginning of the next one is unknown
         self._heard = True  # bytes arrived since the last tick
@@ -360,6 +361,7 @@ class Link:
             return
         if channel.body is None:
             channel.body = BytesIO()
+            self._bodies.append(channel)
         channel.body.write(payload)
 
     def _fail(self, number: int, error: AMQPError, events: list[tuple[int, Event]]) -> None:
@@ -484,6 +486,14 @@ class Link:
                 f"{frames.OVERHEAD} of them around the payload: send less, or connect with a larger frame_max"
             )
         return payload
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of bodies that are still arriving."""
+        if not self._bodies:
+            return 0
+        self._bodies = [channel for channel in self._bodies if channel.body is not None]
+        return sum(channel.body.tell() for channel in self._bodies if channel.body is not None)
 
     # --- liveness -----------------------------------------------------------------------------------------------------
 

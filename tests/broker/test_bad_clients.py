@@ -440,7 +440,7 @@ def test_a_client_that_reads_nothing_costs_a_bounded_memory(flood: str) -> None:
         (session,) = broker.connections
 
         def backlog() -> int:
-            transport = session.transport
+            transport = session.backlog.transport
             return transport.queued - transport.written if transport is not None else 0
 
         wire.socket.settimeout(1)

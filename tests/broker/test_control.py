@@ -234,8 +234,8 @@ def test_a_slow_consumer_costs_a_bounded_memory(served: Served) -> None:
             fast.say(publish(1, "q", body))
         until(lambda: len(served.queues["q"].messages) > 100, "the queue's growing")
         session = served.connections[0]
-        assert session.transport is not None
-        assert session.transport.queued - session.transport.written < 2 * 1024 * 1024 + len(body)
+        assert session.backlog.transport is not None
+        assert session.backlog.transport.queued - session.backlog.transport.written < 2 * 1024 * 1024 + len(body)
         fast.ask(1, "basic.consume", queue="q", no_ack=True)
         fast.wait(lambda: len(served.queues["q"].messages) == 0)
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from typing import Any
 
 import pytest
 
 import cpspika
 from cpspika import ConnectionParameters, PlainCredentials
-from cpspika.adapters import BlockingReactor, MemoryReactor, SelectReactor
+from cpspika.adapters import BlockingReactor, MemoryReactor, SelectReactor, sockets
+from cpspika.adapters.asyncio_reactor import AsyncioReactor
 from cpspika.wire import frames
 from tests.support.handshakes import START, STEPS, TUNE, Answering, by_hand, say
 from tests.support.scripted import (
+    DEADLINE,
     Done,
     MemoryBroker,
     SocketBroker,
@@ -411,6 +414,44 @@ def test_an_unknown_name_names_host_port_and_cause() -> None:
     assert isinstance(error, cpspika.ConnectError)
     assert "no.such.host.invalid:1234" in str(error)
     assert isinstance(error.__cause__, OSError)
+
+
+@pytest.mark.parametrize("end", ["timeout", "close"])
+@pytest.mark.parametrize("reactor_type", [SelectReactor, BlockingReactor, AsyncioReactor])
+def test_a_name_server_that_does_not_answer_holds_no_reactor(
+    reactor_type: Any, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once on_done was told, `run` ends, and a late answer does nothing."""
+    answered, looked_up = threading.Event(), threading.Event()
+
+    def look_up(endpoint: Any, flags: int) -> list[Any]:
+        if flags:
+            raise OSError("not an address")
+        looked_up.set()
+        answered.wait(DEADLINE)
+        raise OSError("too late")
+
+    monkeypatch.setattr(sockets, "_look_up", look_up)
+    done, reactor = Done(), reactor_type()
+    timeout = 0.2 if end == "timeout" else None
+    connection = cpspika.connect("amqp://a.name", reactor=reactor, on_done=done, connection_timeout=timeout)
+    assert looked_up.wait(DEADLINE)
+    if end == "close":
+        connection.close()
+    stuck = threading.Timer(DEADLINE, lambda: reactor.call_soon_threadsafe(reactor.stop))
+    stuck.start()
+    reactor.run()
+    assert stuck.is_alive(), "run went on, although nothing was left to do"
+    stuck.cancel()
+    stuck.join()
+    assert isinstance(done.error, cpspika.ConnectTimeout if end == "timeout" else cpspika.ConnectionClosed)
+    answered.set()
+    for thread in threading.enumerate():
+        if thread.name == "cpspika name lookup":
+            thread.join(DEADLINE)
+    reactor.run()
+    assert len(done.calls) == 1
+    reactor.close()
 
 
 def test_the_facade_raises_what_kept_it_from_connecting() -> None:

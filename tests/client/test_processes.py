@@ -214,6 +214,32 @@ def test_a_fork_while_connecting_leaves_the_parents_attempt_alone() -> None:
         assert report[1] is True
 
 
+@reactors
+def test_the_embedded_broker_of_a_child_is_its_own(reactor: str) -> None:
+    with SocketBroker() as broker:
+        report = forking(
+            reactor,
+            """
+            mine = cpspika.BlockingConnection("embedded://", timeout=10)
+            channel = mine.channel()
+            channel.queue_declare("of the parent")
+
+            def body():
+                for _ in range(2):
+                    with cpspika.BlockingConnection("embedded://", timeout=10) as other:
+                        found = told(lambda: other.channel().queue_declare("of the parent", passive=True))
+                return found
+
+            child = in_child(body)
+            print(json.dumps([child, channel.queue_declare("of the parent", passive=True).queue]))
+            mine.close()
+            """,
+            broker,
+        )
+        assert report[0][0] == "NotFound"
+        assert report[1] == "of the parent"
+
+
 # --- threads ----------------------------------------------------------------------------------------------------------
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncore
+import gc
 import signal
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 
 import cpspika
 from cpspika import AsyncoreConnection, BlockingConnection, ConsumerCancelled, NotFound, SelectConnection
-from tests.support.scripted import SocketBroker, deliver_three
+from tests.support.scripted import DEADLINE, SocketBroker, deliver_three
 
 
 @pytest.fixture(autouse=True)
@@ -259,3 +261,29 @@ def test_a_handler_does_not_come_amid_the_call_that_gave_rise_to_it(connection: 
     assert told == []
     assert connection.drain_events(20)
     assert told == [True]
+
+
+@pytest.mark.parametrize("end", ["close", "drop"])
+def test_an_iterator_that_is_left_while_the_link_dies_raises_nothing(end: str) -> None:
+    """Dropped, it could not raise: Python would print "Exception ignored in generator"."""
+
+    def script(peer: Any) -> None:
+        peer.expect_header()
+        peer.serve()
+        asked: list[Any] = []
+        peer.when("basic.cancel", lambda peer, number, method: asked.append(method))
+        peer.wait(lambda: bool(asked), None)
+        peer.hang_up()
+
+    unraisable: list[Any] = []
+    with SocketBroker(script) as broker, mock.patch("sys.unraisablehook", unraisable.append):
+        connection = cpspika.BlockingConnection(broker.url, timeout=DEADLINE)
+        channel = connection.channel()
+        messages = channel.consume("q")
+        if end == "close":
+            messages.close()  # type: ignore[attr-defined]
+        del messages
+        gc.collect()
+        with pytest.raises(cpspika.ConnectionClosed):
+            channel.queue_declare("q")
+    assert not unraisable
