@@ -174,10 +174,9 @@ def test_messages_of_a_channel_that_died(kind: Any, no_ack: bool) -> None:
         called.queue_declare("q")  # behind these answers the messages are here
         iterated.close()
         called.close()
-        handed_out = []
+        handed_out: list[bytes] = []
         with pytest.raises(cpspika.ChannelClosed):
-            for message in messages:
-                handed_out.append(message.body)
+            handed_out.extend(message.body for message in messages)
         connection.drain_events(0)
         assert (handed_out, got) == (expected, expected)
 
