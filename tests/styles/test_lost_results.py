@@ -174,10 +174,9 @@ def test_messages_of_a_channel_that_died(kind: Any, no_ack: bool) -> None:
         called.queue_declare("q")  # behind these answers the messages are here
         iterated.close()
         called.close()
-        handed_out = []
-        with pytest.raises(cpspika.ChannelClosed):  # noqa: PT012 (the loop itself raises, when no message is left)
-            for message in messages:
-                handed_out.append(message.body)
+        handed_out: list[bytes] = []
+        with pytest.raises(cpspika.ChannelClosed):
+            handed_out.extend(message.body for message in messages)
         connection.drain_events(0)
         assert (handed_out, got) == (expected, expected)
 
