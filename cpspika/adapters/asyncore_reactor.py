@@ -209,7 +209,7 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
             self.unwatch(fd)
         if self._waker is not None:
             self._map.pop(self._waker.fileno(), None)
-            self._waker.close()
+            self._waker.forked()
             self._waker = None
         self._alarm = None  # its thread exists only in the parent
         super().forked()

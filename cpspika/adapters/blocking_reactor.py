@@ -68,7 +68,7 @@ class BlockingReactor(PlainReactor):
         self._waker.wake()
 
     def forked(self) -> None:
-        self._waker.close()
+        self._waker.forked()
         self._begin()
         self._fd, self._transport = -1, None
         super().forked()

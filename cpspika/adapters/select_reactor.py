@@ -75,6 +75,6 @@ class SelectReactor(WatchesSockets, PlainReactor):
         # Parent and child share one epoll. A socket that the child unregistered would be unregistered in the parent
         # too.
         self._selector.close()
-        self._waker.close()
+        self._waker.forked()
         self._begin()
         super().forked()

@@ -77,6 +77,10 @@ class Waker:
         for end in ends or ():
             close(end)
 
+    def forked(self) -> None:
+        """Closes both ends in the child of a fork. Without the lock, which a thread of the parent may have held."""
+        self.__del__()
+
     def close(self) -> None:
         """Closes both ends."""
         with self._lock:

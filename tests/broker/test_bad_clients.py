@@ -206,14 +206,6 @@ def test_a_header_that_only_looks_not_finite_passes(world: Neighbourhood) -> Non
     assert world.bodies("q") == [b"x"]
 
 
-def test_an_argument_that_is_not_finite_ends_who_sent_it(world: Neighbourhood) -> None:
-    world.good.ask(1, "queue.declare", queue="q")
-    table = method(1, "queue.bind", queue="q", exchange="amq.headers", arguments={"k": None})
-    payload = table[7:-1].replace(b"\0\0\0\3\1kV", TABLE_WITH_NAN)
-    wire = world.opened().say(frame(1, 1, payload))
-    assert wire.expect("connection.close").reply_code == 541
-
-
 # --- frames and contents ----------------------------------------------------------------------------------------------
 
 

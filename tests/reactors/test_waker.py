@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import textwrap
+import threading
 import warnings
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import cpspika
 from cpspika.adapters.waker import Waker
 from tests.support import ROOT
+from tests.support.scripted import DEADLINE
 
 
 def readable(waker: Waker) -> bool:
@@ -54,6 +56,26 @@ def test_once_it_is_closed_it_touches_no_file_that_has_its_number() -> None:
     for pair in ends:
         for end in pair:
             os.close(end)
+
+
+def test_the_child_of_a_fork_closes_its_copy_though_a_thread_of_the_parent_held_the_lock() -> None:
+    waker, held, leave = Waker(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with waker._lock:
+            held.set()
+            leave.wait(DEADLINE)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert held.wait(DEADLINE)
+    closing = threading.Thread(target=waker.forked, daemon=True)
+    closing.start()
+    closing.join(DEADLINE / 2)
+    assert not closing.is_alive(), "it waits for the lock"
+    assert waker.fileno() == -1
+    leave.set()
+    holder.join()
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="this system doesn't show a process's files")
