@@ -240,9 +240,11 @@ def test_users_of_a_file_and_of_the_environment(monkeypatch: pytest.MonkeyPatch,
     file.write_text("# a comment\nann:in:file\n\nbob:b\n")
     monkeypatch.setenv("CPSPIKA_BROKER_USERS", "ann:in the environment\ncy:c")
     made = broker_of(monkeypatch, "--users-file", str(file), "--user", "bob:B", "--allow-remote-guest")
-    assert made == {"users": {"ann": "in:file", "bob": "B", "cy": "c"}, "allow_remote_guest": True}
+    assert made["users"] == {"ann": "in:file", "bob": "B", "cy": "c"}
+    assert made["allow_remote_guest"] is True
     monkeypatch.delenv("CPSPIKA_BROKER_USERS")
-    assert broker_of(monkeypatch) == {"users": {"guest": "guest"}, "allow_remote_guest": False}
+    made = broker_of(monkeypatch)
+    assert (made["users"], made["allow_remote_guest"]) == ({"guest": "guest"}, False)
 
 
 @pytest.mark.parametrize(
