@@ -191,6 +191,7 @@ def named(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_type_checker_names_the_wrong_lines_and_no_other(named: dict[str, set[int]], name: str) -> None:
     if name not in named:
