@@ -8,8 +8,8 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -78,19 +78,22 @@ def _resolve(dotted: str) -> str:
     return inside if inside in MODULES else package if package in MODULES else dotted
 
 
-def _imports(module: str) -> Iterator[tuple[str, int]]:
+@cache
+def _imports(module: str) -> list[tuple[str, int]]:
     """(imported module, line) of every import statement, wherever in the file it stands."""
     path = MODULES[module]
     package = path.relative_to(ROOT.parent).parent.parts
+    found: list[tuple[str, int]] = []
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            yield from ((_resolve(alias.name), node.lineno) for alias in node.names)
+            found += [(_resolve(alias.name), node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = [*package[: len(package) - node.level + 1]] if node.level else []
             source = ".".join([*base, *(node.module.split(".") if node.module else [])])
             for alias in node.names:
                 whole = _resolve(f"{source}.{alias.name}")
-                yield (whole if whole in MODULES else _resolve(source)), node.lineno
+                found.append((whole if whole in MODULES else _resolve(source), node.lineno))
+    return found
 
 
 def _layer(module: str) -> int:

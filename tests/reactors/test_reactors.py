@@ -749,6 +749,7 @@ print(caught)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [

@@ -45,6 +45,7 @@ def arguments(row: spec.Method) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({argument.name: VALUES[argument.type] for argument in row.arguments})
 
 
+@pytest.mark.slow
 @every_row
 @settings(max_examples=10)
 @given(data=st.data())

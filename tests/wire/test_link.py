@@ -117,6 +117,7 @@ def publish(link: Link, body: bytes, number: int = 1, **properties: Any) -> byte
     return b"".join(chunks)
 
 
+@pytest.mark.slow
 def test_a_content_cut_at_every_byte_is_the_same_message() -> None:
     body = bytes(range(256)) * 40  # more than one frame of 8192
     pair = opened()
