@@ -178,17 +178,27 @@ HARD: dict[str, tuple[bytes, int, str, type[Exception]]] = {
     "a header without a method": (header_frame(1, 1), 505, "header", cpspika.UnexpectedFrameError),
     "a body without a header": (DELIVER + body_frame(1, b"m"), 505, "body", cpspika.UnexpectedFrameError),
     "a body without anything": (body_frame(1, b"m"), 505, "body", cpspika.UnexpectedFrameError),
-    "a method instead of a header": (DELIVER + DECLARE_OK, 505, "amid the content", cpspika.UnexpectedFrameError),
+    "a method instead of a header": (
+        DELIVER + DECLARE_OK,
+        505,
+        "before the end of the content",
+        cpspika.UnexpectedFrameError,
+    ),
     "a header of another class": (deliver(class_index=50), 505, "class 50", cpspika.UnexpectedFrameError),
     "a header twice": (DELIVER + header_frame(1, 2) * 2, 505, "header", cpspika.UnexpectedFrameError),
     "a header cut short": (DELIVER + frame(HEADER, 1, b"\0\x3c\0\0"), 502, "header of 4", cpspika.ProtocolSyntaxError),
     "a body shorter than announced": (
         deliver(b"four", size=5) + DECLARE_OK,
         505,
-        "amid the content",
+        "before the end of the content",
         cpspika.UnexpectedFrameError,
     ),
-    "a body shorter than announced, then another": (deliver(b"four", size=5) * 2, 505, "amid", Exception),
+    "a body shorter than announced, then another": (
+        deliver(b"four", size=5) * 2,
+        505,
+        "before the end of the content",
+        Exception,
+    ),
     "more body after the whole of it": (deliver() + body_frame(1, b"m"), 505, "body", cpspika.UnexpectedFrameError),
 }
 
@@ -250,7 +260,7 @@ def test_more_body_than_announced_in_one_frame() -> None:
     scene.settle()
     close = scene.peer.expect("connection.close")
     assert close.reply_code in (501, 505)
-    assert "1 bytes longer than the 3 announced" in close.reply_text
+    assert "1 bytes longer than the 3 bytes that its header announced" in close.reply_text
     scene.all_were_told("longer than the 3")
     assert isinstance(scene.closed[0], cpspika.BodyTooLongError)
     assert scene.got == []
