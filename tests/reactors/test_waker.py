@@ -135,10 +135,12 @@ def test_without_a_file_descriptor_every_facade_raises_connect_error() -> None:
     resource = pytest.importorskip("resource")
     assert resource
     program = """
-        import os, resource, socket
+        import contextlib, ctypes, os, resource, socket
         import cpspika
         from cpspika.threads import ThreadedConnection
 
+        with contextlib.suppress(OSError):
+            ctypes.CDLL("libgcc_s.so.1")  # pthread_exit loads it, which fails without file descriptors
         cpspika.BlockingConnection("embedded://").close()  # what is imported or started at first use, is
         kinds = [cpspika.BlockingConnection, cpspika.SelectConnection, ThreadedConnection]
         resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
