@@ -58,6 +58,16 @@ def is_interrupt(error: BaseException) -> bool:
     return not isinstance(error, Exception) and own not in _waits
 
 
+def is_of_signal_handler(error: BaseException) -> bool:
+    """Whether an exception was raised by a signal handler, wherever that was called."""
+    handlers, trace = set(_handlers()), error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in handlers:
+            return True
+        trace = trace.tb_next
+    return False
+
+
 def _is_standard(name: str) -> bool:
     return name.startswith("<") or (name.startswith(_STDLIB) and "site-packages" not in name)
 

@@ -22,6 +22,7 @@ import threading
 import warnings
 from typing import Any
 
+from ..interrupts import wait
 from ..reactor import LONGEST_WAIT, Call, PlainReactor, Timer, make_calls
 from .sockets import Watched, WatchesSockets
 from .waker import Waker
@@ -217,6 +218,7 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
     def _has_transports(self) -> bool:
         return bool(self._entries)
 
+    @wait
     def _poll(self, timeout: float | None) -> None:
         self._stand_by()
         self._waiting = True

@@ -102,6 +102,7 @@ if hasattr(select, "poll"):
                 with suppress(KeyError):
                     self._poll.unregister(fd)
 
+        @wait
         def _poll_once(self, milliseconds: float | None) -> list[tuple[int, int]]:
             """Polls. A signal handler that runs amid the wait may wait too, with a poll object of its own."""
             poll, outer = self._poll, self._polling

@@ -31,6 +31,7 @@ from ..client.channel import Channel
 from ..client.connection import Connection, connect
 from ..client.continuations import call_site, describe
 from ..errors import AMQPError, ConcurrentUse, OperationTimeout
+from ..interrupts import is_of_signal_handler
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..wire.message import Message
@@ -211,6 +212,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 except ConcurrentUse:
                     raise
                 except Exception as stray:
+                    if is_of_signal_handler(stray):
+                        raise  # as KeyboardInterrupt: the program wants out of this call
                     strays += 1
                     if not finish or strays == MANY:
                         raise

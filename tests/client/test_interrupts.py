@@ -18,11 +18,12 @@ from typing import Any
 
 import pytest
 
+import cpspika
 from cpspika.broker import serve
 from cpspika.interrupts import is_interrupt, wait
 
 ROOT = Path(__file__).parents[2]
-RUNS = 4  # processes for each kind of program and facade
+RUNS = 3  # processes for each kind of program and facade
 COMMON = '''
 import random, signal, sys, json, time
 import cpspika
@@ -191,16 +192,12 @@ def missing(outcome: dict[str, Any], count: int) -> set[int]:
 
 
 def declare(broker: Any) -> Any:
-    import cpspika
-
     with cpspika.BlockingConnection(broker.url) as connection:
         connection.channel().queue_declare("q", durable=True)
     return broker.queues["q"]
 
 
 def fill(broker: Any, count: int) -> None:
-    import cpspika
-
     with cpspika.BlockingConnection(broker.url) as connection, connection.channel() as channel:
         channel.confirm_select()
         for number in range(count):
@@ -274,3 +271,27 @@ def test_a_signal_where_the_reactor_waits_interrupts_nothing(source: str) -> Non
     function = own(f"def f(): {source}")["f"]
     assert judged(function) is True
     assert judged(wait(function)) is False
+
+
+@pytest.mark.parametrize("kind", ["BlockingConnection", "SelectConnection", "AsyncoreConnection"])
+def test_a_signal_handlers_exception_comes_out_of_the_call_that_waits(kind: str) -> None:
+    """It is not kept for the next call: the program wants out of this one."""
+
+    def handler(number: int, frame: Any) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with serve() as broker:
+            connection = getattr(cpspika, kind)(broker.url, timeout=30)
+            channel = connection.channel()
+            broker.stall()
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(Interrupted):
+                channel.queue_declare("q")
+            broker.stall(False)
+            assert channel.queue_declare("q").queue == "q", "nothing was interrupted where the reactor waits"
+            connection.close()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
