@@ -30,7 +30,7 @@ from ..wire.message import Message
 from .channel_sender import ChannelSender
 from .continuations import Call, Continuation, OnDone, PendingCalls, Request, describe, refuse
 from .handlers import Handlers, Remove
-from .operations import Consumer, Deletion, Operations, QueueDeclareOk
+from .operations import Consumer, Deletion, Operations, QueueDeclareOk, message_count
 from .publisher import Publisher
 
 SURRENDERED = 100  # tags of cancelled consumers that a channel remembers
@@ -70,6 +70,7 @@ class Channel(Operations):
     close_reason: AMQPError | None
 
     def __init__(self, number: int, sender: ChannelSender, reused: bool = False):
+        """Not for programs: `Connection.channel` opens a channel."""
         self.number = number
         self._reused = reused  # the broker closed an earlier channel of this number, and may still send for it
         self.is_open = True
@@ -209,7 +210,7 @@ class Channel(Operations):
         return QueueDeclareOk(ok.queue, ok.message_count, ok.consumer_count)
 
     def _delete_queue(self, on_done: OnDone[int] | None, arguments: dict[str, Any]) -> None:
-        deletion = Deletion("queue.delete", on_done, ("queue.delete-ok",), lambda ok: ok.message_count)
+        deletion = Deletion("queue.delete", on_done, ("queue.delete-ok",), message_count)
         if self._ask(deletion, arguments):
             self._sender.expect_cancels(arguments["queue"] or self._last_queue, deletion)
 

@@ -325,7 +325,7 @@ class Operations:
 
         queue.purge, 0-9-1 §1.7.2.7.
         """
-        self._request("queue.purge", on_done, _message_count, queue=queue)
+        self._request("queue.purge", on_done, message_count, queue=queue)
 
     @operation
     def queue_delete(
@@ -687,6 +687,7 @@ class Operations:
         handler(self, self.is_open)
 
 
-def _message_count(ok: Method) -> int:
+def message_count(ok: Method) -> int:
+    """The result of queue_purge and queue_delete."""
     count: int = ok.message_count
     return count
