@@ -158,7 +158,7 @@ if importlib.util.find_spec("twisted") is not None:
 
 @pytest.mark.parametrize("connect", CONNECTS, ids=lambda connect: f"{connect.__module__}.{connect.__name__}")
 def test_on_done_is_refused_when_a_facade_connects(connect: Callable[..., Any]) -> None:
-    with pytest.raises(cpspika.InvalidArgumentType, match=r"^connect takes no on_done in this style.* cpspika\.connect "):
+    with pytest.raises(cpspika.InvalidArgumentType, match=r"^connect takes no on_done .* cpspika\.connect "):
         connect("embedded://", on_done=print)
 
 
