@@ -104,13 +104,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     on_0_8 = [STYLES[name] for name in ON_0_8]
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        old = parameters.get("protocol") == "0-8" and parameters.get("broker") == "rabbitmq"
-        if old and parameters.get("style") not in on_0_8:
-            item.add_marker(pytest.mark.long)
-        if parameters.get("style") in again:
-            item.add_marker(pytest.mark.long if parameters.get("broker") == "rabbitmq" else pytest.mark.slow)
-        if "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq":
+        on_rabbitmq = "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq"
+        if on_rabbitmq:
             item.add_marker(pytest.mark.rabbitmq)
+        style = parameters.get("style")
+        if style in again:
+            item.add_marker(pytest.mark.long if parameters.get("broker") == "rabbitmq" else pytest.mark.slow)
+        if on_rabbitmq and parameters.get("protocol") == "0-8" and style not in (None, *on_0_8):
+            item.add_marker(pytest.mark.long)
+        if item.name == "test_a_heartbeat_goes_out_by_itself":  # of each reactor's conformance; it takes a second
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("long") or item.get_closest_marker("rabbitmq"):
             item.add_marker(pytest.mark.slow)  # so that -m "not slow" leaves these out too
 
