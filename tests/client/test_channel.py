@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -263,3 +265,53 @@ def test_a_close_before_the_opening_that_was_asked_for_is_nobodys_error() -> Non
     reactor.run()  # nothing comes out of it
     assert closed.result is None
     assert len(closed.calls) == 1
+
+
+def test_a_thread_that_comes_in_while_another_is_inside_is_refused_and_sends_nothing() -> None:
+    world = opened()
+    channel = world.channel()
+    confirming = world.channel()
+    confirming.confirm_select()
+    world.settle()
+    world.peer.expect("confirm.select")
+    world.peer.send(2, "confirm.select-ok")
+    world.settle()
+    calls: list[Callable[[], object]] = [
+        lambda: channel.queue_declare("q"),
+        lambda: channel.basic_publish("", "q", "by the fast path"),
+        lambda: confirming.basic_publish("", "q", "by the fast path"),
+        lambda: channel.basic_publish("", "q", "in full", mandatory=True),
+        lambda: channel.basic_ack(1),
+        lambda: channel.basic_reject(1),
+        lambda: channel.basic_cancel("c"),
+        lambda: channel.close(),
+        lambda: world.connection.channel(),
+        lambda: world.connection.update_secret("new"),
+        lambda: world.connection.close(),
+    ]
+    world.consume(channel, print, tag="c")
+    world.reactor.thread = -1  # another one
+    for call in calls:
+        with pytest.raises(cpspika.ConcurrentUse):
+            call()
+    world.reactor.thread = threading.get_ident()  # this one is inside: in a callback
+    for call in calls[1:3]:
+        call()
+    world.reactor.thread = None
+    world.peer.expect("basic.publish", 1)
+    world.peer.expect("basic.publish", 2)
+    world.peer.expect_nothing()
+    assert world.connection.is_open
+
+
+def test_a_channel_knows_whether_it_has_consumers() -> None:
+    world = opened()
+    channel = world.channel()
+    assert channel.has_consumers is False
+    world.consume(channel, print, tag="c")
+    assert channel.has_consumers is True
+    channel.basic_cancel("c")
+    world.settle()
+    world.peer.send(1, "basic.cancel-ok", consumer_tag="c")
+    world.settle()
+    assert channel.has_consumers is False

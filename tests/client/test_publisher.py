@@ -636,3 +636,27 @@ def test_run_until_a_publish_is_decided() -> None:
     channel.basic_publish(body="m", on_done=fate)
     run_until(world.reactor, lambda: not fate.pending)
     assert fate.result is True
+
+
+@pytest.mark.parametrize("flags", [{}, {"mandatory": True}, {"immediate": True}], ids=str)
+@pytest.mark.parametrize("confirming", [False, True])
+def test_a_mistake_in_a_publish_raises_at_the_call_and_changes_nothing(flags: Any, confirming: bool) -> None:
+    world = opened()
+    channel = world.channel()
+    if confirming:
+        channel.confirm_select()
+        world.settle()
+        world.peer.expect("confirm.select")
+        world.peer.send(1, "confirm.select-ok")
+    fate, right = Done(), Done()
+    for wrong in ({"exchange": "x" * 256}, {"routing_key": "x" * 256}, {"routing_key": 1}, {"body": 1}):
+        with pytest.raises(cpspika.LocalError):
+            channel.basic_publish(**{"body": b"m", **wrong}, **flags, on_done=fate)
+    channel.basic_publish("", "q", b"right", on_done=right)
+    world.peer.expect("basic.publish")
+    world.peer.expect_nothing()
+    if confirming:
+        world.peer.ack(1)  # its number, since the others have none
+        world.settle()
+    assert right.result is True
+    assert fate.pending
