@@ -50,6 +50,37 @@ def test_a_publish_has_the_same_bytes_by_fast_and_general_path(publishes: Conten
         assert quick == b"".join(link.send_content(1, "basic.publish", arguments, encoded, body))
 
 
+def _same_object_pool() -> tuple[list[str], list[str], list[bytes]]:
+    """Exchanges, keys and properties. The general path refuses the last key and the last properties: too long."""
+    encoded = [encode_properties({"content_type": "a"}), encode_properties({"content_type": "b"})]
+    return ["", "x"], ["k", "another", "k" * 256], [*encoded, encode_properties({"headers": {"h": "x" * 9000}})]
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 5)] * 4), min_size=2, max_size=10))
+def test_a_publish_that_shares_some_objects_with_the_one_before_has_its_own_bytes(
+    picks: list[tuple[int, int, int, int]],
+) -> None:
+    """A template is kept while exchange, key and properties are the same objects. Each may change alone."""
+    link = opened().client
+    fast = link.fast_sender(1)
+    exchanges, routing_keys, encodeds = _same_object_pool()
+    for one, two, three, size in picks:
+        exchange, key, encoded = exchanges[one % 2], routing_keys[two % 3], encodeds[three % 3]
+        body, arguments = bytes(size * 3), {"exchange": exchange, "routing_key": key}
+
+        def by_general_path() -> Any:
+            return link.send_content(1, "basic.publish", arguments, encoded, body)  # noqa: B023
+
+        assert _bytes_or_error(lambda: fast.publish(exchange, key, encoded, body)) == _bytes_or_error(by_general_path)  # noqa: B023
+
+
+def _bytes_or_error(call: Callable[[], Any]) -> Any:
+    try:
+        return b"".join(call())
+    except errors.LocalError as error:
+        return type(error), error.text
+
+
 @given(traffic, VERSIONS, st.lists(st.booleans(), min_size=8, max_size=8))
 def test_a_delivery_has_the_same_bytes_by_fast_and_general_path(
     deliveries: Contents, version: str, again: list[bool]
