@@ -12,6 +12,7 @@ A style says how it performs an operation in methods of its own:
 - `_perform(operation, args, kwargs)` runs an operation (a function of the core class, which takes `on_done`);
 - `_perform_oneway(operation, args, kwargs)` runs an operation that the broker doesn't answer (`continuations.oneway`);
 - `_callback(function, no_ack)` makes a user's callback into one that the core may call;
+- `_setup(function)` does so for `on_ready` of a channel, which may go on after it has returned;
 - `_register(registration, handler)` passes a handler to the core (`Facade` has one that does for most styles);
 - `_forward(function, args, kwargs)` calls another function of the core (`Facade` has one that does for most styles).
 
@@ -32,6 +33,7 @@ from .wording import Wording, worded
 
 HandedOver = Callable[[Callable[..., Any]], Callable[..., Any]]
 CALLBACKS = frozenset(("on_message", "on_cancel", "handler"))
+SETUP = "on_ready"
 
 
 def operations(core: type) -> dict[str, Any]:
@@ -139,7 +141,7 @@ def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
         def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             return self._perform_oneway(operation, args, kwargs)
 
-    elif CALLBACKS.isdisjoint(shown.parameters):
+    elif shown.parameters.keys().isdisjoint({*CALLBACKS, SETUP}):
 
         def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
             return self._perform(operation, args, kwargs)
@@ -152,6 +154,8 @@ def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
             for name in CALLBACKS & given.keys():
                 if callable(given[name]):
                     given[name] = self._callback(given[name], bool(given.get("no_ack", False)))
+            if callable(given.get(SETUP)):
+                given[SETUP] = self._setup(given[SETUP])
             return self._perform(operation, (), given)
 
     return lifted

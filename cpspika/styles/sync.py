@@ -28,12 +28,13 @@ from threading import RLock
 from typing import Any
 
 from ..client.channel import Channel
-from ..client.connection import Connection, connect
+from ..client.connection import Connection, begin
 from ..client.continuations import call_site, describe
 from ..errors import AMQPError, ConcurrentUse, OperationTimeout
 from ..interrupts import is_of_signal_handler
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
+from ..recovery import Recovering, new_connection
 from ..wire.message import Message
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade, Scope, check_runs_at_once, is_stale
@@ -112,6 +113,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         targets: Sequence[ConnectionParameters],
         timeout: float | None = None,
         on_close: Callable[[SyncConnection, AMQPError | None], object] | None = None,
+        recovery: Recovering = None,
     ):
         self.timeout = timeout
         self.lock = RLock()
@@ -120,11 +122,12 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         closed = self._callback(on_close) if on_close is not None else None
         self.core: Connection
 
-        def begin(self: SyncConnection, on_done: Any) -> None:
-            self.core = connect(reactor, targets, on_done, closed)
+        def dial(self: SyncConnection, on_done: Any) -> None:
+            self.core = new_connection(reactor, closed, recovery)
+            begin(self.core, targets, on_done)
 
         try:
-            self.wait("connect", begin, self, (), {})
+            self.wait("connect", dial, self, (), {})
         except BaseException:
             # Perhaps nobody will turn the reactor for a connection that nobody has: so abort, not close.
             if hasattr(self, "core"):
@@ -132,7 +135,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             raise
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.wait(operation.__name__, operation, self.core, args, kwargs)
+        return self.wait(operation.__name__, self._own(operation), self.core, args, kwargs)
 
     def wait(
         self,
@@ -181,7 +184,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         """Gives unsent bytes to the kernel, and turns the reactor until the kernel has taken all, or over(). Mostly the
         kernel takes all at once, without a turn. `name`: the operation's name in an error."""
         core = self.core
-        if not self.spin(lambda: over() or not core._backlog.size, self.timeout, finish=True, flush=True):
+        if not self.spin(lambda: over() or not core._unsent, self.timeout, finish=True, flush=True):
             raise self._late(name)
 
     def spin(
@@ -370,13 +373,13 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
             while True:
                 with _Inside(connection):
                     connection._spins.raise_stray()
-                    connection.spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
+                    happened = connection.spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
                 message = arrived.take()
                 if message is not None:
                     yield message
                 elif arrived.is_over:
                     raise arrived.end_reason()
-                else:
+                elif not happened:
                     return
         finally:
             try:
