@@ -13,6 +13,7 @@ from .errors import ConnectError
 from .parameters import ConnectionOptions, ConnectionParameters, targets
 from .reactor import Reactor, Transport, TransportOwner
 from .recovery import Recovering, new_connection
+from .styles.lifting import takes_no_on_done
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -25,6 +26,8 @@ _shared: list[AsyncoreReactor] = []
 
 def all_targets(target: Target, options: ConnectionOptions | dict[str, Any]) -> list[ConnectionParameters]:
     """Every broker that `target` names, with `options` set over each."""
+    if "on_done" in options:  # of a facade's connect; the core's takes it
+        raise takes_no_on_done("connect")
     return targets(target, options, _connect_embedded)
 
 

@@ -89,11 +89,11 @@ class _Answer:
 class _Shared(Scope, Facade):
     """The part that a connection and its channels have in common."""
 
-    connection: ThreadedConnection
+    _connection: ThreadedConnection
 
     def _forward(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         own = getattr(type(self.core), function.__name__)
-        return self.connection._reactor.inside(own, self.core, *args, **kwargs)
+        return self._connection._reactor.inside(own, self.core, *args, **kwargs)
 
     def _register(self, registration: Callable[..., Any], handler: Any) -> Any:
         """The registrations of pika 0.5 call the handler at once: in this thread, and before any later call of it."""
@@ -111,11 +111,11 @@ class _Shared(Scope, Facade):
 
         def called_by_the_core(*args: Any) -> None:
             if registering and threading.get_ident() == me:
-                at_once.append(tuple(map(self.connection._outward, args)))
+                at_once.append(tuple(map(self._connection._outward, args)))
             else:
                 later(*args)
 
-        inside = self.connection._reactor.inside
+        inside = self._connection._reactor.inside
         try:
             remove = inside(registration, self.core, called_by_the_core)
             registering = False
@@ -132,7 +132,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
     target, options, on_close, recovery: as in `cpspika.connect`. timeout: seconds that a call may take, None for no
     limit; a call that takes longer raises OperationTimeout. workers: at most so many threads run consumers and
     handlers. on_error(error): called with an exception of a callback, and with an error that answers no call; without
-    it, these go to threading.excepthook. `core`: the Connection below.
+    it, these go to threading.excepthook. `core`: the Connection below. `timeout`, `on_error`: may be changed.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         check_callable("on_close", on_close)
         check_callable("on_error", on_error)
         check_runs_at_once(on_error)
-        self.connection = self
+        self._connection = self
         self.timeout = timeout
         self.on_error = on_error
         self._answers: set[_Answer] = set()
@@ -167,7 +167,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
             self._thread.start()
 
         try:
-            self.wait("connect", dial)
+            self._wait("connect", dial)
         except BaseException:
             self._reactor.inside(close_abandoned, self.core)
             raise
@@ -211,7 +211,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
 
         Errors: the error that ended the connection; none if the program closed it.
         """
-        self.check_may_wait("join")
+        self._check_may_wait("join")
         deadline = None if timeout is None else time.monotonic() + timeout
         self._thread.join(timeout)
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -223,11 +223,11 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
-    def wait(self, name: str, start: Callable[[Any], object], give_back: Callable[[Any], object] | None = None) -> Any:
+    def _wait(self, name: str, start: Callable[[Any], object], give_back: Callable[[Any], object] | None = None) -> Any:
         """Calls start(continuation) inside the reactor, and waits until the continuation is called; returns the result
         or raises the error. give_back(result): called with a result that comes after `timeout`. `name`: the operation's
         name in an error."""
-        self.check_may_wait(name)
+        self._check_may_wait(name)
         answer = _Answer(give_back)
         try:
             self._reactor.inside(self._start, start, answer)
@@ -249,7 +249,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         if self._reactor.over:
             self._reactor.run_ready()
 
-    def check_may_wait(self, name: str) -> None:
+    def _check_may_wait(self, name: str) -> None:
         if self._reactor.is_mine:
             raise ConcurrentUse(
                 f"{name} would wait for ever: it is called in the reactor's own thread, which would bring the answer; "
@@ -257,7 +257,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
             )
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.wait(
+        return self._wait(
             operation.__name__,
             lambda on_done: self._own(operation)(self.core, *args, **kwargs, on_done=on_done),
             give_back_for(operation),
@@ -299,11 +299,12 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
     core: Channel
 
     def __init__(self, connection: ThreadedConnection, core: Channel):
-        self.connection = connection
+        """Not for programs: `connection.channel()` opens a channel."""
+        self.connection = self._connection = connection
         self.core = core
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.connection.wait(
+        return self.connection._wait(
             operation.__name__,
             lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done),
             give_back_for(operation, self.core, args, kwargs),
@@ -327,7 +328,7 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
         def start(on_done: Any) -> None:
             self.core.drain(on_done=lambda err, _: on_done(err and err.of("basic.publish", err.asked_at), None))
 
-        self.connection.wait("basic_publish", start)
+        self.connection._wait("basic_publish", start)
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         check_runs_at_once(function)

@@ -139,16 +139,16 @@ class TwistedConnection(PromisingConnection, ConnectionOperations):
     """A connection whose operations return Deferreds. `core`: the Connection below."""
 
     channels = TwistedChannel
-    promises: _Promises
+    _promises: _Promises
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         promise = super()._perform(operation, args, kwargs)
         if operation is Connection.close:
-            promise.addBoth(self.promises.when_quiet)
+            promise.addBoth(self._promises.when_quiet)
         return promise
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
-        return super()._callback(self.promises.caller(function))
+        return super()._callback(self._promises.caller(function))
 
 
 def connect(

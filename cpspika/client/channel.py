@@ -73,6 +73,7 @@ class Channel(Operations):
     close_reason: AMQPError | None
 
     def __init__(self, number: int, sender: ChannelSender, reused: bool = False):
+        """Not for programs: `Connection.channel` opens a channel."""
         self.number = number
         self._reused = reused  # the broker closed an earlier channel of this number, and may still send for it
         self.is_open = True

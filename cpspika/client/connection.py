@@ -101,6 +101,7 @@ class Connection:
     close_reason: AMQPError | None
 
     def __init__(self, reactor: Reactor, on_close: OnClose | None = None):
+        """Not for programs: `connect` makes a connection."""
         self.reactor = reactor
         self._link: Link
         self.server_properties = {}
@@ -446,8 +447,8 @@ class Connection:
         elif not self._closers:
             self._hang_up()
             reason = closed(ConnectionClosed, close.reply_code, close.reply_text)
-            row = self._link.codec.by_index.get((close.class_id, close.method_id))
-            self._end(reason if row is None else self._answering(row.name, reason))
+            blamed = self._link.codec.method_name(close.class_id, close.method_id)
+            self._end(reason if blamed is None else self._answering(blamed, reason))
 
     def _answering(self, blamed: str, reason: AMQPError) -> AMQPError:
         """The reason of a close, as the answer to the method that the broker closes for."""

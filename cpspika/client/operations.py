@@ -691,5 +691,6 @@ class Operations:
 
 
 def message_count(ok: Method) -> int:
+    """The result of queue_purge and queue_delete."""
     count: int = ok.message_count
     return count

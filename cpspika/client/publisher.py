@@ -245,24 +245,24 @@ class Publisher:
         if self._mandatory:
             for publish in publishes:
                 self._mandatory.pop(publish, None)  # type: ignore[call-overload]
-        decide = self._confirmed if acked else self._refused
+        decide = self._settle_acked if acked else self._settle_nacked
         if len(publishes) == 1:
             decide(publishes[0])
         else:
             self.decided = zip(repeat(decide), publishes, strict=False)
             self._channel._in_turn([self.decided])
 
-    def _confirmed(self, publish: Publish) -> None:
+    def _settle_acked(self, publish: Publish) -> None:
         if publish.returned is not None:
-            self._tell(publish, _returned(publish.returned))
+            self._fail_publish(publish, _returned(publish.returned))
         elif publish.on_done is not None:
             publish.on_done(None, True)
 
-    def _refused(self, publish: Publish) -> None:
+    def _settle_nacked(self, publish: Publish) -> None:
         refused = MessageNacked("the broker refused the message (basic.nack)")
-        self._tell(publish, refused if publish.returned is None else _returned(publish.returned))
+        self._fail_publish(publish, refused if publish.returned is None else _returned(publish.returned))
 
-    def _tell(self, publish: Publish, error: AMQPError) -> None:
+    def _fail_publish(self, publish: Publish, error: AMQPError) -> None:
         if publish.on_done is not None:
             publish.fail(error)
         elif publish.returned is None or not self._channel._has_handlers("return"):

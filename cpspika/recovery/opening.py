@@ -179,9 +179,9 @@ class ResendingPublisher(Publisher):
         else:
             self._hold(publish, content)
 
-    def _confirmed(self, publish: Any) -> None:
+    def _settle_acked(self, publish: Any) -> None:
         if publish.__class__ is not Publish:  # of on_ready
-            super()._confirmed(publish)
+            super()._settle_acked(publish)
             return
         self.has_settled = True
         connection = self._connection
@@ -190,25 +190,25 @@ class ResendingPublisher(Publisher):
         if connection._is_full or connection._alone is publish:
             connection._eased(publish)
         if publish.returned is not None:
-            super()._confirmed(publish)
+            super()._settle_acked(publish)
         elif publish.on_done is not None:
             publish.on_done(None, Resent(publish.times) if publish.times else True)
 
-    def _refused(self, publish: Any) -> None:
+    def _settle_nacked(self, publish: Any) -> None:
         if publish.__class__ is Publish:
             self.has_settled = True
             publish.state = SETTLED
             self._connection._release_room(publish.size)
             self._connection._left(publish)
-        super()._refused(publish)
+        super()._settle_nacked(publish)
 
-    def _tell(self, publish: Any, error: AMQPError) -> None:
+    def _fail_publish(self, publish: Any, error: AMQPError) -> None:
         if publish.__class__ is Publish:
             error = publish.unknown_or(error)
             if publish.on_done is not None:
                 publish.on_done(publish.told(error), None)
                 return
-        super()._tell(publish, error)
+        super()._fail_publish(publish, error)
 
 
 class OpenPublisher:

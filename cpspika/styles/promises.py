@@ -30,7 +30,7 @@ from ..recovery import Recovering, new_connection
 from ..wire.message import Message
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade
-from .lifting import lift
+from .lifting import lift, takes_no_on_done
 from .wording import promising
 
 Settle = Callable[[AMQPError | None, Any], object]
@@ -118,7 +118,8 @@ class PromisingConnection(_Scope, ConnectionFacade):
     channels: type[PromisingChannel]
 
     def __init__(self, promises: Promises, core: Connection):
-        self.promises = promises
+        """For adapters; programs call `connect`. promises: of the style. core: the Connection below."""
+        self._promises = promises
         self.core = core
 
     def _channel_facade(self, core: Channel) -> Any:
@@ -130,7 +131,7 @@ class PromisingConnection(_Scope, ConnectionFacade):
 
         A program that only waits for an event of its own does not notice that the link is lost. It waits for this too.
         """
-        promise, settle = self.promises.make()
+        promise, settle = self._promises.make()
         core = self.core
 
         def tell() -> None:
@@ -144,7 +145,7 @@ class PromisingConnection(_Scope, ConnectionFacade):
         return promise
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        promise, settle = self.promises.make(give_back_for(operation))
+        promise, settle = self._promises.make(give_back_for(operation))
         self._own(operation)(
             self.core,
             *args,
@@ -155,7 +156,7 @@ class PromisingConnection(_Scope, ConnectionFacade):
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         def called_by_the_core(*args: Any) -> None:
-            run_callback(self.promises, function, *[self._outward(arg) for arg in args])
+            run_callback(self._promises, function, *[self._outward(arg) for arg in args])
 
         return called_by_the_core
 
@@ -163,9 +164,9 @@ class PromisingConnection(_Scope, ConnectionFacade):
         def called_by_the_core(core: Channel) -> Any:
             returned = function(self._view(core))
             if isinstance(returned, Generator):
-                return lambda on_done: self.promises.spawn(_followed(returned, on_done))
+                return lambda on_done: self._promises.spawn(_followed(returned, on_done))
             if inspect.isawaitable(returned):
-                return lambda on_done: self.promises.spawn(_awaited(returned, on_done))
+                return lambda on_done: self._promises.spawn(_awaited(returned, on_done))
             return None
 
         return called_by_the_core
@@ -200,9 +201,10 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
     core: Channel
 
     def __init__(self, connection: PromisingConnection, core: Channel):
+        """Not for programs: `connection.channel()` opens a channel."""
         self.connection = connection
         self.core = core
-        self._promises = connection.promises
+        self._promises = connection._promises
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         promise, settle = self._promises.make(give_back_for(operation, self.core, args, kwargs))
@@ -241,6 +243,8 @@ def _oneway_method(operation: Callable[..., Any]) -> Callable[..., Any]:
     if operation is _PUBLISH:
 
         def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if "on_done" in kwargs:
+                raise takes_no_on_done(operation.__name__)
             core = self.core
             if not core._is_fire_and_forget:
                 return self._perform_oneway(operation, args, kwargs)
@@ -253,6 +257,8 @@ def _oneway_method(operation: Callable[..., Any]) -> Callable[..., Any]:
     else:
 
         def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if "on_done" in kwargs:
+                raise takes_no_on_done(operation.__name__)
             core = self.core
             if core.is_open:
                 operation(core, *args, **kwargs)

@@ -26,7 +26,7 @@ class ThreadConsumer(Scope):
             Channel.basic_consume(core, **arrived.arguments(queue), on_done=on_done)
 
         try:
-            arrived.started(connection.wait("basic_consume", start, arrived.started))
+            arrived.started(connection._wait("basic_consume", start, arrived.started))
         except BaseException:
             connection.reactor.inside(arrived.close)  # a consumer that starts later is cancelled
             raise
@@ -40,7 +40,7 @@ class ThreadConsumer(Scope):
 
     def __next__(self) -> Message:
         arrived, core = self._arrived, self.channel.core
-        self.channel.connection.check_may_wait("next")
+        self.channel.connection._check_may_wait("next")
         message: Message | None
         try:
             # Nothing more comes on a closed channel; and the child of a fork hears not even of its end.
@@ -63,7 +63,7 @@ class ThreadConsumer(Scope):
     def close(self) -> None:
         """Cancels the consumer, and gives back messages that came and were not handed out. Every thread's iteration
         ends."""
-        self.channel.connection.wait("basic_cancel", self._arrived.close)
+        self.channel.connection._wait("basic_cancel", self._arrived.close)
 
     def __del__(self) -> None:
         # The garbage collector runs in any thread, and nobody waits: the reactor's own thread does the work.
