@@ -131,8 +131,14 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 self.core.abort()
             raise
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.wait(operation.__name__, operation, self.core, args, kwargs)
+    def _perform(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
+        return self.wait(operation.__name__, operation, self.core, args, kwargs, timeout=timeout)
 
     def wait(
         self,
@@ -142,10 +148,13 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         give_back: Callable[[Any], object] | None = None,
+        timeout: float | None = None,
     ) -> Any:
         """Calls `operation` of `core` with these arguments, and turns the reactor until the operation is done; returns
         the result or raises the error. `name`: the operation's name in an error. give_back(result): called with a
-        result that this call does not return; by default the function that `give_back_for` knows."""
+        result that this call does not return; by default the function that `give_back_for` knows. timeout: seconds;
+        by default those of the connection."""
+        limit = self.timeout if timeout is None else timeout
         outcome = _Outcome()
         spins, closes = self._spins, name == "close"
         if not self.lock.acquire(False):
@@ -155,8 +164,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 spins.raise_stray()
             try:
                 operation(core, *args, **kwargs, on_done=outcome.settle)
-                if not self.spin(outcome.is_told, self.timeout, finish=True):
-                    raise self._late(name)
+                if not self.spin(outcome.is_told, limit, finish=True):
+                    raise _late(name, limit)
                 assert outcome.told is not None
                 error, result = outcome.told
                 if error is None and not (closes and spins.strays):
@@ -174,15 +183,12 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         """What `give_back_for` wants to know of an operation of a channel."""
         return (core, args, kwargs) if isinstance(core, Channel) else ()
 
-    def _late(self, name: str) -> AMQPError:
-        return OperationTimeout(f"no answer within {self.timeout:g} s").of(name, describe(call_site()))
-
-    def push(self, name: str, over: Callable[[], bool]) -> None:
+    def push(self, name: str, over: Callable[[], bool], timeout: float | None = None) -> None:
         """Gives unsent bytes to the kernel, and turns the reactor until the kernel has taken all, or over(). Mostly the
-        kernel takes all at once, without a turn. `name`: the operation's name in an error."""
-        core = self.core
-        if not self.spin(lambda: over() or not core._backlog.size, self.timeout, finish=True, flush=True):
-            raise self._late(name)
+        kernel takes all at once, without a turn. `name`, timeout: as of `wait`."""
+        core, limit = self.core, self.timeout if timeout is None else timeout
+        if not self.spin(lambda: over() or not core._backlog.size, limit, finish=True, flush=True):
+            raise _late(name, limit)
 
     def spin(
         self, done: Callable[[], object], timeout: float | None, finish: bool = False, flush: bool = False
@@ -255,7 +261,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     def _catch_up(self) -> None:
         """Runs the callbacks that were put by, in the reactor's turn."""
         if self._spins.depth:
-            self._spins.behind[self] = None
+            if self._inbox:
+                self._spins.behind[self] = None
             return
         try:
             while self._inbox:
@@ -305,18 +312,30 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         self.core = core
         self._stopped = False
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.connection.wait(operation.__name__, operation, self.core, args, kwargs)
+    def _perform(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
+        return self.connection.wait(operation.__name__, operation, self.core, args, kwargs, timeout=timeout)
 
-    def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _perform_oneway(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
         core, connection = self.core, self.connection
         if not core.writable or not core.is_open or (operation is _PUBLISH and core.is_confirming):
-            return self._perform(operation, args, kwargs)
+            return self._perform(operation, args, kwargs, timeout)
         with _Inside(connection):
             if connection._spins.strays:
                 connection._spins.raise_stray()
             result = operation(core, *args, **kwargs)
-            connection.push(operation.__name__, lambda: not core.is_open)
+            connection.push(operation.__name__, lambda: not core.is_open, timeout)
             if not core.is_open:
                 raise core._closed_error()
         return result
@@ -392,6 +411,10 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
 
 
 _PUBLISH = Channel.basic_publish
+
+
+def _late(name: str, limit: float | None) -> AMQPError:
+    return OperationTimeout(f"no answer within {limit:g} s").of(name, describe(call_site()))
 
 
 def _nothing() -> None:
