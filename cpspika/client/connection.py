@@ -26,6 +26,7 @@ from ..errors import (
     ConnectionForked,
     ConnectionLost,
     HeartbeatTimeout,
+    LocalError,
     LoginError,
     NoFreeChannels,
     OperationTimeout,
@@ -280,6 +281,19 @@ class Connection:
             return
         self._write_method(continuation.method, {"new_secret": new_secret, "reason": reason})
         self._pending.append(continuation)
+
+    def fileno(self) -> int:
+        """The file descriptor of the connection's reactor, for a loop of the program's own to watch: readable when a
+        socket has something to do, or a callback that was put by. Timers are due at `reactor.next_timer()`.
+
+        Errors: LocalError, the reactor has none (a foreign loop or a thread turns it), or the system has neither epoll
+        nor kqueue."""
+        number: Callable[[], int] | None = getattr(self.reactor, "fileno", None)
+        if number is None:
+            raise LocalError(
+                f"a foreign loop turns this connection: {type(self.reactor).__name__} has nothing to watch"
+            )
+        return number()
 
     def _closed_error(self) -> AMQPError:
         """The error of an operation on a connection that is not open: the error that ended it, if there is one."""
