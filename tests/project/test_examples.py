@@ -14,6 +14,7 @@ import pika
 import pytest
 
 from tests.support import ROOT
+from tests.support.rabbitmq_features import OLD_PROTOCOL
 from tests.support.scripted import SocketBroker
 
 EXAMPLES = ROOT / "examples"
@@ -139,9 +140,12 @@ def traced(node: Any) -> Iterator[Any]:
     node.eval('rabbit_trace:stop(<<"/">>)')
 
 
+ON_0_8 = [pytest.mark.needs(OLD_PROTOCOL)]
 # On 0-8 those of the first two styles by default, the others with the long tests.
 ON_RABBITMQ = [pytest.param(example, "0-9-1") for example in PRINTS] + [
-    pytest.param(example, "0-8", marks=() if example.startswith(("sync/", "async/")) else pytest.mark.long)
+    pytest.param(
+        example, "0-8", marks=ON_0_8 if example.startswith(("sync/", "async/")) else [*ON_0_8, pytest.mark.long]
+    )
     for example in PRINTS
     if example not in NOT_ON_0_8
 ]
@@ -175,7 +179,7 @@ def test_an_example_runs_with_nothing_set_up(example: str) -> None:
         assert re.fullmatch(PRINTS[example], printed), printed
 
 
-@pytest.mark.parametrize("version", ["0-9-1", "0-8"])
+@pytest.mark.parametrize("version", ["0-9-1", pytest.param("0-8", marks=ON_0_8)])
 def test_the_script_runs_and_pika_reads_its_message(node: Any, version: str) -> None:
     """Its broker is that of localhost:5672, so the default port is set to that of ours, and on 0-8 the version."""
     assert (EXAMPLES / "sync/pika_0_5.py").read_text() == THE_SCRIPT
