@@ -15,6 +15,8 @@ OLD_PROTOCOL = "0-8"
 GLOBAL_QOS = "global qos"
 TRANSIENT_QUEUES = "transient non-exclusive queues"
 CONSUMER_TIMEOUT = "consumer timeouts by basic.cancel"
+TRANSIENT_DENIED = "a setting that denies transient queues"
+QUEUE_TIMEOUT = "x-consumer-timeout"
 ANSWERS_OF_3_10 = "the very answers of 3.10"
 
 
@@ -40,6 +42,8 @@ FEATURES: dict[str, Callable[[Any], bool]] = {
     GLOBAL_QOS: _permits("global_qos"),
     TRANSIENT_QUEUES: _permits("transient_nonexcl_queues"),
     CONSUMER_TIMEOUT: _since(4, 3),
+    TRANSIENT_DENIED: _since(3, 13),
+    QUEUE_TIMEOUT: _since(3, 12),
     ANSWERS_OF_3_10: lambda node: version_of(node)[:2] == (3, 10),
 }
 
