@@ -494,6 +494,8 @@ class Operations:
         Errors: PreconditionFailed (406), as `basic_ack`. NotInThisVersion: 0-8 has no basic.nack; a single refusal goes
         out as basic.reject there, `multiple` is refused at the call.
 
+        RabbitMQ 4.3: a quorum queue counts a `basic_reject` towards its delivery limit, and not a basic_nack.
+
         basic.nack, a RabbitMQ extension of 0-9-1.
         """
         if self._sender.version != "0-8":
