@@ -60,7 +60,7 @@ from .continuations import (
 )
 from .dialer import Dialer
 from .handlers import Handlers, Remove
-from .hints import hint
+from .hints import hint, remedy
 from .setup import OnReady, run_setup
 
 # Bytes of backlog that make a channel unwritable, and writable again. HIGH_WATER is less than a transport sends in the
@@ -460,7 +460,7 @@ class Connection:
             self._refused(self._refusal(close.reply_code, close.reply_text))
         elif not self._closers:
             self._hang_up()
-            reason = closed(ConnectionClosed, close.reply_code, close.reply_text)
+            reason = closed(ConnectionClosed, close.reply_code, close.reply_text + remedy(close.reply_text))
             blamed = self._link.codec.method_name(close.class_id, close.method_id)
             self._end(reason if blamed is None else self._answering(blamed, reason))
 
@@ -622,8 +622,8 @@ class Connection:
         where = self._where()
         known = hasattr(self, "_link")
         state, properties = (self._link.state, self._link.peer_properties) if known else ("begun", {})
-        remedy = hint(error, state, self.parameters, properties)
-        failure = ConnectError(f"{where}: {error or 'the peer hung up during the handshake'}{remedy}")
+        meaning = hint(error, state, self.parameters, properties)
+        failure = ConnectError(f"{where}: {error or 'the peer hung up during the handshake'}{meaning}")
         failure.__cause__ = error
         return failure
 

@@ -479,7 +479,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
                 if core.is_open:
                     connection._wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
                     with _Inside(connection):
-                        connection._push("basic_reject", lambda: not core.is_open)
+                        connection._push("basic_nack", lambda: not core.is_open)
             except AMQPError:
                 # A channel that ends meanwhile has no consumer left, and the next call says so. An iterator that the
                 # program dropped could not raise it.
