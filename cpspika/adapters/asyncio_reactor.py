@@ -22,6 +22,7 @@ from ..reactor import Acceptor, Call, Endpoint, Listener, Transport, TransportOw
 from .asyncio_transport import AsyncioListener, AsyncioTransport
 from .sockets import SocketListener, SocketTransport, Watched, WatchesSockets
 
+TURNS_TO_CLOSE = 3  # of a loop, for transports that were cut; without these, asyncio warns if the loop is closed next
 _NO_ADD_READER = asyncio.AbstractEventLoop.add_reader  # raises NotImplementedError
 
 
@@ -68,6 +69,7 @@ class AsyncioReactor(WatchesSockets):
         # In a loop that the program runs: the loop's thread, for good, so the core refuses calls from other threads
         # before they change anything. Else set while `run` or `run_once` drives the loop.
         self.thread: int | None = get_ident() if asyncio._get_running_loop() is self.loop else None
+        self.leaving: set[object] = set()  # what the loop has still to close, in its next turns
         self._owns_loop = here is None
         self._watches = getattr(type(self.loop), "add_reader", None) not in (None, _NO_ADD_READER)
         self._ready: deque[Call] = deque()
@@ -240,6 +242,10 @@ class AsyncioReactor(WatchesSockets):
             self._driving = is_over
             try:
                 self.loop.run_forever()
+                for _ in range(TURNS_TO_CLOSE):
+                    if self.leaving:
+                        self.loop.call_soon(self.loop.stop)
+                        self.loop.run_forever()
             finally:
                 self._driving, self.thread = None, outer
         if self._strays:

@@ -30,7 +30,7 @@ from typing import Any
 from ..interrupts import is_interrupt
 from ..reactor import Acceptor, Call, Endpoint, Timer, TransportOwner
 from .loop_transport import LoopTransport
-from .sockets import ACCEPT_PAUSE, LOOK, RECEIVE, bound_socket, has_hung_up, keep_alive
+from .sockets import ACCEPT_PAUSE, LOOK, RECEIVE, bound_socket, has_hung_up, keep_alive, socket_error
 
 PIECE = 256 * 1024  # bytes to pass to asyncio at once; it copies what the kernel doesn't accept
 
@@ -85,7 +85,7 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
         self._endpoint = endpoint
         self._loop: asyncio.AbstractEventLoop = reactor.loop
         self._acceptor: Acceptor | None = None
-        self._socket: socket.socket | None = None
+        self.socket: Any = None  # as of SocketTransport
         self._task: asyncio.Task[None] | None = None  # connects
         self._transport: asyncio.Transport | None = None
         self._tls: _Tls | None = None
@@ -109,7 +109,7 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
     def accepted(cls, reactor: Any, endpoint: Endpoint, sock: socket.socket, acceptor: Acceptor) -> None:
         """Makes the transport of a socket that a peer has connected to us."""
         transport = cls(reactor, endpoint, None)
-        transport._acceptor, transport._socket = acceptor, sock
+        transport._acceptor, transport.socket = acceptor, sock
         transport._begin(transport._adopt(sock))
 
     # --- becoming ready -----------------------------------------------------------------------------------------------
@@ -118,30 +118,28 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
         if self._closing:
             connecting.close()
         else:
-            self._task = self._loop.create_task(self._try(connecting))
+            self._task = self._loop.create_task(connecting)
+            self._task.add_done_callback(self._tried)
 
-    async def _try(self, connecting: Any) -> None:
-        try:
-            await connecting
-        except asyncio.CancelledError:
-            self._failed(ConnectionAbortedError("the task that connects was cancelled"))
-            raise
-        except Exception as error:
-            self._failed(error)
-
-    def _failed(self, error: Exception) -> None:
-        """No connection came about."""
+    def _tried(self, task: asyncio.Task[None]) -> None:
+        """The task has ended. Without a transport of asyncio no connection came about."""
+        error: Any = ConnectionAbortedError("the task that connects was cancelled")
+        if not task.cancelled():
+            error = task.exception()
         if self._transport is None:
-            if self._socket is not None:
-                self._socket.close()
+            if self.socket is not None:
+                self.socket.close()
             self._call(partial(self._lost, error))
 
     async def _connect(self, family: int, where: Any) -> None:
-        self._socket = sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = self.socket = socket.socket(family, socket.SOCK_STREAM)
         sock.setblocking(False)
         if self._endpoint.tcp_keepalive:
             keep_alive(sock, self._endpoint.tcp_keepalive)
-        await self._loop.sock_connect(sock, where)
+        try:
+            await self._loop.sock_connect(sock, where)
+        except OSError as error:  # its text may say no more than "Connect call failed"
+            raise error if error.errno is None else socket_error(error.errno) from None
         await self._adopt(sock)
 
     async def _adopt(self, sock: socket.socket) -> None:
@@ -284,7 +282,7 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
         self._look = None
         if not self._open or self._closing or not self._paused:
             return
-        if self._socket is not None and has_hung_up(self._socket):
+        if self.socket is not None and has_hung_up(self.socket):
             super().pause_reading(False)
             self._hung_up = True
         else:
@@ -341,16 +339,19 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
 
     def _end(self) -> None:
         assert self._transport is not None
+        self._reactor.leaving.add(self)
         self._transport.close()
 
     def _cut(self) -> None:
         assert self._transport is not None
+        self._reactor.leaving.add(self)
         self._transport.abort()
 
     def _give_up(self) -> None:
         if self._transport is not None:  # in the TLS handshake
             self._cut()
         elif self._task is not None:
+            self._reactor.leaving.add(self)
             self._task.cancel()
         else:
             self._gone()
@@ -364,7 +365,7 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
     def _stop(self) -> None:
         self._open = False
         if self._transport is not None:
-            self._transport.abort()
+            self._cut()
 
     def _ended(self, error: Exception | None) -> None:
         """asyncio has closed the link."""
@@ -376,9 +377,9 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
 
     def _read_rest(self) -> None:
         """Passes on the bytes that can still be read."""
-        while self._socket is not None and self._owner is not None and self._failure is None:
+        while self.socket is not None and self._owner is not None and self._failure is None:
             try:
-                data = self._socket.recv(RECEIVE)
+                data = self.socket.recv(RECEIVE)
             except OSError:
                 return
             if not data:
@@ -388,13 +389,15 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
     def _gone(self) -> None:
         if self._look is not None:
             self._look.cancel()
+        self._reactor.leaving.discard(self)
+        self.socket = None
         super()._gone()
 
     def detach(self) -> None:
         super().detach()
-        if self._socket is not None:
+        if self.socket is not None:
             with contextlib.suppress(OSError):
-                self._socket.close()
+                self.socket.close()
 
 
 class AsyncioListener:
@@ -407,13 +410,11 @@ class AsyncioListener:
         self._acceptor = acceptor
         self._release: Callable[[], object] = reactor.hold()
         self._task: asyncio.Task[None] = reactor.loop.create_task(self._accept_all())
+        self._task.add_done_callback(self._shut)
 
     async def _accept_all(self) -> None:
-        try:
-            while True:
-                await self._accept()
-        finally:
-            self._shut()
+        while True:
+            await self._accept()
 
     async def _accept(self) -> None:
         try:
@@ -427,11 +428,13 @@ class AsyncioListener:
             keep_alive(sock, {"idle": 60, "interval": 15})
         AsyncioTransport.accepted(self._reactor, Endpoint(address[0], address[1]), sock, self._acceptor)
 
-    def _shut(self) -> None:
+    def _shut(self, task: object) -> None:
         self.socket.close()
+        self._reactor.leaving.discard(self)
         self._release()
 
     def close(self) -> None:
         """As of `Listener`."""
-        self._task.cancel()
-        self._shut()
+        if not self._task.done():
+            self._reactor.leaving.add(self)
+        self._task.cancel()  # the loop must stop watching the socket before that is closed

@@ -30,15 +30,11 @@ def _socketpair() -> tuple[Any, Any]:
     return reader, writer
 
 
-# Windows waits for sockets only.
-_make: Any
-_read: Any
-_write: Any
-_close: Any
-if os.name == "posix":
-    _make, _read, _write, _close = _pipe, os.read, os.write, os.close
-else:
-    _make, _read, _write, _close = _socketpair, socket.socket.recv, socket.socket.send, socket.socket.close
+# (make, read, write, close). Windows waits for sockets only.
+PIPES: Any = _pipe, os.read, os.write, os.close
+SOCKETS: Any = _socketpair, socket.socket.recv, socket.socket.send, socket.socket.close
+
+_make, _read, _write, _close = PIPES if os.name == "posix" else SOCKETS
 
 
 class Waker:
