@@ -35,12 +35,9 @@ from .interrupts import is_interrupt
 Call = Callable[[], object]
 
 
-LONGEST_WAIT: float = 1 if os.name == "nt" else (2**31 - 1) // 1000
-"""Seconds of the longest wait: epoll and poll take milliseconds as a signed integer of 32 bits; and on Windows, Ctrl-C
-does not interrupt a wait. A reactor with a later timer makes a turn without calls at this time."""
-
-WAIT_WITHOUT_TIMER = LONGEST_WAIT if os.name == "nt" else None
-"""Seconds of a wait without limit."""
+LONGEST_WAIT = (2**31 - 1) // 1000
+"""Seconds of the longest wait: epoll and poll take milliseconds as a signed integer of 32 bits. A reactor with a later
+timer makes a turn without calls at this time."""
 
 IDLE = object()
 """The result of a call that called no user code and no owner: the turn may still wait for sockets."""

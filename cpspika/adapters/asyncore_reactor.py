@@ -25,7 +25,7 @@ from typing import Any
 from ..interrupts import wait
 from ..reactor import LONGEST_WAIT, Call, PlainReactor, Timer, make_calls
 from .sockets import Watched, WatchesSockets
-from .waker import Waker
+from .waker import DEAF, Waker, limited
 
 
 def _import_asyncore() -> Any:
@@ -222,6 +222,8 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
     def _poll(self, timeout: float | None) -> None:
         self._stand_by()
         self._waiting = True
+        if DEAF:
+            timeout = limited(timeout)
         try:
             poll = self._asyncore.poll2 if hasattr(select, "poll") else self._asyncore.poll
             # asyncore accepts no None. A long time does as well: whatever happens meanwhile ends the wait.

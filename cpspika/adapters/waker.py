@@ -37,6 +37,17 @@ SOCKETS: Any = _socketpair, socket.socket.recv, socket.socket.send, socket.socke
 _make, _read, _write, _close = PIPES if os.name == "posix" else SOCKETS
 
 
+DEAF = os.name == "nt"
+"""Ctrl-C does not end a wait for sockets on Windows. So a wait takes DEAF_WAIT there at most; the turn has no calls."""
+
+DEAF_WAIT = 1.0  # seconds
+
+
+def limited(timeout: float | None) -> float:
+    """The time that a wait may take where it is DEAF."""
+    return DEAF_WAIT if timeout is None or timeout > DEAF_WAIT else timeout
+
+
 class Waker:
     """Wakes one reactor. `wake` may be called from any thread, and by a signal handler. OSError: no file descriptor is
     left."""
