@@ -124,7 +124,7 @@ class BlockingChannel:
     @property
     def consumer_tags(self) -> list[str]:
         """The tags of the consumers that have not ended."""
-        return list(self._consumers)
+        return list(self._consumers) if self._core.is_open else []
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -147,7 +147,8 @@ class BlockingChannel:
         self._check_open()
         try:
             self._link.inside(operation, self._core, *arguments)
-            self._link.wait_written(self._core)
+            if not self._core.writable and self._link.backlog:
+                self._link.wait_written(self._core)
         except AMQPError as error:
             raise self._translated(error) from error
 
@@ -438,7 +439,8 @@ class BlockingChannel:
                 )
             else:
                 link.send_now(core.basic_publish, exchange, routing_key, body, properties, mandatory, False, True)
-                link.wait_written(core)
+                if link.backlog:
+                    link.wait_written(core)
         except AMQPError as error:
             raise self._translated(error) from error
 

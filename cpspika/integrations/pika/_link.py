@@ -88,8 +88,19 @@ class Link(ThreadedConnection):
 
     def wait_written(self, core: Channel) -> None:
         """Waits until the kernel has what the channel has sent."""
-        if self.core._backlog.size:
-            self.ask(lambda on_done: core._sender.when_written(Request("basic.publish", on_done)))
+
+        def start(on_done: Any) -> None:
+            if self.core._backlog.size:
+                core._sender.when_written(Request("basic.publish", on_done))
+            else:
+                on_done(None, None)
+
+        self.ask(start)
+
+    @property
+    def backlog(self) -> int:
+        """The number of bytes that the kernel has not accepted."""
+        return self.core._backlog.size
 
     def read_now(self) -> None:
         """Handles what the kernel has received and the reactor's thread has not read yet."""

@@ -32,10 +32,10 @@ def undelivered(error: errors.PublishError) -> Exception | None:
 
 def of_connecting(error: errors.AMQPError) -> Exception:
     """The error of a connection that could not be opened."""
-    told = f"ConnectionClosedByBroker: ({error.code}) {error.text!r}" if error.code else error.text
+    by_broker = "code" in vars(error)  # in a close; the text has the address before it
+    told = f"ConnectionClosedByBroker: ({error.code}) {error.text.partition(': ')[2]!r}" if by_broker else error.text
     if isinstance(error, errors.LoginError):
-        unoffered = error.code is None or "mechanism" in error.text
-        return (exceptions.AuthenticationError if unoffered else exceptions.ProbableAuthenticationError)(told)
+        return (exceptions.ProbableAuthenticationError if by_broker else exceptions.AuthenticationError)(told)
     if isinstance(error, errors.VirtualHostRefused):
         return exceptions.ProbableAccessDeniedError(told)
     if isinstance(error, (errors.ProtocolVersionMismatch, errors.InvalidProtocolHeader)):
