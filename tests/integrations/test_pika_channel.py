@@ -8,7 +8,6 @@ import pytest
 
 from tests.integrations.conftest import Client
 
-
 # --- queues and exchanges ---------------------------------------------------------------------------------------------
 
 
@@ -248,7 +247,7 @@ def test_flow_qos_and_recover(client: Client) -> None:
     assert channel.flow(True) is True
     channel.basic_qos(prefetch_count=1)
     channel.basic_qos(0, 1, global_qos=True)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="prefetch_count"):
         channel.basic_qos(prefetch_count=-1)
     queue = client.filled(channel, "one")
     client.get(channel, queue, auto_ack=False)
@@ -266,7 +265,7 @@ def test_a_callback_consumer(client: Client) -> None:
     got: list[Any] = []
 
     def on_message(*args: Any) -> None:
-        where, method, properties, body = args
+        where, method = args[:2]
         got.append(args)
         where.basic_ack(method.delivery_tag)
         if len(got) == 3:
@@ -460,7 +459,7 @@ def test_consume(client: Client) -> None:
         channel.basic_ack(method.delivery_tag)
         break
     assert got == [b"0", b"1", b"2"]
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="(?i)consume"):
         next(channel.consume(queue, auto_ack=True))
     assert channel.cancel() == 0
     assert channel.cancel() == 0

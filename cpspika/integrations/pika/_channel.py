@@ -308,7 +308,8 @@ class BlockingChannel:
         """Calls the consumers' callbacks until there is no consumer left. ReentrancyError: called in a callback."""
         if self._connection.dispatching:
             raise exceptions.ReentrancyError("start_consuming cannot be called in a callback")
-        self._check_open()
+        if not self._events:
+            self._check_open()
         while self._consumers:
             self._process_data_events(None)
 
@@ -336,9 +337,10 @@ class BlockingChannel:
     ) -> Iterator[tuple[Any, Any, Any]]:
         """Starts a consumer when it is first asked for a message, and yields (method, properties, body). After
         inactivity_timeout seconds without a message it yields (None, None, None). `cancel` ends it."""
-        self._check_open()
         parameters = (queue, auto_ack, exclusive)
         generator = self._generator
+        if generator is None or not generator.events:
+            self._check_open()
         if generator is None:
             generator = self._generator = _Generator(parameters)
             try:

@@ -69,7 +69,7 @@ NOT_IMPLEMENTED = 540
 INTERNAL_ERROR = 541
 
 _DEFAULTS = {"bit": "False", "shortstr": "''", "longstr": "b''", "table": "None"}  # others are numbers
-_NAMES = {"global": "global_qos"}
+_NAMES = {"global": "global_qos", "no_wait": "nowait"}
 
 methods: dict[int, Any] = {}
 """The class of each method by its INDEX: class number << 16 | method number."""
