@@ -459,7 +459,7 @@ def test_consume(client: Client) -> None:
         channel.basic_ack(method.delivery_tag)
         break
     assert got == [b"0", b"1", b"2"]
-    with pytest.raises(ValueError, match="(?i)consume"):
+    with pytest.raises(ValueError, match=r"(?i)consume"):
         next(channel.consume(queue, auto_ack=True))
     assert channel.cancel() == 0
     assert channel.cancel() == 0
