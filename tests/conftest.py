@@ -20,6 +20,9 @@ from cpspika.broker import Served, serve
 from tests.support.rabbitmq import RabbitNode
 from tests.support.styles import AGAIN, STYLES, Broker, Style
 
+# Styles that run on RabbitMQ on 0-8 too; the others do so with the long tests.
+ON_0_8 = ("core-select", "sync-blocking")
+
 # Enough to find what is broken, in a run of minutes; HYPOTHESIS_PROFILE=thorough looks harder.
 hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None)
@@ -63,8 +66,10 @@ def node(certificates: Certificates) -> Iterator[RabbitNode]:
 
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[Served]:
-    """A running embedded broker."""
+    """A running embedded broker. It answers a wrong password at once: the scenarios give it very many in a short time
+    (broker/test_guards.py tests how it slows that down)."""
     with serve() as running:
+        running.login_failed = lambda: 0.0  # type: ignore[method-assign]
         yield running
 
 
@@ -96,8 +101,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)  # before the marks choose what is run
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     again = [STYLES[name] for name in AGAIN if name in STYLES]
+    on_0_8 = [STYLES[name] for name in ON_0_8]
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        old = parameters.get("protocol") == "0-8" and parameters.get("broker") == "rabbitmq"
+        if old and parameters.get("style") not in on_0_8:
+            item.add_marker(pytest.mark.long)
         if parameters.get("style") in again:
             item.add_marker(pytest.mark.long if parameters.get("broker") == "rabbitmq" else pytest.mark.slow)
         if "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq":

@@ -28,12 +28,13 @@ from threading import RLock
 from typing import Any
 
 from ..client.channel import Channel
-from ..client.connection import Connection, connect
+from ..client.connection import Connection, begin
 from ..client.continuations import call_site, describe
 from ..errors import AMQPError, ConcurrentUse, OperationTimeout
 from ..interrupts import is_of_signal_handler
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
+from ..recovery import Recovering, new_connection
 from ..wire.message import Message
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade, Scope, check_runs_at_once, is_stale
@@ -100,7 +101,8 @@ class _Outcome:
 
 
 class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
-    """A connection whose calls return their results, or raise their errors.
+    """A connection whose calls return their results, or raise their errors. BlockingConnection, SelectConnection and
+    AsyncoreConnection make one: each has a reactor of its own kind.
 
     `core`: the Connection below. `lock`: threads that share the connection hold it. `timeout`: seconds that a call may
     take, None for no limit; a call that takes longer raises OperationTimeout.
@@ -112,6 +114,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         targets: Sequence[ConnectionParameters],
         timeout: float | None = None,
         on_close: Callable[[SyncConnection, AMQPError | None], object] | None = None,
+        recovery: Recovering = None,
     ):
         self.timeout = timeout
         self.lock = RLock()
@@ -120,11 +123,12 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         closed = self._callback(on_close) if on_close is not None else None
         self.core: Connection
 
-        def begin(self: SyncConnection, on_done: Any) -> None:
-            self.core = connect(reactor, targets, on_done, closed)
+        def dial(self: SyncConnection, on_done: Any) -> None:
+            self.core = new_connection(reactor, closed, recovery)
+            begin(self.core, targets, on_done)
 
         try:
-            self.wait("connect", begin, self, (), {})
+            self._wait("connect", dial, self, (), {})
         except BaseException:
             # Perhaps nobody will turn the reactor for a connection that nobody has: so abort, not close.
             if hasattr(self, "core"):
@@ -132,9 +136,9 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             raise
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.wait(operation.__name__, operation, self.core, args, kwargs)
+        return self._wait(operation.__name__, self._own(operation), self.core, args, kwargs)
 
-    def wait(
+    def _wait(
         self,
         name: str,
         operation: Callable[..., object],
@@ -155,7 +159,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 spins.raise_stray()
             try:
                 operation(core, *args, **kwargs, on_done=outcome.settle)
-                if not self.spin(outcome.is_told, self.timeout, finish=True):
+                if not self._spin(outcome.is_told, self.timeout, finish=True):
                     raise self._late(name)
                 assert outcome.told is not None
                 error, result = outcome.told
@@ -177,14 +181,14 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     def _late(self, name: str) -> AMQPError:
         return OperationTimeout(f"no answer within {self.timeout:g} s").of(name, describe(call_site()))
 
-    def push(self, name: str, over: Callable[[], bool]) -> None:
+    def _push(self, name: str, over: Callable[[], bool]) -> None:
         """Gives unsent bytes to the kernel, and turns the reactor until the kernel has taken all, or over(). Mostly the
         kernel takes all at once, without a turn. `name`: the operation's name in an error."""
         core = self.core
-        if not self.spin(lambda: over() or not core._backlog.size, self.timeout, finish=True, flush=True):
+        if not self._spin(lambda: over() or not core._unsent, self.timeout, finish=True, flush=True):
             raise self._late(name)
 
-    def spin(
+    def _spin(
         self, done: Callable[[], object], timeout: float | None, finish: bool = False, flush: bool = False
     ) -> bool:
         """Turns the reactor until done(), and puts by the user's callbacks. False: that took longer than `timeout`
@@ -271,17 +275,17 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         the error that closed it.
         """
         with _Inside(self):
-            ran = self.run_callbacks(lambda: not self.core.is_open, timeout)
+            ran = self._run_callbacks(lambda: not self.core.is_open, timeout)
             if not ran and not self.core.is_open:
                 raise self.core._closed_error()
         return ran
 
-    def run_callbacks(self, over: Callable[[], bool], timeout: float | None) -> bool:
+    def _run_callbacks(self, over: Callable[[], bool], timeout: float | None) -> bool:
         """Waits until callbacks are due, or over() says that none will come. Runs them, and returns whether there were
         any."""
         self._spins.raise_stray()
         if not self._inbox:
-            self.spin(lambda: bool(self._inbox) or over(), timeout)
+            self._spin(lambda: bool(self._inbox) or over(), timeout)
         count = len(self._inbox)
         for _ in range(count):
             if self._inbox:
@@ -289,7 +293,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return count > 0
 
     @property
-    def has_callbacks(self) -> bool:
+    def _has_callbacks(self) -> bool:
         """Whether callbacks are put by."""
         return bool(self._inbox)
 
@@ -301,12 +305,13 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
     core: Channel
 
     def __init__(self, connection: SyncConnection, core: Channel):
+        """Not for programs: `connection.channel()` opens a channel."""
         self.connection = connection
         self.core = core
         self._stopped = False
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.connection.wait(operation.__name__, operation, self.core, args, kwargs)
+        return self.connection._wait(operation.__name__, operation, self.core, args, kwargs)
 
     def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         core, connection = self.core, self.connection
@@ -316,7 +321,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
             if connection._spins.strays:
                 connection._spins.raise_stray()
             result = operation(core, *args, **kwargs)
-            connection.push(operation.__name__, lambda: not core.is_open)
+            connection._push(operation.__name__, lambda: not core.is_open)
             if not core.is_open:
                 raise core._closed_error()
         return result
@@ -332,8 +337,8 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         core, connection = self.core, self.connection
         try:
             with _Inside(connection):
-                while not self._stopped and (core.has_consumers or connection.has_callbacks):
-                    connection.run_callbacks(lambda: self._stopped or not core.has_consumers, None)
+                while not self._stopped and (core.has_consumers or connection._has_callbacks):
+                    connection._run_callbacks(lambda: self._stopped or not core.has_consumers, None)
             of_connection = connection.core
             reason = core.close_reason if of_connection.is_open else of_connection.close_reason
             if not self._stopped and reason is not None:
@@ -353,7 +358,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
 
     def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> Iterator[Message]:
         arrived = Arrived(self.core, options)
-        start = partial(self.connection.wait, "basic_consume", Channel.basic_consume, self.core, ())
+        start = partial(self.connection._wait, "basic_consume", Channel.basic_consume, self.core, ())
         try:
             arrived.started(start(arrived.arguments(queue), arrived.started))
         except BaseException:
@@ -370,20 +375,20 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
             while True:
                 with _Inside(connection):
                     connection._spins.raise_stray()
-                    connection.spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
+                    happened = connection._spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
                 message = arrived.take()
                 if message is not None:
                     yield message
                 elif arrived.is_over:
                     raise arrived.end_reason()
-                else:
+                elif not happened:
                     return
         finally:
             try:
                 if core.is_open:
-                    connection.wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
+                    connection._wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
                     with _Inside(connection):
-                        connection.push("basic_reject", lambda: not core.is_open)
+                        connection._push("basic_reject", lambda: not core.is_open)
             except AMQPError:
                 # A channel that ends meanwhile has no consumer left, and the next call says so. An iterator that the
                 # program dropped could not raise it.
