@@ -56,16 +56,25 @@ def test_dir_shows_the_public_names_alone() -> None:
 
 OF_CONNECTION = (
     "channel close abort update_secret add_state_change_handler add_blocked_handler add_recovery_handler "
-    "addStateChangeHandler fileno is_connected reactor parameters server_properties heartbeat frame_max channel_max
-    is_open is_blocked close_reason writable core" ) OF_CHANNEL = ( "exchange_declare exchange_delete exchange_bind
-    exchange_unbind queue_declare queue_bind queue_unbind queue_purge " "queue_delete basic_qos basic_consume
-    basic_cancel basic_get basic_ack basic_nack basic_reject basic_recover " "basic_publish confirm_select drain
-    tx_select tx_commit tx_rollback flow close " "add_flow_change_handler add_return_handler add_state_change_handler
-    add_writable_handler addFlowChangeHandler " "addStateChangeHandler number is_open writable is_confirming
-    has_consumers transmission_permitted close_reason " "core connection consume" ) # What a style adds; docs/api.md
-    lists the same. ADDED = { "SyncConnection": "lock timeout drain_events", "SyncChannel": "start_consuming
-    stop_consuming", "ThreadedConnection": "timeout on_error join", "ThreadedChannel": "", } ADDED_WITH_PROMISES =
-    {"Connection": "wait_closed aclose channels", "Channel": "aclose"}
+    "addStateChangeHandler fileno is_connected "
+    "reactor parameters server_properties heartbeat frame_max channel_max is_open is_blocked close_reason writable core"
+)
+OF_CHANNEL = (
+    "exchange_declare exchange_delete exchange_bind exchange_unbind queue_declare queue_bind queue_unbind queue_purge "
+    "queue_delete basic_qos basic_consume basic_cancel basic_get basic_ack basic_nack basic_reject basic_recover "
+    "basic_publish confirm_select drain tx_select tx_commit tx_rollback flow close "
+    "add_flow_change_handler add_return_handler add_state_change_handler add_writable_handler addFlowChangeHandler "
+    "addStateChangeHandler number is_open writable is_confirming has_consumers transmission_permitted close_reason "
+    "core connection consume"
+)
+# What a style adds; docs/api.md lists the same.
+ADDED = {
+    "SyncConnection": "lock timeout drain_events",
+    "SyncChannel": "start_consuming stop_consuming",
+    "ThreadedConnection": "timeout on_error join",
+    "ThreadedChannel": "",
+}
+ADDED_WITH_PROMISES = {"Connection": "wait_closed aclose channels", "Channel": "aclose"}
 
 
 @contextmanager
@@ -79,8 +88,10 @@ def pair(facade: type) -> Iterator[list[Any]]:
     if issubclass(made, promises.PromisingConnection):
         yield [made(object(), Connection(MemoryReactor())), None]
     elif issubclass(made, promises.PromisingChannel):
-        yield [None, made(promises.PromisingConnection(object(), Connection(MemoryReactor())), object())]  # type:
-        ignore[arg-type] else: with made("embedded://") as connection: yield [connection, connection.channel()]
+        yield [None, made(promises.PromisingConnection(object(), Connection(MemoryReactor())), object())]  # type: ignore[arg-type]
+    else:
+        with made("embedded://") as connection:
+            yield [connection, connection.channel()]
 
 
 @every_facade
