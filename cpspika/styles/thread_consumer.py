@@ -41,17 +41,19 @@ class ThreadConsumer(Scope):
     def __next__(self) -> Message:
         arrived, core = self._arrived, self.channel.core
         self.channel.connection._check_may_wait("next")
-        message = None
-        if not arrived.is_stale:
-            try:
-                # Nothing more comes on a closed channel; and the child of a fork hears not even of its end.
+        message: Message | None
+        try:
+            # Nothing more comes on a closed channel; and the child of a fork hears not even of its end.
+            message = arrived.queue.get(core.is_open, self._patience)
+            while message is not None and arrived.is_stale(message):
                 message = arrived.queue.get(core.is_open, self._patience)
-            except Empty:
-                if core.is_open:
-                    self.close()
-        if message is None and not arrived.closed and not arrived.is_stale:
+        except Empty:
+            message = None
+            if core.is_open:
+                self.close()
+        if message is None and not arrived.closed:
             message = arrived.take()  # with no_ack, behind the end stand no more, but threads may have added it twice
-        if message is not None and not arrived.is_stale:
+        if message is not None:
             return message
         arrived.wake()  # the other threads that iterate must hear of the end too
         if arrived.closed:
@@ -84,6 +86,6 @@ class _Arrived(Arrived):
     def take(self) -> Message | None:
         while not self.queue.empty():
             message = self.queue.get()
-            if message is not None:
+            if message is not None and not self.is_stale(message):
                 return message
         return None
