@@ -640,3 +640,13 @@ def test_a_target_whose_transport_cannot_be_made_fails_and_the_next_is_tried() -
     assert "first" in str(alone.error)
     assert "Too many open files" in str(alone.error)
     assert isinstance(alone.error.__cause__, OSError)
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_a_connection_that_is_given_up_while_it_opens_hangs_up(end: str) -> None:
+    world = World({"handshake": False})
+    world.peer.expect_header()
+    getattr(world.connection, end)()
+    world.settle()
+    assert world.peer.hung_up
+    assert isinstance(world.connected.error, cpspika.ConnectionClosed)

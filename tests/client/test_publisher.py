@@ -689,7 +689,8 @@ def test_a_publish_whose_channel_is_shut_by_the_link_is_settled_once(state: str)
         world.peer.send(1, "channel.flow", active=False)
         world.settle()
         world.peer.expect("channel.flow-ok")
-    channel.add_state_change_handler(lambda channel, is_open: None)
+    states: list[bool] = []
+    channel.add_state_change_handler(lambda channel, is_open: states.append(is_open))
     channel.basic_publish("", "q", "m", block_on_flow_control=True, on_done=fate)
     channel._fail_and_close(cpspika.ProtocolSyntaxError("a mistake of the broker's"))
     world.settle()
@@ -697,3 +698,4 @@ def test_a_publish_whose_channel_is_shut_by_the_link_is_settled_once(state: str)
     channel._on_close_ok(None)
     world.settle()
     assert len(fate.calls) == 1
+    assert states == [False]

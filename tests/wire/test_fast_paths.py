@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -330,6 +331,22 @@ def test_a_consumers_deliveries_are_one_run_though_their_keys_alternate() -> Non
     contents = [("x", f"k{n % 2}", BasicProperties(), 60) for n in range(8)]
     stream = _stream(pair.server, contents, [1] * 8, consumers=1)
     assert [len(run) for _, run in pair.client.runs(stream)] == [1, 1, 6]
+
+
+@pytest.mark.parametrize("sizes", itertools.product([0, 60], repeat=3), ids=str)
+@pytest.mark.parametrize("numbers", [(1, 1, 1), (1, 2, 1), (1, 1, 2)], ids=str)
+def test_messages_that_differ_in_consumer_or_channel_alone_are_not_one_run(
+    sizes: tuple[int, ...], numbers: tuple[int, ...]
+) -> None:
+    """Two consumers' tags have the same length. Each message goes to its own, after a message without a body too."""
+    pair = opened(channels=2)
+    contents = [("x", "k", BasicProperties(), size) for size in sizes * 4]
+    stream = _stream(pair.server, contents, [*numbers * 4])
+    found = [(number, message) for number, run in pair.client.runs(stream) for message in run]
+    assert [number for number, _ in found] == [*numbers * 4]
+    assert [message.consumer_tag for _, message in found] == [f"c{tag % 2}" for tag in range(12)]
+    assert [message.delivery_tag for _, message in found] == [*range(12)]
+    assert [len(message.body) for _, message in found] == [*sizes * 4]
 
 
 def test_messages_that_came_alike_share_their_envelope() -> None:
