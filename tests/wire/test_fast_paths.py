@@ -333,7 +333,7 @@ def test_a_consumers_deliveries_are_one_run_though_their_keys_alternate() -> Non
     assert [len(run) for _, run in pair.client.runs(stream)] == [1, 1, 6]
 
 
-@pytest.mark.parametrize("sizes", itertools.product([0, 60], repeat=3), ids=str)
+@pytest.mark.parametrize("sizes", list(itertools.product([0, 60], repeat=3)), ids=str)
 @pytest.mark.parametrize("numbers", [(1, 1, 1), (1, 2, 1), (1, 1, 2)], ids=str)
 def test_messages_that_differ_in_consumer_or_channel_alone_are_not_one_run(
     sizes: tuple[int, ...], numbers: tuple[int, ...]
