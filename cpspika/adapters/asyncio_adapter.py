@@ -27,6 +27,7 @@ from ..client.connection import Connection
 from ..connecting import Target, all_targets
 from ..errors import AMQPError, InvalidArgumentType, LocalError
 from ..parameters import ConnectionOptions
+from ..recovery import Recovering
 from ..styles.asyncio_operations import ChannelOperations, ConnectionOperations
 from ..styles.promises import (
     Block,
@@ -139,11 +140,15 @@ class AsyncioConnection(PromisingConnection, ConnectionOperations):
 
 
 def connect(
-    target: Target, *, on_close: OnAsyncioClose | None = None, **options: Unpack[ConnectionOptions]
+    target: Target,
+    *,
+    on_close: OnAsyncioClose | None = None,
+    recovery: Recovering = None,
+    **options: Unpack[ConnectionOptions],
 ) -> Wanted[AsyncioConnection]:
     """Begins to connect on the running loop: `conn = await connect(url)`, or `async with connect(url) as conn`.
 
-    target, options, on_close: as in `cpspika.connect`. Errors: LocalError, no loop is running here.
+    target, options, on_close, recovery: as in `cpspika.connect`. Errors: LocalError, no loop is running here.
     """
     try:
         reactor = AsyncioReactor(asyncio.get_running_loop())
@@ -156,7 +161,7 @@ def connect(
         return AsyncioConnection(promises, core)
 
     promise: Wanted[AsyncioConnection]
-    promise, core = promised_connection(promises, facade, reactor, targets, on_close)
+    promise, core = promised_connection(promises, facade, reactor, targets, on_close, recovery)
     promise.add_done_callback(lambda future: close_abandoned(core) if future.cancelled() else None)
     return promise
 

@@ -6,6 +6,7 @@ import selectors
 
 from ..interrupts import wait
 from ..reactor import PlainReactor
+from .poll_file import file_of
 from .sockets import Watched, WatchesSockets
 from .waker import DEAF, Waker, limited
 
@@ -65,6 +66,12 @@ class SelectReactor(WatchesSockets, PlainReactor):
 
     def _wake(self) -> None:
         self._waker.wake()
+
+    def fileno(self) -> int:
+        """As of `PlainReactor`."""
+        number = file_of(self._selector)
+        self._watched_from_outside()
+        return number
 
     def close(self) -> None:
         """Closes the selector and the waker. Close the connections before."""

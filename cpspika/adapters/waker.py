@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
+from collections.abc import Callable
 from threading import RLock
 from typing import Any
 
@@ -64,8 +66,12 @@ class Waker:
         reader = self._ends[0]
         return reader if isinstance(reader, int) else reader.fileno()
 
-    def wake(self) -> None:
+    def wake(self, at_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
         """Makes the file descriptor readable."""
+        # Called by a finalizer at the end of the process. The other threads have stopped: nobody is left to be woken,
+        # and one of them may have stopped with the lock. This module may be gone.
+        if at_the_end():
+            return
         # Under the lock, because a number that another thread closes in this moment may then be another file's. A
         # full pipe fails, and wakes as well.
         with self._lock, contextlib.suppress(OSError):
