@@ -23,7 +23,7 @@ OnDone = Callable[["AMQPError | None", "R | None"], object]
 
 Call = Callable[[], object]
 
-_order = itertools.count()
+order = itertools.count()  # the rank of each operation
 
 
 def operation(method: F) -> F:
@@ -98,7 +98,7 @@ class Continuation:
             check_callable("on_done", on_done)
         self.on_done = on_done
         self.call_site = call_site(3)
-        self.order = next(_order)
+        self.order = next(order)
 
     def done(self, result: Any = None) -> None:
         """Settles it with a result."""
@@ -139,7 +139,7 @@ class Request(Continuation):
             check_callable("on_done", on_done)
         self.on_done = on_done
         self.call_site = call_site(3)
-        self.order = next(_order)
+        self.order = next(order)
         self.method = method
         self.expected = expected
         self.convert = convert

@@ -24,6 +24,7 @@ from ..client.channel import Channel
 from ..client.connection import Connection, OnClose
 from ..client.continuations import Call, OnDone, Request, check_callable, refuse
 from ..client.operations import Consumer
+from ..client.publisher import Content
 from ..client.setup import OnReady
 from ..errors import (
     AMQPError,
@@ -86,7 +87,7 @@ class RecoveringConnection(Connection):
         self._alone: Operation | None = None
         self._size = 0  # bytes of messages that wait or are unconfirmed
         self._is_full = False
-        self._unwritten: deque[tuple[int, RecoveringChannel, Any]] = deque()
+        self._unwritten: deque[Any] = deque()  # position in the stream, channel, and the fields of its content
         self._watching = False
         self._expiring: deque[tuple[float, Operation]] = deque()
         self._stale = self._resent = self._lost_untold = 0
@@ -249,12 +250,10 @@ class RecoveringConnection(Connection):
             self._is_full = False
             self._in_turn([channel._tell_writable for channel in self._opened_channels])
 
-    def _note_unwritten(self, channel: RecoveringChannel, content: Any) -> None:
-        """Keeps a publish that nobody confirms until the kernel has it."""
-        self._unwritten.append((self._transport.queued, channel, content))
-        if not self._watching:
-            self._watching = True
-            self.reactor.call_soon(self._drop_written)
+    def _watch_unwritten(self) -> None:
+        """Has the publishes that nobody confirms dropped when the kernel has them."""
+        self._watching = True
+        self.reactor.call_soon(self._drop_written)
 
     def _drop_written(self, _: Any = None) -> None:
         unwritten, transport = self._unwritten, self._transport
@@ -619,9 +618,9 @@ class RecoveringConnection(Connection):
         if isinstance(cause, ConnectionAbortedError) and cause.__cause__ is not None:
             return []  # an exception came amid sending: nobody knows what went out, and twice would be wrong
         lost = []
-        for position, channel, content in unwritten:
+        for position, channel, *content in unwritten:
             if position > transport.written and not channel._ended:
-                publish = Publish(channel, None, content)
+                publish = Publish(channel, None, Content(*content))
                 self._take_room(publish.size)
                 lost.append(publish)
         return lost

@@ -29,6 +29,8 @@ from .options import Resent
 from .roles import Owner
 from .transaction import Transaction
 
+_new_tuple = tuple.__new__  # makes a named tuple without the call of its own function
+
 EPOCH_SHIFT = 44
 SETTLING = frozenset(("basic.ack", "basic.nack", "basic.reject"))
 
@@ -126,22 +128,21 @@ class ResendingPublisher(Publisher):
         on_ready: what that publishes fails with its opening."""
         octets = body if body.__class__ is bytes else encode_body(body)
         encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
-        connection, window, flagged = self._connection, self._window, mandatory or immediate
-        content = Content(exchange, routing_key, mandatory, immediate, encoded, octets)
-        if not self._channel.is_open:
-            return self._recovering._publish_later(content, on_done)
-        if not self.permitted:
-            return self._stopped(content, block_on_flow_control, on_done)
+        connection, window = self._connection, self._window
+        if mandatory or immediate or not self.permitted or not self._channel.is_open:
+            content = Content(exchange, routing_key, mandatory, immediate, encoded, octets)
+            return self._publish_otherwise(content, block_on_flow_control, on_done)
         if window is None and on_done is None:
-            if flagged:
-                self._sender.send_content("basic.publish", content.arguments, encoded, octets)
-                writable = self._sender.writable
-            else:
-                writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
-            connection._note_unwritten(self._recovering, content)
+            writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
+            connection._unwritten.append(
+                (connection._transport.queued, self._recovering, exchange, routing_key, False, False, encoded, octets)
+            )
+            if not connection._watching:
+                connection._watch_unwritten()
             return writable
+        content = _new_tuple(Content, (exchange, routing_key, False, False, encoded, octets))
         publish = Publish(self._recovering, on_done, content)
-        if flagged or window is None:
+        if window is None:
             self._send(publish, content)
         else:
             try:
@@ -152,6 +153,22 @@ class ResendingPublisher(Publisher):
                 self._sender.failed(error)
                 raise
         return connection._take_room(publish.size) and self._sender.writable
+
+    def _publish_otherwise(self, content: Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
+        connection, sender = self._connection, self._sender
+        if not self._channel.is_open:
+            return self._recovering._publish_later(content, on_done)
+        if not self.permitted:
+            return self._stopped(content, block_on_flow_control, on_done)
+        if self._window is None and on_done is None:
+            sender.send_content("basic.publish", content.arguments, content.properties, content.body)
+            connection._unwritten.append((connection._transport.queued, self._recovering, *content))
+            if not connection._watching:
+                connection._watch_unwritten()
+            return sender.writable
+        publish = Publish(self._recovering, on_done, content)
+        self._send(publish, content)
+        return connection._take_room(publish.size) and sender.writable
 
     def _stopped(self, content: Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
         if not block_on_flow_control:

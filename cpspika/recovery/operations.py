@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..client.continuations import OnDone, Request
+from ..client.continuations import OnDone, Request, call_site, check_callable, order
 from ..client.operations import Consumer
 from ..client.publisher import Content, Watched
 from ..errors import AMQPError, DeliveryUnknown, OutcomeUnknown, PublishError, StaleDelivery
@@ -183,10 +183,21 @@ class Publish(Watched):
 
     __slots__ = ("channel", "deadline", "ends", "size", "state", "times")
 
+    convert: Any
+    deadline: float | None
+    state: str
+
     def __init__(self, channel: Owner, on_done: OnDone[bool] | None, content: Content):
-        super().__init__(on_done, content)
+        # Each confirmed publish is one of these: what Watched and Continuation do stands here, without their calls.
+        if not callable(on_done):
+            check_callable("on_done", on_done)
+        self.on_done = on_done
+        self.call_site = call_site(3)
+        self.order = next(order)
+        self.content = content
+        self.convert = self.returned = self.deadline = None
+        self.undecided = False
         self.channel = channel
-        self.deadline: float | None = None
         self.ends = self.times = 0
         self.state = IN_FLIGHT
         self.size = len(content.body) + len(content.properties) + OVERHEAD
