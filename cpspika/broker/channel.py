@@ -6,7 +6,7 @@ counts as settled at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
@@ -17,7 +17,7 @@ from ..wire.delivery_tags import Window
 from ..wire.fast_send import FastDeliverer
 from ..wire.message import Message
 from .ack_timeouts import AckTimeouts, Expired
-from .queues import Clock, Entry, Queue
+from .queues import SLICE, Clock, Entry, Queue
 from .refusal import precondition_failed
 from .virtual_host import unique_name
 
@@ -52,6 +52,9 @@ class SessionServices(Protocol):
 
         arguments: those of the consumer.
         """
+
+    def run_long(self, steps: Iterator[object], refuse: Callable[[AMQPError], object] | None = None) -> None:
+        """Makes long work in slices."""
 
     @property
     def cancels_late(self) -> bool:
@@ -163,7 +166,7 @@ class _Transaction(NamedTuple):
     """A transaction that isn't committed."""
 
     publishes: list[Callable[[], bool]]  # each returns False if a queue refused the message
-    settlements: list[Callable[[], object]]
+    settlements: list[tuple[str, list[Delivery]]]  # each with its outcome
     settled: list[Delivery]  # a rollback makes these unsettled again
 
 
@@ -263,10 +266,28 @@ class ServerChannel:
         if self._late:
             self._settle_late(outcome, tag, multiple)
         if self._transaction is not None:
-            self._transaction.settlements.append(lambda: self._settle_now(outcome, deliveries))
+            self._transaction.settlements.append((outcome, deliveries))
             self._transaction.settled.extend(deliveries)
-        else:
+        elif len(deliveries) <= SLICE:
             self._settle_now(outcome, deliveries)
+        else:
+            self.session.run_long(self._settling(outcome, deliveries))
+
+    def _settling(self, outcome: str, deliveries: list[Delivery]) -> Iterator[None]:
+        """Settles many deliveries in slices. Messages return the last one first, and are held until all have."""
+        if len(deliveries) <= SLICE:
+            self._settle_now(outcome, deliveries)
+            return
+        returning = outcome not in ("ack", "reject")
+        queues = {delivery.entry.queue for delivery in deliveries} if returning else set()
+        for queue in queues:
+            queue.hold(True)
+        starts = range(0, len(deliveries), SLICE)
+        for at in reversed(starts) if returning else starts:
+            self._settle_now(outcome, deliveries[at : at + SLICE])
+            yield
+        for queue in queues:
+            queue.hold(False)
 
     def _settle_now(self, outcome: str, deliveries: list[Delivery]) -> None:
         freed: dict[Consumer, None] = {}
@@ -346,9 +367,9 @@ class ServerChannel:
             del self.consumers[tag]
             consumer.stop()
 
-    def recover(self) -> None:
-        """Requeues all unsettled deliveries."""
-        self._settle_now("requeue", self.unsettled.settle(0, multiple=True))
+    def recover(self) -> Iterator[None]:
+        """Requeues all unsettled deliveries, in slices."""
+        yield from self._settling("requeue", self.unsettled.settle(0, multiple=True))
 
     def resume_consumers(self) -> None:
         """Has the queues ask the channel's consumers again: a limit that stopped them may have changed."""
@@ -424,16 +445,20 @@ class ServerChannel:
         if self._transaction is None:
             self._transaction = _Transaction([], [], [])
 
-    def commit(self) -> None:
-        """Carries out the transaction: first its publishes, then its settlements. Begins the next transaction.
+    def commit(self) -> Iterator[None]:
+        """Carries out the transaction in slices, its publishes before its settlements. Begins the next transaction.
 
         Raises PreconditionFailed if a queue refused one of the messages; the rest of the transaction is carried out.
         """
         ended = self._end_transaction()
-        accepted = [publish() for publish in ended.publishes]
-        for settle in ended.settlements:
-            settle()
-        if not all(accepted):
+        accepted = True
+        for number, publish in enumerate(ended.publishes, 1):
+            accepted = publish() and accepted
+            if not number % SLICE:
+                yield
+        for outcome, deliveries in ended.settlements:
+            yield from self._settling(outcome, deliveries)
+        if not accepted:
             raise precondition_failed("partial tx completion")
 
     def rollback(self) -> None:
@@ -469,8 +494,11 @@ class ServerChannel:
             self.cancel_replies(self._replies.tag)
         if self._transaction is not None:
             self.rollback()
-        self._settle_now("failed", self.unsettled.settle(0, multiple=True))
         self.timeouts.stop()
         consumers, self.consumers = list(self.consumers.values()), {}
+        self.session.run_long(self._ending(self.unsettled.settle(0, multiple=True), consumers))
+
+    def _ending(self, deliveries: list[Delivery], consumers: list[Consumer]) -> Iterator[None]:
+        yield from self._settling("failed", deliveries)
         for consumer in consumers:
             consumer.stop()
