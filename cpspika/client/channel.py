@@ -157,7 +157,7 @@ class Channel(Operations):
         if of_connection is not None:
             return of_connection
         error = ChannelClosed(
-            f"channel {self.number} is closed" + (f": {self.close_reason}" if self.close_reason else "")
+            f"channel {self.number} is closed" + (f": {self.close_reason.plain()}" if self.close_reason else "")
         )
         error.__cause__ = self.close_reason
         return error

@@ -245,7 +245,7 @@ class Connection:
         if isinstance(reason, ConnectionClosed):
             return reason
         state = "closed" if self._ended or self._closers else "not open yet"
-        error = ConnectionClosed(f"the connection is {state}" + (f": {reason}" if reason else ""))
+        error = ConnectionClosed(f"the connection is {state}" + (f": {reason.plain()}" if reason else ""))
         error.__cause__ = reason
         return error
 

@@ -421,6 +421,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         Errors: the error that ended the connection or the channel.
         """
         core, connection = self.core, self.connection
+        was_open = core.is_open
         try:
             with _Inside(connection):
                 while not self._stopped and (core.has_consumers or connection.has_callbacks):
@@ -428,7 +429,10 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
             of_connection = connection.core
             reason = core.close_reason if of_connection.is_open else of_connection.close_reason
             if not self._stopped and reason is not None:
-                raise reason
+                # A fresh one: the traceback of the one that is kept would grow with each call.
+                if was_open:
+                    raise reason.of(reason.method or "start_consuming", reason.asked_at) from reason
+                raise core._closed_error().of("start_consuming", describe(call_site()))
         finally:
             self._stopped = False
 
