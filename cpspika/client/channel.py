@@ -74,7 +74,7 @@ class Channel(Operations):
         self._reused = reused  # the broker closed an earlier channel of this number, and may still send for it
         self.is_open = True
         self.close_reason = None
-        self._facade: Any = self  # the channel that messages point to: this one, or the facade around it
+        self._facade: Callable[[], Any] | None = None  # the facade around it, or None once the program has dropped it
         self._sender = sender
         self._ended = False  # nothing more can come, and the number is free
         self._announced = False  # the state handlers were called for the end
@@ -170,6 +170,7 @@ class Channel(Operations):
         if tag and tag in self._consumers:
             raise DuplicateConsumerTag(f"channel {self.number} has a consumer {tag!r}")
 
+        consumer.facade = self._outermost()
         consumer.queue = arguments["queue"] or self._last_queue
         consumer.no_ack = arguments["no_ack"]
 
@@ -223,10 +224,15 @@ class Channel(Operations):
         self._consumers.pop(ok.consumer_tag, None)
         return str(ok.consumer_tag)
 
+    def _outermost(self) -> Any:
+        """The channel that messages point to: the facade, if there is one, or this."""
+        facade = self._facade() if self._facade is not None else None
+        return self if facade is None else facade
+
     def _got(self, reply: Method | Message) -> Message | None:
         if not isinstance(reply, Message):
             return None
-        reply.channel = self._facade
+        reply.channel = self._outermost()
         return reply
 
     def _drain(self, on_done: OnDone[None] | None) -> None:
@@ -297,7 +303,7 @@ class Channel(Operations):
     def _deliver(self, message: Message) -> None:
         consumer = self._consumers.get(message.envelope.consumer_tag)  # type: ignore[arg-type]
         if consumer is not None and self.is_open:
-            message.channel = self._facade
+            message.channel = consumer.facade
             consumer.on_message(message)
         else:
             self._undeliverable(message)
@@ -309,7 +315,7 @@ class Channel(Operations):
         if consumer is None:
             yield from ((self._undeliverable, message) for message in messages)
             return
-        on_message, facade = consumer.on_message, self._facade
+        on_message, facade = consumer.on_message, consumer.facade
         for message in messages:
             if not self.is_open:
                 break
@@ -468,7 +474,7 @@ class Channel(Operations):
         self._publisher.on_settled(event.name == "basic.ack", event.delivery_tag, event.multiple)
 
     def _on_return(self, message: Message) -> None:
-        message.channel = self._facade
+        message.channel = self._outermost()
         self._publisher.on_return(message)
 
 

@@ -211,6 +211,14 @@ class Connection:
             self._abort()
             self._end(ConnectionClosed("the connection was aborted"))
 
+    def _drop(self) -> None:
+        """Closes the link of a connection that the program has dropped: nobody is told. In any thread."""
+        self._close_handler = _nobody
+        if self.reactor.thread in (None, get_ident()):
+            self.abort()
+        else:
+            self.reactor.call_soon_threadsafe(self.abort)
+
     @operation
     def update_secret(self, new_secret: str | bytes, reason: str = "", *, on_done: OnDone[None] | None = None) -> None:
         """Gives the broker a new secret, for example a renewed OAuth 2 token.
@@ -644,6 +652,10 @@ class Connection:
         if self._backlog.transport is not None:
             self._backlog.transport.detach()
             self._backlog.transport = None
+
+
+def _nobody(connection: Connection, error: AMQPError | None) -> None:
+    """An on_close for nobody."""
 
 
 def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:
