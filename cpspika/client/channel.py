@@ -10,8 +10,9 @@ A channel knows its `ChannelSender`, and nothing of the connection behind it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from ..errors import (
@@ -28,7 +29,7 @@ from ..errors import (
 from ..wire.codec import Method
 from ..wire.message import Message
 from .channel_sender import ChannelSender
-from .continuations import Call, Continuation, OnDone, PendingCalls, Request, describe, refuse
+from .continuations import Call, Continuation, OnDone, PendingCalls, Request, describe, refuse, settle_soon
 from .handlers import Handlers, Remove
 from .operations import Consumer, Deletion, Operations, QueueDeclareOk
 from .publisher import Publisher
@@ -240,14 +241,14 @@ class Channel(Operations):
         if not self.is_open:
             refuse(on_done, self._closed_error(), "drain", self._sender.call_soon)
         elif self.writable:
-            self._sender.call_soon(continuation.done)
+            settle_soon(continuation, self._sender.call_soon)
         else:
             self._draining.append(continuation)
 
     def _close(self, reply_code: int, reply_text: str, on_done: OnDone[None] | None) -> None:
         closer = Request("channel.close", on_done)
         if self._ended:
-            self._sender.call_soon(closer.done)
+            settle_soon(closer, self._sender.call_soon)
             return
         try:
             if self.is_open:
@@ -291,10 +292,14 @@ class Channel(Operations):
         if handler is not None:
             handler(self, event)
         elif self._pending and event.name in self._pending[0].expected:
-            answered = self._pending.popleft()
-            if self._pending and self._pending[0].answer is not None:
-                self._in_turn([partial(answered.reply, event), *self._answered()])
+            answered = self._pending[0]
+            if len(self._pending) > 1 and self._pending[1].answer is not None:
+                answered.answer = event
+                self._in_turn(self._answered())
+                while self._pending and self._pending[0].answer is not None:
+                    del self._pending[0]
             else:
+                del self._pending[0]
                 answered.reply(event)
         elif not self._overtakes(event):
             waited = f"; {self._pending[0].method} is waiting" if self._pending else ""
@@ -335,11 +340,10 @@ class Channel(Operations):
                 break
         return False
 
-    def _answered(self) -> Iterator[Call]:
-        """The calls that settle the oldest requests whose replies arrived early."""
-        while self._pending and self._pending[0].answer is not None:
-            continuation = self._pending.popleft()
-            yield partial(continuation.reply, continuation.answer)
+    def _answered(self) -> list[Call]:
+        """The calls that settle the oldest requests whose replies have arrived."""
+        answered = takewhile(lambda continuation: continuation.answer is not None, self._pending)
+        return [partial(continuation.reply, continuation.answer) for continuation in answered]
 
     def _unexpected(self, text: str) -> None:
         """Closes the connection: the broker sent a method that is not allowed now."""
@@ -390,7 +394,8 @@ class Channel(Operations):
         if not (self._pending and self._pending[0].method == "channel.open"):
             self._unexpected(f"channel.open-ok on channel {self.number}, which is open")
             return
-        opened = self._pending.popleft()
+        opened = self._pending[0]
+        del self._pending[0]
         self._in_turn([partial(opened.reply, ok), *(self._handlers.calls("state", self, True) if self.is_open else [])])
 
     def _on_close(self, close: Method) -> None:
@@ -427,8 +432,13 @@ class Channel(Operations):
         if self._ended:
             return True
         self._ended = True
+        try:
+            told = self._shut(reason, blamed)
+        except BaseException:
+            self._ended = False  # of a signal handler: the connection's end does the rest
+            raise
         self._sender.release()
-        return self._shut(reason, blamed)
+        return told
 
     def _shut(self, reason: AMQPError | None, blamed: str | None) -> bool:
         """Settles every pending continuation in the order of asking, then the closers, then calls the state handlers.
@@ -438,11 +448,9 @@ class Channel(Operations):
         self.close_reason = self.close_reason or reason
         failed = self._blamed(blamed)
         others = reason if isinstance(reason, ConnectionClosed) else self._closed_error()
-        unsettled = sorted(
-            [*self._pending, *self._draining, *self._publisher.withdraw_all(), *self._sender.take_unwritten()]
-        )
-        self._pending.clear()
-        self._draining = []
+        publishes = self._publisher.withdraw_all()
+        unwritten = self._sender.take_unwritten()
+        unsettled = sorted([*self._pending, *self._draining, *publishes, *unwritten])
         self._consumers = {}
         self._starting = None
         told = self._has_handlers("state") or any(continuation.on_done is not None for continuation in unsettled)
@@ -451,11 +459,14 @@ class Channel(Operations):
         calls += [partial(c.fail, fate) if c.answer is None else partial(c.reply, c.answer) for c, fate in fates]
         if self._ended:
             calls += [closer.done for closer in self._closers]
-            self._closers = []
         if not self._announced:
             self._announced = True
             calls += self._handlers.calls("state", self, False)
         self._in_turn(calls)
+        self._pending.clear()
+        self._draining = []
+        if self._ended:
+            self._closers = []
         return told
 
     def _answering(self, blamed: str, reason: AMQPError) -> AMQPError:
