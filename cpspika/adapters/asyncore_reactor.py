@@ -26,7 +26,7 @@ from ..interrupts import wait
 from ..reactor import LONGEST_WAIT, Call, PlainReactor, Timer, make_calls
 from .poll_file import PollFile
 from .sockets import Watched, WatchesSockets
-from .waker import Waker
+from .waker import DEAF, Waker, limited
 
 
 def _import_asyncore() -> Any:
@@ -246,6 +246,8 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
     def _poll(self, timeout: float | None) -> None:
         self._stand_by()
         self._waiting = True
+        if DEAF:
+            timeout = limited(timeout)
         try:
             poll = self._asyncore.poll2 if hasattr(select, "poll") else self._asyncore.poll
             # asyncore accepts no None. A long time does as well: whatever happens meanwhile ends the wait.

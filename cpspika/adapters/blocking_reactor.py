@@ -12,7 +12,7 @@ from ..interrupts import wait
 from ..reactor import Endpoint, PlainReactor, TransportOwner
 from .poll_file import PollFile
 from .sockets import SocketTransport, Watched, resolve
-from .waker import Waker
+from .waker import DEAF, Waker, limited
 
 
 class BlockingReactor(PlainReactor):
@@ -169,5 +169,5 @@ else:
         def __call__(self, timeout: float | None) -> Ready:
             readers = [self._waker, self._fd] if self._read else [self._waker]
             writers = [self._fd] if self._write else []
-            readable, writable, failed = select.select(readers, writers, writers, timeout)
+            readable, writable, failed = select.select(readers, writers, writers, limited(timeout) if DEAF else timeout)
             return self._waker in readable, self._fd in readable, bool(writable or failed)

@@ -8,7 +8,7 @@ from ..interrupts import wait
 from ..reactor import PlainReactor
 from .poll_file import file_of
 from .sockets import Watched, WatchesSockets
-from .waker import Waker
+from .waker import DEAF, Waker, limited
 
 
 class SelectReactor(WatchesSockets, PlainReactor):
@@ -62,7 +62,7 @@ class SelectReactor(WatchesSockets, PlainReactor):
 
     @wait
     def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
-        return self._selector.select(timeout)
+        return self._selector.select(limited(timeout) if DEAF else timeout)
 
     def _wake(self) -> None:
         self._waker.wake()

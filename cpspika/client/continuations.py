@@ -25,7 +25,7 @@ OnDone = Callable[["AMQPError | None", "R | None"], object]
 
 Call = Callable[[], object]
 
-_order = itertools.count()
+order = itertools.count()  # the rank of each operation
 
 
 def operation(method: F) -> F:
@@ -100,7 +100,7 @@ class Continuation:
             check_callable("on_done", on_done)
         self.on_done = on_done
         self.call_site = call_site(3)
-        self.order = next(_order)
+        self.order = next(order)
 
     def done(self, result: Any = None) -> None:
         """Settles it with a result. Settling it again does nothing."""
@@ -146,7 +146,7 @@ class Request(Continuation):
             check_callable("on_done", on_done)
         self.on_done = on_done
         self.call_site = call_site(3)
-        self.order = next(_order)
+        self.order = next(order)
         self.method = method
         self.expected = expected
         self.convert = convert
@@ -232,6 +232,11 @@ class CallQueue:
     def append(self, item: Call) -> None:
         """Adds a call at the end."""
         self._items.append(item)
+
+    def put_last(self, items: Iterable[Call]) -> None:
+        """Adds calls at the end. They are made in the next turn, or before."""
+        self._items.extend(items)
+        self._promise()
 
     def put_first(self, items: Iterable[Call | PendingCalls]) -> None:
         """Adds calls at the front. They are made when the present call returns, or in the next turn."""

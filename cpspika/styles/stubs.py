@@ -97,6 +97,7 @@ from typing import Any
 from cpspika.client.channel import Channel
 from cpspika.client.handlers import Remove
 from cpspika.client.operations import Arguments, OnCancel, OnMessage, QueueDeclareOk
+from cpspika.client.setup import OnReady
 from cpspika.client.connection import Connection
 from cpspika.errors import AMQPError
 from cpspika.parameters import ConnectionParameters

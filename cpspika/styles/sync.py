@@ -31,12 +31,13 @@ from threading import RLock, get_ident
 from typing import Any
 
 from ..client.channel import Channel
-from ..client.connection import Connection, connect
+from ..client.connection import Connection, begin
 from ..client.continuations import call_site, describe
 from ..errors import AMQPError, ConcurrentUse, OperationTimeout
 from ..interrupts import interrupts_work, is_of_signal_handler
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
+from ..recovery import Recovering, new_connection
 from ..wire.message import Message
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade, Scope, check_runs_at_once, is_stale
@@ -105,7 +106,8 @@ class _Outcome:
 
 
 class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
-    """A connection whose calls return their results, or raise their errors.
+    """A connection whose calls return their results, or raise their errors. BlockingConnection, SelectConnection and
+    AsyncoreConnection make one: each has a reactor of its own kind.
 
     `core`: the Connection below. `lock`: threads that share the connection hold it. `timeout`: seconds that a call may
     take, None for no limit; a call that takes longer raises OperationTimeout.
@@ -117,6 +119,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         targets: Sequence[ConnectionParameters],
         timeout: float | None = None,
         on_close: Callable[[SyncConnection, AMQPError | None], object] | None = None,
+        recovery: Recovering = None,
     ):
         self.timeout = timeout
         self.lock = RLock()
@@ -127,11 +130,12 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         closed = self._handler(on_close) if on_close is not None else None
         self.core: Connection
 
-        def begin(self: SyncConnection, on_done: Any) -> None:
-            self.core = connect(reactor, targets, on_done, closed)
+        def dial(self: SyncConnection, on_done: Any) -> None:
+            self.core = new_connection(reactor, closed, recovery)
+            begin(self.core, targets, on_done)
 
         try:
-            self.wait("connect", begin, self, (), {})
+            self._wait("connect", dial, self, (), {})
         except BaseException:
             # Perhaps nobody will turn the reactor for a connection that nobody has: so abort, not close.
             if hasattr(self, "core"):
@@ -145,9 +149,9 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         kwargs: Mapping[str, Any],
         timeout: float | None = None,
     ) -> Any:
-        return self.wait(operation.__name__, operation, self.core, args, kwargs, timeout=timeout)
+        return self._wait(operation.__name__, self._own(operation), self.core, args, kwargs, timeout=timeout)
 
-    def wait(
+    def _wait(
         self,
         name: str,
         operation: Callable[..., object],
@@ -175,7 +179,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 spins.raise_stray()
             try:
                 operation(core, *args, **kwargs, on_done=outcome.settle)
-                if not self.spin(outcome.is_told, limit, finish=True):
+                if not self._spin(outcome.is_told, limit, finish=True):
                     raise _late(name, limit)
                 assert outcome.told is not None
                 error, result = outcome.told
@@ -221,8 +225,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                     handed.make()
                 except Exception as stray:
                     self._spins.strays.append(stray)
-                done = lambda: not handed.unfinished and (not core._backlog.size or not core.is_open)  # noqa: E731
-                self.spin(done, self.timeout, finish=True, flush=True)
+                done = lambda: not handed.unfinished and (not core._unsent or not core.is_open)  # noqa: E731
+                self._spin(done, self.timeout, finish=True, flush=True)
             finally:
                 self.lock.release()
 
@@ -253,14 +257,14 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         """What `give_back_for` wants to know of an operation of a channel."""
         return (core, args, kwargs) if isinstance(core, Channel) else ()
 
-    def push(self, name: str, over: Callable[[], bool], timeout: float | None = None) -> None:
+    def _push(self, name: str, over: Callable[[], bool], timeout: float | None = None) -> None:
         """Gives unsent bytes to the kernel, and turns the reactor until the kernel has taken all, or over(). Mostly the
         kernel takes all at once, without a turn. `name`, timeout: as of `wait`."""
         core, limit = self.core, self.timeout if timeout is None else timeout
-        if not self.spin(lambda: over() or not core._backlog.size, limit, finish=True, flush=True):
+        if not self._spin(lambda: over() or not core._unsent, limit, finish=True, flush=True):
             raise _late(name, limit)
 
-    def spin(
+    def _spin(
         self, done: Callable[[], object], timeout: float | None, finish: bool = False, flush: bool = False
     ) -> bool:
         """Turns the reactor until done(), and puts by the user's callbacks. False: that took longer than `timeout`
@@ -380,17 +384,17 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         the error that closed it.
         """
         with _Inside(self):
-            ran = self.run_callbacks(lambda: not self.core.is_open, timeout)
+            ran = self._run_callbacks(lambda: not self.core.is_open, timeout)
             if not ran and not self.core.is_open:
                 raise self.core._closed_error()
         return ran
 
-    def run_callbacks(self, over: Callable[[], bool], timeout: float | None) -> bool:
+    def _run_callbacks(self, over: Callable[[], bool], timeout: float | None) -> bool:
         """Waits until callbacks are due, or over() says that none will come. Runs them, and returns whether there were
         any."""
         self._spins.raise_stray()
         if not self._inbox:
-            self.spin(lambda: bool(self._inbox) or over(), timeout)
+            self._spin(lambda: bool(self._inbox) or over(), timeout)
         count = len(self._inbox)
         for _ in range(count):
             if self._inbox:
@@ -398,7 +402,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return count > 0
 
     @property
-    def has_callbacks(self) -> bool:
+    def _has_callbacks(self) -> bool:
         """Whether callbacks are put by."""
         return bool(self._inbox)
 
@@ -410,6 +414,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
     core: Channel
 
     def __init__(self, connection: SyncConnection, core: Channel):
+        """Not for programs: `connection.channel()` opens a channel."""
         self.connection = connection
         self.core = core
         self._stopped = False
@@ -421,7 +426,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         kwargs: Mapping[str, Any],
         timeout: float | None = None,
     ) -> Any:
-        return self.connection.wait(operation.__name__, operation, self.core, args, kwargs, timeout=timeout)
+        return self.connection._wait(operation.__name__, operation, self.core, args, kwargs, timeout=timeout)
 
     def _perform_oneway(
         self,
@@ -439,7 +444,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
             if connection._spins.strays:
                 connection._spins.raise_stray()
             result = operation(core, *args, **kwargs)
-            connection.push(operation.__name__, lambda: not core.is_open, timeout)
+            connection._push(operation.__name__, lambda: not core.is_open, timeout)
             if not core.is_open:
                 raise core._closed_error()
         finally:
@@ -461,8 +466,8 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         was_open = core.is_open
         try:
             with _Inside(connection):
-                while not self._stopped and (core.has_consumers or connection.has_callbacks):
-                    connection.run_callbacks(lambda: self._stopped or not core.has_consumers, None)
+                while not self._stopped and (core.has_consumers or connection._has_callbacks):
+                    connection._run_callbacks(lambda: self._stopped or not core.has_consumers, None)
             of_connection = connection.core
             reason = core.close_reason if of_connection.is_open else of_connection.close_reason
             if not self._stopped and reason is not None:
@@ -485,7 +490,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
 
     def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> Iterator[Message]:
         arrived = Arrived(self.core, options)
-        start = partial(self.connection.wait, "basic_consume", Channel.basic_consume, self.core, ())
+        start = partial(self.connection._wait, "basic_consume", Channel.basic_consume, self.core, ())
         try:
             arrived.started(start(arrived.arguments(queue), arrived.started))
         except BaseException:
@@ -502,20 +507,20 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
             while True:
                 with _Inside(connection):
                     connection._spins.raise_stray()
-                    connection.spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
+                    happened = connection._spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
                 message = arrived.take()
                 if message is not None:
                     yield message
                 elif arrived.is_over:
                     raise arrived.end_reason()
-                else:
+                elif not happened:
                     return
         finally:
             try:
                 if core.is_open:
-                    connection.wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
+                    connection._wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
                     with _Inside(connection):
-                        connection.push("basic_reject", lambda: not core.is_open)
+                        connection._push("basic_nack", lambda: not core.is_open)
             except AMQPError:
                 # A channel that ends meanwhile has no consumer left, and the next call says so. An iterator that the
                 # program dropped could not raise it.
