@@ -299,7 +299,7 @@ class OpeningChannel(Channel):
 
     @property
     def _facade(self) -> Any:
-        return self._recovering._facade
+        return None
 
     @_facade.setter
     def _facade(self, facade: Any) -> None:
