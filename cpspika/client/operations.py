@@ -43,15 +43,17 @@ class QueueDeclareOk(NamedTuple):
 
 
 class Consumer:
-    """One consumer: its callbacks, its queue, and where it was asked for. `deletion`: the queue.delete of this
-    connection that will end it. `recover`: whether recovery starts it again."""
+    """One consumer: its callbacks, its queue, and where it was asked for. `facade`: the channel that its messages point
+    to, which lives as long as the consumer. `deletion`: the queue.delete of this connection that will end it.
+    `recover`: whether recovery starts it again."""
 
-    __slots__ = ("call_site", "deletion", "no_ack", "on_cancel", "on_message", "queue", "recover")
+    __slots__ = ("call_site", "deletion", "facade", "no_ack", "on_cancel", "on_message", "queue", "recover")
 
     def __init__(self, on_message: OnMessage, on_cancel: OnCancel | None, recover: bool = True):
         self.recover = recover
         self.on_message = on_message
         self.on_cancel = on_cancel
+        self.facade: Any = None
         self.queue = ""
         self.no_ack = False
         self.deletion: Deletion | None = None
