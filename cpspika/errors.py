@@ -24,6 +24,7 @@ __all__ = [
     "AccessRefused",
     "BlockedConnectionTimeout",
     "BodyTooLongError",
+    "BufferFull",
     "ChannelClosed",
     "ChannelError",
     "CommandInvalid",
@@ -60,6 +61,7 @@ __all__ = [
     "NotFound",
     "NotInThisVersion",
     "OperationTimeout",
+    "OutcomeUnknown",
     "PreconditionFailed",
     "ProtocolSyntaxError",
     "ProtocolVersionMismatch",
@@ -68,6 +70,7 @@ __all__ = [
     "ReplyError",
     "ResourceError",
     "ResourceLocked",
+    "StaleDelivery",
     "UnexpectedFrame",
     "UnexpectedFrameError",
     "UnexpectedMethodError",
@@ -157,6 +160,16 @@ class OperationTimeout(AMQPError, TimeoutError):
     operation."""
 
 
+class BufferFull(LocalError):
+    """Raised by a publish on a connection that recovers: it has no link, and its messages that wait have reached
+    `buffer_limit`. The message is not kept."""
+
+
+class OutcomeUnknown(RemoteError):
+    """Raised on a connection that recovers: the link was lost while the operation was under way, and to ask again could
+    do harm. The broker may have carried it out or not; the connection lives on."""
+
+
 # --- the connection ---------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +245,11 @@ class DuplicateConsumerTag(AMQPChannelError, LocalError):
 
 class UnknownConsumerTag(AMQPChannelError, LocalError):
     """Raised when the channel has no consumer with this tag."""
+
+
+class StaleDelivery(AMQPChannelError):
+    """Passed to the on_done of an ack, nack or reject on a channel that recovers: the message was delivered before the
+    channel or link was lost. Nothing was sent; the broker delivers the message again."""
 
 
 class ConsumerCancelled(AMQPChannelError, RemoteError):

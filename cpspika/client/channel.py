@@ -31,7 +31,7 @@ from .channel_sender import ChannelSender
 from .continuations import Call, Continuation, OnDone, PendingCalls, Request, describe, refuse
 from .handlers import Handlers, Remove
 from .hints import remedy
-from .operations import Consumer, Deletion, Operations, QueueDeclareOk
+from .operations import Consumer, Deletion, Operations, QueueDeclareOk, message_count
 from .publisher import Publisher
 from .rabbitmq import CANCELS_LATE
 
@@ -66,12 +66,16 @@ class Channel(Operations):
         "number",
     )
 
+    _by_method: dict[str, Callable[[Any, Any], None]]  # what happens when a method arrives that answers no request
+    _is_view = False  # True: one opening of a channel that recovers, for the program's `on_ready`
+
     # The public attributes: every facade has them too (`styles.lifting`).
     number: int
     is_open: bool
     close_reason: AMQPError | None
 
     def __init__(self, number: int, sender: ChannelSender, reused: bool = False):
+        """Not for programs: `Connection.channel` opens a channel."""
         self.number = number
         self._reused = reused  # the broker closed an earlier channel of this number, and may still send for it
         self.is_open = True
@@ -153,6 +157,10 @@ class Channel(Operations):
         self._sender.send(name, arguments)
         return True
 
+    def _is_stale(self, message: Message) -> bool:
+        """Whether a delivery that waits for the program is the broker's again: to acknowledge it would be wrong."""
+        return not self.is_open
+
     def _closed_error(self) -> AMQPError:
         """The error of an operation on the closed channel: the connection's, if that has ended too."""
         of_connection = self._sender.connection_error()
@@ -168,6 +176,9 @@ class Channel(Operations):
         self._request("channel.open", on_done, lambda ok: self)
 
     def _consume(self, consumer: Consumer, on_done: OnDone[str] | None, arguments: dict[str, Any]) -> None:
+        self._ask_consume(Request("basic.consume", on_done, ("basic.consume-ok",)), consumer, arguments)
+
+    def _ask_consume(self, request: Request, consumer: Consumer, arguments: dict[str, Any]) -> None:
         tag = arguments["consumer_tag"]
         if tag and tag in self._consumers:
             raise DuplicateConsumerTag(f"channel {self.number} has a consumer {tag!r}")
@@ -183,21 +194,25 @@ class Channel(Operations):
             self._started(started_tag)
             return started_tag
 
-        if self._request("basic.consume", on_done, started, **arguments) and tag:
+        request.convert = started
+        if self._ask(request, arguments) and tag:
             self._consumers[tag] = consumer
             self._starting = {**(self._starting or {}), tag: 0}
 
     def _cancel(self, consumer_tag: str, on_done: OnDone[str] | None) -> None:
+        self._ask_cancel(Request("basic.cancel", on_done, ("basic.cancel-ok",)), consumer_tag)
+
+    def _ask_cancel(self, cancel: Request, consumer_tag: str) -> None:
         if self.is_open and consumer_tag not in self._consumers:
             raise UnknownConsumerTag(f"channel {self.number} has no consumer {consumer_tag!r}")
+        cancel.convert = self._cancelled
         starting = self._starting
         if self.is_open and starting is not None and consumer_tag in starting:
             # RabbitMQ 3.10 ends the connection (541) for a cancel that arrives right behind its basic.consume.
-            cancel = Request("basic.cancel", on_done, ("basic.cancel-ok",), self._cancelled)
             self._pending.append(cancel)
             starting[consumer_tag] += 1
         else:
-            self._request("basic.cancel", on_done, self._cancelled, consumer_tag=consumer_tag)
+            self._ask(cancel, {"consumer_tag": consumer_tag})
 
     def _started(self, tag: str) -> None:
         """Sends the cancels that waited for this consume-ok."""
@@ -211,7 +226,9 @@ class Channel(Operations):
         return QueueDeclareOk(ok.queue, ok.message_count, ok.consumer_count)
 
     def _delete_queue(self, on_done: OnDone[int] | None, arguments: dict[str, Any]) -> None:
-        deletion = Deletion("queue.delete", on_done, ("queue.delete-ok",), lambda ok: ok.message_count)
+        self._ask_deletion(Deletion("queue.delete", on_done, ("queue.delete-ok",), message_count), arguments)
+
+    def _ask_deletion(self, deletion: Deletion, arguments: dict[str, Any]) -> None:
         if self._ask(deletion, arguments):
             self._sender.expect_cancels(arguments["queue"] or self._last_queue, deletion)
 
@@ -283,7 +300,7 @@ class Channel(Operations):
         if isinstance(event, AMQPError):
             self._fail_and_close(event)
             return
-        handler = _HANDLERS.get(event.name)
+        handler = self._by_method.get(event.name)
         if handler is not None:
             handler(self, event)
         elif self._pending and event.name in self._pending[0].expected:
@@ -485,7 +502,7 @@ class Channel(Operations):
 
 _OVERTAKEN = frozenset(("basic.consume", "basic.cancel"))
 
-_HANDLERS: dict[str, Callable[[Channel, Any], None]] = {
+Channel._by_method = {
     "basic.ack": Channel._on_publish_settled,
     "basic.nack": Channel._on_publish_settled,
     "basic.deliver": Channel._deliver,

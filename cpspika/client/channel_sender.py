@@ -131,8 +131,7 @@ class ChannelSender:
 
     def method_name(self, class_index: int, method_index: int) -> str | None:
         """The name of a method, or None if the version has none with these numbers."""
-        row = self._connection._link.codec.by_index.get((class_index, method_index))
-        return row.name if row else None
+        return self._connection._link.codec.method_name(class_index, method_index)
 
     def failed(self, error: BaseException) -> None:
         """An exception passed what changes the channel's state and sends bytes, which belong together. If a signal

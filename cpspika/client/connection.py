@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import (
     AMQPError,
@@ -26,6 +26,7 @@ from ..errors import (
     ConnectionForked,
     ConnectionLost,
     HeartbeatTimeout,
+    LocalError,
     LoginError,
     NoFreeChannels,
     OperationTimeout,
@@ -60,6 +61,7 @@ from .continuations import (
 from .dialer import Dialer
 from .handlers import Handlers, Remove
 from .hints import hint, remedy
+from .setup import OnReady, run_setup
 
 # Bytes of backlog that make a channel unwritable, and writable again. HIGH_WATER is less than a transport sends in the
 # middle of a turn (sockets.EAGER), so a publisher that waits for `writable` gives the reactor its turn first.
@@ -74,6 +76,8 @@ PRODUCT = {
     "information": "AMQP in continuation-passing style; MPL-2.0",
 }
 
+ChannelT = TypeVar("ChannelT", bound=Channel)
+ConnectionT = TypeVar("ConnectionT", bound="Connection")
 OnClose = Callable[["Connection", "AMQPError | None"], object]
 
 
@@ -98,6 +102,7 @@ class Connection:
     close_reason: AMQPError | None
 
     def __init__(self, reactor: Reactor, on_close: OnClose | None = None):
+        """Not for programs: `connect` makes a connection."""
         self.reactor = reactor
         self._link: Link
         self.server_properties = {}
@@ -129,6 +134,17 @@ class Connection:
         return f"<Connection{where} {'open' if self.is_open else 'closed' if self._ended else 'opening'}>"
 
     @property
+    def is_connected(self) -> bool:
+        """Whether the link to the broker is up. It differs from `is_open` on a connection with `recovery` alone: that
+        stays open while it has no link."""
+        return self.is_open
+
+    @property
+    def _unsent(self) -> int:
+        """The number of bytes that the kernel has not accepted yet."""
+        return self._backlog.size
+
+    @property
     def writable(self) -> bool:
         """False while a program should publish no more: the link is congested, or the broker blocks the connection."""
         return self._backlog.writable
@@ -139,12 +155,18 @@ class Connection:
     # --- operations ---------------------------------------------------------------------------------------------------
 
     @operation
-    def channel(self, *, on_done: OnDone[Channel] | None = None) -> Channel | None:
+    def channel(self, on_ready: OnReady | None = None, *, on_done: OnDone[Channel] | None = None) -> Channel | None:
         """Opens a channel.
+
+        on_ready(channel): called when the channel is open; it may declare what the program needs. The channel is opened
+        when on_ready has returned and its operations are answered. On a connection with `recovery` it is called again
+        at every later opening, with a channel that is this opening alone. In a style with coroutines it may be a
+        coroutine function.
 
         In the core the call also returns the channel at once: its operations may be asked for behind the opening.
 
-        Result: the channel. Errors: NoFreeChannels, `channel_max` channels are open.
+        Result: the channel. Errors: NoFreeChannels, `channel_max` channels are open. ChannelClosed, on_ready raised:
+        its exception is the cause.
 
             channel = connection.channel()
             channel.queue_declare("tasks", durable=True)
@@ -152,19 +174,54 @@ class Connection:
 
         channel.open, 0-9-1 §1.5.2.1.
         """
+        check_callable("on_ready", on_ready)
+        error = self._error_of_no_channel()
+        if error is not None:
+            refuse(on_done, error, "channel.open", self.reactor.call_soon)
+            return None
+        channel = self._new_channel(self._plain_channel)
+        if on_ready is None:
+            channel._open(on_done)
+        else:
+            self._open_with_setup(channel, on_ready, Request("channel.open", on_done))
+        return channel
+
+    def _error_of_no_channel(self) -> AMQPError | None:
+        """Why no channel can be opened now; None if one can be."""
         self._check_thread()
         if not self.is_open:
-            refuse(on_done, self._closed_error(), "channel.open", self.reactor.call_soon)
-            return None
+            return self._closed_error()
         if len(self._channels) >= self.channel_max:
-            full = NoFreeChannels(f"all {self.channel_max} channels of the connection are open")
-            refuse(on_done, full, "channel.open", self.reactor.call_soon)
-            return None
+            return NoFreeChannels(f"all {self.channel_max} channels of the connection are open")
+        return None
+
+    def _new_channel(self, make: Callable[[int, bool], ChannelT]) -> ChannelT:
+        """A channel with a free number, which is still to be opened. make(number, reused) makes it."""
         number = self._free_number()
-        reused = self._link.was_closed_by_peer(number)
-        channel = self._channels[number] = Channel(number, ChannelSender(self, number), reused)
-        channel._open(on_done)
+        channel = make(number, self._link.was_closed_by_peer(number))
+        self._channels[number] = channel
         return channel
+
+    def _plain_channel(self, number: int, reused: bool) -> Channel:
+        return Channel(number, ChannelSender(self, number), reused)
+
+    def _open_with_setup(self, channel: Channel, on_ready: OnReady, opening: Request) -> None:
+        def opened(err: AMQPError | None, _: Any) -> None:
+            if err is not None:
+                opening.fail(err)
+            else:
+                run_setup(on_ready, channel, is_set_up)
+
+        def is_set_up(err: AMQPError | None, _: Any) -> None:
+            if err is None:
+                opening.done(channel)
+                return
+            channel.close(on_done=_ignore)
+            if opening.on_done is None:
+                self._report(opening.told(err))
+            opening.fail(err)
+
+        channel._open(opened)
 
     def _free_number(self) -> int:
         """The lowest number that is free. A number whose channel the broker closed comes last, since frames for it may
@@ -225,6 +282,19 @@ class Connection:
         self._write_method(continuation.method, {"new_secret": new_secret, "reason": reason})
         self._pending.append(continuation)
 
+    def fileno(self) -> int:
+        """The file descriptor of the connection's reactor, for a loop of the program's own to watch: readable when a
+        socket has something to do, or a callback that was put by. Timers are due at `reactor.next_timer()`.
+
+        Errors: LocalError, the reactor has none (a foreign loop or a thread turns it), or the system has neither epoll
+        nor kqueue."""
+        number: Callable[[], int] | None = getattr(self.reactor, "fileno", None)
+        if number is None:
+            raise LocalError(
+                f"a foreign loop turns this connection: {type(self.reactor).__name__} has nothing to watch"
+            )
+        return number()
+
     def _closed_error(self) -> AMQPError:
         """The error of an operation on a connection that is not open: the error that ended it, if there is one."""
         reason = self.close_reason
@@ -256,6 +326,13 @@ class Connection:
         (connection.blocked, a RabbitMQ extension). This stops nothing by itself, but `writable` turns False. Returns a
         function that removes the handler."""
         return self._handlers.add("blocked", handler)
+
+    @registration
+    def add_recovery_handler(self, handler: Callable[[Connection, Any], object]) -> Remove:
+        """Has handler(connection, event) called for each RecoveryEvent: the link was lost, is tried again, was
+        restored... Handlers watch; they decide nothing. Without `recovery` there are no such events. Returns a function
+        that removes the handler."""
+        return self._handlers.add("recovery", handler)
 
     @registration
     def addStateChangeHandler(self, handler: Callable[[Connection, bool], object]) -> None:
@@ -384,8 +461,8 @@ class Connection:
         elif not self._closers:
             self._hang_up()
             reason = closed(ConnectionClosed, close.reply_code, close.reply_text + remedy(close.reply_text))
-            row = self._link.codec.by_index.get((close.class_id, close.method_id))
-            self._end(reason if row is None else self._answering(row.name, reason))
+            blamed = self._link.codec.method_name(close.class_id, close.method_id)
+            self._end(reason if blamed is None else self._answering(blamed, reason))
 
     def _answering(self, blamed: str, reason: AMQPError) -> AMQPError:
         """The reason of a close, as the answer to the method that the broker closes for."""
@@ -636,6 +713,10 @@ def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:
     told.append(channel._end(error))
 
 
+def _ignore(err: AMQPError | None, result: Any) -> None:
+    pass
+
+
 def endpoint(parameters: ConnectionParameters) -> Endpoint:
     p = parameters
     return Endpoint(p.host, p.port, p.ssl, p.via, p.server_hostname, p.tcp_keepalive)
@@ -677,8 +758,14 @@ def connect(
 
     on_done(err, connection): called once. on_close(connection, err): called when the connection has ended; err is None
     after a close of our own. InvalidArgument, InvalidArgumentType: as of `handshake.check`."""
+    return begin(Connection(reactor, on_close), targets, on_done)
+
+
+def begin(
+    connection: ConnectionT, targets: Sequence[ConnectionParameters], on_done: OnDone[Connection] | None = None
+) -> ConnectionT:
+    """Has a new connection dial; arguments and errors as of `connect`."""
     for target in targets:
         handshake.check(target)
-    connection = Connection(reactor, on_close)
     connection._dial(targets, on_done)
     return connection

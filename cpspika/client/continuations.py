@@ -179,6 +179,11 @@ class CallQueue:
         """Adds a call at the end."""
         self._items.append(item)
 
+    def put_last(self, items: Iterable[Call]) -> None:
+        """Adds calls at the end. They are made in the next turn, or before."""
+        self._items.extend(items)
+        self._promise()
+
     def put_first(self, items: Iterable[Call | PendingCalls]) -> None:
         """Adds calls at the front. They are made when the present call returns, or in the next turn."""
         self._items.extendleft(reversed([item if callable(item) else (item,) for item in items]))

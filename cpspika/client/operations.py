@@ -44,11 +44,12 @@ class QueueDeclareOk(NamedTuple):
 
 class Consumer:
     """One consumer: its callbacks, its queue, and where it was asked for. `deletion`: the queue.delete of this
-    connection that will end it."""
+    connection that will end it. `recover`: whether recovery starts it again."""
 
-    __slots__ = ("call_site", "deletion", "no_ack", "on_cancel", "on_message", "queue")
+    __slots__ = ("call_site", "deletion", "no_ack", "on_cancel", "on_message", "queue", "recover")
 
-    def __init__(self, on_message: OnMessage, on_cancel: OnCancel | None):
+    def __init__(self, on_message: OnMessage, on_cancel: OnCancel | None, recover: bool = True):
+        self.recover = recover
         self.on_message = on_message
         self.on_cancel = on_cancel
         self.queue = ""
@@ -326,7 +327,7 @@ class Operations:
 
         queue.purge, 0-9-1 §1.7.2.7.
         """
-        self._request("queue.purge", on_done, _message_count, queue=queue)
+        self._request("queue.purge", on_done, message_count, queue=queue)
 
     @operation
     def queue_delete(
@@ -390,6 +391,7 @@ class Operations:
         no_local: bool = False,
         arguments: Arguments | None = None,
         on_cancel: OnCancel | None = None,
+        recover: bool = True,
         *,
         on_done: OnDone[str] | None = None,
     ) -> None:
@@ -399,7 +401,8 @@ class Operations:
         consumer is allowed on the queue. consumer_tag: the consumer's name on this channel; "" lets the broker choose.
         no_local: RabbitMQ ignores it. arguments: for example "x-priority"; 0-8 has none. on_cancel(consumer_tag):
         called when the broker ends the consumer, for example because the queue was deleted; without it,
-        ConsumerCancelled leaves the reactor as an error.
+        ConsumerCancelled leaves the reactor as an error. recover: on a connection with `recovery`, whether the consumer
+        is started again after its channel or link was lost; False: its loss is its end, as a cancel by the broker is.
 
         Result: the consumer tag.
         Errors: NotFound (404), the queue does not exist; AccessRefused (403), another consumer is exclusive, or this
@@ -425,7 +428,7 @@ class Operations:
         }
         if arguments:
             asked["arguments"] = arguments
-        self._consume(Consumer(on_message, on_cancel), on_done, asked)
+        self._consume(Consumer(on_message, on_cancel, recover), on_done, asked)
 
     @operation
     def basic_cancel(self, consumer_tag: str, *, on_done: OnDone[str] | None = None) -> None:
@@ -692,6 +695,7 @@ class Operations:
         handler(self, self.is_open)
 
 
-def _message_count(ok: Method) -> int:
+def message_count(ok: Method) -> int:
+    """The result of queue_purge and queue_delete."""
     count: int = ok.message_count
     return count

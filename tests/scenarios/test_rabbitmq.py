@@ -74,7 +74,11 @@ def other(node: RabbitNode) -> Iterator[Any]:
 
 @pytest.mark.parametrize(
     ("how", "make_reactor"),
-    [("shutdown", SelectReactor), ("kill", AsyncoreReactor), ("kill", BlockingReactor)],
+    [
+        ("shutdown", SelectReactor),
+        pytest.param("kill", AsyncoreReactor, marks=pytest.mark.long),
+        ("kill", BlockingReactor),
+    ],
 )
 def test_each_continuation_is_told_once_that_the_broker_has_gone(
     node: RabbitNode, how: str, make_reactor: Callable[[], Any]
@@ -253,7 +257,9 @@ def test_heartbeats_as_negotiated(node: RabbitNode) -> None:
         connection.close()
 
 
-@pytest.mark.parametrize("make_reactor", REACTORS)
+@pytest.mark.parametrize(
+    "make_reactor", [SelectReactor, pytest.param(AsyncoreReactor, marks=pytest.mark.long), BlockingReactor]
+)
 def test_heartbeats_keep_an_idle_connection(node: RabbitNode, make_reactor: Callable[[], Any]) -> None:
     """Neither side hears anything else for longer than either would bear."""
     reactor, ended = make_reactor(), []

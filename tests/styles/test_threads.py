@@ -103,7 +103,9 @@ def test_every_operation_is_lifted(core: type, facade: type) -> None:
     for name, operation in (operations(core) | registrations(core)).items():
         shown = inspect.signature(operation)
         without = [parameter for name, parameter in shown.parameters.items() if name != "on_done"]
-        assert list(inspect.signature(getattr(facade, name)).parameters.values()) == without
+        lifted = list(inspect.signature(getattr(facade, name)).parameters.values())
+        assert lifted[: len(without)] == without
+        assert [parameter.name for parameter in lifted[len(without) :]] == ["timeout"] * (name in operations(core))
         assert inspect.getdoc(getattr(facade, name)).partition("\n")[0] == inspect.getdoc(operation).partition("\n")[0]
 
 

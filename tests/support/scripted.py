@@ -618,6 +618,7 @@ class SocketBroker:
 
     def _accept(self, selector: selectors.BaseSelector, _: Any) -> None:
         sock, _address = self._listener.accept()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = SocketPeer(sock, **self._options)
         self.peers.append(peer)
         if self._script is not None:
