@@ -223,16 +223,23 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
-    def _wait(self, name: str, start: Callable[[Any], object], give_back: Callable[[Any], object] | None = None) -> Any:
+    def _wait(
+        self,
+        name: str,
+        start: Callable[[Any], object],
+        give_back: Callable[[Any], object] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
         """Calls start(continuation) inside the reactor, and waits until the continuation is called; returns the result
-        or raises the error. give_back(result): called with a result that comes after `timeout`. `name`: the operation's
-        name in an error."""
+        or raises the error. give_back(result): called with a result that comes after the time. `name`: the operation's
+        name in an error. timeout: seconds; by default those of the connection."""
         self._check_may_wait(name)
+        limit = self.timeout if timeout is None else timeout
         answer = _Answer(give_back)
         try:
             self._reactor.inside(self._start, start, answer)
-            if not answer.wait(self.timeout):
-                late = OperationTimeout(f"no answer within {self.timeout:g} s")
+            if not answer.wait(limit):
+                late = OperationTimeout(f"no answer within {limit:g} s")
                 raise late.of(name, describe(call_site()))
         except BaseException:
             self._reactor.inside(answer.cancel)
@@ -256,11 +263,18 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
                 "call it in another thread, as in a consumer or handler"
             )
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _perform(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
         return self._wait(
             operation.__name__,
             lambda on_done: self._own(operation)(self.core, *args, **kwargs, on_done=on_done),
             give_back_for(operation),
+            timeout,
         )
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
@@ -303,14 +317,27 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
         self.connection = self._connection = connection
         self.core = core
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _perform(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
         return self.connection._wait(
             operation.__name__,
             lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done),
             give_back_for(operation, self.core, args, kwargs),
+            timeout,
         )
 
-    def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _perform_oneway(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
         core, reactor = self.core, self.connection._reactor
         publishes = operation is _PUBLISH
         while not reactor.inside(_perform_oneway, core, operation, args, kwargs):
@@ -318,17 +345,17 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
                 operation(core, *args, **kwargs)  # the reactor's own thread must not wait
                 break
             if not publishes or not core._is_fire_and_forget or core.writable:
-                return self._perform(operation, args, kwargs)
-            self._wait_for_room()
+                return self._perform(operation, args, kwargs, timeout)
+            self._wait_for_room(timeout)
         return True if publishes else None
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_room(self, timeout: float | None) -> None:
         """Waits until the channel is writable."""
 
         def start(on_done: Any) -> None:
             self.core.drain(on_done=lambda err, _: on_done(err and err.of("basic.publish", err.asked_at), None))
 
-        self.connection._wait("basic_publish", start)
+        self.connection._wait("basic_publish", start, timeout=timeout)
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         check_runs_at_once(function)

@@ -18,6 +18,7 @@ import pytest
 
 from cpspika.broker import Served, serve
 from tests.support.rabbitmq import RabbitNode
+from tests.support.rabbitmq_features import FEATURES, OLD_PROTOCOL, lacking, version_of
 from tests.support.styles import AGAIN, STYLES, Broker, Style
 
 # Styles that run on RabbitMQ on 0-8 too; the others do so with the long tests.
@@ -29,6 +30,16 @@ hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=Non
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 VERSIONS = ("0-9-1", "0-8")
+
+
+class Lacking(NamedTuple):
+    """What the RabbitMQ under test has not, and the line that says so."""
+
+    names: frozenset[str]
+    line: str
+
+
+LACKING = pytest.StashKey[Lacking]()
 
 
 class Certificates(NamedTuple):
@@ -58,9 +69,12 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="session")
-def node(certificates: Certificates) -> Iterator[RabbitNode]:
+def node(certificates: Certificates, request: pytest.FixtureRequest) -> Iterator[RabbitNode]:
     """A running RabbitMQ node, with a TLS listener."""
     with RabbitNode(tls=certificates) as running:
+        names = lacking(running)
+        version = ".".join(map(str, version_of(running)))
+        request.config.stash[LACKING] = Lacking(frozenset(names), f"RabbitMQ {version} lacks: {', '.join(names)}")
         yield running
 
 
@@ -111,6 +125,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.long if parameters.get("broker") == "rabbitmq" else pytest.mark.slow)
         if "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq":
             item.add_marker(pytest.mark.rabbitmq)
+        for name in needs(item):
+            assert name in FEATURES, f"{item.nodeid} needs {name!r}: tests.support.rabbitmq_features has no such name"
         if item.get_closest_marker("long") or item.get_closest_marker("rabbitmq"):
             item.add_marker(pytest.mark.slow)  # so that -m "not slow" leaves these out too
 
@@ -121,7 +137,23 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    # Here, and not in the fixture, so that all of these are one line of the summary.
+def needs(item: pytest.Item) -> set[str]:
+    """What a test on RabbitMQ needs of it: by its marks, and by its version of the protocol."""
+    if not item.get_closest_marker("rabbitmq"):
+        return set()
+    names = {name for mark in item.iter_markers("needs") for name in mark.args}
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return names | ({OLD_PROTOCOL} if parameters.get("protocol") == "0-8" else set())
+
+
+# Both skip here, and not in a fixture, so that all of the tests are one line of the summary.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     if item.get_closest_marker("rabbitmq") and not RabbitNode.available():
         pytest.skip("no RabbitMQ here: Debian's package rabbitmq-server is not installed")
+    try:
+        yield  # the fixtures; one of them starts the node, another may fail at what it lacks
+    finally:
+        lacks = item.config.stash.get(LACKING, None)
+        if lacks is not None and lacks.names & needs(item):
+            pytest.skip(lacks.line)

@@ -32,15 +32,22 @@ def _socketpair() -> tuple[Any, Any]:
     return reader, writer
 
 
-# Windows waits for sockets only.
-_make: Any
-_read: Any
-_write: Any
-_close: Any
-if os.name == "posix":
-    _make, _read, _write, _close = _pipe, os.read, os.write, os.close
-else:
-    _make, _read, _write, _close = _socketpair, socket.socket.recv, socket.socket.send, socket.socket.close
+# (make, read, write, close). Windows waits for sockets only.
+PIPES: Any = _pipe, os.read, os.write, os.close
+SOCKETS: Any = _socketpair, socket.socket.recv, socket.socket.send, socket.socket.close
+
+_make, _read, _write, _close = PIPES if os.name == "posix" else SOCKETS
+
+
+DEAF = os.name == "nt"
+"""Ctrl-C does not end a wait for sockets on Windows. So a wait takes DEAF_WAIT there at most; the turn has no calls."""
+
+DEAF_WAIT = 1.0  # seconds
+
+
+def limited(timeout: float | None) -> float:
+    """The time that a wait may take where it is DEAF."""
+    return DEAF_WAIT if timeout is None or timeout > DEAF_WAIT else timeout
 
 
 class Waker:

@@ -34,6 +34,7 @@ class BrokerServices(Protocol):
     vhosts: dict[str, VirtualHost]
     limits: Negotiated
     rules: Rules
+    consumer_timeout: float | None  # seconds for which a client may hold a delivery; None for no limit
     sessions: dict[Any, None]
     reply_channels: dict[str, ServerChannel]  # the channels that consume replies, by the token of their address
     blocked: str | None  # the reason that connection.blocked gives, or None
@@ -182,13 +183,13 @@ class MethodHandlers:
             return
         queue = self._queue(channel, method.queue)
         arguments = method.arguments.get("arguments") or {}  # 0-8 has none
-        check_consumer_arguments(arguments, queue.described, queue.limits.type)
+        check_consumer_arguments(arguments, queue.described, queue.limits.type, self.broker.rules.arguments)
         if channel.global_prefetch and queue.limits.type == "quorum":
             raise refusal(540, f"{queue.described} does not support global qos")
         in_exclusive_use = any(consumer.exclusive for consumer in queue.consumers)
         if in_exclusive_use or (method.exclusive and (queue.consumer_count or queue.limits.single_active)):
             raise refusal(403, f"{queue.described} in exclusive use")
-        consumer = Consumer(channel, queue, tag, method.no_ack, method.exclusive, arguments.get("x-priority", 0))
+        consumer = Consumer(channel, queue, tag, method.no_ack, method.exclusive, arguments)
         self._answer(channel, method, consumer_tag=tag)
         channel.consumers[tag] = consumer
         queue.add_consumer(consumer)
@@ -201,12 +202,17 @@ class MethodHandlers:
         if consumer is not None:
             consumer.stop()
 
+    def basic_cancel_ok(self, channel: ServerChannel, method: Method) -> None:
+        channel.cancelled_late(method.consumer_tag)
+
     def basic_get(self, channel: ServerChannel, method: Method) -> None:
         queue = self._queue(channel, method.queue)
         entry = queue.get(method.no_ack)
         if entry is None:
             self.session.send(channel.number, "basic.get-empty", {})
             return
+        if not method.no_ack:
+            channel.timeouts.expect(self.session.ack_limit(queue))
         details = {
             "delivery_tag": channel.record_delivery(entry, None, method.no_ack),
             "redelivered": entry.redelivered,
@@ -221,7 +227,7 @@ class MethodHandlers:
 
     def basic_nack(self, channel: ServerChannel, method: Method) -> None:
         """basic.nack and basic.reject."""
-        outcome = "requeue" if method.requeue else "reject"
+        outcome = _REQUEUE[method.name] if method.requeue else "reject"
         channel.settle(outcome, method.delivery_tag, method.arguments.get("multiple", False))
 
     def basic_recover(self, channel: ServerChannel, method: Method) -> None:
@@ -323,6 +329,9 @@ class MethodHandlers:
         self._answer(channel, method)
 
 
+_REQUEUE = {"basic.nack": "requeue", "basic.reject": "failed"}
+
+
 def _one_line(name: str) -> str:
     """The name of a queue or exchange, without line ends; RabbitMQ strips them where it declares, binds and deletes."""
     return name.replace("\r", "").replace("\n", "") if "\n" in name or "\r" in name else name
@@ -342,7 +351,7 @@ HANDLERS: dict[str, Callable[[MethodHandlers, ServerChannel, Any], None]] = {
     "basic.qos": MethodHandlers.basic_qos,
     "basic.consume": MethodHandlers.basic_consume,
     "basic.cancel": MethodHandlers.basic_cancel,
-    "basic.cancel-ok": MethodHandlers.ignore,
+    "basic.cancel-ok": MethodHandlers.basic_cancel_ok,
     "basic.get": MethodHandlers.basic_get,
     "basic.ack": MethodHandlers.basic_ack,
     "basic.nack": MethodHandlers.basic_nack,

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ..wire.message import Message
 from .queue_arguments import parse_arguments
+from .rules import DEFAULT, Rules
 
 
 class QueueConsumer(Protocol):
@@ -198,6 +199,9 @@ class _Rotation:
             del self._paused[consumer]
             self._append(consumer)
 
+    def pass_on(self, consumer: QueueConsumer) -> None:
+        """The consumer gets no messages for a while."""
+
     def next(self) -> QueueConsumer | None:
         """The consumer that gets the next message, None if no consumer wants one."""
         for turns in self._turns.values():
@@ -232,6 +236,11 @@ class _SingleActive(_Rotation):
         if consumer is self._active:
             self._active = max(self.all, key=lambda waiting: waiting.priority, default=None)
 
+    def pass_on(self, consumer: QueueConsumer) -> None:
+        if consumer is self._active:
+            others = [other for other in self.all if other is not consumer]
+            self._active = max(others, key=lambda waiting: waiting.priority, default=consumer)
+
     def resume(self, consumer: QueueConsumer) -> None:
         """A consumer is asked each time, so none is paused."""
 
@@ -248,7 +257,7 @@ class Queue:
         on_unused: called when an auto-delete queue loses its last consumer, and when the time of x-expires is over.
         owner: the session that alone may use an exclusive queue; None for a queue that isn't exclusive.
         arguments: those of queue.declare. Raises PreconditionFailed for one that RabbitMQ refuses.
-        pretended: the types of queues that are accepted beside "classic".
+        rules: what the broker answers otherwise.
 
     Attributes:
         limits: the arguments that the broker acts on.
@@ -270,7 +279,7 @@ class Queue:
         auto_delete: bool = False,
         owner: Any = None,
         arguments: Mapping[str, Any] | None = None,
-        pretended: frozenset[str] = frozenset(),
+        rules: Rules = DEFAULT,
     ):
         self.name = name
         self.described = f"queue '{name}' in vhost '{vhost}'"
@@ -285,7 +294,8 @@ class Queue:
         self._memory = memory
         self._on_dead_letter = on_dead_letter
         self._on_unused = on_unused
-        self.limits = limits = parse_arguments(self.arguments, self.described, pretended)
+        self._rules = rules
+        self.limits = limits = parse_arguments(self.arguments, self.described, rules.pretended, rules.arguments)
         self._ttl = limits.ttl
         self._rejects = limits.overflow != "drop-head"
         self._bounded = limits.max_length is not None or limits.max_bytes is not None
@@ -375,8 +385,11 @@ class Queue:
             while len(self._ready) and self._exceeds_limits(0, 0):
                 self._drop(self._remove_head(), "maxlen")
 
-    def requeue(self, entries: list[Entry]) -> None:
-        """Makes delivered entries ready again, at their old positions and marked as redelivered."""
+    def requeue(self, entries: list[Entry], failed: bool = True) -> None:
+        """Makes delivered entries ready again, at their old positions and marked as redelivered.
+
+        failed: a consumer rejected them, or it ended before it settled them; a quorum queue may count this.
+        """
         self.unacknowledged -= len(entries)
         if self.deleted:
             for entry in entries:
@@ -513,6 +526,10 @@ class Queue:
             self._on_unused(self)
         else:
             self.dispatch()
+
+    def pass_on(self, consumer: QueueConsumer) -> None:
+        """The consumer gets no messages for a while: another one becomes the single active consumer."""
+        self._rotation.pass_on(consumer)
 
     def resume(self, consumer: QueueConsumer) -> None:
         """Has a paused consumer asked again whether it wants messages."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import AMQPError, ChannelClosed, HeartbeatTimeout, InvalidArgument, ProtocolSyntaxError
@@ -26,7 +27,7 @@ from ..wire.link import Event, Link
 from ..wire.message import Message
 from .channel import ServerChannel
 from .methods import HANDLERS, BrokerServices, MethodHandlers
-from .queues import Queue
+from .queues import Clock, Queue
 from .refusal import refusal
 from .virtual_host import VirtualHost
 
@@ -77,6 +78,7 @@ class Session:
         self._stalled = self._throttled = False
         self.exclusive: dict[Queue, None] = {}
         self._confirming: dict[ServerChannel, None] = {}
+        self.clock: Clock = broker.reactor
         self._timers = NamedTimers(broker.reactor)
         self._timers.start("handshake", HANDSHAKE, self.drop_now)
         broker.sessions[self] = None
@@ -445,6 +447,19 @@ class Session:
 
     def nacks_now(self) -> bool:
         return self.broker.nacks_now()
+
+    @property
+    def cancels_late(self) -> bool:
+        return self.broker.rules.cancels_late
+
+    def ack_limit(self, queue: Queue, arguments: Mapping[str, Any] = MappingProxyType({})) -> float | None:
+        if self.broker.rules.cancels_late:  # then quorum queues alone have a limit, and may have one of their own
+            if queue.limits.type != "quorum":
+                return None
+            own = arguments.get("x-consumer-timeout", queue.limits.consumer_timeout)
+            if own is not None:
+                return float(own / 1000)
+        return self.broker.consumer_timeout
 
     def expect_replies(self, token: str, channel: ServerChannel | None) -> None:
         if channel is None:

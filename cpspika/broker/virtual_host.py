@@ -24,9 +24,7 @@ from .queues import Clock, Entry, MemoryGauge, Queue
 from .quorum_queue import QuorumQueue, check_quorum
 from .refusal import not_found, precondition_failed, refusal
 from .routing import MATCHERS, X_MATCHES, Matcher
-from .rules import Rules
-
-DEFAULT = Rules()
+from .rules import DEFAULT, Rules
 
 logger = logging.getLogger(__name__)
 
@@ -252,7 +250,9 @@ class VirtualHost:
             if known.owner is not (owner if exclusive else None):
                 raise _locked(known)
             fixed = {"durable": durable, "auto_delete": auto_delete}
-            _check_equivalent(described, fixed, known, arguments, compared_arguments(known.limits.type))
+            _check_equivalent(
+                described, fixed, known, arguments, compared_arguments(known.limits.type, self.rules.arguments)
+            )
             known.touch()
             return known
         _check_names_exchange("x-dead-letter-exchange", arguments, described)
@@ -272,11 +272,8 @@ class VirtualHost:
             auto_delete,
             owner if exclusive else None,
             arguments,
-            self.rules.pretended,
+            self.rules,
         )
-        if isinstance(queue, QuorumQueue):
-            limit = queue.limits.delivery_limit
-            queue.delivery_limit = self.rules.delivery_limit if limit is None else limit
         self.queues[queue.name] = queue
         return queue
 
@@ -462,7 +459,7 @@ class VirtualHost:
                     kind = f'"{name}",{field_type(value)}'
                     raise precondition_failed(f"invalid message: {{unacceptable_type_in_header,{kind}}}")
         mode = message.properties.delivery_mode
-        if mode not in (None, 1, 2):
+        if mode not in (None, 1, 2) and not self.rules.any_delivery_mode:
             raise precondition_failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")
 
     # --- dead letters -------------------------------------------------------------------------------------------------

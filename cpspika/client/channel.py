@@ -30,8 +30,10 @@ from ..wire.message import Message
 from .channel_sender import ChannelSender
 from .continuations import Call, Continuation, OnDone, PendingCalls, Request, describe, refuse
 from .handlers import Handlers, Remove
+from .hints import remedy
 from .operations import Consumer, Deletion, Operations, QueueDeclareOk, message_count
 from .publisher import Publisher
+from .rabbitmq import CANCELS_LATE
 
 SURRENDERED = 100  # tags of cancelled consumers that a channel remembers
 
@@ -364,15 +366,24 @@ class Channel(Operations):
         if self._surrendered is not None and tag in self._surrendered:
             # RabbitMQ 4 redelivers to a consumer that it has cancelled, after the timeout of a quorum queue's consumer.
             if not self._surrendered[tag]:
-                self._sender.send("basic.reject", {"delivery_tag": message.delivery_tag, "requeue": True})
+                self._give_back(message.delivery_tag)
         elif not self._reused:
             self._unexpected(f"a delivery on channel {self.number} for consumer {tag!r}, which it doesn't have")
+
+    def _give_back(self, delivery_tag: int) -> None:
+        """Requeues a delivery that nobody takes. A quorum queue of RabbitMQ 4.3 counts a basic.reject as a failure of
+        the consumer, and drops the message after twenty; it does not count a basic.nack."""
+        refuse_one = self.basic_nack if self._sender.peer_can("basic.nack") else self.basic_reject
+        refuse_one(delivery_tag, requeue=True)
 
     def _on_cancel(self, cancel: Method) -> None:
         tag = cancel.consumer_tag
         consumer = self._consumers.pop(tag, None)
-        if not cancel.no_wait and self.is_open:
-            self._sender.send("basic.cancel-ok", {"consumer_tag": tag})
+        if self.is_open:
+            if not cancel.no_wait:
+                self._sender.send("basic.cancel-ok", {"consumer_tag": tag})
+            elif self._sender.rabbitmq_version >= CANCELS_LATE:
+                self._sender.send("basic.cancel", {"consumer_tag": tag, "no_wait": True})
         if consumer is None:
             return
         self._surrender(tag, consumer.no_ack)
@@ -406,7 +417,7 @@ class Channel(Operations):
 
     def _on_close(self, close: Method) -> None:
         """The broker closes the channel; the link has answered already."""
-        reason: AMQPError = closed(ChannelClosed, close.reply_code, close.reply_text)
+        reason: AMQPError = closed(ChannelClosed, close.reply_code, close.reply_text + remedy(close.reply_text))
         blamed = self._sender.method_name(close.class_id, close.method_id)
         if blamed is not None:
             reason = self._answering(blamed, reason)

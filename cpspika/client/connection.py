@@ -26,6 +26,7 @@ from ..errors import (
     ConnectionForked,
     ConnectionLost,
     HeartbeatTimeout,
+    LocalError,
     LoginError,
     NoFreeChannels,
     OperationTimeout,
@@ -59,7 +60,7 @@ from .continuations import (
 )
 from .dialer import Dialer
 from .handlers import Handlers, Remove
-from .hints import HintsNames, hint
+from .hints import HintsNames, hint, remedy
 from .setup import OnReady, run_setup
 
 # Bytes of backlog that make a channel unwritable, and writable again. HIGH_WATER is less than a transport sends in the
@@ -281,6 +282,19 @@ class Connection(HintsNames):
         self._write_method(continuation.method, {"new_secret": new_secret, "reason": reason})
         self._pending.append(continuation)
 
+    def fileno(self) -> int:
+        """The file descriptor of the connection's reactor, for a loop of the program's own to watch: readable when a
+        socket has something to do, or a callback that was put by. Timers are due at `reactor.next_timer()`.
+
+        Errors: LocalError, the reactor has none (a foreign loop or a thread turns it), or the system has neither epoll
+        nor kqueue."""
+        number: Callable[[], int] | None = getattr(self.reactor, "fileno", None)
+        if number is None:
+            raise LocalError(
+                f"a foreign loop turns this connection: {type(self.reactor).__name__} has nothing to watch"
+            )
+        return number()
+
     def _closed_error(self) -> AMQPError:
         """The error of an operation on a connection that is not open: the error that ended it, if there is one."""
         reason = self.close_reason
@@ -446,7 +460,7 @@ class Connection(HintsNames):
             self._refused(self._refusal(close.reply_code, close.reply_text))
         elif not self._closers:
             self._hang_up()
-            reason = closed(ConnectionClosed, close.reply_code, close.reply_text)
+            reason = closed(ConnectionClosed, close.reply_code, close.reply_text + remedy(close.reply_text))
             blamed = self._link.codec.method_name(close.class_id, close.method_id)
             self._end(reason if blamed is None else self._answering(blamed, reason))
 
@@ -608,8 +622,8 @@ class Connection(HintsNames):
         where = self._where()
         known = hasattr(self, "_link")
         state, properties = (self._link.state, self._link.peer_properties) if known else ("begun", {})
-        remedy = hint(error, state, self.parameters, properties)
-        failure = ConnectError(f"{where}: {error or 'the peer hung up during the handshake'}{remedy}")
+        meaning = hint(error, state, self.parameters, properties)
+        failure = ConnectError(f"{where}: {error or 'the peer hung up during the handshake'}{meaning}")
         failure.__cause__ = error
         return failure
 

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import AMQPError, InvalidArgumentType, NotInThisVersion
 from ..wire.message import Message
-from .continuations import OnDone, Request, call_site, check_callable, oneway, operation, registration
+from .continuations import OnDone, Request, call_site, check_callable, describe, oneway, operation, registration
 from .handlers import Remove
 from .hints import HintsNames, hinting
+from .rabbitmq import warn_of_global_qos
 
 if TYPE_CHECKING:
     from ..wire.codec import Method
@@ -366,7 +367,7 @@ class Operations(HintsNames):
 
         prefetch_count: messages; 0 is no limit. prefetch_size: bytes; RabbitMQ takes only 0 (AMQPNotImplemented, 540,
         closes the connection). global_: in RabbitMQ True limits the whole channel, False each consumer that is started
-        afterwards.
+        afterwards. RabbitMQ 4.3 ignores global_: the limit is each consumer's, and a warning is logged.
 
             channel.basic_qos(prefetch_count=100)
             channel.basic_consume("tasks", on_message)
@@ -378,6 +379,8 @@ class Operations(HintsNames):
             "prefetch_size": prefetch_size,
             "global": global_,
         }
+        if global_:
+            warn_of_global_qos(self._sender.server_properties, describe(call_site()))
         self._request("basic.qos", on_done, **arguments)
 
     @operation
@@ -498,6 +501,8 @@ class Operations(HintsNames):
 
         Errors: PreconditionFailed (406), as `basic_ack`. NotInThisVersion: 0-8 has no basic.nack; a single refusal goes
         out as basic.reject there, `multiple` is refused at the call.
+
+        RabbitMQ 4.3: a quorum queue counts a `basic_reject` towards its delivery limit, and not a basic_nack.
 
         basic.nack, a RabbitMQ extension of 0-9-1.
         """

@@ -155,7 +155,7 @@ class Arrived:
     def _give_back(self) -> None:
         while (message := self.take()) is not None:
             if self.core.is_open and not self._options["no_ack"]:
-                self.core.basic_reject(message.delivery_tag, requeue=True)
+                self.core._give_back(message.delivery_tag)
         self.wake()
 
 

@@ -104,11 +104,17 @@ def takes_no_on_done(name: str) -> InvalidArgumentType:
     )
 
 
-def lift(core: type, module: str, wording: Wording, handed_over: HandedOver | None = None) -> type:
+def timed(shown: inspect.Signature) -> inspect.Signature:
+    """A signature with `timeout`, of a call that waits."""
+    timeout = inspect.Parameter("timeout", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="float | None")
+    return shown.replace(parameters=[*shown.parameters.values(), timeout])
+
+
+def lift(core: type, module: str, wording: Wording, handed_over: HandedOver | None = None, waits: bool = False) -> type:
     """A class with the operations, handlers and attributes of `core`, in the module of that name.
 
     handed_over(operation): makes the method of an operation that the broker doesn't answer; by default the method calls
-    `_perform_oneway`.
+    `_perform_oneway`. waits: a call waits, so it takes `timeout`, which `_perform` and `_perform_oneway` get last.
     """
     name = f"{core.__name__}Operations"
     members: dict[str, Any] = {"__doc__": f"The operations of {core.__name__}, lifted.", "__module__": module}
@@ -118,7 +124,10 @@ def lift(core: type, module: str, wording: Wording, handed_over: HandedOver | No
         members[method_name] = _lifted_method(method)
     for operation_name, operation in operations(core).items():
         make = handed_over if handed_over is not None and operation_name in oneways(core) else _lifted_operation
-        members[operation_name] = _dressed(make(operation), operation, signature(operation))
+        shown = signature(operation)
+        if waits:
+            make, shown = _lifted_call, timed(shown)
+        members[operation_name] = _dressed(make(operation), operation, shown)
         members[operation_name].__doc__ = worded(operation.__doc__, wording)
     for registration_name, registration in registrations(core).items():
         members[registration_name] = _lifted_registration(registration)
@@ -163,21 +172,53 @@ def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
     else:
 
         def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            if "on_done" in kwargs:
-                raise takes_no_on_done(name)
-            try:
-                given = shown.bind(self, *args, **kwargs).arguments
-            except TypeError as error:
-                raise for_arguments(error, kwargs) from None
-            del given["self"]
-            for callback in CALLBACKS & given.keys():
-                if callable(given[callback]):
-                    given[callback] = self._callback(given[callback], bool(given.get("no_ack", False)))
-            if callable(given.get(SETUP)):
-                given[SETUP] = self._setup(given[SETUP])
-            return self._perform(operation, (), given)
+            return self._perform(operation, (), _with_callbacks(self, name, shown, args, kwargs))
 
     return lifted
+
+
+def _lifted_call(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """As `_lifted_operation`, of a style whose calls wait."""
+    shown, name = signature(operation), operation.__name__
+    if getattr(operation, "__oneway__", False):
+
+        def lifted(self: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+            if "on_done" in kwargs:
+                raise takes_no_on_done(name)
+            return self._perform_oneway(operation, args, kwargs, timeout)
+
+    elif shown.parameters.keys().isdisjoint({*CALLBACKS, SETUP}):
+
+        def lifted(self: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+            if "on_done" in kwargs:
+                raise takes_no_on_done(name)
+            return self._perform(operation, args, kwargs, timeout)
+
+    else:
+
+        def lifted(self: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+            return self._perform(operation, (), _with_callbacks(self, name, shown, args, kwargs), timeout)
+
+    return lifted
+
+
+def _with_callbacks(
+    self: Any, name: str, shown: inspect.Signature, args: Any, kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call by name, its callbacks made into those that the core may call."""
+    if "on_done" in kwargs:
+        raise takes_no_on_done(name)
+    try:
+        given = shown.bind(self, *args, **kwargs).arguments
+    except TypeError as error:
+        raise for_arguments(error, kwargs) from None
+    del given["self"]
+    for callback in CALLBACKS & given.keys():
+        if callable(given[callback]):
+            given[callback] = self._callback(given[callback], bool(given.get("no_ack", False)))
+    if callable(given.get(SETUP)):
+        given[SETUP] = self._setup(given[SETUP])
+    return given
 
 
 def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]:

@@ -444,7 +444,7 @@ def _ignore(err: AMQPError | None, result: Any) -> None:
 def _requeue(core: Channel, args: Sequence[Any], kwargs: Mapping[str, Any], message: Message | None) -> None:
     no_ack = _GET.bind(core, *args, **kwargs).arguments.get("no_ack", False)
     if message is not None and core.is_open and not no_ack:
-        core.basic_reject(message.delivery_tag, requeue=True)
+        core._give_back(message.delivery_tag)
 
 
 def _cancel(core: Channel, args: Sequence[Any], kwargs: Mapping[str, Any], tag: str) -> None:

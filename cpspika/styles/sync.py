@@ -15,7 +15,8 @@ late reply brings: a message is requeued, a consumer cancelled, a channel closed
 aborted.
 
 One thread at a time may be inside a connection. Threads that share a connection hold `connection.lock` around each use.
-A thread that comes in without the lock while another is inside gets ConcurrentUse.
+A thread that comes in without the lock while another is inside gets ConcurrentUse; but an ack, nack, reject, a publish
+that isn't confirmed and a close are handed over to the thread inside (`handed_over`).
 """
 
 from __future__ import annotations
@@ -24,23 +25,25 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from threading import RLock
+from threading import RLock, get_ident
 from typing import Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection, begin
 from ..client.continuations import call_site, describe
 from ..errors import AMQPError, ConcurrentUse, OperationTimeout
-from ..interrupts import is_of_signal_handler
+from ..interrupts import interrupts_work, is_of_signal_handler
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..recovery import Recovering, new_connection
 from ..wire.message import Message
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade, Scope, check_runs_at_once, is_stale
+from .handed_over import HandedOver, checked, may_be_handed_over
 from .promises import give_back_for
 from .sync_operations import ChannelOperations, ConnectionOperations
 
+GRACE = 0.1  # seconds to wait for another thread to leave, before that is an error
 MANY = 100  # exceptions in one wait; so many come from the reactor itself, and the wait would never end
 
 
@@ -119,7 +122,9 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         self.timeout = timeout
         self.lock = RLock()
         self._spins = _Spins.of(reactor)
+        self._reactor = reactor
         self._inbox: deque[Callable[[], object]] = deque()
+        self._handed = HandedOver()
         closed = self._callback(on_close) if on_close is not None else None
         self.core: Connection
 
@@ -135,8 +140,14 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 self.core.abort()
             raise
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self._wait(operation.__name__, self._own(operation), self.core, args, kwargs)
+    def _perform(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
+        return self._wait(operation.__name__, self._own(operation), self.core, args, kwargs, timeout=timeout)
 
     def _wait(
         self,
@@ -146,21 +157,28 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         give_back: Callable[[Any], object] | None = None,
+        timeout: float | None = None,
     ) -> Any:
         """Calls `operation` of `core` with these arguments, and turns the reactor until the operation is done; returns
         the result or raises the error. `name`: the operation's name in an error. give_back(result): called with a
-        result that this call does not return; by default the function that `give_back_for` knows."""
+        result that this call does not return; by default the function that `give_back_for` knows. timeout: seconds;
+        by default those of the connection."""
+        limit = self.timeout if timeout is None else timeout
         outcome = _Outcome()
         spins, closes = self._spins, name == "close"
-        if not self.lock.acquire(False):
-            raise _concurrent()
+        if closes and interrupts_work():
+            # Its bytes would come in the middle of others. What was interrupted goes on, and closes at its end.
+            self._handed.add_close(partial(operation, core, *args, **kwargs), self._reactor.call_soon_threadsafe)
+            return None
+        if not self._enter(closes or (isinstance(core, Channel) and may_be_handed_over(core, operation))):
+            return self._ask_owner(name, operation, core, args, kwargs, limit)
         try:
             if spins.strays and not closes:
                 spins.raise_stray()
             try:
                 operation(core, *args, **kwargs, on_done=outcome.settle)
-                if not self._spin(outcome.is_told, self.timeout, finish=True):
-                    raise self._late(name)
+                if not self._spin(outcome.is_told, limit, finish=True):
+                    raise _late(name, limit)
                 assert outcome.told is not None
                 error, result = outcome.told
                 if error is None and not (closes and spins.strays):
@@ -169,24 +187,80 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 outcome.abandon(give_back or give_back_for(operation, *self._asked(core, args, kwargs)))
                 raise
         finally:
-            self.lock.release()
+            self._leave()
         if error is not None:
             raise error
         spins.raise_stray()
+
+    # --- threads ------------------------------------------------------------------------------------------------------
+
+    def _enter(self, hands_over: bool = False) -> bool:
+        """Goes inside. False: another thread is inside, and the call may be handed over to it. ConcurrentUse: it may
+        not."""
+        if self.lock.acquire(False):
+            if not hands_over or self._reactor.thread in (None, get_ident()):
+                return True
+            self.lock.release()  # the other thread runs the reactor itself, or waits in another connection
+        elif not hands_over and self.lock.acquire(timeout=GRACE):
+            return True  # it was inside for a moment only, as to acknowledge a message
+        if not hands_over:
+            raise _concurrent()
+        return False
+
+    def _leave(self) -> None:
+        """Comes out; and makes the calls that were handed over too late for this thread's last turn."""
+        self.lock.release()
+        handed = self._handed
+        if handed.calls or handed.unfinished:
+            self._make_handed()
+
+    def _make_handed(self) -> None:
+        """Makes the calls that were handed over, if no other thread is inside."""
+        handed, core = self._handed, self.core
+        if self._reactor.thread in (None, get_ident()) and self.lock.acquire(False):
+            try:
+                try:
+                    handed.make()
+                except Exception as stray:
+                    self._spins.strays.append(stray)
+                done = lambda: not handed.unfinished and (not core._unsent or not core.is_open)  # noqa: E731
+                self._spin(done, self.timeout, finish=True, flush=True)
+            finally:
+                self.lock.release()
+
+    def _hand_over(self, core: Channel, operation: Callable[..., Any], args: Any, kwargs: Any) -> bool | None:
+        """Has the thread inside perform an operation that the broker doesn't answer. Returns as the operation does."""
+        given = checked(core, operation, args, kwargs)
+        self._handed.add(lambda: operation(core, **given, on_done=_ignore), self._reactor.call_soon_threadsafe)
+        self._make_handed()
+        return core.writable if operation is _PUBLISH else None
+
+    def _ask_owner(
+        self, name: str, operation: Any, core: Any, args: Any, kwargs: Mapping[str, Any], limit: float | None
+    ) -> Any:
+        """Has the thread inside perform an operation, and waits for it: returns the result or raises the error."""
+        if name != "close":
+            if not core.is_open:
+                raise core._closed_error().of(f"basic.{name[6:]}", describe(call_site()))
+            args, kwargs = (), checked(core, operation, args, kwargs)
+        ask, reactor = partial(operation, core, *args, **kwargs), self._reactor
+        outcome = self._handed.ask(ask, reactor.call_soon_threadsafe, limit, reactor.time, self._make_handed)
+        if outcome is None:
+            raise _late(name, limit)
+        if outcome[0] is not None:
+            raise outcome[0]
+        return outcome[1]
 
     def _asked(self, core: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """What `give_back_for` wants to know of an operation of a channel."""
         return (core, args, kwargs) if isinstance(core, Channel) else ()
 
-    def _late(self, name: str) -> AMQPError:
-        return OperationTimeout(f"no answer within {self.timeout:g} s").of(name, describe(call_site()))
-
-    def _push(self, name: str, over: Callable[[], bool]) -> None:
+    def _push(self, name: str, over: Callable[[], bool], timeout: float | None = None) -> None:
         """Gives unsent bytes to the kernel, and turns the reactor until the kernel has taken all, or over(). Mostly the
-        kernel takes all at once, without a turn. `name`: the operation's name in an error."""
-        core = self.core
-        if not self._spin(lambda: over() or not core._unsent, self.timeout, finish=True, flush=True):
-            raise self._late(name)
+        kernel takes all at once, without a turn. `name`, timeout: as of `wait`."""
+        core, limit = self.core, self.timeout if timeout is None else timeout
+        if not self._spin(lambda: over() or not core._unsent, limit, finish=True, flush=True):
+            raise _late(name, limit)
 
     def _spin(
         self, done: Callable[[], object], timeout: float | None, finish: bool = False, flush: bool = False
@@ -259,7 +333,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     def _catch_up(self) -> None:
         """Runs the callbacks that were put by, in the reactor's turn."""
         if self._spins.depth:
-            self._spins.behind[self] = None
+            if self._inbox:
+                self._spins.behind[self] = None
             return
         try:
             while self._inbox:
@@ -310,20 +385,36 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         self.core = core
         self._stopped = False
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.connection._wait(operation.__name__, operation, self.core, args, kwargs)
+    def _perform(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
+        return self.connection._wait(operation.__name__, operation, self.core, args, kwargs, timeout=timeout)
 
-    def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _perform_oneway(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
         core, connection = self.core, self.connection
         if not core.writable or not core.is_open or (operation is _PUBLISH and core.is_confirming):
-            return self._perform(operation, args, kwargs)
-        with _Inside(connection):
+            return self._perform(operation, args, kwargs, timeout)
+        if not connection._enter(may_be_handed_over(core, operation)):
+            return connection._hand_over(core, operation, args, kwargs)
+        try:
             if connection._spins.strays:
                 connection._spins.raise_stray()
             result = operation(core, *args, **kwargs)
-            connection._push(operation.__name__, lambda: not core.is_open)
+            connection._push(operation.__name__, lambda: not core.is_open, timeout)
             if not core.is_open:
                 raise core._closed_error()
+        finally:
+            connection._leave()
         return result
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
@@ -388,7 +479,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
                 if core.is_open:
                     connection._wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
                     with _Inside(connection):
-                        connection._push("basic_reject", lambda: not core.is_open)
+                        connection._push("basic_nack", lambda: not core.is_open)
             except AMQPError:
                 # A channel that ends meanwhile has no consumer left, and the next call says so. An iterator that the
                 # program dropped could not raise it.
@@ -399,6 +490,14 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
 _PUBLISH = Channel.basic_publish
 
 
+def _late(name: str, limit: float | None) -> AMQPError:
+    return OperationTimeout(f"no answer within {limit:g} s").of(name, describe(call_site()))
+
+
+def _ignore(error: AMQPError | None, result: Any) -> None:
+    """An on_done for nobody."""
+
+
 def _nothing() -> None:
     """A call that only wakes the reactor."""
 
@@ -406,17 +505,16 @@ def _nothing() -> None:
 class _Inside:
     """A thread's stay inside a connection, as a block."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_connection",)
 
     def __init__(self, connection: SyncConnection):
-        self._lock = connection.lock
+        self._connection = connection
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(False):
-            raise _concurrent()
+        self._connection._enter()
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._connection._leave()
 
 
 def _concurrent() -> ConcurrentUse:

@@ -22,6 +22,7 @@ from cpspika.broker import Served, serve
 from cpspika.wire.frames import PROTOCOL_HEADERS
 from tests.support.comparison import Play
 from tests.support.rabbitmq import RabbitNode
+from tests.support.rabbitmq_features import ANSWERS_OF_3_10
 from tests.support.raw_client import SocketWire, amqplain, method, plain, publish
 
 RECORD = Path(__file__).with_name("comparison_lines.json")
@@ -940,6 +941,7 @@ def pretending() -> Iterator[Served]:
         yield running
 
 
+@pytest.mark.needs(ANSWERS_OF_3_10)
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_rabbitmq_gives_the_recorded_lines(node: RabbitNode, name: str) -> None:
     lines = lines_of(SCRIPTS[name], node)

@@ -15,6 +15,7 @@ import pika
 import pytest
 
 from tests.support import ROOT
+from tests.support.rabbitmq_features import OLD_PROTOCOL
 from tests.support.scripted import SocketBroker
 
 EXAMPLES = ROOT / "examples"
@@ -151,7 +152,10 @@ def on_rabbitmq() -> Iterator[Any]:
                 by_default = example in ("sync/hello.py", "async/consumer.py")
             else:
                 by_default = example.startswith(("sync/", "async/")) or example.endswith("/publisher.py")
-            yield pytest.param(example, version, marks=() if by_default else pytest.mark.long)
+            marks = [] if by_default else [pytest.mark.long]
+            if version == "0-8":
+                marks.append(pytest.mark.needs(OLD_PROTOCOL))
+            yield pytest.param(example, version, marks=marks)
 
 
 @pytest.mark.parametrize(("example", "version"), list(on_rabbitmq()))
@@ -199,7 +203,7 @@ def test_an_example_runs_with_nothing_set_up(printed_by: Callable[[str], str], e
         assert re.fullmatch(PRINTS[example], printed), printed
 
 
-@pytest.mark.parametrize("version", ["0-9-1", "0-8"])
+@pytest.mark.parametrize("version", ["0-9-1", pytest.param("0-8", marks=ON_0_8)])
 def test_the_script_runs_and_pika_reads_its_message(node: Any, version: str) -> None:
     """Its broker is that of localhost:5672, so the default port is set to that of ours, and on 0-8 the version."""
     assert (EXAMPLES / "sync/pika_0_5.py").read_text() == THE_SCRIPT

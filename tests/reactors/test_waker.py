@@ -36,7 +36,9 @@ def test_a_hundred_thousand_wakes_neither_block_nor_fail() -> None:
     for _ in range(100_000):
         waker.wake()
     assert readable(waker)
-    waker.drain()
+    for _ in range(100):  # the bytes in a TCP socket's buffer for sending come later
+        if readable(waker):
+            waker.drain()
     assert not readable(waker)
     waker.close()
 

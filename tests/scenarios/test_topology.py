@@ -69,7 +69,7 @@ def test_the_same_declaration_twice_is_no_error(s: Style) -> Scenario:
     exchange, queue = s.name(), s.name()
     for _ in range(2):
         yield ch.exchange_declare(exchange, type="topic", auto_delete=True, arguments={"x-own": [1, "two"]})
-        yield ch.queue_declare(queue, auto_delete=True, arguments={"x-message-ttl": 60000})
+        yield ch.queue_declare(queue, durable=True, auto_delete=True, arguments={"x-message-ttl": 60000})
         yield ch.queue_bind(queue, exchange, "a.*")
     yield ch.exchange_declare(exchange, type="topic", passive=True)
     yield ch.queue_delete(queue)

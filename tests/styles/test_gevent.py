@@ -194,7 +194,7 @@ def test_two_greenlets_inside_a_connection_is_an_error_that_says_so(outside: str
         """
         connection = make(url, timeout=30)
         channel = connection.channel()
-        queue = channel.queue_declare(auto_delete=True).queue
+        queue = channel.queue_declare(durable=True, auto_delete=True).queue
         messages = channel.consume(queue)
         waiting = gevent.spawn(next, messages)
         gevent.sleep(0)  # it gets inside

@@ -88,7 +88,7 @@ def test_a_left_iterator_rejects_only_what_was_to_be_acknowledged(kind: Any, no_
         ch.queue_declare("q")  # behind its answer the others are here, too
         messages.close()
         ch.queue_declare("q")
-        assert [reject.delivery_tag for reject in broker.peers[0].came("basic.reject")] == rejected
+        assert [reject.delivery_tag for reject in broker.peers[0].came("basic.nack")] == rejected
 
 
 def test_the_iterator_raises_what_ends_it(connection: Any, ch: Any, queue: str) -> None:
