@@ -169,7 +169,5 @@ else:
         def __call__(self, timeout: float | None) -> Ready:
             readers = [self._waker, self._fd] if self._read else [self._waker]
             writers = [self._fd] if self._write else []
-            readable, writable, failed = select.select(
-                readers, writers, writers, limited(timeout) if DEAF else timeout
-            )
+            readable, writable, failed = select.select(readers, writers, writers, limited(timeout) if DEAF else timeout)
             return self._waker in readable, self._fd in readable, bool(writable or failed)

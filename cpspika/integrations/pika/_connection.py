@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -302,7 +303,8 @@ def _connect(configs: list[Parameters], stray: Callable[[BaseException], object]
                 failure = error
     assert failure is not None
     cause = failure.__cause__
-    raise cause if isinstance(cause, socket.gaierror) else of_connecting(failure) from failure
+    as_it_is = isinstance(cause, (socket.gaierror, ssl.SSLError))  # as pika does
+    raise cause if cause is not None and as_it_is else of_connecting(failure) from failure
 
 
 def _connect_to(config: Parameters, stray: Callable[[BaseException], object]) -> Link:
