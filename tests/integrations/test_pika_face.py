@@ -77,6 +77,34 @@ def test_calls_from_many_threads(served: Served) -> None:
         assert channel.queue_declare(queue, passive=True).method.message_count == 200
 
 
+def test_a_second_thread_that_waits_does_not_hold_up_the_first(served: Served) -> None:
+    with pika.BlockingConnection(pika.ConnectionParameters(served.host, served.port)) as connection:
+        channel = connection.channel()
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        got: list[bytes] = []
+
+        def on_message(where: Any, method: Any, properties: Any, body: bytes) -> None:
+            got.append(body)
+            if len(got) == 200:
+                where.stop_consuming()
+
+        def wait() -> None:
+            while len(got) < 200:
+                connection.process_data_events(time_limit=0.05)
+
+        def publish() -> None:
+            for number in range(200):
+                channel.basic_publish("", queue, str(number))
+
+        channel.basic_consume(queue, on_message, auto_ack=True)
+        connection.call_later(0, lambda: [thread.start() for thread in threads])
+        threads = [threading.Thread(target=wait), threading.Thread(target=publish)]
+        channel.start_consuming()
+        for thread in threads:
+            thread.join()
+        assert got == [str(number).encode() for number in range(200)]
+
+
 def test_auto_acknowledged_messages_are_not_lost_with_the_link(served: Served) -> None:
     connection = pika.BlockingConnection(pika.ConnectionParameters(served.host, served.port))
     channel = connection.channel()
