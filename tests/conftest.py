@@ -19,7 +19,7 @@ import pytest
 from cpspika.broker import Served, serve
 from tests.support.rabbitmq import RabbitNode
 from tests.support.rabbitmq_features import FEATURES, OLD_PROTOCOL, lacking, version_of
-from tests.support.styles import AGAIN, STYLES, Broker, Style
+from tests.support.styles import AGAIN, RECOVERING, STYLES, Broker, Style
 
 # Styles that run on RabbitMQ on 0-8 too; the others do so with the long tests.
 ON_0_8 = ("core-select", "sync-blocking")
@@ -105,7 +105,12 @@ def s(broker: Broker, style: Callable[..., Style], protocol: str) -> Iterator[St
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A scenario runs in every style and on each version, but where it says `only`."""
     if "style" in metafunc.fixturenames:
-        metafunc.parametrize("style", STYLES.values(), ids=STYLES.keys())
+        styles = {
+            name: style
+            for name, style in STYLES.items()
+            if name not in RECOVERING or getattr(metafunc.function, "recovers", False)
+        }
+        metafunc.parametrize("style", styles.values(), ids=styles.keys())
     own = [mark for mark in metafunc.definition.iter_markers("parametrize") if "protocol" in mark.args[0]]
     if "protocol" in metafunc.fixturenames and not own:
         only = getattr(metafunc.function, "only", None)
@@ -116,10 +121,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     again = [STYLES[name] for name in AGAIN if name in STYLES]
     on_0_8 = [STYLES[name] for name in ON_0_8]
+    recovering = list(RECOVERING.values())
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         old = parameters.get("protocol") == "0-8" and parameters.get("broker") == "rabbitmq"
         if old and parameters.get("style") not in on_0_8:
+            item.add_marker(pytest.mark.long)
+        if parameters.get("style") in recovering and not (
+            parameters["style"] is STYLES["core-select-recovering"] and parameters.get("broker") == "embedded"
+        ):
             item.add_marker(pytest.mark.long)
         if parameters.get("style") in again:
             item.add_marker(pytest.mark.long if parameters.get("broker") == "rabbitmq" else pytest.mark.slow)

@@ -428,9 +428,8 @@ class RecoveringChannel(Channel):
     def _first_opened(self) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
-            opened.done(self)
-            if self.is_open:
-                self._in_turn(self._handlers.calls("state", self, True))
+            handlers = self._handlers.calls("state", self, True) if self.is_open else []
+            self._in_turn([partial(opened.done, self), *handlers])
 
     def _set_up(self, opening: OpeningChannel, err: AMQPError | None, _: Any) -> None:
         if opening is not self._opening:
@@ -585,8 +584,8 @@ class RecoveringChannel(Channel):
         self._closures += 1
         culprit = connection._culprit(fallen, blamed)
         replay = next((each for each in replays if each.method == blamed), None) if culprit is None else None
-        last = self._closures >= CLOSURES
-        if last:
+        not_set_up = self._opened is not None and self._on_ready is not None
+        if self._closures >= CLOSURES or not_set_up:
             self._finish(reason, fallen)
             return
         connection._sort_out(fallen, culprit, reason, single=blamed == "basic.publish")
@@ -743,7 +742,7 @@ class RecoveringChannel(Channel):
             calls.append(partial(each.end if isinstance(each, (Asked, Publish)) else each.fail, _final(each, error)))
         opened, self._opened = self._opened, None
         if opened is not None:
-            calls.insert(0, partial(opened.fail, error))
+            calls.insert(0, partial(opened.fail, reason or error))
             told = told or opened.on_done is not None
         calls += [closer.done for closer in self._closers]
         self._closers = []

@@ -203,7 +203,7 @@ def test_an_example_runs_with_nothing_set_up(printed_by: Callable[[str], str], e
         assert re.fullmatch(PRINTS[example], printed), printed
 
 
-@pytest.mark.parametrize("version", ["0-9-1", pytest.param("0-8", marks=ON_0_8)])
+@pytest.mark.parametrize("version", ["0-9-1", pytest.param("0-8", marks=pytest.mark.needs(OLD_PROTOCOL))])
 def test_the_script_runs_and_pika_reads_its_message(node: Any, version: str) -> None:
     """Its broker is that of localhost:5672, so the default port is set to that of ours, and on 0-8 the version."""
     assert (EXAMPLES / "sync/pika_0_5.py").read_text() == THE_SCRIPT

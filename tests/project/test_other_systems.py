@@ -18,7 +18,11 @@ from tests.support.hiding import HIDERS
 BOUND = 100  # seconds for one process
 
 REACTORS = ("tests/reactors/test_conformance.py", "tests/reactors/test_sockets.py", "tests/reactors/test_waker.py")
-SCENARIOS = ("tests/scenarios/test_connecting.py", "tests/scenarios/test_consuming.py", "tests/scenarios/test_messages.py")
+SCENARIOS = (
+    "tests/scenarios/test_connecting.py",
+    "tests/scenarios/test_consuming.py",
+    "tests/scenarios/test_messages.py",
+)
 
 # What is hidden: the files, and which of their tests (an expression of -k).
 SUBSETS = {
@@ -27,7 +31,10 @@ SUBSETS = {
     "epoll": (REACTORS + SCENARIOS, "not broken and (core-select or threads or Select)"),
     "kqueue": (REACTORS, "Select"),
     "register_at_fork": (REACTORS + SCENARIOS, "core-select or Select or threads"),
-    "AF_UNIX": (REACTORS + SCENARIOS, "not broken and (core-blocking or threads or Select or Blocking or Asyncore or waker)"),
+    "AF_UNIX": (
+        REACTORS + SCENARIOS,
+        "not broken and (core-blocking or threads or Select or Blocking or Asyncore or waker)",
+    ),
     "add_reader": (REACTORS + SCENARIOS, "asyncio or Asyncio"),
     "all": (REACTORS + SCENARIOS, "not broken"),
 }

@@ -149,7 +149,7 @@ def test_unacknowledged_messages_go_back_when_the_channel_closes(s: Style) -> Sc
     assert (yield ch.basic_get(queue)).redelivered is True
 
 
-@scenario()
+@scenario(recovers=False)
 def test_an_ack_of_nothing_closes_the_channel(s: Style) -> Scenario:
     connection = yield s.connect()
     ch = yield connection.channel()

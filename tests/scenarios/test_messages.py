@@ -229,7 +229,7 @@ def test_commit_and_rollback_of_acks(s: Style) -> Scenario:
     assert (message.body, message.redelivered, message.message_count) == (b"two", True, 0)
 
 
-@scenario()
+@scenario(recovers=False)
 def test_immediate_is_not_what_the_broker_does_any_more(s: Style) -> Scenario:
     """540 closes the connection, and with it the other channels."""
     connection = yield s.connect(on_close=lambda connection, error: None)

@@ -55,7 +55,8 @@ def test_dir_shows_the_public_names_alone() -> None:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 OF_CONNECTION = (
-    "channel close abort update_secret add_state_change_handler add_blocked_handler addStateChangeHandler "
+    "channel close abort update_secret add_state_change_handler add_blocked_handler add_recovery_handler "
+    "addStateChangeHandler fileno is_connected "
     "reactor parameters server_properties heartbeat frame_max channel_max is_open is_blocked close_reason writable core"
 )
 OF_CHANNEL = (
