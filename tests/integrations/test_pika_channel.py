@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -123,6 +125,11 @@ def test_a_message_by_basic_get(client: Client) -> None:
     assert body == "größer".encode()
     assert isinstance(properties, pika.BasicProperties)
     assert properties == sent
+    assert properties != client.pika.BasicProperties(content_type="text/html")
+    assert vars(properties) == vars(sent)
+    assert vars(properties)["message_id"] == "m"
+    assert vars(properties)["cluster_id"] is None
+    assert vars(copy.deepcopy(properties)) == vars(pickle.loads(pickle.dumps(properties))) == vars(sent)
     assert properties.delivery_mode == 2
     assert properties.timestamp == 1_700_000_000
     assert properties.headers["table"] == {"a": 15}

@@ -267,3 +267,43 @@ def test_dramatiq(broker: Broker) -> None:
     pytest.importorskip("dramatiq")
     url = f"amqp://guest:guest@{broker.host}:{broker.port}/%2F"
     assert run(DRAMATIQ, url, f"cpspika-{os.getpid()}-{broker.name}") == "done\n"
+
+
+@pytest.mark.slow
+def test_dramatiq_goes_on_after_its_links_were_lost() -> None:
+    pytest.importorskip("dramatiq")
+    program = """
+        import threading
+        import cpspika.integrations.pika
+        from cpspika.broker import serve
+        cpspika.integrations.pika.install()
+        import dramatiq
+        from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+        with serve() as served:
+            broker = RabbitmqBroker(url=served.url, confirm_delivery=True)
+            dramatiq.set_broker(broker)
+            done, half, every = set(), threading.Event(), threading.Event()
+
+            @dramatiq.actor(queue_name="tasks", min_backoff=50, max_backoff=100)
+            def work(number):
+                done.add(number)
+                if len(done) == 50:
+                    half.set()
+                if len(done) == 100:
+                    every.set()
+
+            worker = dramatiq.Worker(broker, worker_timeout=100, worker_threads=2)
+            worker.start()
+            for number in range(50):
+                work.send(number)
+            assert half.wait(60), f"{len(done)} of the first 50 tasks are done"
+            served.drop_links()
+            for number in range(50, 100):
+                work.send(number)
+            assert every.wait(60), f"{len(done)} of 100 tasks are done"
+            worker.stop()
+            broker.close()
+        print("done")
+    """
+    assert run(program) == "done\n"

@@ -138,6 +138,11 @@ class BasicProperties(CoreProperties, amqp_object.Properties):
         self._decode()
         return getattr(self, name)
 
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """All properties by name, as `vars` shows those of pika."""
+        return {name: getattr(self, name) for name in property_codec(BASIC).names}
+
     def __repr__(self) -> str:
         shown = sorted(f"{name}={value}" for name, value in self._present().items())
         return f"<BasicProperties({shown})>" if shown else "<BasicProperties>"
