@@ -30,6 +30,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
+from ..client.hints import for_arguments
 from ..errors import InvalidArgumentType
 from .wording import Wording, worded
 
@@ -225,7 +226,10 @@ def _with_callbacks(
     """The arguments of a call by name, its callbacks made into those that the core may call."""
     if "on_done" in kwargs:
         raise takes_no_on_done(name)
-    given = shown.bind(self, *args, **kwargs).arguments
+    try:
+        given = shown.bind(self, *args, **kwargs).arguments
+    except TypeError as error:
+        raise for_arguments(error, kwargs) from None
     del given["self"]
     for callback in CALLBACKS & given.keys():
         if callable(given[callback]):
