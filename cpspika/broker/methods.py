@@ -20,6 +20,7 @@ from .queue_arguments import check_consumer_arguments
 from .queues import MemoryGauge, Queue, message_memory
 from .refusal import not_found, precondition_failed, refusal
 from .rules import Rules
+from .store import Store
 from .virtual_host import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
 
 # Where a table has nan or an infinity, one of these stands before it: the type, and the first byte of the number.
@@ -35,6 +36,8 @@ class BrokerServices(Protocol):
     limits: Negotiated
     rules: Rules
     sessions: dict[Any, None]
+    store: Store
+    token_bytes: Callable[[int], bytes]
     reply_channels: dict[str, ServerChannel]  # the channels that consume replies, by the token of their address
     blocked: str | None  # the reason that connection.blocked gives, or None
     refuses_logins: bool
@@ -173,7 +176,7 @@ class MethodHandlers:
         channel.resume_consumers()
 
     def basic_consume(self, channel: ServerChannel, method: Method) -> None:
-        tag = method.consumer_tag or unique_name("amq.ctag-")
+        tag = method.consumer_tag or unique_name("amq.ctag-", self.broker.token_bytes)
         if tag in channel.consumers:
             raise refusal(530, f"attempt to reuse consumer tag '{tag}'")
         if method.queue == REPLY_TO:
@@ -316,6 +319,7 @@ class MethodHandlers:
 
     def tx_commit(self, channel: ServerChannel, method: Method) -> None:
         channel.commit()
+        self.broker.store.sync()
         self._answer(channel, method)
 
     def tx_rollback(self, channel: ServerChannel, method: Method) -> None:
