@@ -61,7 +61,7 @@ class Faults:
             wire.up.latency, wire.down.latency = latency, latency * dice.choice([1, 1, 3])
 
     def do_pieces(self, dice: random.Random) -> None:
-        self.net.pieces = size = dice.choice([None, 1000, 50, 7])
+        self.net.pieces = size = dice.choice([None, 1000, 200, 30])
         for wire in self.net.wires.values():
             wire.up.pieces = wire.down.pieces = size
 

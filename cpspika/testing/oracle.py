@@ -1,8 +1,8 @@
 """The oracle of a simulated run: what programs were told, held against what the broker did.
 
 `Oracle.call` makes every operation of a program, and checks that its `on_done` is called once, in order, and never
-inside the call. `WatchedBroker` tells the oracle which publishes arrived, which it confirmed, what it delivered and what
-was settled. A broken rule goes to `failures`.
+inside the call. `WatchedBroker` tells the oracle which publishes arrived, which it confirmed, what it delivered and
+what was settled. A broken rule goes to `failures`.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ class Sent:
     """A publish of a program, and what became of it.
 
     outcome: "confirmed", "refused", "returned", "unknown", "failed" (it wasn't sent), "committed", "rolled back", or
-    None. acked, nacked, returned, arrived, delivered: by the broker, how often. handed: to handlers, how often.
-    excused: it may be lost: its queue was purged or deleted, or the broker crashed and it wasn't persistent."""
+    None. mistaken: there is no such exchange. acked, nacked, returned, arrived, delivered: by the broker, how often.
+    handed: to handlers, how often. excused: it may be lost, since its queue was purged or deleted, or since the broker
+    crashed and it wasn't persistent."""
 
     __slots__ = (
         "acked",
@@ -73,6 +74,7 @@ class Sent:
         "excused",
         "handed",
         "index",
+        "mistaken",
         "nacked",
         "number",
         "outcome",
@@ -90,7 +92,7 @@ class Sent:
         self.persistent = persistent
         self.outcome: str | None = None
         self.arrived = self.acked = self.nacked = self.returned = self.delivered = self.handed = 0
-        self.routed = False
+        self.routed = self.mistaken = False
         self.excused = False
 
     def __repr__(self) -> str:
@@ -231,7 +233,7 @@ class Oracle:
             sent.outcome = "unknown"
         else:
             sent.outcome = "failed"
-            if sent.arrived:
+            if sent.arrived and not sent.mistaken:
                 self.fail(f"it was sent, and its error says otherwise ({error!r}): {sent}")
 
     # --- the broker's side --------------------------------------------------------------------------------------------
@@ -274,10 +276,19 @@ class Oracle:
             self.fail(f"the broker was told to {outcome} what no handler did: {self.sent[number]} over wire {wire}")
         self._wanted[key] -= 1
 
-    def excuse(self, queue: Queue) -> None:
-        """The queue's messages are dropped: it is purged or deleted."""
+    def purged(self, queue: Queue) -> None:
+        """The queue's ready messages are dropped."""
         for message in queue.messages:
             self.sent[number_of(message.body)].excused = True
+
+    def deleted(self, queue: Queue, broker: Broker) -> None:
+        """The queue's messages are dropped; those that were delivered and not settled don't come back."""
+        self.purged(queue)
+        for session in broker.sessions:
+            for channel in session.channels.values():
+                for _, delivery in channel.unsettled:
+                    if delivery.entry.queue is queue:
+                        self.sent[number_of(delivery.entry.message.body)].excused = True
 
     def crashed(self, broker: Broker) -> None:
         """The broker is about to crash: what isn't safe may be lost."""
@@ -287,7 +298,7 @@ class Oracle:
                 sent.excused = True
         for queue in broker.queues.values():
             if not queue.durable:
-                self.excuse(queue)
+                self.deleted(queue, broker)
 
     # --- handlers -----------------------------------------------------------------------------------------------------
 
@@ -349,7 +360,7 @@ class WatchedBroker(Broker):
         super()._crash()
 
     def _queue_deleted(self, queue: Queue) -> None:  # type: ignore[override]
-        self.oracle.excuse(queue)
+        self.oracle.deleted(queue, self)
         super()._queue_deleted(queue)
 
 
@@ -374,7 +385,7 @@ class _WatchedSession(Session):
                 self._unconfirmed.setdefault(channel, {})
                 self._count.setdefault(channel, 0)
             elif name == "queue.purge" and event.queue in self.vhost.queues:
-                oracle.excuse(self.vhost.queues[event.queue])
+                oracle.purged(self.vhost.queues[event.queue])
         super()._handle_channel(number, event)
 
     def _arrived(self, oracle: Oracle, channel: ServerChannel, message: Message) -> None:

@@ -69,7 +69,7 @@ class Entry(NamedTuple):
 def make_plan(seed: int | str) -> list[Entry]:
     """The plan of a seed, in the order of the times."""
     dice = random.Random(f"{seed} plan")
-    kinds = dice.choices(list(ACTIONS), list(ACTIONS.values()), k=dice.randint(4, 24))
+    kinds = dice.choices(list(ACTIONS), list(ACTIONS.values()), k=dice.randint(3, 18))
     kinds += dice.choices(list(FAULTS), list(FAULTS.values()), k=dice.randint(0, 7))
     return sorted(
         (Entry(number, round(dice.uniform(0, SECONDS), 3), kind) for number, kind in enumerate(kinds)),

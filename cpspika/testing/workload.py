@@ -50,6 +50,8 @@ class Role:
         self.tags: list[str] = []  # of its consumers
         self.unsettled: list[tuple[int, int, int]] = []  # (delivery tag, message, wire), not settled by the handlers
         self.ready = False
+        self.declares = False
+        self.failures = 0  # to set the channel up, in a row
         self.busy = 0  # steps of the set-up without a reply
 
     @property
@@ -91,10 +93,13 @@ class Role:
         self.program.oracle.ended(stream)
         if channel is self.channel:
             self.channel, self.ready = None, False
-            self.program.later(0.2, self.reopen)
+            self.declares = True  # a queue may have been deleted
+            self.failures += 1
+            self.program.later(0.1 * 2 ** min(self.failures, 5), self.reopen)
 
     def reopen(self) -> None:
-        if self.channel is None and not self.program.stopping:
+        program = self.program
+        if self.channel is None and not program.stopping and (self is program.topology or program.topology.ready):
             self.open()
 
     def ask(
@@ -118,6 +123,10 @@ class Role:
         if channel is self.channel and error is None:
             self.busy -= 1
             self.ready = self.busy == 0
+            if self.ready:
+                self.failures = 0
+            if self.ready and self is self.program.topology:
+                self.program.topology_made()
 
 
 class Program:
@@ -140,7 +149,7 @@ class Program:
         self.delayed: dict[int, Callable[[], object]] = {}
         self.topology = Role(self, "topology", self._set_up_topology)
         self.publishers = [Role(self, f"publisher {i}", self._set_up_publisher) for i in range(dice.randint(1, 2))]
-        self.consumers = [Role(self, f"consumer {i}", self._set_up_consumer) for i in range(dice.randint(1, 2))]
+        self.consumers = [Role(self, "consumer", self._set_up_consumer)]
         self.extra = Role(self, "extra", self._set_up_nothing)
         self.transactions = Role(self, "transactions", self._set_up_transactions)
         self.own = Role(self, "own", self._set_up_own)
@@ -184,8 +193,12 @@ class Program:
         if self.stopping:
             self._close()
             return
+        self.topology.open()
+
+    def topology_made(self) -> None:
+        """Opens the other channels, which need the queues."""
         for role in self.roles:
-            role.open()
+            role.reopen()
 
     def _closed(self, stream: Stream, connection: Any, error: AMQPError | None) -> None:
         self.oracle.ended(stream)
@@ -226,29 +239,26 @@ class Program:
 
     # --- the set-up of the roles --------------------------------------------------------------------------------------
 
-    def _declare(self, role: Role) -> None:
+    def _set_up_topology(self, role: Role) -> None:
         for name, (durable, arguments) in QUEUES.items():
             role.need("queue_declare", name, durable=durable, arguments=arguments)
         role.need("exchange_declare", EXCHANGE, "fanout", durable=True)
         for name in ("work", "brief"):
             role.need("queue_bind", name, EXCHANGE)
 
-    def _set_up_topology(self, role: Role) -> None:
-        self._declare(role)
-
     def _set_up_nothing(self, role: Role) -> None:
         pass
 
     def _set_up_publisher(self, role: Role) -> None:
-        self._declare(role)
         role.need("confirm_select")
 
     def _set_up_transactions(self, role: Role) -> None:
-        self._declare(role)
         role.need("tx_select")
 
     def _set_up_consumer(self, role: Role) -> None:
-        self._declare(role)
+        if role.declares:
+            self._set_up_topology(role)
+            role.declares = False
         if self.prefetch:
             role.need("basic_qos", prefetch_count=self.prefetch)
         for queue in QUEUES:
@@ -263,7 +273,8 @@ class Program:
         self._consumers += 1
         named = self._consumers % 3
         tag = f"{self.name}-{self._consumers}" if named else ""
-        channel, stream = role.channel, role.stream
+        stream = role.stream
+        channel: Any = role.channel
         if setting_up:
             role.busy += 1
 
@@ -287,7 +298,7 @@ class Program:
         role.ask("basic.consume", "basic_consume", queue, handler, **options)
 
     def _renew(self, role: Role, channel: Any) -> None:
-        if role.channel is channel and channel.is_open:
+        if role.channel is channel and role.is_open:
             role.ask("channel.close", "close", fifo=False)
 
     # --- messages -----------------------------------------------------------------------------------------------------
@@ -323,9 +334,8 @@ class Program:
         """Acks, nacks or rejects a message, if its channel is the present one; else the message comes again."""
         tag = message.delivery_tag
         mine = [entry for entry in role.unsettled if entry[0] == tag]
-        if role.channel is not channel or not channel.is_open or not mine:
-            if self.world.recovery is None:
-                return
+        if (role.channel is not channel or not role.is_open or not mine) and self.world.recovery is None:
+            return
         settled = mine
         if how == "multiple":
             settled = [entry for entry in role.unsettled if entry[0] <= tag]
@@ -353,7 +363,7 @@ class Program:
         getattr(self, f"do_{kind}")(dice)
 
     def _body(self, number: int, dice: random.Random) -> bytes:
-        size = dice.choice([0, 0, 10, 10, 100, 1000, 30000])
+        size = dice.choice([0, 0, 0, 10, 10, 10, 100, 100, 1000, 5000])
         return b"%d|%s" % (number, b"x" * size)
 
     def do_publish(self, dice: random.Random) -> None:
@@ -368,20 +378,16 @@ class Program:
         )
         persistent = dice.random() < 0.7
         mandatory = dice.random() < 0.4
-        held = dice.random() < 0.3
-        size = dice
+        # A commit overtakes publishes that wait for the flow, so a transaction has none.
+        held = dice.random() < 0.3 and transaction is None
         if channel is None:
             return
         sent = self.oracle.publish(role.stream, persistent)
-        body = self._body(sent.number, size)
+        body = self._body(sent.number, dice)
         properties = {"delivery_mode": 2} if persistent else None
-        if transaction is None:
-            told = partial(self.oracle.fate, sent) if role in self.publishers else None
-        else:
-            told = None
+        told = partial(self.oracle.fate, sent) if channel.is_confirming else None
+        if transaction is not None:
             transaction.append(sent)
-        if not channel.is_confirming and told is not None:
-            told = None
         error = role.ask(
             f"basic.publish {sent.number}",
             "basic_publish",
@@ -399,7 +405,7 @@ class Program:
 
     def do_get(self, dice: random.Random) -> None:
         role, queue, no_ack = self.extra, dice.choice(list(QUEUES)), dice.random() < 0.2
-        channel = role.channel
+        channel: Any = role.channel
         number = channel.number if channel is not None else 0
 
         def got(error: AMQPError | None, message: Message | None) -> None:
@@ -424,7 +430,7 @@ class Program:
 
     def do_topology(self, dice: random.Random) -> None:
         role, name = self.topology, f"temporary {dice.randint(0, 3)}"
-        role.ask("queue.declare", "queue_declare", name, auto_delete=dice.random() < 0.5 and False, durable=True)
+        role.ask("queue.declare", "queue_declare", name, durable=True)
         role.ask("queue.bind", "queue_bind", name, "amq.topic", "a.*")
         role.ask("exchange.declare", "exchange_declare", f"{name} x", "topic", auto_delete=True)
         role.ask("exchange.bind", "exchange_bind", f"{name} x", "amq.topic", "#")
@@ -445,9 +451,8 @@ class Program:
             role.ask("queue.declare", "queue_declare", "work", durable=False)
         elif kind == "publish" and role.channel is not None:
             sent = self.oracle.publish(role.stream, False)
-            told = None
-            if role.channel.is_confirming:
-                told = partial(self.oracle.fate, sent)
+            sent.mistaken = True
+            told = partial(self.oracle.fate, sent) if role.channel.is_confirming else None
             body = self._body(sent.number, dice)
             role.ask("basic.publish", "basic_publish", "no such exchange", "", body, then=told, fifo=False)
         elif kind == "ack" and role.channel is not None:
