@@ -119,6 +119,7 @@ def _print_result(result: Failed) -> None:
 
 def _run_seeds(seeds: range, jobs: int) -> int:
     failed = 0
+    print(f"running {len(seeds)} seeds", flush=True)
     for result in _results(seeds, jobs):
         failed += 1
         _print_result(result)
@@ -136,15 +137,16 @@ def _results(seeds: range, jobs: int) -> Iterator[Failed]:
         for chunk in chunks:
             yield from _run_chunk(chunk)
         return
-    # A fresh process each, not a fork: it has none of this one's state, and works on every platform.
-    with multiprocessing.get_context("spawn").Pool(jobs, _ignore_interrupts) as pool:
+    # Ctrl-C goes to every process. The workers inherit that they ignore it; this process ends them.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        # A fresh process each, not a fork: it has none of this one's state, and works on every platform.
+        pool = multiprocessing.get_context("spawn").Pool(jobs)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    with pool:
         for results in pool.imap(_run_chunk, chunks):
             yield from results
-
-
-def _ignore_interrupts() -> None:
-    """In a worker: Ctrl-C goes to every process, and the first one ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run_chunk(seeds: range) -> list[Failed]:
