@@ -169,6 +169,7 @@ class ServerChannel:
         self._confirming = False
         self._next_publish = 1
         self._confirms: list[tuple[int, bool]] = []  # publish number, and True for an ack, False for a nack
+        self._store = session.store
         self._unsafe: dict[int, bool] = {}  # confirms that wait for the store, by publish number
         self._transaction: _Transaction | None = None
         self._uncommitted = 0  # bytes of the transaction's messages
@@ -308,7 +309,7 @@ class ServerChannel:
             tag = self._next_publish
             self._next_publish += 1
             accepted = accepted and not self.session.nacks_now()
-            if self.session.store.taken:
+            if self._store.taken:
                 self._confirm_when_safe(tag, accepted)
             else:
                 self._confirms.append((tag, accepted))
@@ -338,10 +339,9 @@ class ServerChannel:
 
     def _confirm_when_safe(self, tag: int, accepted: bool) -> None:
         """Prepares the confirm of a publish that the store has taken: it is sent when the store has it safe."""
-        store = self.session.store
-        store.taken = False
+        self._store.taken = False
         self._unsafe[tag] = accepted
-        store.flush(partial(self._safe, tag))
+        self._store.flush(partial(self._safe, tag))
 
     def _safe(self, tag: int) -> None:
         if self.is_open:

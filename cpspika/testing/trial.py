@@ -39,7 +39,8 @@ class Trial:
         broker: Any = self.simulation.broker
         broker.oracle = self.oracle
         self.faults = Faults(self.simulation)
-        self.programs = [Program(self, name, random.Random(f"{seed} program {name}")) for name in PROGRAMS]
+        count = random.Random(f"{seed} programs").choice([1, 1, len(PROGRAMS)])
+        self.programs = [Program(self, name, random.Random(f"{seed} program {name}")) for name in PROGRAMS[:count]]
         self.simulation.reactor.on_error = self._stray
 
     @property
