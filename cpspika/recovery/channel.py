@@ -286,7 +286,9 @@ class RecoveringChannel(Channel):
     def _launch(self, operation: Operation) -> None:
         opening = self._opening
         assert opening is not None
-        operation.launch(opening)
+        operation.go(opening)
+        if isinstance(operation, Asked) and operation.decided is not None:
+            return
         method = operation.method
         if method == "confirm.select":
             opening._publisher.confirm()
@@ -428,8 +430,9 @@ class RecoveringChannel(Channel):
     def _first_opened(self) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
-            handlers = self._handlers.calls("state", self, True) if self.is_open else []
-            self._in_turn([partial(opened.done, self), *handlers])
+            # At once: the replies to what was asked for behind it follow in this turn.
+            self._in_turn(self._handlers.calls("state", self, True) if self.is_open else [])
+            opened.done(self)
 
     def _set_up(self, opening: OpeningChannel, err: AMQPError | None, _: Any) -> None:
         if opening is not self._opening:
@@ -455,7 +458,7 @@ class RecoveringChannel(Channel):
             return
         for entry in self._log:
             if isinstance(entry, Consume):
-                if not self.is_open:
+                if not self.is_open or entry.absent_on is self._connection._core:
                     continue  # the program has closed the channel, and waits for earlier operations alone
                 replay = Replay(self, "basic.consume", entry.tag)
                 opening._ask_consume(replay, entry.consumer, entry.arguments)
@@ -654,6 +657,14 @@ class RecoveringChannel(Channel):
             self._log = [entry for entry in self._log if isinstance(entry, Consume) or entry[0] != method]
         self._log.append((method, arguments))
 
+    def _done_by_loss(self, operation: Operation) -> None:
+        """Ends an operation that the loss of its opening has carried out."""
+        if isinstance(operation, Cancel):
+            self._forget_consumer(operation.tag)
+        elif operation.method == "tx.rollback" and self._transaction is not None:
+            self._transaction.ended()
+        operation.end(None, operation.lost_result())
+
     def _forget_consumer(self, tag: str) -> None:
         consume = self._consumers_known.pop(tag, None)
         if consume is None:
@@ -673,14 +684,13 @@ class RecoveringChannel(Channel):
         if (deletion is not None and not deletion.failed) or not consumer.recover:
             self._forget_consumer(tag)
             return False
-        self._log = [entry for entry in self._log if entry is not consume]
+        consume.absent_on = self._connection._core
         self._connection._look_after(self, consume)
         return True
 
     def _consume_again(self, consume: Consume) -> None:
         """Starts a consumer again, on the opening as it is."""
-        if consume not in self._log:
-            self._log.append(consume)
+        consume.absent_on = None
         opening = self._opening
         if opening is not None and opening.is_open and self._flowing and consume.tag not in opening._consumers:
             replay = Replay(self, "basic.consume", consume.tag)

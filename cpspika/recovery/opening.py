@@ -21,7 +21,7 @@ from ..client.channel_sender import ChannelSender
 from ..client.connection import Connection
 from ..client.continuations import OnDone, PendingCalls, Request, refuse
 from ..client.publisher import Content, Publisher, encode_body
-from ..errors import AMQPError, ContentTransmissionForbidden
+from ..errors import AMQPError, ChannelClosed, ConnectionClosed, ContentTransmissionForbidden
 from ..wire.codec import Method
 from ..wire.message import NO_PROPERTIES, BasicProperties, Message, encode_properties
 from .operations import SETTLED, Publish, stale, unknown
@@ -276,7 +276,8 @@ class TransactionPublisher(OpenPublisher):
 
 
 def _told_unknown(on_done: OnDone[bool], err: AMQPError | None, result: bool | None) -> None:
-    on_done(err and unknown(err).of("basic.publish", err.asked_at), result)
+    gone = isinstance(err, (ChannelClosed, ConnectionClosed))
+    on_done(unknown(err).of("basic.publish", err.asked_at) if err and gone else err, result)
 
 
 class OpeningChannel(Channel):
