@@ -253,7 +253,7 @@ class RecoveringChannel(Channel):
         if self._ready and self._opening is not None and self._opening.is_open:
             asked.state = IN_FLIGHT
             self._launch(asked)
-        elif POLICIES[asked.method] == DONE and not self._must_wait(asked):
+        elif POLICIES[asked.method] == DONE and not self._must_wait():
             self._connection._check(asked.method, asked.arguments)
             self._sender.call_soon(lambda: asked.end(None, asked.lost_result()))
             self._without_link(asked)
@@ -262,14 +262,12 @@ class RecoveringChannel(Channel):
             self._wait(asked)
         return True
 
-    def _must_wait(self, asked: Asked) -> bool:
+    def _must_wait(self) -> bool:
         """Whether an operation that a loss carries out must wait all the same: for its opening, which is being
-        restored, or behind an operation that it would undo."""
-        if self._opening is not None:
+        restored, or behind operations that wait."""
+        if self._opening is not None or self._opened is not None:
             return True
-        if isinstance(asked, Cancel):
-            return any(isinstance(other, Consume) and other.tag == asked.tag for other in self._waiting)
-        return asked.method == "tx.rollback" and bool(self._waiting)
+        return any(isinstance(other, Asked) and other.state is WAITING for other in self._waiting)
 
     def _without_link(self, asked: Asked) -> None:
         """Carries out here what the loss of the link has carried out at the broker."""

@@ -179,10 +179,11 @@ class Close(Asked):
         opening._close(self.arguments["reply_code"], self.arguments["reply_text"], self._closed)
 
     def _closed(self, err: AMQPError | None, result: Any) -> None:
-        if self.channel._fallen:
+        link = self.channel._connection._core
+        if self.channel._fallen and (link is None or not link.is_open):
             self.channel._fallen.append((self, self.channel._closed_error()))
         else:
-            self.end(None)
+            self.end(None)  # what the broker has not decided by now stays unknown, as without recovery
 
     def end(self, error: AMQPError | None, result: Any = None) -> None:
         self.state = SETTLED
