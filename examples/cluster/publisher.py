@@ -1,11 +1,7 @@
-"""A publisher of a cluster: all nodes as targets, a quorum queue, confirms. Links and nodes may go and come back.
+"""A publisher of a cluster: all nodes as targets, a quorum queue, confirms. SIGTERM ends it after the present message.
 
-Start examples/cluster/worker.py beside it. SIGTERM ends each after the message that it is at.
-
-    AMQP_URLS="amqp://node1 amqp://node2 amqp://node3" python examples/cluster/publisher.py 100
+AMQP_URLS="amqp://node1 amqp://node2 amqp://node3" python examples/cluster/publisher.py 100
 """
-
-from __future__ import annotations
 
 import os
 import signal
@@ -21,37 +17,43 @@ stopping: list[int] = []
 
 
 def set_up(channel: cpspika.SyncChannel) -> None:
-    """Called at every opening of the channel, on whatever node. The worker declares the same."""
+    """Called at every opening of the channel. The worker declares the same."""
     channel.queue_declare(QUEUE + ".failed", durable=True, arguments={"x-queue-type": "quorum"})
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 20, "x-dead-letter-exchange": ""}
-    channel.queue_declare(QUEUE, durable=True, arguments={**arguments, "x-dead-letter-routing-key": QUEUE + ".failed"})
+    failed = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": QUEUE + ".failed", "x-delivery-limit": 20}
+    channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "quorum", **failed})
 
 
-def publish(channel: cpspika.SyncChannel, body: str) -> None:
-    """Returns when a majority of the nodes has the message. The id is the same in all copies: a worker needs it."""
-    properties = {"delivery_mode": 2, "message_id": str(uuid.uuid4())}
+def confirming(connection: cpspika.SyncConnection) -> cpspika.SyncChannel:
+    channel = connection.channel(on_ready=set_up)
+    channel.confirm_select()
+    return channel
+
+
+def publish(channel: cpspika.SyncChannel, body: str) -> cpspika.SyncChannel:
+    """Returns, when a majority of the nodes has the message, the channel to go on with."""
+    properties = {"delivery_mode": 2, "message_id": str(uuid.uuid4())}  # copies have the same id
     while True:
         try:
             channel.basic_publish(routing_key=QUEUE, body=body, properties=properties, mandatory=True)
-            return
+            return channel
         except (cpspika.OperationTimeout, cpspika.MessageNacked, cpspika.DeliveryUnknown) as error:
             print(f"{body}: {error}; once more", file=sys.stderr)
             if stopping:
                 raise
             time.sleep(1)
+            channel.close()  # RabbitMQ may go on to refuse on this one: docs/rabbitmq.md
+            channel = confirming(channel.connection)
 
 
 def main(count: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
-    recovery = cpspika.Recovery(initial=True)  # a cluster that is not up yet is waited for
+    recovery = cpspika.Recovery(initial=True)  # waits for a cluster that is not up yet
     with cpspika.BlockingConnection(URLS, recovery=recovery, heartbeat=10, connection_timeout=5) as connection:
-        channel = connection.channel(on_ready=set_up)
-        channel.confirm_select()
+        channel = confirming(connection)
         for number in range(count):
             if not stopping:
-                publish(channel, f"task {number}")
+                channel = publish(channel, f"task {number}")
                 print(f"confirmed: task {number}", flush=True)
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)

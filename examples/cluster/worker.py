@@ -19,10 +19,10 @@ done: dict[str | None, None] = {}  # ids. Several workers, or one that restarts,
 
 
 def set_up(channel: cpspika.SyncChannel) -> None:
-    """Called at every opening of the channel, on whatever node. The publisher declares the same."""
+    """Called at every opening of the channel. The publisher declares the same."""
     channel.queue_declare(QUEUE + ".failed", durable=True, arguments={"x-queue-type": "quorum"})
-    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 20, "x-dead-letter-exchange": ""}
-    channel.queue_declare(QUEUE, durable=True, arguments={**arguments, "x-dead-letter-routing-key": QUEUE + ".failed"})
+    failed = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": QUEUE + ".failed", "x-delivery-limit": 20}
+    channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "quorum", **failed})
 
 
 def work(body: str) -> None:
@@ -45,7 +45,7 @@ def on_message(message: cpspika.Message) -> None:
 
 
 def main() -> None:
-    recovery = cpspika.Recovery(initial=True)  # a cluster that is not up yet is waited for
+    recovery = cpspika.Recovery(initial=True)  # waits for a cluster that is not up yet
     with cpspika.BlockingConnection(URLS, recovery=recovery, heartbeat=10, connection_timeout=5) as connection:
         channel = connection.channel(on_ready=set_up)
         channel.basic_qos(prefetch_count=20)
