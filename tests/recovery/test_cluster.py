@@ -67,9 +67,10 @@ class Traffic:
         self.resent = 0
         self.asked_at: dict[int, float] = {}  # of each number that is not confirmed yet
         self.newest = 0.0  # when the newest of the publishes that are confirmed was asked for
+        self.seen: set[int] = set()
         self.worked: set[int] = set()
         self.deliveries = 0
-        self.copies = 0  # deliveries of numbers that were worked on already
+        self.copies = 0  # deliveries of numbers that were delivered before
         self.kept: list[cpspika.Message] = []
         self.kept_numbers: set[int] = set()
         self.acks = 0
@@ -123,8 +124,8 @@ class Traffic:
         channel.basic_publish("", self.queue, body, properties, mandatory=True, on_done=on_done)
 
     def _again(self, number: int, channel: cpspika.Channel) -> None:
-        """Publishes again what RabbitMQ refused (basic.nack), on a new channel: 3.10 looks for the queue's leader only at
-        the first publish of a channel. Where it finds a node that is down, it refuses until that is back."""
+        """Publishes again what RabbitMQ refused (basic.nack), on a new channel. RabbitMQ 3.10 looks for the leader only
+        at the first publish of a channel. Where it finds a node that is down, it refuses until that is back."""
         if channel is self.out:
             self._open()
         self._publish(number)
@@ -137,24 +138,28 @@ class Traffic:
     def _work(self, message: cpspika.Message) -> None:
         number = int(message.body)
         self.deliveries += 1
-        self.copies += number in self.worked
+        self.copies += number in self.seen
+        self.seen.add(number)
         if number % self.KEEP_EACH == 0 and number not in self.kept_numbers and len(self.kept) < self.KEPT:
             self.kept_numbers.add(number)
             self.kept.append(message)  # not worked on: it must come again, or be acknowledged at the end
             return
-        self.worked.add(number)
         self._ack(message)
 
     def _ack(self, message: cpspika.Message) -> None:
+        """A number counts as worked on if its ack was sent; not if it was stale, so it must come again then."""
         self.acks += 1
-        message.ack(on_done=self._acked)
 
-    def _acked(self, err: Any, result: Any) -> None:
-        self.acked += 1
-        if isinstance(err, cpspika.StaleDelivery):
-            self.stale += 1
-        elif err is not None:
-            self.ack_errors.append(err)
+        def on_done(err: Any, result: Any) -> None:
+            self.acked += 1
+            if err is None:
+                self.worked.add(int(message.body))
+            elif isinstance(err, cpspika.StaleDelivery):
+                self.stale += 1
+            else:
+                self.ack_errors.append(err)
+
+        message.ack(on_done=on_done)
 
     def until(self, true: Callable[[], bool], missing: str, seconds: float = SECONDS) -> None:
         deadline = time.monotonic() + seconds
@@ -181,7 +186,7 @@ class Traffic:
                 self.numbers += 1
             self.reactor.run_once(0.05)
             losses = sum(event.kind == "restored" for event in self.events)
-            if losses != seen_losses:  # what was kept is acknowledged late now, which must settle nothing
+            if losses != seen_losses:  # what was kept is acknowledged now; if its link was lost, that settles nothing
                 seen_losses = losses
                 for message in self.kept:
                     self._ack(message)
@@ -191,9 +196,7 @@ class Traffic:
             raise errors[0]
         self.until(lambda: not self.asked_at, "the fate of each publish")
         while self.kept:
-            message = self.kept.pop()
-            self._ack(message)
-            self.worked.add(int(message.body))
+            self._ack(self.kept.pop())
         self.until(lambda: self.worked >= self.confirmed, "a delivery of each confirmed message")
         self.until(lambda: self.acked == self.acks, "the on_done of each ack")
 
