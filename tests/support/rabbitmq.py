@@ -93,12 +93,14 @@ class RabbitNode:
     """
 
     host = "127.0.0.1"
+    _erl_args = "+S 2:2"  # two schedulers: benchmarks keep a core
 
     def __init__(self, tls: tuple[str, str, str] | None = None, config: str = "") -> None:
         self._tls, self._config = tls, config
         self._root = Root.chosen()
         self.port, self.tls_port, self._dist_port, self._epmd_port = _free_ports(4)
         self.name = f"cpspika-{secrets.token_hex(4)}@localhost"
+        self._cookie = secrets.token_hex(16)
         self._directory: Path | None = None
         self._epmd: Process | None = None
         self._broker: Process | None = None
@@ -283,7 +285,7 @@ class RabbitNode:
         self._owner = os.getpid()
         atexit.register(self.stop)
         cookie = directory / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16), "ascii")
+        cookie.write_text(self._cookie, "ascii")
         cookie.chmod(0o400)  # Erlang refuses a cookie that others can read
         # No resolver: DNS takes time, and its helper process (inet_gethost) is one more to end.
         (directory / "inetrc").write_text('{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n', "ascii")
@@ -299,8 +301,11 @@ class RabbitNode:
         for app in _applications(self._root.outside(installed)):
             (directory / "server" / "plugins" / app.name).symlink_to(installed / "plugins" / app.name)
         self._watch = self._spawn(["sh", "-c", _WATCH, str(directory)], "watch.output", stdin=subprocess.PIPE)
-        self._epmd = self._spawn(["epmd"], "epmd.output")
+        self._start_epmd()
         self._tell_watch()
+
+    def _start_epmd(self) -> None:
+        self._epmd = self._spawn(["epmd"], "epmd.output")
 
     def _rabbit_config(self) -> str:
         # Erlang terms rather than the newer format, whose parser adds a second to the start.
@@ -344,8 +349,8 @@ class RabbitNode:
             "RABBITMQ_PID_FILE": str(directory / "pid"),
             "RABBITMQ_LOG_BASE": str(directory),
             "RABBITMQ_LOGS": str(directory / "rabbit.log"),
-            # Two schedulers that don't spin: idle, the node costs nothing; and benchmarks keep a core.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{erl_args} +S 2:2 +SDcpu 1 +SDio 2 +sbwt none",
+            # Schedulers that don't spin: idle, the node costs nothing.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{erl_args} {self._erl_args} +SDcpu 1 +SDio 2 +sbwt none",
             "RABBITMQ_CTL_ERL_ARGS": erl_args,
             "RABBITMQ_CTL_DIST_PORT_MIN": "12000",
             "RABBITMQ_CTL_DIST_PORT_MAX": "31999",
