@@ -94,7 +94,9 @@ class Alone:
 
     def perform(self, job: Job) -> Measure:
         self.reactor = _Reactor()
-        self.connection = cpspika.connect("amqp://nowhere", reactor=self.reactor, on_done=_check, recovery=self.recovery)
+        self.connection = cpspika.connect(
+            "amqp://nowhere", reactor=self.reactor, on_done=_check, recovery=self.recovery
+        )
         self.reactor.settle()
         self.channels = [self.connection.channel() for _ in range(job.channels)]
         self.reactor.settle()

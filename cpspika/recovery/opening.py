@@ -19,7 +19,7 @@ from typing import Any
 from ..client.channel import Channel
 from ..client.channel_sender import ChannelSender
 from ..client.connection import Connection
-from ..client.continuations import OnDone, PendingCalls, Request, refuse
+from ..client.continuations import OnDone, PendingCalls, Request, order, refuse
 from ..client.publisher import Content, Publisher, encode_body
 from ..errors import AMQPError, ContentTransmissionForbidden
 from ..wire.codec import Method
@@ -135,7 +135,17 @@ class ResendingPublisher(Publisher):
         if window is None and on_done is None:
             writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
             connection._unwritten.append(
-                (connection._transport.queued, self._recovering, exchange, routing_key, False, False, encoded, octets)
+                (
+                    connection._transport.queued,
+                    next(order),
+                    self._recovering,
+                    exchange,
+                    routing_key,
+                    False,
+                    False,
+                    encoded,
+                    octets,
+                )
             )
             if not connection._watching:
                 connection._watch_unwritten()
@@ -162,7 +172,7 @@ class ResendingPublisher(Publisher):
             return self._stopped(content, block_on_flow_control, on_done)
         if self._window is None and on_done is None:
             sender.send_content("basic.publish", content.arguments, content.properties, content.body)
-            connection._unwritten.append((connection._transport.queued, self._recovering, *content))
+            connection._unwritten.append((connection._transport.queued, next(order), self._recovering, *content))
             if not connection._watching:
                 connection._watch_unwritten()
             return sender.writable
@@ -280,9 +290,10 @@ def _told_unknown(on_done: OnDone[bool], err: AMQPError | None, result: bool | N
 
 
 class OpeningChannel(Channel):
-    """The core's channel of one opening. `epoch`: its number. `has_settled`: the broker has answered something."""
+    """The core's channel of one opening. `epoch`: its number. `begun`: the reactor's time then.
+    `has_settled`: the broker has answered something."""
 
-    __slots__ = ("_recovering", "epoch", "has_settled")
+    __slots__ = ("_recovering", "begun", "epoch", "has_settled")
 
     _publisher: ResendingPublisher
     _sender: EpochSender
@@ -294,6 +305,7 @@ class OpeningChannel(Channel):
         self._recovering = recovering
         super().__init__(number, sender, reused)
         self.epoch = epoch
+        self.begun = link.reactor.time()
         self.has_settled = False
         self._publisher = ResendingPublisher(self, sender, recovering)
 
