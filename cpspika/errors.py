@@ -110,10 +110,15 @@ class AMQPError(Exception):
         self.method = method
         self.asked_at = asked_at
 
-    def __str__(self) -> str:
+    def plain(self) -> str:
+        """Code and text, without the operation that it answers: for the text of another error."""
         text = self.text or type(self).__name__
         if self.code is not None and not text.startswith(str(self.code)):
             text = f"{self.code} {text}"
+        return text
+
+    def __str__(self) -> str:
+        text = self.plain()
         call_site = f" asked for at {self.asked_at}" if self.asked_at else ""
         return f"{text} ({self.method}{call_site})" if self.method else text
 

@@ -50,7 +50,8 @@ def make_calls(waiting: deque[Call], guard: Callable[[Call], object] | None) -> 
     made = 0
     for _ in range(len(waiting)):
         if waiting:  # a nested turn may have made them
-            call = waiting.popleft()
+            call = waiting[0]
+            del waiting[0]  # not by a call: see CallQueue
             made += (call() if guard is None else guard(call)) is not IDLE
     return made
 

@@ -124,17 +124,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     recovering = list(RECOVERING.values())
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        old = parameters.get("protocol") == "0-8" and parameters.get("broker") == "rabbitmq"
-        if old and parameters.get("style") not in on_0_8:
-            item.add_marker(pytest.mark.long)
-        if parameters.get("style") in recovering and not (
-            parameters["style"] is STYLES["core-select-recovering"] and parameters.get("broker") == "embedded"
+        on_rabbitmq = "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq"
+        if on_rabbitmq:
+            item.add_marker(pytest.mark.rabbitmq)
+        style = parameters.get("style")
+        if style in recovering and not (
+            style is STYLES["core-select-recovering"] and parameters.get("broker") == "embedded"
         ):
             item.add_marker(pytest.mark.long)
-        if parameters.get("style") in again:
+        if style in again:
             item.add_marker(pytest.mark.long if parameters.get("broker") == "rabbitmq" else pytest.mark.slow)
-        if "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq":
-            item.add_marker(pytest.mark.rabbitmq)
+        if on_rabbitmq and parameters.get("protocol") == "0-8" and style not in (None, *on_0_8):
+            item.add_marker(pytest.mark.long)
+        if item.name == "test_a_heartbeat_goes_out_by_itself":  # of each reactor's conformance; it takes a second
+            item.add_marker(pytest.mark.slow)
         for name in needs(item):
             assert name in FEATURES, f"{item.nodeid} needs {name!r}: tests.support.rabbitmq_features has no such name"
         if item.get_closest_marker("long") or item.get_closest_marker("rabbitmq"):

@@ -6,7 +6,7 @@ counts as settled at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
@@ -17,8 +17,9 @@ from ..wire.delivery_tags import Window
 from ..wire.fast_send import FastDeliverer
 from ..wire.message import Message
 from .ack_timeouts import AckTimeouts, Expired
-from .queues import Clock, Entry, Queue
+from .queues import SLICE, Clock, Entry, Queue
 from .refusal import precondition_failed
+from .store import Store
 from .virtual_host import unique_name
 
 REPLY_TO = "amq.rabbitmq.reply-to"
@@ -53,6 +54,9 @@ class SessionServices(Protocol):
         arguments: those of the consumer.
         """
 
+    def run_long(self, steps: Iterator[object], refuse: Callable[[AMQPError], object] | None = None) -> None:
+        """Makes long work in slices."""
+
     @property
     def cancels_late(self) -> bool:
         """Whether a consumer that holds a delivery too long is cancelled; else its channel is closed."""
@@ -60,6 +64,9 @@ class SessionServices(Protocol):
     def expect_replies(self, token: str, channel: ServerChannel | None) -> None:
         """Registers the channel for replies to this token of direct reply-to; None ends the registration."""
 
+    @property
+    def store(self) -> Store: ...
+    def token_bytes(self, count: int) -> bytes: ...
     def nacks_now(self) -> bool: ...
     def call_soon(self, call: Callable[[], object]) -> None: ...
     def call(self, call: Callable[[], object]) -> object:
@@ -163,7 +170,7 @@ class _Transaction(NamedTuple):
     """A transaction that isn't committed."""
 
     publishes: list[Callable[[], bool]]  # each returns False if a queue refused the message
-    settlements: list[Callable[[], object]]
+    settlements: list[tuple[str, list[Delivery]]]  # each with its outcome
     settled: list[Delivery]  # a rollback makes these unsettled again
 
 
@@ -200,6 +207,8 @@ class ServerChannel:
         self._confirming = False
         self._next_publish = 1
         self._confirms: list[tuple[int, bool]] = []  # publish number, and True for an ack, False for a nack
+        self._store = session.store
+        self._unsafe: dict[int, bool] = {}  # confirms that wait for the store, by publish number
         self._transaction: _Transaction | None = None
         self._uncommitted = 0  # bytes of the transaction's messages
         self._replies: _ReplyConsumer | None = None
@@ -263,10 +272,28 @@ class ServerChannel:
         if self._late:
             self._settle_late(outcome, tag, multiple)
         if self._transaction is not None:
-            self._transaction.settlements.append(lambda: self._settle_now(outcome, deliveries))
+            self._transaction.settlements.append((outcome, deliveries))
             self._transaction.settled.extend(deliveries)
-        else:
+        elif len(deliveries) <= SLICE:
             self._settle_now(outcome, deliveries)
+        else:
+            self.session.run_long(self._settling(outcome, deliveries))
+
+    def _settling(self, outcome: str, deliveries: list[Delivery]) -> Iterator[None]:
+        """Settles many deliveries in slices. Messages return the last one first, and are held until all have."""
+        if len(deliveries) <= SLICE:
+            self._settle_now(outcome, deliveries)
+            return
+        returning = outcome not in ("ack", "reject")
+        queues = {delivery.entry.queue for delivery in deliveries} if returning else set()
+        for queue in queues:
+            queue.hold(True)
+        starts = range(0, len(deliveries), SLICE)
+        for at in reversed(starts) if returning else starts:
+            self._settle_now(outcome, deliveries[at : at + SLICE])
+            yield
+        for queue in queues:
+            queue.hold(False)
 
     def _settle_now(self, outcome: str, deliveries: list[Delivery]) -> None:
         freed: dict[Consumer, None] = {}
@@ -346,9 +373,9 @@ class ServerChannel:
             del self.consumers[tag]
             consumer.stop()
 
-    def recover(self) -> None:
-        """Requeues all unsettled deliveries."""
-        self._settle_now("requeue", self.unsettled.settle(0, multiple=True))
+    def recover(self) -> Iterator[None]:
+        """Requeues all unsettled deliveries, in slices."""
+        yield from self._settling("requeue", self.unsettled.settle(0, multiple=True))
 
     def resume_consumers(self) -> None:
         """Has the queues ask the channel's consumers again: a limit that stopped them may have changed."""
@@ -363,7 +390,9 @@ class ServerChannel:
             raise precondition_failed("reply consumer cannot acknowledge")
         if self._replies is not None:
             raise precondition_failed("reply consumer already set")
-        self._replies = _ReplyConsumer(tag, unique_name(""), self.session.fast_deliverer(self.number, tag))
+        self._replies = _ReplyConsumer(
+            tag, unique_name("", self.session.token_bytes), self.session.fast_deliverer(self.number, tag)
+        )
         self.session.expect_replies(self._replies.token, self)
 
     def cancel_replies(self, tag: str) -> None:
@@ -402,8 +431,12 @@ class ServerChannel:
         if self._confirming:
             tag = self._next_publish
             self._next_publish += 1
-            self._confirms.append((tag, accepted and not self.session.nacks_now()))
-            self.session.confirm_soon(self)
+            accepted = accepted and not self.session.nacks_now()
+            if self._store.taken:
+                self._confirm_when_safe(tag, accepted)
+            else:
+                self._confirms.append((tag, accepted))
+                self.session.confirm_soon(self)
 
     def select_confirms(self) -> None:
         if self._transaction is not None:
@@ -413,10 +446,31 @@ class ServerChannel:
     def confirm_all(self) -> None:
         """Sends the prepared confirms: one method for each run of acks or nacks, with `multiple` for more than one."""
         confirms, self._confirms = self._confirms, []
+        if self._unsafe:
+            confirms.sort()
         for accepted, run in groupby(confirms, key=lambda confirm: confirm[1]):
             tags = [tag for tag, _ in run]
-            arguments = {"delivery_tag": tags[-1], "multiple": len(tags) > 1}
-            self.session.send(self.number, "basic.ack" if accepted else "basic.nack", arguments)
+            if self._unsafe and next(iter(self._unsafe)) < tags[-1]:  # `multiple` would confirm that one too
+                for tag in tags:
+                    self._confirm(accepted, tag, False)
+            else:
+                self._confirm(accepted, tags[-1], len(tags) > 1)
+
+    def _confirm(self, accepted: bool, tag: int, multiple: bool) -> None:
+        arguments = {"delivery_tag": tag, "multiple": multiple}
+        self.session.send(self.number, "basic.ack" if accepted else "basic.nack", arguments)
+
+    def _confirm_when_safe(self, tag: int, accepted: bool) -> None:
+        """Prepares the confirm of a publish that the store has taken: it is sent when the store has it safe."""
+        self._store.taken = False
+        self._unsafe[tag] = accepted
+        self._store.flush(partial(self._safe, tag))
+
+    def _safe(self, tag: int) -> None:
+        if self.is_open:
+            if not self._confirms:
+                self.session.call_soon(self.confirm_all)
+            self._confirms.append((tag, self._unsafe.pop(tag)))
 
     def select_transactions(self) -> None:
         if self._confirming:
@@ -424,16 +478,20 @@ class ServerChannel:
         if self._transaction is None:
             self._transaction = _Transaction([], [], [])
 
-    def commit(self) -> None:
-        """Carries out the transaction: first its publishes, then its settlements. Begins the next transaction.
+    def commit(self) -> Iterator[None]:
+        """Carries out the transaction in slices, its publishes before its settlements. Begins the next transaction.
 
         Raises PreconditionFailed if a queue refused one of the messages; the rest of the transaction is carried out.
         """
         ended = self._end_transaction()
-        accepted = [publish() for publish in ended.publishes]
-        for settle in ended.settlements:
-            settle()
-        if not all(accepted):
+        accepted = True
+        for number, publish in enumerate(ended.publishes, 1):
+            accepted = publish() and accepted
+            if not number % SLICE:
+                yield
+        for outcome, deliveries in ended.settlements:
+            yield from self._settling(outcome, deliveries)
+        if not accepted:
             raise precondition_failed("partial tx completion")
 
     def rollback(self) -> None:
@@ -469,8 +527,11 @@ class ServerChannel:
             self.cancel_replies(self._replies.tag)
         if self._transaction is not None:
             self.rollback()
-        self._settle_now("failed", self.unsettled.settle(0, multiple=True))
         self.timeouts.stop()
         consumers, self.consumers = list(self.consumers.values()), {}
+        self.session.run_long(self._ending(self.unsettled.settle(0, multiple=True), consumers))
+
+    def _ending(self, deliveries: list[Delivery], consumers: list[Consumer]) -> Iterator[None]:
+        yield from self._settling("failed", deliveries)
         for consumer in consumers:
             consumer.stop()

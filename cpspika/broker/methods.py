@@ -6,10 +6,11 @@ session then closes the channel or the connection with this code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
+from ..errors import AMQPError
 from ..reactor import Reactor
 from ..wire.codec import Method
 from ..wire.handshake import Negotiated
@@ -20,6 +21,7 @@ from .queue_arguments import check_consumer_arguments
 from .queues import MemoryGauge, Queue, message_memory
 from .refusal import not_found, precondition_failed, refusal
 from .rules import Rules
+from .store import Store
 from .virtual_host import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
 
 # Where a table has nan or an infinity, one of these stands before it: the type, and the first byte of the number.
@@ -36,6 +38,8 @@ class BrokerServices(Protocol):
     rules: Rules
     consumer_timeout: float | None  # seconds for which a client may hold a delivery; None for no limit
     sessions: dict[Any, None]
+    store: Store
+    token_bytes: Callable[[int], bytes]
     reply_channels: dict[str, ServerChannel]  # the channels that consume replies, by the token of their address
     blocked: str | None  # the reason that connection.blocked gives, or None
     refuses_logins: bool
@@ -64,6 +68,8 @@ class OpenSession(SessionServices, Protocol):
     exclusive: dict[Queue, None]
     published: bool
     published_in_alarm: bool  # although the messages took too much memory
+
+    def refuse(self, channel: ServerChannel, event: Any, error: AMQPError) -> None: ...
 
 
 class MethodHandlers:
@@ -174,7 +180,7 @@ class MethodHandlers:
         channel.resume_consumers()
 
     def basic_consume(self, channel: ServerChannel, method: Method) -> None:
-        tag = method.consumer_tag or unique_name("amq.ctag-")
+        tag = method.consumer_tag or unique_name("amq.ctag-", self.broker.token_bytes)
         if tag in channel.consumers:
             raise refusal(530, f"attempt to reuse consumer tag '{tag}'")
         if method.queue == REPLY_TO:
@@ -234,14 +240,27 @@ class MethodHandlers:
         """basic.recover, which 0-8 doesn't answer; and basic.recover-async."""
         if not method.requeue:
             raise refusal(540, "requeue=false")
-        channel.recover()
-        if method.name == "basic.recover" and self.session.link.version != "0-8":
+        self._run(channel, method, channel.recover(), partial(self._recovered, channel, method))
+
+    def _recovered(self, channel: ServerChannel, method: Method) -> None:
+        if method.name == "basic.recover-sync":  # RabbitMQ's second basic.recover of 0-8, which is answered
+            self.session.send(channel.number, "basic.recover-ok", {})
+        elif method.name == "basic.recover" and self.session.link.version != "0-8":
             self._answer(channel, method)
 
-    def basic_recover_sync(self, channel: ServerChannel, method: Method) -> None:
-        """RabbitMQ's second basic.recover of 0-8, which is answered."""
-        self.basic_recover(channel, method)
-        self.session.send(channel.number, "basic.recover-ok", {})
+    def _committed(self, channel: ServerChannel, method: Method) -> None:
+        self.broker.store.sync()
+        self._answer(channel, method)
+
+    def _run(self, channel: ServerChannel, method: Method, steps: Iterator[object], then: Callable[[], object]) -> None:
+        """Does long work in slices, then makes a call."""
+
+        def all_steps() -> Iterator[object]:
+            yield from steps
+            if channel.is_open:
+                then()
+
+        self.session.run_long(all_steps(), partial(self.session.refuse, channel, method))
 
     def channel_flow(self, channel: ServerChannel, method: Method) -> None:
         if not method.active:
@@ -321,8 +340,7 @@ class MethodHandlers:
         self._answer(channel, method)
 
     def tx_commit(self, channel: ServerChannel, method: Method) -> None:
-        channel.commit()
-        self._answer(channel, method)
+        self._run(channel, method, channel.commit(), partial(self._committed, channel, method))
 
     def tx_rollback(self, channel: ServerChannel, method: Method) -> None:
         channel.rollback()
@@ -358,7 +376,7 @@ HANDLERS: dict[str, Callable[[MethodHandlers, ServerChannel, Any], None]] = {
     "basic.reject": MethodHandlers.basic_nack,
     "basic.recover": MethodHandlers.basic_recover,
     "basic.recover-async": MethodHandlers.basic_recover,
-    "basic.recover-sync": MethodHandlers.basic_recover_sync,
+    "basic.recover-sync": MethodHandlers.basic_recover,
     "basic.publish": MethodHandlers.basic_publish,
     "channel.flow": MethodHandlers.channel_flow,
     "channel.flow-ok": MethodHandlers.ignore,

@@ -12,8 +12,9 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 from ..wire.message import Message
@@ -25,9 +26,14 @@ from .quorum_queue import QuorumQueue, check_quorum
 from .refusal import not_found, precondition_failed, refusal
 from .routing import MATCHERS, X_MATCHES, Matcher
 from .rules import DEFAULT, Rules
+from .store import NULL_STORE, Change, NullStore, Store, StoredMessage
+from .stored_queue import StoredQueue, StoredQuorumQueue
+
+_SILENT = NullStore()  # while a virtual host is restored: its queues are stored ones, and the store has it all
 
 logger = logging.getLogger(__name__)
 
+UNBINDINGS = 500  # bindings that are forgotten in one turn
 DEAD_LETTER_SLICE = 200  # deaths and messages that are handled in one turn
 REPLY_ADDRESS = "amq.rabbitmq.reply-to."  # begins each address of direct reply-to
 
@@ -42,9 +48,20 @@ def flags(message: Message) -> int:
     return int.from_bytes(message.encoded[:2], "big")
 
 
-def unique_name(prefix: str) -> str:
-    """A name that the broker makes up: the prefix ("amq.gen-") and 128 random bits in base64."""
-    return prefix + urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
+def unique_name(prefix: str, token_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:
+    """A name that the broker makes up: the prefix ("amq.gen-") and 128 random bits in base64.
+
+    token_bytes: the source of randomness, called with the number of bytes.
+    """
+    return prefix + urlsafe_b64encode(token_bytes(16)).rstrip(b"=").decode()
+
+
+class Destination(NamedTuple):
+    """Where bindings of one exchange lead. number: tells a queue from an earlier one of its name."""
+
+    kind: str
+    name: str
+    number: int
 
 
 class Binding(NamedTuple):
@@ -70,7 +87,10 @@ class Exchange:
         self.internal = internal
         self.arguments = dict(arguments)
         self.matcher: Matcher = MATCHERS[type]()
+        self.gone: set[Destination] = set()  # destinations that are deleted, and still in the matcher
         self._bound: dict[tuple[str, str], dict[tuple[str, Key], Binding]] = {}
+        self._known: dict[tuple[str, str], Destination] = {}
+        self._numbers = count()
 
     def __repr__(self) -> str:
         return f"<Exchange {self.name!r}, {self.type}, {len(self.bindings)} bindings>"
@@ -85,20 +105,52 @@ class Exchange:
 
     def bind(self, binding: Binding) -> None:
         """Adds a binding; does nothing if an equal one exists."""
-        to_one = self._bound.setdefault((binding.kind, binding.destination), {})
+        name = binding.kind, binding.destination
+        to_one = self._bound.get(name)
+        if to_one is None:
+            to_one = self._bound[name] = {}
+            self._known[name] = Destination(*name, next(self._numbers))
         if to_one.setdefault(_identity(binding), binding) is binding:
-            self.matcher.bind(binding.routing_key, binding.arguments, (binding.kind, binding.destination))
+            self.matcher.bind(binding.routing_key, binding.arguments, self._known[name])
 
     def unbind(self, binding: Binding) -> bool:
         """Removes a binding; returns False if it didn't exist."""
-        destination = binding.kind, binding.destination
-        to_one = self._bound.get(destination, {})
+        name = binding.kind, binding.destination
+        to_one = self._bound.get(name, {})
         if to_one.pop(_identity(binding), None) is None:
             return False
+        self.matcher.unbind(binding.routing_key, binding.arguments, self._known[name])
         if not to_one:
-            del self._bound[destination]
-        self.matcher.unbind(binding.routing_key, binding.arguments, destination)
+            del self._bound[name], self._known[name]
         return True
+
+    def forget(self, kind: str, name: str) -> Iterator[None]:
+        """Removes all bindings to a destination at once, and in slices what the matcher has of them.
+
+        A new queue or exchange of this name is another destination, so it doesn't get these bindings.
+        """
+        to_one = self._bound.pop((kind, name))
+        destination = self._known.pop((kind, name))
+        self.gone.add(destination)
+        number = 0
+        while to_one:
+            _, binding = to_one.popitem()
+            self.matcher.unbind(binding.routing_key, binding.arguments, destination)
+            number += 1
+            if not number % UNBINDINGS:
+                yield
+        self.gone.discard(destination)
+
+    def dismantle(self) -> Iterator[None]:
+        """Frees the bindings of a deleted exchange, in slices."""
+        number = 0
+        while self._bound:
+            _, to_one = self._bound.popitem()
+            while to_one:
+                to_one.popitem()
+                number += 1
+                if not number % UNBINDINGS:
+                    yield
 
     @property
     def destinations(self) -> list[tuple[str, str]]:
@@ -107,9 +159,6 @@ class Exchange:
 
     def leads_to(self, kind: str, name: str) -> bool:
         return (kind, name) in self._bound
-
-    def bindings_to(self, kind: str, name: str) -> list[Binding]:
-        return list(self._bound.get((kind, name), {}).values())
 
 
 def _identity(binding: Binding) -> tuple[str, Key]:
@@ -137,8 +186,18 @@ class VirtualHost:
     An `owner` in its methods is the session that calls; only its owner may use an exclusive queue.
     """
 
-    def __init__(self, name: str, clock: Clock, memory: MemoryGauge, rules: Rules = DEFAULT):
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        memory: MemoryGauge,
+        rules: Rules = DEFAULT,
+        store: Store = NULL_STORE,
+        token_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ):
         self.name = name
+        self.store = store
+        self.token_bytes = token_bytes
         self.rules = rules
         self.clock = clock
         self.memory = memory
@@ -150,6 +209,8 @@ class VirtualHost:
         self.on_deleted: Callable[[Queue], object] | None = None  # called for every queue that is deleted
         self.on_reply: Callable[[str, Message], object] | None = None  # called for a message to direct reply-to
         self._dead_letters: deque[tuple[Entry, str]] = deque()
+        self._republishing = False  # now, or in a later turn
+        self._left = DEAD_LETTER_SLICE  # deaths and messages that this turn may still handle
         # For each destination, by kind and name, the exchanges that have bindings to it.
         self._sources: dict[tuple[str, str], dict[Exchange, None]] = {}
 
@@ -197,6 +258,8 @@ class VirtualHost:
             raise refusal(403, f"exchange name '{name}' contains reserved prefix 'amq.*'")
         _check_names_exchange("alternate-exchange", arguments, described)
         self.exchanges[name] = Exchange(name, type, durable, auto_delete, internal, arguments)
+        if durable:
+            self._define("exchange", (name,), (type, auto_delete, internal, dict(arguments)))
 
     def delete_exchange(self, name: str, if_unused: bool) -> None:
         """exchange.delete. Raises PreconditionFailed if `if_unused` and the exchange has bindings; AccessRefused."""
@@ -261,8 +324,12 @@ class VirtualHost:
         is_quorum = arguments.get("x-queue-type") == "quorum" and "quorum" in self.rules.pretended
         if is_quorum:
             check_quorum(described, bool(name), durable, exclusive, auto_delete)
-        queue = (QuorumQueue if is_quorum else Queue)(
-            name or unique_name("amq.gen-"),
+        stored = durable and self.store is not NULL_STORE
+        kind: type[Queue] = QuorumQueue if is_quorum else Queue
+        if stored:
+            kind = StoredQuorumQueue if is_quorum else StoredQueue
+        queue = kind(
+            name or unique_name("amq.gen-", self.token_bytes),
             self.name,
             self.clock,
             self.memory,
@@ -274,7 +341,11 @@ class VirtualHost:
             arguments,
             self.rules,
         )
+        if isinstance(queue, (StoredQueue, StoredQuorumQueue)):
+            queue.keep_in(self.store, self.name)
         self.queues[queue.name] = queue
+        if durable:
+            self._define("queue", (queue.name,), (auto_delete, dict(arguments)))
         return queue
 
     def delete_queue(self, queue: Queue, if_unused: bool = False, if_empty: bool = False) -> int:
@@ -289,6 +360,8 @@ class VirtualHost:
         if self.queues.get(queue.name) is queue:
             del self.queues[queue.name]
             self._delete_exchanges(self._forget_destination("queue", queue.name))
+            if queue.durable:
+                self._define("queue", (queue.name,), None)
         if self.on_deleted is not None:
             self.on_deleted(queue)
         return queue.delete()
@@ -301,6 +374,7 @@ class VirtualHost:
         binding = self._binding(source, kind, destination, key, arguments, owner)
         exchange = self.exchange(source)
         exchange.bind(binding)
+        self._define_binding(exchange, binding, ())
         self._sources.setdefault((kind, destination), {})[exchange] = None
 
     def unbind(
@@ -332,6 +406,8 @@ class VirtualHost:
     def _unbind(self, exchange: Exchange, bindings: list[Binding]) -> list[str]:
         """Removes bindings of an exchange; returns its name if it is auto-delete and has lost the last one."""
         removed = [exchange.unbind(binding) for binding in bindings]
+        for binding in bindings:
+            self._define_binding(exchange, binding, None)
         for destination in {(binding.kind, binding.destination) for binding in bindings}:
             if not exchange.leads_to(*destination):
                 self._forget_source(destination, exchange)
@@ -355,14 +431,76 @@ class VirtualHost:
             if exchange is not None:
                 for destination in exchange.destinations:
                     self._forget_source(destination, exchange)
+                if exchange.durable:
+                    self._define("exchange", (name,), None)
                 names += self._forget_destination("exchange", name)
+                self._in_slices(exchange.dismantle())
 
     def _forget_destination(self, kind: str, name: str) -> list[str]:
         """Removes every binding to a destination; returns the auto-delete exchanges that lose their last one."""
         unused: list[str] = []
-        for exchange in list(self._sources.get((kind, name), ())):
-            unused += self._unbind(exchange, exchange.bindings_to(kind, name))
+        for exchange in self._sources.pop((kind, name), ()):
+            self._in_slices(exchange.forget(kind, name))
+            if exchange.auto_delete and not exchange.in_use:
+                unused.append(exchange.name)
         return unused
+
+    def _in_slices(self, steps: Iterator[None]) -> None:
+        """Makes one step now, and each further one in a later turn."""
+        for _ in steps:
+            self.clock.call_soon(partial(self._in_slices, steps))
+            return
+
+    # --- the store ----------------------------------------------------------------------------------------------------
+
+    def _define(self, kind: str, identity: tuple[Any, ...], properties: tuple[Any, ...] | None) -> None:
+        """Tells the store of a durable definition; properties None: it was deleted."""
+        self.store.definitions(self.name, (kind, identity, properties))
+
+    def _define_binding(self, exchange: Exchange, binding: Binding, properties: tuple[()] | None) -> None:
+        """As `_define`, for a binding. A binding with an end that isn't durable is none of the store's."""
+        if self.store is NULL_STORE or not exchange.durable:
+            return
+        ends: Mapping[str, Any] = self.queues if binding.kind == "queue" else self.exchanges
+        end = ends.get(binding.destination)
+        if properties is None or (end is not None and end.durable):
+            source, destination, kind, key, arguments = binding
+            self._define("binding", (source, kind, destination, key, arguments), properties)
+
+    def restore(self, definitions: Iterable[Change], messages: Iterable[StoredMessage]) -> None:
+        """Makes again what a store gave back after a restart. The virtual host is new."""
+        store, self.store = self.store, _SILENT
+        for kind, identity, properties in definitions:
+            if kind == "exchange" and properties is not None:
+                type, auto_delete, internal, arguments = properties
+                self.exchanges[identity[0]] = Exchange(identity[0], type, True, auto_delete, internal, arguments)
+            elif kind == "queue" and properties is not None:
+                auto_delete, arguments = properties
+                self.declare_queue(identity[0], False, True, False, auto_delete, arguments, None)
+            elif kind == "binding":
+                source, of, destination, key, arguments = identity
+                if source in self.exchanges and destination in (self.queues if of == "queue" else self.exchanges):
+                    self.bind(source, of, destination, key, arguments, None)
+        self.store = store
+        by_queue: dict[str, list[StoredMessage]] = {}
+        for message in messages:
+            by_queue.setdefault(message.queue, []).append(message)
+        for queue in self.queues.values():
+            if isinstance(queue, (StoredQueue, StoredQuorumQueue)):
+                queue.keep_in(store, self.name)
+                queue.restore(by_queue.get(queue.name, ()))
+
+    def end(self) -> None:
+        """Ends the virtual host with the broker's process: its queues lose their timers, and the store is told
+        nothing."""
+        self.store = NULL_STORE
+        self.on_deleted = self.on_reply = None
+        for queue in list(self.queues.values()):
+            if isinstance(queue, (StoredQueue, StoredQuorumQueue)):
+                queue.detach()
+            queue.delete()
+        self.queues.clear()
+        self._dead_letters.clear()
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 
@@ -414,12 +552,14 @@ class VirtualHost:
             current = todo.pop()
             if current.name:
                 reached = list(current.matcher.match(key, headers))
+                if current.gone:
+                    reached = [destination for destination in reached if destination not in current.gone]
             else:
-                reached = [("queue", key)] if key in self.queues else []
+                reached = [("queue", key, 0)] if key in self.queues else []
             alternate = current.arguments.get("alternate-exchange")
             if not reached and alternate:  # as an alternate exchange, the default exchange leads nowhere
-                reached = [("exchange", alternate)]
-            for kind, name in reached:
+                reached = [("exchange", alternate, 0)]
+            for kind, name, _ in reached:
                 if kind == "queue":
                     found[name] = self.queues[name]
                 elif name in self.exchanges and name not in seen:
@@ -472,27 +612,33 @@ class VirtualHost:
         """
         self._dead_letters.append((entry, reason))
         self.memory.add(entry.memory)
-        if len(self._dead_letters) == 1:
-            self._republish_some()  # else the loop is running already, in a caller, or goes on in a later turn
+        if not self._republishing:  # else the loop is running already, in a caller, or goes on in a later turn
+            self._republish_some()
 
     def _republish_some(self) -> None:
         """Handles dead letters, the oldest first; leaves the rest to a later turn when they take long.
 
         A dead letter takes time in proportion to its deaths, since their table is decoded and encoded again.
         """
-        left = DEAD_LETTER_SLICE
-        while self._dead_letters:
-            if left <= 0:
-                self.clock.call_soon(self._republish_some)
-                return
+        self._republishing = True
+        if self._left == DEAD_LETTER_SLICE:
+            self.clock.call_soon(self._next_turn)
+        while self._dead_letters and self._left > 0:
             entry, reason = self._dead_letters[0]
+            self._left -= 1
             try:
-                left -= 1 + self._republish(entry, reason)
+                self._left -= self._republish(entry, reason)
             except Exception:
                 # The other messages of the virtual host must not wait behind this one for ever.
                 logger.exception("the embedded broker drops a message of %s that it failed to dead-letter", entry.queue)
             self._dead_letters.popleft()
             self.memory.subtract(entry.memory)
+        self._republishing = bool(self._dead_letters)
+
+    def _next_turn(self) -> None:
+        self._left = DEAD_LETTER_SLICE
+        if self._dead_letters:
+            self._republish_some()
 
     def _republish(self, entry: Entry, reason: str) -> int:
         """Publishes a dead letter with its x-death, except to queues where this would be a cycle.

@@ -10,8 +10,9 @@ A channel knows its `ChannelSender`, and nothing of the connection behind it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from ..errors import (
@@ -28,7 +29,7 @@ from ..errors import (
 from ..wire.codec import Method
 from ..wire.message import Message
 from .channel_sender import ChannelSender
-from .continuations import Call, Continuation, OnDone, PendingCalls, Request, describe, refuse
+from .continuations import Call, Continuation, OnDone, PendingCalls, Request, describe, refuse, settle_soon
 from .handlers import Handlers, Remove
 from .hints import remedy
 from .operations import Consumer, Deletion, Operations, QueueDeclareOk, message_count
@@ -80,7 +81,7 @@ class Channel(Operations):
         self._reused = reused  # the broker closed an earlier channel of this number, and may still send for it
         self.is_open = True
         self.close_reason = None
-        self._facade: Any = self  # the channel that messages point to: this one, or the facade around it
+        self._facade: Callable[[], Any] | None = None  # the facade around it, or None once the program has dropped it
         self._sender = sender
         self._ended = False  # nothing more can come, and the number is free
         self._announced = False  # the state handlers were called for the end
@@ -167,7 +168,7 @@ class Channel(Operations):
         if of_connection is not None:
             return of_connection
         error = ChannelClosed(
-            f"channel {self.number} is closed" + (f": {self.close_reason}" if self.close_reason else "")
+            f"channel {self.number} is closed" + (f": {self.close_reason.plain()}" if self.close_reason else "")
         )
         error.__cause__ = self.close_reason
         return error
@@ -183,6 +184,7 @@ class Channel(Operations):
         if tag and tag in self._consumers:
             raise DuplicateConsumerTag(f"channel {self.number} has a consumer {tag!r}")
 
+        consumer.facade = self._outermost()
         consumer.queue = arguments["queue"] or self._last_queue
         consumer.no_ack = arguments["no_ack"]
 
@@ -242,10 +244,15 @@ class Channel(Operations):
         self._consumers.pop(ok.consumer_tag, None)
         return str(ok.consumer_tag)
 
+    def _outermost(self) -> Any:
+        """The channel that messages point to: the facade, if there is one, or this."""
+        facade = self._facade() if self._facade is not None else None
+        return self if facade is None else facade
+
     def _got(self, reply: Method | Message) -> Message | None:
         if not isinstance(reply, Message):
             return None
-        reply.channel = self._facade
+        reply.channel = self._outermost()
         return reply
 
     def _drain(self, on_done: OnDone[None] | None) -> None:
@@ -253,14 +260,14 @@ class Channel(Operations):
         if not self.is_open:
             refuse(on_done, self._closed_error(), "drain", self._sender.call_soon)
         elif self.writable:
-            self._sender.call_soon(continuation.done)
+            settle_soon(continuation, self._sender.call_soon)
         else:
             self._draining.append(continuation)
 
     def _close(self, reply_code: int, reply_text: str, on_done: OnDone[None] | None) -> None:
         closer = Request("channel.close", on_done)
         if self._ended:
-            self._sender.call_soon(closer.done)
+            settle_soon(closer, self._sender.call_soon)
             return
         try:
             if self.is_open:
@@ -304,10 +311,14 @@ class Channel(Operations):
         if handler is not None:
             handler(self, event)
         elif self._pending and event.name in self._pending[0].expected:
-            answered = self._pending.popleft()
-            if self._pending and self._pending[0].answer is not None:
-                self._in_turn([partial(answered.reply, event), *self._answered()])
+            answered = self._pending[0]
+            if len(self._pending) > 1 and self._pending[1].answer is not None:
+                answered.answer = event
+                self._in_turn(self._answered())
+                while self._pending and self._pending[0].answer is not None:
+                    del self._pending[0]
             else:
+                del self._pending[0]
                 answered.reply(event)
         elif not self._overtakes(event):
             waited = f"; {self._pending[0].method} is waiting" if self._pending else ""
@@ -316,7 +327,7 @@ class Channel(Operations):
     def _deliver(self, message: Message) -> None:
         consumer = self._consumers.get(message.envelope.consumer_tag)  # type: ignore[arg-type]
         if consumer is not None and self.is_open:
-            message.channel = self._facade
+            message.channel = consumer.facade
             consumer.on_message(message)
         else:
             self._undeliverable(message)
@@ -328,7 +339,7 @@ class Channel(Operations):
         if consumer is None:
             yield from ((self._undeliverable, message) for message in messages)
             return
-        on_message, facade = consumer.on_message, self._facade
+        on_message, facade = consumer.on_message, consumer.facade
         for message in messages:
             if not self.is_open:
                 break
@@ -348,11 +359,10 @@ class Channel(Operations):
                 break
         return False
 
-    def _answered(self) -> Iterator[Call]:
-        """The calls that settle the oldest requests whose replies arrived early."""
-        while self._pending and self._pending[0].answer is not None:
-            continuation = self._pending.popleft()
-            yield partial(continuation.reply, continuation.answer)
+    def _answered(self) -> list[Call]:
+        """The calls that settle the oldest requests whose replies have arrived."""
+        answered = takewhile(lambda continuation: continuation.answer is not None, self._pending)
+        return [partial(continuation.reply, continuation.answer) for continuation in answered]
 
     def _unexpected(self, text: str) -> None:
         """Closes the connection: the broker sent a method that is not allowed now."""
@@ -412,7 +422,8 @@ class Channel(Operations):
         if not (self._pending and self._pending[0].method == "channel.open"):
             self._unexpected(f"channel.open-ok on channel {self.number}, which is open")
             return
-        opened = self._pending.popleft()
+        opened = self._pending[0]
+        del self._pending[0]
         self._in_turn([partial(opened.reply, ok), *(self._handlers.calls("state", self, True) if self.is_open else [])])
 
     def _on_close(self, close: Method) -> None:
@@ -449,8 +460,13 @@ class Channel(Operations):
         if self._ended:
             return True
         self._ended = True
+        try:
+            told = self._shut(reason, blamed)
+        except BaseException:
+            self._ended = False  # of a signal handler: the connection's end does the rest
+            raise
         self._sender.release()
-        return self._shut(reason, blamed)
+        return told
 
     def _shut(self, reason: AMQPError | None, blamed: str | None) -> bool:
         """Settles every pending continuation in the order of asking, then the closers, then calls the state handlers.
@@ -460,11 +476,9 @@ class Channel(Operations):
         self.close_reason = self.close_reason or reason
         failed = self._blamed(blamed)
         others = reason if isinstance(reason, ConnectionClosed) else self._closed_error()
-        unsettled = sorted(
-            [*self._pending, *self._draining, *self._publisher.withdraw_all(), *self._sender.take_unwritten()]
-        )
-        self._pending.clear()
-        self._draining = []
+        publishes = self._publisher.withdraw_all()
+        unwritten = self._sender.take_unwritten()
+        unsettled = sorted([*self._pending, *self._draining, *publishes, *unwritten])
         self._consumers = {}
         self._starting = None
         told = self._has_handlers("state") or any(continuation.on_done is not None for continuation in unsettled)
@@ -473,11 +487,14 @@ class Channel(Operations):
         calls += [partial(c.fail, fate) if c.answer is None else partial(c.reply, c.answer) for c, fate in fates]
         if self._ended:
             calls += [closer.done for closer in self._closers]
-            self._closers = []
         if not self._announced:
             self._announced = True
             calls += self._handlers.calls("state", self, False)
         self._in_turn(calls)
+        self._pending.clear()
+        self._draining = []
+        if self._ended:
+            self._closers = []
         return told
 
     def _answering(self, blamed: str, reason: AMQPError) -> AMQPError:
@@ -496,7 +513,7 @@ class Channel(Operations):
         self._publisher.on_settled(event.name == "basic.ack", event.delivery_tag, event.multiple)
 
     def _on_return(self, message: Message) -> None:
-        message.channel = self._facade
+        message.channel = self._outermost()
         self._publisher.on_return(message)
 
 

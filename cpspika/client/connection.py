@@ -35,6 +35,7 @@ from ..errors import (
     VirtualHostRefused,
     closed,
     ended,
+    unknown_fate,
 )
 from ..parameters import ConnectionParameters
 from ..reactor import Endpoint, NamedTimers, Reactor, Transport, TransportCallbacks
@@ -54,13 +55,15 @@ from .continuations import (
     PendingCalls,
     Request,
     check_callable,
+    in_hand,
     operation,
     refuse,
     registration,
+    settle_soon,
 )
 from .dialer import Dialer
 from .handlers import Handlers, Remove
-from .hints import hint, remedy
+from .hints import HintsNames, hint, remedy
 from .setup import OnReady, run_setup
 
 # Bytes of backlog that make a channel unwritable, and writable again. HIGH_WATER is less than a transport sends in the
@@ -81,7 +84,7 @@ ConnectionT = TypeVar("ConnectionT", bound="Connection")
 OnClose = Callable[["Connection", "AMQPError | None"], object]
 
 
-class Connection:
+class Connection(HintsNames):
     """A connection to a broker; `connect` makes one.
 
     `reactor`: drives it. `is_open`: operations may be asked for. `is_blocked`: the broker takes no publishes for now
@@ -116,13 +119,14 @@ class Connection:
         self._refused_link: Link | None = None
         self._dialer: Dialer | None = None
         self._backlog: Backlog[Continuation] = Backlog(HIGH_WATER, LOW_WATER)
-        self._call_queue = CallQueue(reactor.call_soon, self._write_answers)
+        self._call_queue = CallQueue(reactor.call_soon, self._write_answers, self._interrupted)
         self._channels: dict[int, Channel] = {}
         self._free: list[int] = []
         self._closed_by_broker: deque[int] = deque()
         self._next_number = 1
         self._pending: deque[Continuation] = deque()
         self._closers: list[Continuation] = []
+        self._in_hand: list[Continuation] = []  # taken, and not told, when a signal handler raised an exception
         self._handlers = Handlers()
         self._timers = NamedTimers(reactor)
         self._last_tick = 0.0  # of the heartbeat, by the reactor's clock
@@ -245,7 +249,7 @@ class Connection:
         """
         closer = Request("connection.close", on_done)
         if self._ended:
-            self.reactor.call_soon(closer.done)
+            settle_soon(closer, self.reactor.call_soon)
             return
         if self.is_open:
             self._write_method("connection.close", {"reply_code": reply_code, "reply_text": reply_text})
@@ -266,6 +270,14 @@ class Connection:
                 self._dialer = None
             self._abort()
             self._end(ConnectionClosed("the connection was aborted"))
+
+    def _drop(self) -> None:
+        """Closes the link of a connection that the program has dropped: nobody is told. In any thread."""
+        self._close_handler = _nobody
+        if self.reactor.thread in (None, get_ident()):
+            self.abort()
+        else:
+            self.reactor.call_soon_threadsafe(self.abort)
 
     @operation
     def update_secret(self, new_secret: str | bytes, reason: str = "", *, on_done: OnDone[None] | None = None) -> None:
@@ -301,7 +313,7 @@ class Connection:
         if isinstance(reason, ConnectionClosed):
             return reason
         state = "closed" if self._ended or self._closers else "not open yet"
-        error = ConnectionClosed(f"the connection is {state}" + (f": {reason}" if reason else ""))
+        error = ConnectionClosed(f"the connection is {state}" + (f": {reason.plain()}" if reason else ""))
         error.__cause__ = reason
         return error
 
@@ -386,9 +398,11 @@ class Connection:
         self._last_tick = self.reactor.time()
         if self.heartbeat:
             self._timers.start("heartbeat", self.heartbeat / 2, self._tick)
-        opening, self._opening = self._opening, None
+        opening = self._opening
         calls: list[Call] = [partial(opening.done, self)] if opening is not None else []
-        self._in_turn([*calls, *self._handlers.calls("state", self, True)])
+        calls += self._handlers.calls("state", self, True)
+        self._in_turn(calls)
+        self._opening = None
 
     def _refused(self, error: AMQPError) -> None:
         """The handshake failed. The dialer decides whether to try another address."""
@@ -446,7 +460,9 @@ class Connection:
             if handler is not None:
                 handler(self, event)
             elif self._pending and event.name in self._pending[0].expected:
-                self._pending.popleft().reply(event)
+                answered = self._pending[0]
+                del self._pending[0]
+                answered.reply(event)
             else:
                 self._fault(UnexpectedMethodError(f"{event.name}, which nobody asked for"))
         elif isinstance(event, Negotiated):
@@ -523,7 +539,8 @@ class Connection:
         backlog = self._backlog
         if not backlog.is_watched:
             return False
-        calls: list[Call] = [partial(continuation.reply, None) for continuation in backlog.take_written()]
+        written = backlog.take_written()
+        calls: list[Call] = [partial(continuation.reply, None) for continuation in written]
         if backlog.drained():
             calls += self._writable_calls()
         if calls:
@@ -603,6 +620,9 @@ class Connection:
     def _lost(self, error: Exception | None) -> None:
         self._backlog.transport = None
         self._timers.cancel("farewell")
+        if isinstance(error, ConnectionAbortedError) and error.__cause__ is not None:
+            self._in_hand += in_hand(error.__cause__.__traceback__)
+            self._call_queue.revive()
         if self._dialer is not None:
             self._dialer.failed(self._lost_in_handshake(error))
             return
@@ -649,20 +669,52 @@ class Connection:
         if self._ended:
             return
         self._ended = True
+        try:
+            self._settle_all(reason)
+        except BaseException:
+            self._ended = False  # of a signal handler: `_interrupted` does the rest
+            raise
+
+    def _interrupted(self, error: BaseException) -> None:
+        """A signal handler raised an exception in the middle of the dispatch. Where the link is still there, its loss
+        settles what waits; else this does."""
+        self._in_hand += in_hand(error.__traceback__)
+        self._call_queue.revive()
+        self.reactor.call_soon(self._finish)
+
+    def _finish(self) -> None:
+        """Settles what an interrupted end has left. Where the link is lost meanwhile, that settles all."""
+        if not self._ended:
+            if self._backlog.transport is None and self._dialer is None:
+                self._end(self.close_reason)
+            return
+        error = self._closed_error()
+        calls: list[Call] = [partial(_end_channel, channel, error, []) for channel in list(self._channels.values())]
+        self._in_turn([*self._calls_in_hand(error), *calls])
+        self._in_hand = []
+
+    def _calls_in_hand(self, error: AMQPError) -> list[Call]:
+        """The calls that settle what a signal handler's exception left in hand."""
+        return [
+            partial(continuation.fail, unknown_fate(error) if getattr(continuation, "undecided", False) else error)
+            for continuation in self._in_hand
+        ]
+
+    def _settle_all(self, reason: AMQPError | None) -> None:
+        """The work of `_end`. Nothing is taken out of a container before its call is in the queue."""
         if reason is not None and self._opening is None:
             reason = ended(reason)
         self.close_reason = reason
-        was_open, opening, self._opening = self._opening is None, self._opening, None
+        was_open, opening = self._opening is None, self._opening
         self._stop_asking()
         self._timers.cancel("heartbeat", "blocked", "close")
         error = self._closed_error()
         tellers: list[bool] = []
-        calls: list[Call] = []
+        calls = self._calls_in_hand(error)
         for channel in list(self._channels.values()):
             calls.append(partial(_end_channel, channel, error, tellers))
         for continuation in self._pending:
             calls.append(partial(continuation.fail, error))
-        self._pending.clear()
         if opening is not None:
             failed = reason or error
             calls.append(partial(opening.fail, failed))
@@ -678,9 +730,11 @@ class Connection:
         if reason is not None and not told:
             calls.append(lambda: None if any(tellers) else self._report(reason))
         self._in_turn(calls)
+        self._in_hand, self._opening, self._closers = [], None, []
+        self._pending.clear()
 
     def _closer_calls(self, reason: AMQPError | None) -> list[Call]:
-        closers, self._closers = self._closers, []
+        closers = self._closers
         if isinstance(reason, OperationTimeout):
             return [partial(closer.fail, reason) for closer in closers]
         return [closer.done for closer in closers]
@@ -707,6 +761,10 @@ class Connection:
         if self._backlog.transport is not None:
             self._backlog.transport.detach()
             self._backlog.transport = None
+
+
+def _nobody(connection: Connection, error: AMQPError | None) -> None:
+    """An on_close for nobody."""
 
 
 def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:

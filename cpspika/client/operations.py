@@ -20,6 +20,7 @@ from ..errors import AMQPError, InvalidArgumentType, NotInThisVersion
 from ..wire.message import Message
 from .continuations import OnDone, Request, call_site, check_callable, describe, oneway, operation, registration
 from .handlers import Remove
+from .hints import HintsNames, hinting
 from .rabbitmq import warn_of_global_qos
 
 if TYPE_CHECKING:
@@ -43,15 +44,17 @@ class QueueDeclareOk(NamedTuple):
 
 
 class Consumer:
-    """One consumer: its callbacks, its queue, and where it was asked for. `deletion`: the queue.delete of this
-    connection that will end it. `recover`: whether recovery starts it again."""
+    """One consumer: its callbacks, its queue, and where it was asked for. `facade`: the channel that its messages point
+    to, which lives as long as the consumer. `deletion`: the queue.delete of this connection that will end it.
+    `recover`: whether recovery starts it again."""
 
-    __slots__ = ("call_site", "deletion", "no_ack", "on_cancel", "on_message", "queue", "recover")
+    __slots__ = ("call_site", "deletion", "facade", "no_ack", "on_cancel", "on_message", "queue", "recover")
 
     def __init__(self, on_message: OnMessage, on_cancel: OnCancel | None, recover: bool = True):
         self.recover = recover
         self.on_message = on_message
         self.on_cancel = on_cancel
+        self.facade: Any = None
         self.queue = ""
         self.no_ack = False
         self.deletion: Deletion | None = None
@@ -72,7 +75,7 @@ class Deletion(Request):
         super().fail(error)
 
 
-class Operations:
+class Operations(HintsNames):
     """What may be asked of a channel."""
 
     __slots__ = ()
@@ -121,6 +124,7 @@ class Operations:
     # --- exchanges ----------------------------------------------------------------------------------------------------
 
     @operation
+    @hinting
     def exchange_declare(
         self,
         exchange: str,
@@ -352,6 +356,7 @@ class Operations:
     # --- consuming ----------------------------------------------------------------------------------------------------
 
     @operation
+    @hinting
     def basic_qos(
         self,
         prefetch_count: int = 0,
@@ -381,6 +386,7 @@ class Operations:
         self._request("basic.qos", on_done, **arguments)
 
     @operation
+    @hinting
     def basic_consume(
         self,
         queue: str,
@@ -441,6 +447,7 @@ class Operations:
         self._cancel(consumer_tag, on_done)
 
     @operation
+    @hinting
     def basic_get(self, queue: str, no_ack: bool = False, *, on_done: OnDone[Message | None] | None = None) -> None:
         """Takes one message from a queue. For more than a few messages a consumer costs far less.
 

@@ -255,8 +255,11 @@ class Publisher:
     def _settle_acked(self, publish: Publish) -> None:
         if publish.returned is not None:
             self._fail_publish(publish, _returned(publish.returned))
-        elif publish.on_done is not None:
-            publish.on_done(None, True)
+        else:
+            on_done = publish.on_done
+            if on_done is not None:
+                publish.on_done = None  # as in Continuation.done
+                on_done(None, True)
 
     def _settle_nacked(self, publish: Publish) -> None:
         refused = MessageNacked("the broker refused the message (basic.nack)")

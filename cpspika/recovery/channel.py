@@ -593,7 +593,7 @@ class RecoveringChannel(Channel):
             self._finish(reason, fallen)
             return
         connection._sort_out(fallen, culprit, reason, single=blamed == "basic.publish")
-        connection._tell_recovery(RecoveryEvent("lost", error=reason, channel=self._facade))
+        connection._tell_recovery(RecoveryEvent("lost", error=reason, channel=self._outermost()))
         self._end_unrecoverable(reason)
         if replay is not None:
             if replay.tag is not None:
@@ -721,7 +721,9 @@ class RecoveringChannel(Channel):
         self._closures = 0
         connection = self._connection
         connection._link_settled = True
-        connection._tell_recovery(RecoveryEvent("consumer_failed", error=error, channel=self._facade, consumer_tag=tag))
+        connection._tell_recovery(
+            RecoveryEvent("consumer_failed", error=error, channel=self._outermost(), consumer_tag=tag)
+        )
         self._tell_cancelled(consume, error)
 
     def _tell_cancelled(self, consume: Consume, error: AMQPError) -> None:

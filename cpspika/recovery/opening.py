@@ -311,11 +311,14 @@ class OpeningChannel(Channel):
 
     @property
     def _facade(self) -> Any:
-        return self._recovering._facade
+        return None
 
     @_facade.setter
     def _facade(self, facade: Any) -> None:
         """A message points to the program's channel, which outlives this opening."""
+
+    def _outermost(self) -> Any:
+        return self._recovering._outermost()
 
     def _become_transactional(self) -> None:
         self._sender.__class__ = TransactionSender
@@ -347,7 +350,7 @@ class OpeningChannel(Channel):
                 message.delivery_tag += base
             yield from ((self._undeliverable, message) for message in messages)
             return
-        on_message, facade = consumer.on_message, self._facade
+        on_message, facade = consumer.on_message, self._outermost()
         for message in messages:
             if not self.is_open:
                 break

@@ -110,7 +110,9 @@ class Restoring:
         self._left.pop(declared.entity, None)
         connection._link_settled = True
         connection._journal.drop(declared.entity)
-        told = RecoveryEvent("entity_failed", error=error, channel=declared.channel._facade, entity=declared.entity[:4])
+        told = RecoveryEvent(
+            "entity_failed", error=error, channel=declared.channel._outermost(), entity=declared.entity[:4]
+        )
         connection._tell_recovery(told)
         if declared.entity[0] == "queue":
             for channel in list(connection._opened_channels):

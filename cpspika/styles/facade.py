@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from ..client.channel import Channel
+from ..client.hints import HintsNames
 from ..errors import AMQPError, InvalidArgumentType, ProtocolSyntaxError
 from ..wire.message import Message
 
@@ -36,7 +37,7 @@ class Scope:
                 raise  # otherwise the error of the block says more
 
 
-class Facade:
+class Facade(HintsNames):
     """A connection or channel in another style. `core`: the Connection or Channel below."""
 
     core: Any
@@ -94,12 +95,18 @@ class ConnectionFacade(Facade):
         """Makes a channel's facade."""
         raise NotImplementedError
 
+    def _held(self, facade: Any) -> Callable[[], Any]:
+        """A function that returns a channel's facade, for the core to hold."""
+        return lambda: facade
+
     def _outward(self, value: Any) -> Any:
         """The facade of a Connection or Channel of the core; any other value as it is."""
         if isinstance(value, Channel):
-            if value._facade is value:
-                value._facade = self._channel_facade(value)
-            return value._facade
+            facade = value._facade() if value._facade is not None else None
+            if facade is None:
+                facade = self._channel_facade(value)
+                value._facade = self._held(facade)
+            return facade
         if value is not None and value is getattr(self, "core", None):
             return self
         return value

@@ -21,6 +21,8 @@ that isn't confirmed and a close are handed over to the thread inside (`handed_o
 
 from __future__ import annotations
 
+import sys
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,7 +129,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         self._reactor = reactor
         self._inbox: deque[Callable[[], object]] = deque()
         self._handed = HandedOver()
-        closed = self._callback(on_close) if on_close is not None else None
+        closed = self._handler(on_close) if on_close is not None else None
         self.core: Connection
 
         def dial(self: SyncConnection, on_done: Any) -> None:
@@ -307,10 +309,26 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 if spins.behind:
                     behind, spins.behind = spins.behind, {}
                     for connection in behind:
-                        reactor.call_soon(connection._catch_up)
+                        reactor.call_soon(partial(_catch_up, weakref.ref(connection)))
                 if strays and spins.strays:
                     reactor.call_soon(lambda: spins.raise_in_turn(reactor))
         return bool(done())
+
+    # --- dropped ------------------------------------------------------------------------------------------------------
+
+    def __del__(
+        self, warn: Callable[..., Any] = warnings.warn, is_finalizing: Callable[[], bool] = sys.is_finalizing
+    ) -> None:
+        # The core and its reactor refer to a facade only for a consumer. So nobody has this connection any more.
+        core = getattr(self, "core", None)
+        if core is not None and not core._ended and not is_finalizing():
+            try:
+                warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            finally:
+                core._drop()
+
+    def _held(self, facade: Any) -> Callable[[], Any]:
+        return weakref.ref(facade)
 
     # --- callbacks ----------------------------------------------------------------------------------------------------
 
@@ -329,6 +347,22 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
 
         return called_by_the_core
 
+    def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """As of `Facade`. A handler does not keep the connection alive."""
+        check_runs_at_once(function)
+        mine = weakref.ref(self)
+
+        def called_by_the_core(*args: Any) -> None:
+            connection = mine()
+            if connection is None:
+                return
+            for arg in args:
+                if isinstance(arg, Message):
+                    arg.channel = connection._outward(arg.channel)
+            connection._callback(function)(*args)
+
+        return called_by_the_core
+
     def _channel_facade(self, core: Channel) -> SyncChannel:
         return SyncChannel(self, core)
 
@@ -343,7 +377,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 self._inbox.popleft()()
         finally:
             if self._inbox:
-                self.reactor.call_soon(self._catch_up)
+                self.reactor.call_soon(partial(_catch_up, weakref.ref(self)))
 
     def drain_events(self, timeout: float | None = None) -> bool:
         """Runs the callbacks that are due, and returns whether there were any.
@@ -422,12 +456,16 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         return self.connection._callback(function, no_ack)
 
+    def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self.connection._handler(function)
+
     def start_consuming(self) -> None:
         """Runs the callbacks of consumers and handlers until `stop_consuming`, or until the channel has no consumers.
 
         Errors: the error that ended the connection or the channel.
         """
         core, connection = self.core, self.connection
+        was_open = core.is_open
         try:
             with _Inside(connection):
                 while not self._stopped and (core.has_consumers or connection._has_callbacks):
@@ -435,7 +473,10 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
             of_connection = connection.core
             reason = core.close_reason if of_connection.is_open else of_connection.close_reason
             if not self._stopped and reason is not None:
-                raise reason
+                # A fresh one: the traceback of the one that is kept would grow with each call.
+                if was_open:
+                    raise reason.of(reason.method or "start_consuming", reason.asked_at) from reason
+                raise core._closed_error().of("start_consuming", describe(call_site()))
         finally:
             self._stopped = False
 
@@ -494,6 +535,13 @@ _PUBLISH = Channel.basic_publish
 
 def _late(name: str, limit: float | None) -> AMQPError:
     return OperationTimeout(f"no answer within {limit:g} s").of(name, describe(call_site()))
+
+
+def _catch_up(connection: weakref.ref[SyncConnection]) -> None:
+    """Runs the callbacks that were put by, unless the program has dropped the connection."""
+    alive = connection()
+    if alive is not None:
+        alive._catch_up()
 
 
 def _ignore(error: AMQPError | None, result: Any) -> None:

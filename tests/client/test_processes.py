@@ -305,6 +305,8 @@ def test_two_threads_inside_a_facade_is_an_error_that_says_so(reactor_type: Any)
             lambda: world.channel.queue_declare("other"),
             lambda: world.connection.channel(),
             lambda: world.connection.drain_events(0),
+            lambda: world.channel.start_consuming(),
+            lambda: next(world.channel.consume("q")),
         )
         for call in calls:
             with pytest.raises(cpspika.ConcurrentUse, match="thread"):

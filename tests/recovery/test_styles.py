@@ -12,6 +12,7 @@ import pytest
 import cpspika
 from cpspika import tasks
 from cpspika.adapters import MemoryReactor, asyncio_adapter
+from cpspika.adapters.asyncio_reactor import AsyncioReactor
 from cpspika.broker import Served, serve
 from cpspika.client.continuations import is_abandoned
 from cpspika.styles import tasks as tasks_style
@@ -296,7 +297,7 @@ def test_a_call_that_times_out_withdraws_what_was_not_sent(kind: Any, broker: Se
     ch = connection.channel()
     ch.confirm_select()
     ch.queue_declare("kept")
-    broker.broker.refuse_logins()
+    broker.refuse_logins()
     broker.drop_links()
     connection.timeout = 0.1
     with pytest.raises(cpspika.OperationTimeout):
@@ -306,7 +307,7 @@ def test_a_call_that_times_out_withdraws_what_was_not_sent(kind: Any, broker: Se
     with pytest.raises(cpspika.OperationTimeout):
         ch.basic_publish("", "kept", "withdrawn")
     connection.timeout = 20
-    broker.broker.refuse_logins(False)
+    broker.refuse_logins(False)
     assert ch.basic_publish("", "kept", "kept")
     assert ch.queue_declare("kept", passive=True).message_count == 1
     with pytest.raises(cpspika.NotFound):
@@ -320,7 +321,7 @@ def test_a_cancelled_promise_withdraws_what_was_not_sent(broker: Served) -> None
         ch = await connection.channel()
         await ch.confirm_select()
         await ch.queue_declare("kept")
-        broker.broker.refuse_logins()
+        broker.refuse_logins()
         lost = asyncio.get_running_loop().create_future()
         connection.add_recovery_handler(lambda _, event: lost.done() or lost.set_result(None))
         broker.drop_links()
@@ -328,7 +329,7 @@ def test_a_cancelled_promise_withdraws_what_was_not_sent(broker: Served) -> None
         declared, published = ch.queue_declare("withdrawn"), ch.basic_publish("", "kept", "withdrawn")
         declared.cancel()
         published.cancel()
-        broker.broker.refuse_logins(False)
+        broker.refuse_logins(False)
         assert await ch.basic_publish("", "kept", "kept")
         assert (await ch.queue_declare("kept", passive=True)).message_count == 1
         with pytest.raises(cpspika.NotFound):
@@ -348,7 +349,7 @@ def test_a_promise_of_each_style_says_that_nobody_waits_for_it() -> None:
             assert is_abandoned(settle)
 
     async def in_asyncio() -> None:
-        check(asyncio_adapter._Promises(cpspika.adapters.AsyncioReactor()))
+        check(asyncio_adapter._Promises(AsyncioReactor()))
 
     check(tasks_style.Promises(MemoryReactor()))
     asyncio.run(in_asyncio())

@@ -300,11 +300,16 @@ def test_close_in_a_signal_handler_at_a_random_moment(kind: Any, seed: int) -> N
         before = signal.signal(signal.SIGVTALRM, on_alarm)
         signal.setitimer(signal.ITIMER_VIRTUAL, 0.002 + seed * 0.003)
         count = 0
+
+        def publish() -> None:
+            nonlocal count
+            while True:
+                ch.basic_publish("", "q", b"%d:" % count + b"x" * (count % 7) * 50_000)
+                count += 1
+
         try:
             with pytest.raises(cpspika.ConnectionClosed):
-                while True:
-                    ch.basic_publish("", "q", b"%d:" % count + b"x" * (count % 7) * 50_000)
-                    count += 1
+                publish()
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
             signal.signal(signal.SIGVTALRM, before)
