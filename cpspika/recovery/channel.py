@@ -758,7 +758,8 @@ class RecoveringChannel(Channel):
         self._connection._channel_ended(self)
         error = self._closed_error()
         left: list[Any] = [operation for operation in self._waiting if operation.state is not SETTLED]
-        left += [operation for operation, _ in fallen or self._fallen]
+        errors = {operation: why for operation, why in fallen or self._fallen}
+        left += errors
         left += self._connection._out_of_file(self)
         left += self._draining
         left.sort()
@@ -769,7 +770,11 @@ class RecoveringChannel(Channel):
         self._ready = self._flowing = False
         calls: list[Any] = []
         for each in left:
-            calls.append(partial(each.end if isinstance(each, (Asked, Publish)) else each.fail, _final(each, error)))
+            calls.append(
+                partial(
+                    each.end if isinstance(each, (Asked, Publish)) else each.fail, _final(each, errors.get(each, error))
+                )
+            )
         opened, self._opened = self._opened, None
         if opened is not None:
             calls.insert(0, partial(opened.fail, reason or error))

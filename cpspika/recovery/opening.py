@@ -88,17 +88,17 @@ class TransactionSender(EpochSender):
     __slots__ = ()
 
     def send_ack(self, delivery_tag: int, multiple: bool) -> None:
-        self._note()
+        self._note(delivery_tag, multiple)
         super().send_ack(delivery_tag, multiple)
 
     def send(self, name: str, arguments: dict[str, Any]) -> None:
         if name in SETTLING:
-            self._note()
+            self._note(arguments["delivery_tag"], arguments.get("multiple", False))
         super().send(name, arguments)
 
-    def _note(self) -> None:
+    def _note(self, delivery_tag: int, multiple: bool) -> None:
         transaction = self._recovering._transaction
-        if transaction is not None:
+        if transaction is not None and self.own_tag(delivery_tag, multiple) is not None:
             transaction.begun()
 
 

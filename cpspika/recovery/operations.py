@@ -160,8 +160,8 @@ class Cancel(Asked):
 
 
 class Close(Asked):
-    """A channel.close of the program's own. It is done with the end of its opening, unless operations before it must be
-    asked again."""
+    """A channel.close of the program's own. It is done with the end of its opening. If the link ends it, and operations
+    before it must be asked again, it waits behind them."""
 
     __slots__ = ()
 
@@ -172,7 +172,8 @@ class Close(Asked):
         opening._close(self.arguments["reply_code"], self.arguments["reply_text"], self._closed)
 
     def _closed(self, err: AMQPError | None, result: Any) -> None:
-        if self.channel._fallen:
+        link = self.channel._connection._core
+        if self.channel._fallen and (link is None or not link.is_open):
             self.channel._fallen.append((self, self.channel._closed_error()))
         else:
             self.end(None)
