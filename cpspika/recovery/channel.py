@@ -425,7 +425,10 @@ class RecoveringChannel(Channel):
         if self._on_ready is not None:
             run_setup(self._on_ready, opening, partial(self._set_up, opening))
         elif self._opened is not None:
-            self._first_opened()
+            opened, self._opened = self._opened, None
+            if self.is_open:
+                self._in_turn(self._handlers.calls("state", self, True))
+            opened.done(self)  # now: replies to what was asked for behind it may be the next calls
 
     def _first_opened(self) -> None:
         opened, self._opened = self._opened, None

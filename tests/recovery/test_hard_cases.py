@@ -310,3 +310,12 @@ def test_each_operation_has_a_policy() -> None:
     assert {renamed.get(name, name) for name in asked} <= known
     assert {"connection_update_secret", "connection_close", "channel_open"} <= known
     assert world is not None
+
+
+def test_a_channel_is_open_before_what_was_asked_on_it_is_done() -> None:
+    world = RecoveryWorld()
+    log: list[Any] = []
+    channel = world.connection.channel(on_done=Done("channel", log))
+    channel.queue_declare("q", on_done=Done("declare", log))
+    world.settle()
+    assert [name for name, *_ in log] == ["channel", "declare"]
