@@ -21,7 +21,7 @@ from ..client.channel_sender import ChannelSender
 from ..client.connection import Connection
 from ..client.continuations import OnDone, PendingCalls, Request, order, refuse
 from ..client.publisher import Content, Publisher, encode_body
-from ..errors import AMQPError, ContentTransmissionForbidden
+from ..errors import AMQPError, ChannelClosed, ConnectionClosed, ContentTransmissionForbidden, DeliveryUnknown
 from ..wire.codec import Method
 from ..wire.message import NO_PROPERTIES, BasicProperties, Message, encode_properties
 from .operations import SETTLED, Publish, stale, unknown
@@ -286,7 +286,9 @@ class TransactionPublisher(OpenPublisher):
 
 
 def _told_unknown(on_done: OnDone[bool], err: AMQPError | None, result: bool | None) -> None:
-    on_done(err and unknown(err).of("basic.publish", err.asked_at), result)
+    if isinstance(err, (ConnectionClosed, ChannelClosed, DeliveryUnknown)):
+        err = unknown(err).of("basic.publish", err.asked_at)
+    on_done(err, result)
 
 
 class OpeningChannel(Channel):

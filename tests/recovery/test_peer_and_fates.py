@@ -362,3 +362,15 @@ def test_one_error_tells_of_all_publishes_that_nobody_was_told_of() -> None:
     assert isinstance(error, cpspika.OperationTimeout)
     assert "9 publishes more" in str(error)
     assert world.connection._size == 0
+
+
+def test_a_publish_in_a_transaction_that_is_refused_was_surely_not_sent() -> None:
+    world = RecoveryWorld()
+    channel = world.channel()
+    channel.tx_select()
+    world.settle()
+    world.broker.flow(False)
+    world.settle()
+    done = world.ask(channel.basic_publish, "", "q", "refused")
+    world.settle()
+    assert isinstance(done.error, cpspika.ContentTransmissionForbidden)
