@@ -39,6 +39,7 @@ from .operations import (
     Close,
     Consume,
     Deletion,
+    Open,
     Operation,
     Publish,
     Told,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from ..wire.message import Properties
 
 CLOSURES = 5  # so many closes of the channel in a row, with nothing settled between, end it
+HELD_SECONDS = 5.0  # an opening that was set up and held so long counts as one that settled something
 REPLAY_SECONDS = 10.0  # in which the broker must answer the channel's own modes and consumers
 _MODES = frozenset(("basic.qos", "confirm.select", "tx.select", "channel.flow"))
 
@@ -169,7 +171,7 @@ class RecoveringChannel(Channel):
         super().__init__(0, sender)
         self._publisher: Any = WaitingPublisher(self)
         self._on_ready = on_ready
-        self._opened: Request | None = Request("channel.open", on_done)
+        self._opened: Open | None = Open(self, on_done)
         self._opening: OpeningChannel | None = None
         self._epoch = -1
         self._ready = False  # an operation goes to the opening at once
@@ -396,7 +398,7 @@ class RecoveringChannel(Channel):
         if self._ready and self._opening is not None and self._opening.is_open:
             close.state = IN_FLIGHT
             self._launch(close)
-        elif self._waiting or self._opening is not None:
+        elif self._waiting or self._singles or self._opening is not None:
             self._wait(close)  # what was asked for before gets its answers first
         else:
             self._sender.call_soon(lambda: close.end(None))
@@ -423,7 +425,10 @@ class RecoveringChannel(Channel):
         if self._on_ready is not None:
             run_setup(self._on_ready, opening, partial(self._set_up, opening))
         elif self._opened is not None:
-            self._first_opened()
+            opened, self._opened = self._opened, None
+            if self.is_open:
+                self._in_turn(self._handlers.calls("state", self, True))
+            opened.done(self)  # now: replies to what was asked for behind it may be the next calls
 
     def _first_opened(self) -> None:
         opened, self._opened = self._opened, None
@@ -552,7 +557,9 @@ class RecoveringChannel(Channel):
 
     def _leave_opening(self, opening: OpeningChannel) -> None:
         self._connection._timers.cancel(f"replay {id(self)}")
-        if opening.has_settled or opening._publisher.has_settled:
+        lived = self._connection.reactor.time() - opening.begun
+        was_set_up = self._on_ready is not None and self._opened is None and lived >= HELD_SECONDS
+        if opening.has_settled or opening._publisher.has_settled or was_set_up:
             self._closures = 0
             self._connection._link_settled = True
         self._confirming = self._confirming or opening._publisher.is_confirming
@@ -663,6 +670,20 @@ class RecoveringChannel(Channel):
             self._transaction.ended()
         operation.end(None, operation.lost_result())
 
+    def _mode_refused(self, method: str) -> None:
+        """confirm_select or tx_select failed, after the channel was taken to be in that mode."""
+        if any(not isinstance(entry, Consume) and entry[0] == method for entry in self._log):
+            return
+        if method == "tx.select":
+            self._transaction = None
+        else:
+            self._confirming = False
+
+    def _link_lost(self) -> None:
+        """The link is lost."""
+        if self._opened is not None:
+            self._connection._wait_for_link(self._opened)
+
     def _forget_consumer(self, tag: str) -> None:
         consume = self._consumers_known.pop(tag, None)
         if consume is None:
@@ -687,7 +708,9 @@ class RecoveringChannel(Channel):
         return True
 
     def _consume_again(self, consume: Consume) -> None:
-        """Starts a consumer again, on the opening as it is."""
+        """Starts a consumer again, on the opening as it is, unless the program has cancelled it."""
+        if self._consumers_known.get(consume.tag) is not consume:
+            return
         consume.absent_on = None
         opening = self._opening
         if opening is not None and opening.is_open and self._flowing and consume.tag not in opening._consumers:
@@ -701,7 +724,9 @@ class RecoveringChannel(Channel):
         if consume is None:
             return
         self._forget_consumer(tag)
+        self._closures = 0
         connection = self._connection
+        connection._link_settled = True
         connection._tell_recovery(
             RecoveryEvent("consumer_failed", error=error, channel=self._outermost(), consumer_tag=tag)
         )
@@ -739,7 +764,9 @@ class RecoveringChannel(Channel):
         self._connection._channel_ended(self)
         error = self._closed_error()
         left: list[Any] = [operation for operation in self._waiting if operation.state is not SETTLED]
-        left += [operation for operation, _ in fallen or self._fallen]
+        errors = dict(fallen or self._fallen)
+        left += errors
+        left += self._connection._out_of_file(self)
         left += self._draining
         left.sort()
         told = self._has_handlers("state") or any(each.on_done is not None for each in left)
@@ -749,7 +776,11 @@ class RecoveringChannel(Channel):
         self._ready = self._flowing = False
         calls: list[Any] = []
         for each in left:
-            calls.append(partial(each.end if isinstance(each, (Asked, Publish)) else each.fail, _final(each, error)))
+            calls.append(
+                partial(
+                    each.end if isinstance(each, (Asked, Publish)) else each.fail, _final(each, errors.get(each, error))
+                )
+            )
         opened, self._opened = self._opened, None
         if opened is not None:
             calls.insert(0, partial(opened.fail, reason or error))

@@ -93,6 +93,8 @@ class Asked(Request):
 
     def withdrawn(self) -> None:
         """Called when it is settled without having been carried out."""
+        if self.method in ("confirm.select", "tx.select"):
+            self.channel._mode_refused(self.method)
 
     def lost_result(self) -> Any:
         """The result of an operation that the loss itself has carried out."""
@@ -106,6 +108,26 @@ class Asked(Request):
         if policy == UNKNOWN or (self.method == "basic.get" and self.arguments["no_ack"]):
             return unknown(error)
         return stale() if policy == STALE else policy
+
+
+class Open(Asked):
+    """The first opening of a channel."""
+
+    __slots__ = ()
+
+    def __init__(self, channel: Owner, on_done: OnDone[Any] | None):
+        super().__init__(channel, "channel.open", on_done, {})
+
+    def done(self, result: Any = None) -> None:
+        self.state = SETTLED
+        super().done(result)
+
+    def fail(self, error: AMQPError) -> None:
+        self.state = SETTLED
+        Request.fail(self, error)
+
+    def end(self, error: AMQPError | None, result: Any = None) -> None:
+        self.channel._finish(error)
 
 
 class Told(Asked):
@@ -160,6 +182,7 @@ class Cancel(Asked):
         if self.tag in opening._consumers:
             opening._ask_cancel(self, self.tag)
         else:  # it could not be started again
+            self.channel._forget_consumer(self.tag)
             self.channel._in_turn([lambda: self.end(None, self.tag)])
 
     def lost_result(self) -> str:
@@ -167,8 +190,8 @@ class Cancel(Asked):
 
 
 class Close(Asked):
-    """A channel.close of the program's own. It is done with the end of its opening, unless operations before it must be
-    asked again."""
+    """A channel.close of the program's own. It is done with the end of its opening. If the link ends it, and operations
+    before it must be asked again, it waits behind them."""
 
     __slots__ = ()
 
@@ -188,6 +211,7 @@ class Close(Asked):
     def end(self, error: AMQPError | None, result: Any = None) -> None:
         self.state = SETTLED
         self.channel._finish(error)
+        self.channel._connection._left(self)
 
 
 class Deletion(Asked):
