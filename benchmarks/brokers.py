@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import psutil
 
 import cpspika
-from tests.rabbitmq import RabbitNode
+from tests.support.rabbitmq import RabbitNode
 
 from .styles import make_body
 

@@ -10,6 +10,7 @@ AsyncoreConnection have the same operations as calls that return. See README.md,
 #   wire/                                  bytes to events and back, without sockets
 #   client/                                the core: connections, channels, continuations
 #   broker/                                the embedded broker; shares only wire/ with the client
+#   recovery/                              connections that outlive their links, around the core
 #   styles/                                how a calling style is derived from the core
 #   adapters/                              reactors, and the styles of foreign event loops
 #   connecting, blocking, tasks, threads   what picks a default: connect(), facades, tasks
@@ -26,6 +27,7 @@ from .client.operations import QueueDeclareOk
 from .connecting import connect
 from .errors import *  # noqa: F403 (errors.__all__ is every class of the tree)
 from .parameters import AmqplainCredentials, ConnectionParameters, Credentials, ExternalCredentials, PlainCredentials
+from .recovery import Recovery, RecoveryEvent, Resent
 from .version import __version__
 from .wire.message import BasicProperties, Message
 
@@ -47,6 +49,9 @@ __all__ = [
     "Message",
     "PlainCredentials",
     "QueueDeclareOk",
+    "Recovery",
+    "RecoveryEvent",
+    "Resent",
     "SelectConnection",
     "SyncChannel",
     "SyncConnection",

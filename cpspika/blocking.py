@@ -10,6 +10,7 @@ from .connecting import Target, all_targets, asyncore_reactor, new_reactor, thre
 from .errors import AMQPError
 from .parameters import ConnectionOptions
 from .reactor import Reactor
+from .recovery import Recovering
 from .styles.sync import SyncConnection
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ OnSyncClose = Callable[[SyncConnection, AMQPError | None], object]
 class BlockingConnection(SyncConnection):
     """The synchronous facade over a blocking socket of its own, for scripts.
 
-    target, options, on_close: as in `cpspika.connect`. timeout: seconds that each call may take; None for no limit.
+    target, options, on_close, recovery: as in `cpspika.connect`. timeout: seconds that each call may take; None for no
+    limit.
     """
 
     def __init__(
@@ -30,9 +32,10 @@ class BlockingConnection(SyncConnection):
         *,
         timeout: float | None = None,
         on_close: OnSyncClose | None = None,
+        recovery: Recovering = None,
         **options: Unpack[ConnectionOptions],
     ):
-        super().__init__(new_reactor(BlockingReactor), all_targets(target, options), timeout, on_close)
+        super().__init__(new_reactor(BlockingReactor), all_targets(target, options), timeout, on_close, recovery)
 
 
 class SelectConnection(SyncConnection):
@@ -48,9 +51,10 @@ class SelectConnection(SyncConnection):
         timeout: float | None = None,
         on_close: OnSyncClose | None = None,
         reactor: Reactor | None = None,
+        recovery: Recovering = None,
         **options: Unpack[ConnectionOptions],
     ):
-        super().__init__(reactor or thread_reactor(), all_targets(target, options), timeout, on_close)
+        super().__init__(reactor or thread_reactor(), all_targets(target, options), timeout, on_close, recovery)
 
 
 class AsyncoreConnection(SyncConnection):
@@ -65,6 +69,7 @@ class AsyncoreConnection(SyncConnection):
         *,
         timeout: float | None = None,
         on_close: OnSyncClose | None = None,
+        recovery: Recovering = None,
         **options: Unpack[ConnectionOptions],
     ):
-        super().__init__(asyncore_reactor(), all_targets(target, options), timeout, on_close)
+        super().__init__(asyncore_reactor(), all_targets(target, options), timeout, on_close, recovery)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .adapters import AsyncoreReactor, SelectReactor
-from .client.connection import Connection, OnClose
-from .client.connection import connect as connect_on
+from .client.connection import Connection, OnClose, begin
 from .client.continuations import OnDone
 from .errors import ConnectError
 from .parameters import ConnectionOptions, ConnectionParameters, targets
 from .reactor import Reactor, Transport, TransportOwner
+from .recovery import Recovering, new_connection
+from .styles.lifting import takes_no_on_done
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -25,6 +26,8 @@ _shared: list[AsyncoreReactor] = []
 
 def all_targets(target: Target, options: ConnectionOptions | dict[str, Any]) -> list[ConnectionParameters]:
     """Every broker that `target` names, with `options` set over each."""
+    if "on_done" in options:  # of a facade's connect; the core's takes it
+        raise takes_no_on_done("connect")
     return targets(target, options, _connect_embedded)
 
 
@@ -67,6 +70,7 @@ def connect(
     on_done: OnDone[Connection] | None = None,
     reactor: Reactor | None = None,
     on_close: OnClose | None = None,
+    recovery: Recovering = None,
     **options: Unpack[ConnectionOptions],
 ) -> Connection:
     """Begins to connect to a broker. The reactor must run for it to happen.
@@ -75,8 +79,11 @@ def connect(
     own broker in memory), ConnectionParameters, or a sequence of these, tried in order. on_done(err, connection):
     called when the connection is open, or could not be opened. reactor: by default the calling thread's own
     SelectReactor, which is at `connection.reactor`. on_close(connection, err): called when the connection has ended;
-    err is None if the program closed it. options: those of ConnectionParameters; they replace the target's.
+    err is None if the program closed it. recovery: True, or a Recovery with options of its own: the connection and its
+    channels outlive a lost link, see docs/recovery.md. options: those of ConnectionParameters; they replace the
+    target's.
 
     Errors: InvalidArgument or InvalidArgumentType, raised at the call, for a mistake in the target or the options.
     """
-    return connect_on(reactor or thread_reactor(), all_targets(target, options), on_done, on_close)
+    to = all_targets(target, options)
+    return begin(new_connection(reactor or thread_reactor(), on_close, recovery), to, on_done)

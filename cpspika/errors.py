@@ -24,6 +24,7 @@ __all__ = [
     "AccessRefused",
     "BlockedConnectionTimeout",
     "BodyTooLongError",
+    "BufferFull",
     "ChannelClosed",
     "ChannelError",
     "CommandInvalid",
@@ -60,6 +61,7 @@ __all__ = [
     "NotFound",
     "NotInThisVersion",
     "OperationTimeout",
+    "OutcomeUnknown",
     "PreconditionFailed",
     "ProtocolSyntaxError",
     "ProtocolVersionMismatch",
@@ -68,6 +70,7 @@ __all__ = [
     "ReplyError",
     "ResourceError",
     "ResourceLocked",
+    "StaleDelivery",
     "UnexpectedFrame",
     "UnexpectedFrameError",
     "UnexpectedMethodError",
@@ -107,10 +110,15 @@ class AMQPError(Exception):
         self.method = method
         self.asked_at = asked_at
 
-    def __str__(self) -> str:
+    def plain(self) -> str:
+        """Code and text, without the operation that it answers: for the text of another error."""
         text = self.text or type(self).__name__
         if self.code is not None and not text.startswith(str(self.code)):
             text = f"{self.code} {text}"
+        return text
+
+    def __str__(self) -> str:
+        text = self.plain()
         call_site = f" asked for at {self.asked_at}" if self.asked_at else ""
         return f"{text} ({self.method}{call_site})" if self.method else text
 
@@ -155,6 +163,16 @@ class ConcurrentUse(LocalError):
 class OperationTimeout(AMQPError, TimeoutError):
     """Raised when the broker did not answer within the timeout that the caller set. The broker may still carry out the
     operation."""
+
+
+class BufferFull(LocalError):
+    """Raised by a publish on a connection that recovers: it has no link, and its messages that wait have reached
+    `buffer_limit`. The message is not kept."""
+
+
+class OutcomeUnknown(RemoteError):
+    """Raised on a connection that recovers: the link was lost while the operation was under way, and to ask again could
+    do harm. The broker may have carried it out or not; the connection lives on."""
 
 
 # --- the connection ---------------------------------------------------------------------------------------------------
@@ -232,6 +250,11 @@ class DuplicateConsumerTag(AMQPChannelError, LocalError):
 
 class UnknownConsumerTag(AMQPChannelError, LocalError):
     """Raised when the channel has no consumer with this tag."""
+
+
+class StaleDelivery(AMQPChannelError):
+    """Passed to the on_done of an ack, nack or reject on a channel that recovers: the message was delivered before the
+    channel or link was lost. Nothing was sent; the broker delivers the message again."""
 
 
 class ConsumerCancelled(AMQPChannelError, RemoteError):

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -66,6 +67,22 @@ def is_of_signal_handler(error: BaseException) -> bool:
             return True
         trace = trace.tb_next
     return False
+
+
+def interrupts_work() -> bool:
+    """Whether the caller is a signal handler that has interrupted the library's own code, and not where the reactor
+    waits. What that code has under way must not be done again, nor something else in its middle."""
+    handlers = set(_handlers())
+    frame: FrameType | None = sys._getframe(1) if handlers else None
+    while frame is not None and frame.f_code not in handlers:
+        frame = frame.f_back
+    while frame is not None:
+        frame = frame.f_back
+        if frame is None or is_own_file[frame.f_code.co_filename]:
+            break
+        if frame.f_code not in handlers and not _is_standard(frame.f_code.co_filename):
+            return False
+    return frame is not None and frame.f_code not in _waits
 
 
 def _is_standard(name: str) -> bool:

@@ -29,7 +29,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
-from .errors import ConcurrentUse
+from .errors import ConcurrentUse, LocalError
 from .interrupts import is_interrupt
 
 Call = Callable[[], object]
@@ -50,7 +50,8 @@ def make_calls(waiting: deque[Call], guard: Callable[[Call], object] | None) -> 
     made = 0
     for _ in range(len(waiting)):
         if waiting:  # a nested turn may have made them
-            call = waiting.popleft()
+            call = waiting[0]
+            del waiting[0]  # not by a call: see CallQueue
             made += (call() if guard is None else guard(call)) is not IDLE
     return made
 
@@ -296,6 +297,19 @@ class Timers:
         return heapq.heappop(self._heap)[2].take()
 
 
+class _WakingCalls(deque[Call]):
+    """The calls that wait in a reactor that a foreign loop watches: a call that is added outside a turn wakes it."""
+
+    def __init__(self, reactor: PlainReactor, calls: Iterable[Call]):
+        super().__init__(calls)
+        self._reactor = reactor
+
+    def append(self, call: Call) -> None:
+        super().append(call)
+        if self._reactor.thread is None and len(self) == 1:
+            self._reactor._wake()
+
+
 class PlainReactor(ABC):
     """The base class of the library's own loops. See `Reactor` for its methods.
 
@@ -311,6 +325,7 @@ class PlainReactor(ABC):
         self._stopped = False
         self._held = 0
         self.thread: int | None = None
+        self._is_watched = False  # by a foreign loop: see `fileno`
         _reactors.add(self)
 
     def time(self) -> float:
@@ -372,6 +387,31 @@ class PlainReactor(ABC):
             raise
         finally:
             self.thread = outer
+            if self._is_watched and self._ready and outer is None:
+                self._wake()
+
+    def fileno(self) -> int:
+        """A file descriptor for a foreign loop to watch: readable when a turn would find something to do. The loop then
+        calls `run_once(0)`, and calls it too when the time of `next_timer` has come.
+
+        Errors: LocalError, this reactor or this system has none."""
+        raise LocalError(f"a {type(self).__name__} has no file descriptor that a foreign loop could watch")
+
+    def _watched_from_outside(self) -> None:
+        """From now on a call that waits makes the file descriptor of `fileno` readable."""
+        if not self._is_watched:
+            self._is_watched = True
+            self._ready = _WakingCalls(self, self._ready)
+        if self._ready:
+            self._wake()
+
+    def next_timer(self) -> float | None:
+        """Seconds until a turn has something to do without input: 0 if a call waits or a timer is due; None: nothing is
+        planned. For a foreign loop, as the longest time that it may wait."""
+        if self._ready:
+            return 0.0
+        due = self._timers.next()
+        return None if due is None else max(0.0, due - self.time())
 
     def _enter(self) -> tuple[int | None, int]:
         """(the thread that is inside already, this thread). The first is None, or this thread in a nested turn.

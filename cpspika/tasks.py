@@ -28,6 +28,7 @@ from .connecting import Target, all_targets, thread_reactor
 from .errors import AMQPError, InvalidArgumentType
 from .parameters import ConnectionOptions
 from .reactor import Reactor
+from .recovery import Recovering
 from .styles.promises import PromisingChannel, PromisingConnection, close_abandoned, promised_connection
 from .styles.task_operations import ChannelOperations, ConnectionOperations
 from .styles.tasks import Cancelled, Promise, Promises, T, Task, Work, is_work, running
@@ -53,12 +54,13 @@ def connect(
     *,
     reactor: Reactor | None = None,
     on_close: OnTaskClose | None = None,
+    recovery: Recovering = None,
     **options: Unpack[ConnectionOptions],
 ) -> Promise[TaskConnection]:
     """Returns a promise of a connection.
 
-    target, options, on_close: as in `cpspika.connect`. reactor: by default that of the calling task, else the calling
-    thread's own.
+    target, options, on_close, recovery: as in `cpspika.connect`. reactor: by default that of the calling task, else the
+    calling thread's own.
     """
     promises = Promises(reactor or current_reactor())
 
@@ -66,7 +68,9 @@ def connect(
         return TaskConnection(promises, core)
 
     promise: Promise[TaskConnection]
-    promise, core = promised_connection(promises, facade, promises.reactor, all_targets(target, options), on_close)
+    promise, core = promised_connection(
+        promises, facade, promises.reactor, all_targets(target, options), on_close, recovery
+    )
     promise.when_settled(lambda: close_abandoned(core) if promise.cancelled else None)
     return promise
 

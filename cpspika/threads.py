@@ -33,11 +33,12 @@ from typing import TYPE_CHECKING, Any
 
 from .adapters.shared_reactor import SharedReactor
 from .client.channel import Channel
-from .client.connection import Connection
+from .client.connection import Connection, begin
 from .client.continuations import call_site, check_callable, describe
 from .connecting import Target, all_targets, new_reactor
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
 from .parameters import ConnectionOptions
+from .recovery import Recovering, new_connection
 from .styles.consumer import Consuming
 from .styles.facade import ConnectionFacade, Facade, Scope, check_runs_at_once
 from .styles.promises import close_abandoned, give_back_for
@@ -88,10 +89,11 @@ class _Answer:
 class _Shared(Scope, Facade):
     """The part that a connection and its channels have in common."""
 
-    connection: ThreadedConnection
+    _connection: ThreadedConnection
 
     def _forward(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.connection._reactor.inside(function, self.core, *args, **kwargs)
+        own = getattr(type(self.core), function.__name__)
+        return self._connection._reactor.inside(own, self.core, *args, **kwargs)
 
     def _register(self, registration: Callable[..., Any], handler: Any) -> Any:
         """The registrations of pika 0.5 call the handler at once: in this thread, and before any later call of it."""
@@ -109,11 +111,11 @@ class _Shared(Scope, Facade):
 
         def called_by_the_core(*args: Any) -> None:
             if registering and threading.get_ident() == me:
-                at_once.append(tuple(map(self.connection._outward, args)))
+                at_once.append(tuple(map(self._connection._outward, args)))
             else:
                 later(*args)
 
-        inside = self.connection._reactor.inside
+        inside = self._connection._reactor.inside
         try:
             remove = inside(registration, self.core, called_by_the_core)
             registering = False
@@ -127,10 +129,10 @@ class _Shared(Scope, Facade):
 class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
     """A connection whose calls return their results, or raise their errors, in the thread that makes them.
 
-    target, options, on_close: as in `cpspika.connect`. timeout: seconds that a call may take, None for no limit; a call
-    that takes longer raises OperationTimeout. workers: at most so many threads run consumers and handlers.
-    on_error(error): called with an exception of a callback, and with an error that answers no call; without it, these
-    go to threading.excepthook. `core`: the Connection below.
+    target, options, on_close, recovery: as in `cpspika.connect`. timeout: seconds that a call may take, None for no
+    limit; a call that takes longer raises OperationTimeout. workers: at most so many threads run consumers and
+    handlers. on_error(error): called with an exception of a callback, and with an error that answers no call; without
+    it, these go to threading.excepthook. `core`: the Connection below. `timeout`, `on_error`: may be changed.
     """
 
     def __init__(
@@ -141,13 +143,14 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         workers: int = 8,
         on_close: OnThreadedClose | None = None,
         on_error: Callable[[BaseException], object] | None = None,
+        recovery: Recovering = None,
         **options: Unpack[ConnectionOptions],
     ):
         targets = all_targets(target, options)
         check_callable("on_close", on_close)
         check_callable("on_error", on_error)
         check_runs_at_once(on_error)
-        self.connection = self
+        self._connection = self
         self.timeout = timeout
         self.on_error = on_error
         self._answers: set[_Answer] = set()
@@ -155,16 +158,16 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         self._reactor = reactor = new_reactor(SharedReactor)
         reactor.on_error = self._report
         closed = self._callback(on_close) if on_close is not None else None
-        self.core: Connection = Connection(reactor, closed)
+        self.core: Connection = new_connection(reactor, closed, recovery)
         _connections.add(self)
         self._thread = threading.Thread(target=self._turn, name="cpspika reactor", daemon=True)
 
-        def begin(on_done: Any) -> None:
-            self.core._dial(targets, on_done)
+        def dial(on_done: Any) -> None:
+            begin(self.core, targets, on_done)
             self._thread.start()
 
         try:
-            self.wait("connect", begin)
+            self._wait("connect", dial)
         except BaseException:
             self._reactor.inside(close_abandoned, self.core)
             raise
@@ -208,7 +211,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
 
         Errors: the error that ended the connection; none if the program closed it.
         """
-        self.check_may_wait("join")
+        self._check_may_wait("join")
         deadline = None if timeout is None else time.monotonic() + timeout
         self._thread.join(timeout)
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -220,16 +223,23 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
-    def wait(self, name: str, start: Callable[[Any], object], give_back: Callable[[Any], object] | None = None) -> Any:
+    def _wait(
+        self,
+        name: str,
+        start: Callable[[Any], object],
+        give_back: Callable[[Any], object] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
         """Calls start(continuation) inside the reactor, and waits until the continuation is called; returns the result
-        or raises the error. give_back(result): called with a result that comes after `timeout`. `name`: the operation's
-        name in an error."""
-        self.check_may_wait(name)
+        or raises the error. give_back(result): called with a result that comes after the time. `name`: the operation's
+        name in an error. timeout: seconds; by default those of the connection."""
+        self._check_may_wait(name)
+        limit = self.timeout if timeout is None else timeout
         answer = _Answer(give_back)
         try:
             self._reactor.inside(self._start, start, answer)
-            if not answer.wait(self.timeout):
-                late = OperationTimeout(f"no answer within {self.timeout:g} s")
+            if not answer.wait(limit):
+                late = OperationTimeout(f"no answer within {limit:g} s")
                 raise late.of(name, describe(call_site()))
         except BaseException:
             self._reactor.inside(answer.cancel)
@@ -246,18 +256,25 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         if self._reactor.over:
             self._reactor.run_ready()
 
-    def check_may_wait(self, name: str) -> None:
+    def _check_may_wait(self, name: str) -> None:
         if self._reactor.is_mine:
             raise ConcurrentUse(
                 f"{name} would wait for ever: it is called in the reactor's own thread, which would bring the answer; "
                 "call it in another thread, as in a consumer or handler"
             )
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.wait(
+    def _perform(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
+        return self._wait(
             operation.__name__,
-            lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done),
+            lambda on_done: self._own(operation)(self.core, *args, **kwargs, on_done=on_done),
             give_back_for(operation),
+            timeout,
         )
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
@@ -265,6 +282,23 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
 
         def called_by_the_core(*args: Any) -> None:
             self._workers.put(self, partial(function, *[self._outward(arg) for arg in args]))
+
+        return called_by_the_core
+
+    def _setup(self, function: Callable[..., Any]) -> Callable[[Channel], Any]:
+        check_runs_at_once(function)
+
+        def called_by_the_core(core: Channel) -> Callable[[Callable[[Any, Any], object]], object]:
+            view = self._view(core)
+            return lambda on_done: self._workers.put((core, "on_ready"), partial(set_up, view, on_done))
+
+        def set_up(view: ThreadedChannel, on_done: Callable[[Any, Any], object]) -> None:
+            failure: Exception | None = None
+            try:
+                function(view)
+            except Exception as error:
+                failure = error
+            self._reactor.inside(on_done, failure, None)
 
         return called_by_the_core
 
@@ -279,17 +313,31 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
     core: Channel
 
     def __init__(self, connection: ThreadedConnection, core: Channel):
-        self.connection = connection
+        """Not for programs: `connection.channel()` opens a channel."""
+        self.connection = self._connection = connection
         self.core = core
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.connection.wait(
+    def _perform(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
+        return self.connection._wait(
             operation.__name__,
             lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done),
             give_back_for(operation, self.core, args, kwargs),
+            timeout,
         )
 
-    def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _perform_oneway(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
         core, reactor = self.core, self.connection._reactor
         publishes = operation is _PUBLISH
         while not reactor.inside(_perform_oneway, core, operation, args, kwargs):
@@ -297,17 +345,17 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
                 operation(core, *args, **kwargs)  # the reactor's own thread must not wait
                 break
             if not publishes or not core._is_fire_and_forget or core.writable:
-                return self._perform(operation, args, kwargs)
-            self._wait_for_room()
+                return self._perform(operation, args, kwargs, timeout)
+            self._wait_for_room(timeout)
         return True if publishes else None
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_room(self, timeout: float | None) -> None:
         """Waits until the channel is writable."""
 
         def start(on_done: Any) -> None:
             self.core.drain(on_done=lambda err, _: on_done(err and err.of("basic.publish", err.asked_at), None))
 
-        self.connection.wait("basic_publish", start)
+        self.connection._wait("basic_publish", start, timeout=timeout)
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         check_runs_at_once(function)
@@ -315,7 +363,7 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
 
         def handle(message: Message) -> None:
             # If the channel has closed meanwhile, a message that was to be acknowledged is the broker's again.
-            if no_ack or core.is_open or message.name != "basic.deliver":
+            if no_ack or message.name != "basic.deliver" or not core._is_stale(message):
                 function(message)
 
         def called_by_the_core(argument: Any, *more: Any) -> None:

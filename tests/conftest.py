@@ -18,7 +18,11 @@ import pytest
 
 from cpspika.broker import Served, serve
 from tests.support.rabbitmq import RabbitNode
-from tests.support.styles import AGAIN, STYLES, Broker, Style
+from tests.support.rabbitmq_features import FEATURES, OLD_PROTOCOL, lacking, version_of
+from tests.support.styles import AGAIN, RECOVERING, STYLES, Broker, Style
+
+# Styles that run on RabbitMQ on 0-8 too; the others do so with the long tests.
+ON_0_8 = ("core-select", "sync-blocking")
 
 # Enough to find what is broken, in a run of minutes; HYPOTHESIS_PROFILE=thorough looks harder.
 hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
@@ -26,6 +30,16 @@ hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=Non
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 VERSIONS = ("0-9-1", "0-8")
+
+
+class Lacking(NamedTuple):
+    """What the RabbitMQ under test has not, and the line that says so."""
+
+    names: frozenset[str]
+    line: str
+
+
+LACKING = pytest.StashKey[Lacking]()
 
 
 class Certificates(NamedTuple):
@@ -55,16 +69,21 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture(scope="session")
-def node(certificates: Certificates) -> Iterator[RabbitNode]:
+def node(certificates: Certificates, request: pytest.FixtureRequest) -> Iterator[RabbitNode]:
     """A running RabbitMQ node, with a TLS listener."""
     with RabbitNode(tls=certificates) as running:
+        names = lacking(running)
+        version = ".".join(map(str, version_of(running)))
+        request.config.stash[LACKING] = Lacking(frozenset(names), f"RabbitMQ {version} lacks: {', '.join(names)}")
         yield running
 
 
 @pytest.fixture(scope="session")
 def embedded() -> Iterator[Served]:
-    """A running embedded broker."""
+    """A running embedded broker. It answers a wrong password at once: the scenarios give it very many in a short time
+    (broker/test_guards.py tests how it slows that down)."""
     with serve() as running:
+        running.login_failed = lambda: 0.0  # type: ignore[method-assign]
         yield running
 
 
@@ -86,7 +105,12 @@ def s(broker: Broker, style: Callable[..., Style], protocol: str) -> Iterator[St
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A scenario runs in every style and on each version, but where it says `only`."""
     if "style" in metafunc.fixturenames:
-        metafunc.parametrize("style", STYLES.values(), ids=STYLES.keys())
+        styles = {
+            name: style
+            for name, style in STYLES.items()
+            if name not in RECOVERING or getattr(metafunc.function, "recovers", False)
+        }
+        metafunc.parametrize("style", styles.values(), ids=styles.keys())
     own = [mark for mark in metafunc.definition.iter_markers("parametrize") if "protocol" in mark.args[0]]
     if "protocol" in metafunc.fixturenames and not own:
         only = getattr(metafunc.function, "only", None)
@@ -96,12 +120,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)  # before the marks choose what is run
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     again = [STYLES[name] for name in AGAIN if name in STYLES]
+    on_0_8 = [STYLES[name] for name in ON_0_8]
+    recovering = list(RECOVERING.values())
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        if parameters.get("style") in again:
-            item.add_marker(pytest.mark.long if parameters.get("broker") == "rabbitmq" else pytest.mark.slow)
-        if "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq":
+        on_rabbitmq = "node" in getattr(item, "fixturenames", ()) or parameters.get("broker") == "rabbitmq"
+        if on_rabbitmq:
             item.add_marker(pytest.mark.rabbitmq)
+        style = parameters.get("style")
+        if style in recovering and not (
+            style is STYLES["core-select-recovering"] and parameters.get("broker") == "embedded"
+        ):
+            item.add_marker(pytest.mark.long)
+        if style in again:
+            item.add_marker(pytest.mark.long if parameters.get("broker") == "rabbitmq" else pytest.mark.slow)
+        if on_rabbitmq and parameters.get("protocol") == "0-8" and style not in (None, *on_0_8):
+            item.add_marker(pytest.mark.long)
+        if item.name == "test_a_heartbeat_goes_out_by_itself":  # of each reactor's conformance; it takes a second
+            item.add_marker(pytest.mark.slow)
+        for name in needs(item):
+            assert name in FEATURES, f"{item.nodeid} needs {name!r}: tests.support.rabbitmq_features has no such name"
         if item.get_closest_marker("long") or item.get_closest_marker("rabbitmq"):
             item.add_marker(pytest.mark.slow)  # so that -m "not slow" leaves these out too
 
@@ -112,7 +150,23 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    # Here, and not in the fixture, so that all of these are one line of the summary.
+def needs(item: pytest.Item) -> set[str]:
+    """What a test on RabbitMQ needs of it: by its marks, and by its version of the protocol."""
+    if not item.get_closest_marker("rabbitmq"):
+        return set()
+    names = {name for mark in item.iter_markers("needs") for name in mark.args}
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return names | ({OLD_PROTOCOL} if parameters.get("protocol") == "0-8" else set())
+
+
+# Both skip here, and not in a fixture, so that all of the tests are one line of the summary.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
     if item.get_closest_marker("rabbitmq") and not RabbitNode.available():
         pytest.skip("no RabbitMQ here: Debian's package rabbitmq-server is not installed")
+    try:
+        yield  # the fixtures; one of them starts the node, another may fail at what it lacks
+    finally:
+        lacks = item.config.stash.get(LACKING, None)
+        if lacks is not None and lacks.names & needs(item):
+            pytest.skip(lacks.line)

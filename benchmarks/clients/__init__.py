@@ -53,6 +53,7 @@ _ALL = [
     Client("cpspika-tasks", "cpspika tasks", "cpspika_promises:OnTasks", "cpspika", CALLS),
     Client("cpspika-blocking", "cpspika BlockingConnection", "cpspika_sync:Blocking", "cpspika", CALLS, 0.2, True),
     Client("cpspika-sync", "cpspika SelectConnection", "cpspika_sync:Select", "cpspika", CALLS, 0.2, True),
+    Client("cpspika-pika", "cpspika as pika BlockingConnection", "pika_blocking:Face", "cpspika", CALLS, 0.2, True),
     Client("cpspika-alone", "cpspika, without a socket", "cpspika_alone:Alone", "cpspika", ALONE),
     Client("pika-select", "pika SelectConnection", "pika_select:PikaSelect", "pika", PIPELINES, 0.3),
     Client("pika-blocking", "pika BlockingConnection", "pika_blocking:PikaBlocking", "pika", CALLS, 0.2, True),

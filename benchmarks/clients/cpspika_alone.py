@@ -90,9 +90,13 @@ class _Reactor(MemoryReactor):
 
 
 class Alone:
+    recovery: Any = None  # of `cpspika.connect`
+
     def perform(self, job: Job) -> Measure:
         self.reactor = _Reactor()
-        self.connection = cpspika.connect("amqp://nowhere", reactor=self.reactor, on_done=_check)
+        self.connection = cpspika.connect(
+            "amqp://nowhere", reactor=self.reactor, on_done=_check, recovery=self.recovery
+        )
         self.reactor.settle()
         self.channels = [self.connection.channel() for _ in range(job.channels)]
         self.reactor.settle()
@@ -143,7 +147,7 @@ class Alone:
 
     def _consume(self, body: bytes, on_message: Callable[[Any], object] = lambda message: None) -> Callable[[], int]:
         for channel in self.channels:
-            channel.basic_consume("q", on_message)
+            channel.basic_consume("q", on_message, consumer_tag=f"amq.ctag-{channel.number:022}")
         self.reactor.settle()
         sink = self.reactor.sink
         sink.listening = False

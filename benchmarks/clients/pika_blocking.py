@@ -1,19 +1,21 @@
-"""pika's BlockingConnection."""
+"""pika's BlockingConnection, and cpspika's face of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from typing import Any
-
-import pika
 
 from ..styles import PREFETCH
 from ..styles.synchronous import SyncClient
 
 
 class PikaBlocking(SyncClient):
+    library = "pika"
+
     def connect(self, url: str) -> None:
+        pika = import_module(self.library)
         self.connection = pika.BlockingConnection(pika.URLParameters(url))
         self.channel = self.connection.channel()
 
@@ -49,3 +51,7 @@ class PikaBlocking(SyncClient):
 
     def close(self) -> None:
         self.connection.close()
+
+
+class Face(PikaBlocking):
+    library = "cpspika.integrations.pika"

@@ -1,4 +1,4 @@
-"""asyncio: the same operations, each a Future. Works on the standard loops (not Windows' Proactor) and on uvloop.
+"""asyncio: the same operations, each a Future. Works on the standard loops, Windows' Proactor included, and on uvloop.
 
     async with asyncio_adapter.connect("amqp://localhost") as conn, await conn.channel() as ch:
         queue = (await ch.queue_declare(exclusive=True)).queue
@@ -27,6 +27,7 @@ from ..client.connection import Connection
 from ..connecting import Target, all_targets
 from ..errors import AMQPError, InvalidArgumentType, LocalError
 from ..parameters import ConnectionOptions
+from ..recovery import Recovering
 from ..styles.asyncio_operations import ChannelOperations, ConnectionOperations
 from ..styles.promises import (
     Block,
@@ -139,27 +140,28 @@ class AsyncioConnection(PromisingConnection, ConnectionOperations):
 
 
 def connect(
-    target: Target, *, on_close: OnAsyncioClose | None = None, **options: Unpack[ConnectionOptions]
+    target: Target,
+    *,
+    on_close: OnAsyncioClose | None = None,
+    recovery: Recovering = None,
+    **options: Unpack[ConnectionOptions],
 ) -> Wanted[AsyncioConnection]:
     """Begins to connect on the running loop: `conn = await connect(url)`, or `async with connect(url) as conn`.
 
-    target, options, on_close: as in `cpspika.connect`. Errors: LocalError, no loop is running here, or the loop cannot
-    watch sockets.
+    target, options, on_close, recovery: as in `cpspika.connect`. Errors: LocalError, no loop is running here.
     """
     try:
         reactor = AsyncioReactor(asyncio.get_running_loop())
     except RuntimeError:
         raise LocalError("no asyncio loop is running here; connect in a coroutine, under asyncio.run(main())") from None
     targets = all_targets(target, options)
-    if any(each.via is None for each in targets):
-        reactor.check_sockets()
     promises = _Promises(reactor)
 
     def facade(core: Connection) -> AsyncioConnection:
         return AsyncioConnection(promises, core)
 
     promise: Wanted[AsyncioConnection]
-    promise, core = promised_connection(promises, facade, reactor, targets, on_close)
+    promise, core = promised_connection(promises, facade, reactor, targets, on_close, recovery)
     promise.add_done_callback(lambda future: close_abandoned(core) if future.cancelled() else None)
     return promise
 

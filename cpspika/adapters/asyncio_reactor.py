@@ -1,7 +1,8 @@
 """The reactor on an asyncio loop. As a rule the program runs and ends the loop.
 
-Calls and timers are the loop's own. Sockets are watched by the loop's add_reader and add_writer, so the reactor works
-on any loop that has these: those of the standard library (except the Proactor of Windows) and uvloop's.
+Calls and timers are the loop's own. Sockets are watched by the loop's add_reader and add_writer, where it has these:
+the loops of the standard library have (except the Proactor, the default on Windows), and uvloop's. On any other loop
+the connections go through the loop's own transports, see `asyncio_transport`.
 
 A program that doesn't run the loop itself may drive it by `run` and `run_once`, and so use the core, tasks or the
 synchronous facade on it. Inside a running loop `run` and `run_once` are an error, because asyncio cannot run a loop
@@ -17,8 +18,12 @@ from threading import get_ident
 from typing import Any
 
 from ..errors import ConcurrentUse, LocalError
-from ..reactor import Call, once
-from .sockets import Watched, WatchesSockets
+from ..reactor import Acceptor, Call, Endpoint, Listener, Transport, TransportOwner, once
+from .asyncio_transport import AsyncioListener, AsyncioTransport
+from .sockets import SocketListener, SocketTransport, Watched, WatchesSockets
+
+TURNS_TO_CLOSE = 3  # of a loop, for transports that were cut; without these, asyncio warns if the loop is closed next
+_NO_ADD_READER = asyncio.AbstractEventLoop.add_reader  # raises NotImplementedError
 
 
 class _Timer:
@@ -64,7 +69,9 @@ class AsyncioReactor(WatchesSockets):
         # In a loop that the program runs: the loop's thread, for good, so the core refuses calls from other threads
         # before they change anything. Else set while `run` or `run_once` drives the loop.
         self.thread: int | None = get_ident() if asyncio._get_running_loop() is self.loop else None
+        self.leaving: set[object] = set()  # what the loop has still to close, in its next turns
         self._owns_loop = here is None
+        self._watches = getattr(type(self.loop), "add_reader", None) not in (None, _NO_ADD_READER)
         self._ready: deque[Call] = deque()
         self._timers = 0
         self._held = 0
@@ -138,14 +145,12 @@ class AsyncioReactor(WatchesSockets):
     # `resolve` doesn't use the loop's getaddrinfo: asyncio.run waits for its threads, even if a name server doesn't
     # answer.
 
-    def check_sockets(self) -> None:
-        """LocalError: the loop cannot watch sockets."""
-        if getattr(type(self.loop), "add_reader", None) in (None, asyncio.AbstractEventLoop.add_reader):
-            raise LocalError(
-                f"a {type(self.loop).__name__} cannot watch sockets: it has no add_reader, as Windows' Proactor. "
-                "Run the program on another loop: asyncio.Runner(loop_factory=asyncio.SelectorEventLoop); or call "
-                "asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy()) before asyncio.run"
-            )
+    def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> Transport:
+        return (SocketTransport if self._watches else AsyncioTransport).connect(self, endpoint, address, owner)
+
+    def listen(self, host: str, port: int, acceptor: Acceptor) -> Listener:
+        """As of `Reactor`."""
+        return (SocketListener if self._watches else AsyncioListener)(self, host, port, acceptor)
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
         read_before, write_before = self._watched.get(fd, (False, False))
@@ -237,6 +242,10 @@ class AsyncioReactor(WatchesSockets):
             self._driving = is_over
             try:
                 self.loop.run_forever()
+                for _ in range(TURNS_TO_CLOSE):
+                    if self.leaving:
+                        self.loop.call_soon(self.loop.stop)
+                        self.loop.run_forever()
             finally:
                 self._driving, self.thread = None, outer
         if self._strays:

@@ -24,8 +24,9 @@ from typing import Any
 
 from ..interrupts import wait
 from ..reactor import LONGEST_WAIT, Call, PlainReactor, Timer, make_calls
+from .poll_file import PollFile
 from .sockets import Watched, WatchesSockets
-from .waker import Waker
+from .waker import DEAF, Waker, limited
 
 
 def _import_asyncore() -> Any:
@@ -115,6 +116,7 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
         self._entries: dict[int, _Entry] = {}
         self._waker: _WakerEntry | None = None
         self._alarm: tuple[float, threading.Timer] | None = None  # (time when it is due, thread)
+        self._poll_file: PollFile | None = None
         self._waiting = False  # in `_poll`, not in the program's asyncore.loop()
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
@@ -122,13 +124,30 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
         if entry is None:
             entry = self._map[fd] = self._entries[fd] = _Entry(self, fd, watched)
         entry.read, entry.write = read, write
+        if self._poll_file is not None:
+            self._poll_file.watch(fd, read, write)
         self._stand_by()
 
     def unwatch(self, fd: int) -> None:
         if self._entries.pop(fd, None) is not None:
             self._map.pop(fd, None)
+            if self._poll_file is not None:
+                self._poll_file.unwatch(fd)
 
-    unwatch_forked = unwatch
+    def unwatch_forked(self, fd: int) -> None:
+        self._poll_file = None  # shared with the parent, who goes on with it
+        self.unwatch(fd)
+
+    def fileno(self) -> int:
+        """As of `PlainReactor`. It watches the library's own sockets, not the other dispatchers of asyncore's map."""
+        if self._poll_file is None:
+            self._poll_file = PollFile()
+            for fd, entry in self._entries.items():
+                self._poll_file.watch(fd, entry.read, entry.write)
+            if self._waker is not None:
+                self._poll_file.watch(self._waker.fileno(), True, False)
+        self._watched_from_outside()
+        return self._poll_file.fileno()
 
     # --- the waker ----------------------------------------------------------------------------------------------------
 
@@ -150,11 +169,15 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
         if self._waker is None:
             waker = self._waker = _WakerEntry(self)
             self._map[waker.fileno()] = waker
+            if self._poll_file is not None:
+                self._poll_file.watch(waker.fileno(), True, False)
 
     def _stand_down(self) -> None:
         """Removes the waker from the map if there is nothing to wait for, so that asyncore.loop() ends."""
         if self._waker is not None and not self._has_work():
             self._map.pop(self._waker.fileno(), None)
+            if self._poll_file is not None:
+                self._poll_file.unwatch(self._waker.fileno())
             self._waker.close()
             self._waker = None
             self._set_alarm(None)
@@ -206,6 +229,7 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
         self._stand_down()
 
     def forked(self) -> None:
+        self._poll_file = None
         for fd in list(self._entries):
             self.unwatch(fd)
         if self._waker is not None:
@@ -222,6 +246,8 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
     def _poll(self, timeout: float | None) -> None:
         self._stand_by()
         self._waiting = True
+        if DEAF:
+            timeout = limited(timeout)
         try:
             poll = self._asyncore.poll2 if hasattr(select, "poll") else self._asyncore.poll
             # asyncore accepts no None. A long time does as well: whatever happens meanwhile ends the wait.

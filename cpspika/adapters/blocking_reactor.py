@@ -10,8 +10,9 @@ from typing import Any
 from ..errors import LocalError
 from ..interrupts import wait
 from ..reactor import Endpoint, PlainReactor, TransportOwner
+from .poll_file import PollFile
 from .sockets import SocketTransport, Watched, resolve
-from .waker import Waker
+from .waker import DEAF, Waker, limited
 
 
 class BlockingReactor(PlainReactor):
@@ -21,9 +22,11 @@ class BlockingReactor(PlainReactor):
         super().__init__()
         self._transport: Watched | None = None
         self._fd = -1
+        self._events = False, False  # wanted of the socket: read, write
         self._begin()
 
     def _begin(self) -> None:
+        self._poll_file: PollFile | None = None
         self._waker = Waker()
         self._wait = _Wait(self._waker.fileno())
 
@@ -41,13 +44,17 @@ class BlockingReactor(PlainReactor):
         return SocketTransport.connect(self, endpoint, address, owner)
 
     def watch(self, fd: int, watched: Watched, read: bool, write: bool) -> None:
-        self._fd, self._transport = fd, watched
+        self._fd, self._transport, self._events = fd, watched, (read, write)
         self._wait.watch(fd, read, write)
+        if self._poll_file is not None:
+            self._poll_file.watch(fd, read, write)
 
     def unwatch(self, fd: int) -> None:
         if fd == self._fd:
             self._fd, self._transport = -1, None
             self._wait.watch(fd, False, False)
+            if self._poll_file is not None:
+                self._poll_file.unwatch(fd)
 
     unwatch_forked = unwatch
 
@@ -64,18 +71,35 @@ class BlockingReactor(PlainReactor):
         if writable and transport is not None and transport.socket is not None:
             self.call(transport.on_writable)
 
+    def fileno(self) -> int:
+        """As of `PlainReactor`."""
+        if self._poll_file is None:
+            self._poll_file = PollFile()
+            self._poll_file.watch(self._waker.fileno(), True, False)
+            if self._transport is not None:
+                self._poll_file.watch(self._fd, *self._events)
+        self._watched_from_outside()
+        return self._poll_file.fileno()
+
     def _wake(self) -> None:
         self._waker.wake()
 
     def forked(self) -> None:
         self._waker.forked()
+        self._close_poll_file()
         self._begin()
         self._fd, self._transport = -1, None
         super().forked()
 
     def close(self) -> None:
         """Closes the waker. Close the connection before."""
+        self._close_poll_file()
         self._waker.close()
+
+    def _close_poll_file(self) -> None:
+        if self._poll_file is not None:
+            self._poll_file.close()
+            self._poll_file = None
 
 
 Ready = tuple[bool, bool, bool]
@@ -145,5 +169,5 @@ else:
         def __call__(self, timeout: float | None) -> Ready:
             readers = [self._waker, self._fd] if self._read else [self._waker]
             writers = [self._fd] if self._write else []
-            readable, writable, failed = select.select(readers, writers, writers, timeout)
+            readable, writable, failed = select.select(readers, writers, writers, limited(timeout) if DEAF else timeout)
             return self._waker in readable, self._fd in readable, bool(writable or failed)

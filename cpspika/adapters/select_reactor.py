@@ -6,8 +6,9 @@ import selectors
 
 from ..interrupts import wait
 from ..reactor import PlainReactor
+from .poll_file import file_of
 from .sockets import Watched, WatchesSockets
-from .waker import Waker
+from .waker import DEAF, Waker, limited
 
 
 class SelectReactor(WatchesSockets, PlainReactor):
@@ -61,10 +62,16 @@ class SelectReactor(WatchesSockets, PlainReactor):
 
     @wait
     def _select(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
-        return self._selector.select(timeout)
+        return self._selector.select(limited(timeout) if DEAF else timeout)
 
     def _wake(self) -> None:
         self._waker.wake()
+
+    def fileno(self) -> int:
+        """As of `PlainReactor`."""
+        number = file_of(self._selector)
+        self._watched_from_outside()
+        return number
 
     def close(self) -> None:
         """Closes the selector and the waker. Close the connections before."""

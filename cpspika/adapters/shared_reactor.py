@@ -21,6 +21,7 @@ from collections.abc import Callable
 from threading import RLock, get_ident
 from typing import Any, TypeVar
 
+from ..errors import LocalError
 from ..reactor import make_calls
 from .select_reactor import SelectReactor
 
@@ -62,6 +63,10 @@ class SharedReactor(SelectReactor):
             self._mutex.acquire()
             self._wait = 0
             self.thread = me
+
+    def fileno(self) -> int:
+        """LocalError: a thread turns this reactor."""
+        raise LocalError("a thread of its own turns this connection's reactor; a foreign loop has nothing to watch")
 
     @property
     def is_mine(self) -> bool:

@@ -30,18 +30,27 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from ..interrupts import is_interrupt
-from ..reactor import IDLE, Acceptor, Endpoint, Reactor, Timer, TransportOwner, interruption
+from ..reactor import IDLE, Acceptor, Endpoint, Listener, Reactor, Timer, Transport, TransportOwner, interruption
 from .allocator import keep_freed_blocks
 
 RECEIVE = 65536  # bytes to ask for in one read; larger buffers come from mmap, whose page faults cost more than a read
 EAGER = 1024 * 1024  # bytes of backlog that are sent at once, before the end of the turn
 GATHER = 512  # chunks passed to one sendmsg; IOV_MAX is 1024
+JOIN = 65536  # bytes; without sendmsg, chunks are joined up to this size
 LINGER = 5.0  # seconds after close in which the queued bytes may be sent
 LOOK = 1.0  # seconds between two checks whether a peer has hung up, while reading is paused
 ACCEPT_PAUSE = 1.0  # seconds without accept after the process has run out of file descriptors
 SMALL = 8192  # bytes; up to this size, joining chunks is cheaper than passing them on one by one
 
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+def _numbers(*names: str) -> set[int]:
+    """The error numbers of these names that the system has. Windows has two of some: EMFILE and WSAEMFILE."""
+    return {getattr(errno, prefix + name) for name in names for prefix in ("", "WSA") if hasattr(errno, prefix + name)}
+
+
+_EXHAUSTED = _numbers("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM")
+_CONNECTING = {0} | _numbers("EINPROGRESS", "EWOULDBLOCK")
+_HAS_SENDMSG = hasattr(socket.socket, "sendmsg")  # Windows has not
 _HANG_UP = getattr(select, "POLLRDHUP", 0)  # poll reports POLLERR and POLLHUP in any case
 
 _WOULD_BLOCK: tuple[type[OSError], ...] = (BlockingIOError, InterruptedError)
@@ -134,7 +143,7 @@ def _look_up(endpoint: Endpoint, flags: int) -> list[Any]:
     return [(family, address) for family, _, _, _, address in found]
 
 
-def _keep_alive(sock: socket.socket, wanted: int | dict[str, int]) -> None:
+def keep_alive(sock: socket.socket, wanted: int | dict[str, int]) -> None:
     """Has the kernel probe the link when it is idle. wanted: as the option `tcp_keepalive`, but not False. A time that
     the system has no option for stays the system's."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -203,7 +212,7 @@ class SocketTransport:
         transport._adopt(sock)
         with contextlib.suppress(OSError):  # the peer has hung up already
             # The kernel finds a peer that vanished silently, also without heartbeats.
-            _keep_alive(sock, {"idle": 60, "interval": 15})
+            keep_alive(sock, {"idle": 60, "interval": 15})
         transport._owner = acceptor(transport)
         transport._step = None
         transport._ready()
@@ -218,10 +227,10 @@ class SocketTransport:
     def _begin(self, family: int, where: Any) -> None:
         self._adopt(socket.socket(family, socket.SOCK_STREAM))
         if self._endpoint.tcp_keepalive:
-            _keep_alive(self.socket, self._endpoint.tcp_keepalive)
+            keep_alive(self.socket, self._endpoint.tcp_keepalive)
         code = self.socket.connect_ex(where)
-        if code not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-            raise OSError(code, os.strerror(code))
+        if code not in _CONNECTING:
+            raise socket_error(code)
         self._watch(read=False, write=True)
 
     def _watch(self, read: bool, write: bool) -> None:
@@ -240,7 +249,7 @@ class SocketTransport:
         self._look = None
         if self.socket is None or not self._paused:
             return
-        if _has_hung_up(self._fd):
+        if has_hung_up(self.socket):
             self._hung_up, self._paused = True, False
             self._watch(read=True, write=self._stuck)
         else:
@@ -251,7 +260,7 @@ class SocketTransport:
     def _connected(self) -> None:
         code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise OSError(code, os.strerror(code))
+            raise socket_error(code)
         if self._endpoint.ssl is None:
             self._ready()
         else:
@@ -422,8 +431,11 @@ class SocketTransport:
         out = self._out
         if len(out) == 1 or self._endpoint.ssl is not None:
             sent: int = self.socket.send(out[0])
-        else:
+        elif _HAS_SENDMSG:
             sent = self.socket.sendmsg([out[i] for i in range(min(len(out), GATHER))])
+        else:
+            _join_first(out)
+            sent = self.socket.send(out[0])
         return sent
 
     def _remove_sent(self, count: int) -> None:
@@ -516,13 +528,35 @@ class SocketTransport:
             owner.transport_lost(error)
 
 
-def _has_hung_up(fd: int) -> bool:
-    """Whether the peer has closed the link, or reset it. False where the system has no poll."""
-    if not hasattr(select, "poll"):
+def _join_first(out: deque[bytes | memoryview]) -> None:
+    """Joins the first chunks into one, as many as JOIN bytes hold."""
+    chunks = [out.popleft()]
+    size = len(chunks[0])
+    while out and size + len(out[0]) <= JOIN:
+        chunks.append(out.popleft())
+        size += len(chunks[-1])
+    out.appendleft(b"".join(chunks) if len(chunks) > 1 else chunks[0])
+
+
+def has_hung_up(sock: socket.socket) -> bool:
+    """Whether the peer has closed the link, or reset it. Without poll (Windows) an end behind bytes that were not read
+    yet is not seen."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(sock.fileno(), _HANG_UP)
+        return bool(poll.poll(0))
+    try:
+        return not socket.socket.recv(sock, 1, socket.MSG_PEEK)  # an SSLSocket's own recv cannot peek
+    except _WOULD_BLOCK:
         return False
-    poll = select.poll()
-    poll.register(fd, _HANG_UP)
-    return bool(poll.poll(0))
+    except OSError:
+        return True
+
+
+def socket_error(code: int) -> OSError:
+    """The error of a number, of the class that belongs to it. Windows' strerror has no text for errors of sockets."""
+    text = getattr(socket, "errorTab", {}).get(code) or os.strerror(code)
+    return OSError(code, text)
 
 
 class WatchesSockets:
@@ -536,31 +570,39 @@ class WatchesSockets:
     ) -> Callable[[], object] | None:
         return resolve(self, endpoint, on_done)
 
-    def open(self: Any, endpoint: Endpoint, address: Any, owner: TransportOwner) -> SocketTransport:
+    def open(self: Any, endpoint: Endpoint, address: Any, owner: TransportOwner) -> Transport:
         self.check_sockets()
         return SocketTransport.connect(self, endpoint, address, owner)
 
-    def listen(self: Any, host: str, port: int, acceptor: Acceptor) -> SocketListener:
+    def listen(self: Any, host: str, port: int, acceptor: Acceptor) -> Listener:
         """Accepts connections at a host and port (0: a free port). OSError: the address cannot be used."""
         self.check_sockets()
         return SocketListener(self, host, port, acceptor)
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address and doesn't block. OSError: the address cannot be used."""
+    family, where = _look_up(Endpoint(host, port), socket.AI_PASSIVE)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        elif hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # without this, Windows lets another process have the port too
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        sock.bind(where)
+        sock.listen(1024)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
 
 
 class SocketListener:
     """Accepts connections at an address, for an acceptor. host, port: the address."""
 
     def __init__(self, reactor: Watcher, host: str, port: int, acceptor: Acceptor):
-        family, where = _look_up(Endpoint(host, port), socket.AI_PASSIVE)[0]
-        self.socket: Any = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            if os.name == "posix":
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.socket.bind(where)
-            self.socket.listen(1024)
-        except OSError:
-            self.socket.close()
-            raise
-        self.socket.setblocking(False)
+        self.socket: Any = bound_socket(host, port)
         self.host, self.port = host, self.socket.getsockname()[1]
         self._reactor = reactor
         self._acceptor = acceptor

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..connecting import Target, all_targets
 from ..parameters import ConnectionOptions
+from ..recovery import Recovering
 from ..styles import tasks
 from ..styles.promises import OnClose, PromisingChannel, PromisingConnection, promised_connection
 from ..styles.trio_operations import ChannelOperations, ConnectionOperations
@@ -105,11 +106,16 @@ class TrioConnection(PromisingConnection, ConnectionOperations):
 
 @asynccontextmanager
 async def connect(
-    target: Target, *, on_close: OnClose | None = None, **options: Unpack[ConnectionOptions]
+    target: Target,
+    *,
+    on_close: OnClose | None = None,
+    recovery: Recovering = None,
+    **options: Unpack[ConnectionOptions],
 ) -> AsyncIterator[TrioConnection]:
     """An asynchronous context manager of a connection.
 
-    target, options, on_close: as in `cpspika.connect`. Errors come out as they are, several in an ExceptionGroup.
+    target, options, on_close, recovery: as in `cpspika.connect`. Errors come out as they are, several in an
+    ExceptionGroup.
     """
     targets = all_targets(target, options)
     try:
@@ -117,7 +123,7 @@ async def connect(
             reactor = TrioReactor(nursery)
             promises = tasks.Promises(reactor, Promise, lambda coroutine: nursery.start_soon(lambda: coroutine))
             make = partial(TrioConnection, promises)
-            promise, core = promised_connection(promises, make, reactor, targets, on_close)
+            promise, core = promised_connection(promises, make, reactor, targets, on_close, recovery)
             try:
                 async with await promise as conn:
                     yield conn

@@ -33,6 +33,7 @@ from ..connecting import Target, all_targets
 from ..errors import AMQPError, InvalidArgument, InvalidArgumentType
 from ..parameters import ConnectionOptions, ConnectionParameters
 from ..reactor import Reactor, TransportOwner
+from ..recovery import Recovering
 from ..styles.promises import (
     GiveBack,
     PromisingChannel,
@@ -138,16 +139,16 @@ class TwistedConnection(PromisingConnection, ConnectionOperations):
     """A connection whose operations return Deferreds. `core`: the Connection below."""
 
     channels = TwistedChannel
-    promises: _Promises
+    _promises: _Promises
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         promise = super()._perform(operation, args, kwargs)
         if operation is Connection.close:
-            promise.addBoth(self.promises.when_quiet)
+            promise.addBoth(self._promises.when_quiet)
         return promise
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
-        return super()._callback(self.promises.caller(function))
+        return super()._callback(self._promises.caller(function))
 
 
 def connect(
@@ -156,12 +157,13 @@ def connect(
     reactor: Any = None,
     endpoint: Any = None,
     on_close: OnClose | None = None,
+    recovery: Recovering = None,
     **options: Unpack[ConnectionOptions],
 ) -> Deferred[TwistedConnection]:
     """Returns a Deferred of a connection. To cancel the Deferred ends the attempt.
 
-    target, options, on_close: as in `cpspika.connect`. reactor: one of Twisted's, by default the installed one, or a
-    TwistedReactor.
+    target, options, on_close, recovery: as in `cpspika.connect`. reactor: one of Twisted's, by default the installed
+    one, or a TwistedReactor.
 
     endpoint: an IStreamClientEndpoint to connect through, such as clientFromString(reactor, "tls:rabbit.example:5671")
     or wrapClientTLS(...). The target then gives the credentials and the virtual host; its host and port only name the
@@ -185,7 +187,7 @@ def connect(
 
     on_close = None if on_close is None else promises.caller(on_close)
     promise: Deferred[TwistedConnection]
-    promise, core = promised_connection(promises, facade, on, targets, on_close)
+    promise, core = promised_connection(promises, facade, on, targets, on_close, recovery)
     return promise.addErrback(failed)
 
 

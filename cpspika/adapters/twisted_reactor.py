@@ -16,7 +16,6 @@ logged as a failure, or goes to `on_error`.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -33,7 +32,7 @@ from zope.interface import implementer  # type: ignore[import-untyped, unused-ig
 
 from ..errors import ConcurrentUse, LocalError
 from ..reactor import LONGEST_WAIT, Call, Timer, make_calls, once
-from .sockets import Watched, WatchesSockets
+from .sockets import Watched, WatchesSockets, socket_error
 
 ROUNDS = 4  # rounds of queued calls in one turn; calls that the last round queues wait for the next turn
 
@@ -94,7 +93,7 @@ class _Descriptor:
             # Twisted stops, and drops all its descriptors. Or Twisted is driven by `run_once` and a connection was
             # refused; then the socket has the error.
             code = self._watched.socket.getsockopt(SOL_SOCKET, SO_ERROR)
-            error = OSError(code, os.strerror(code)) if code else reason.value
+            error = socket_error(code) if code else reason.value
             self._reactor.turn(partial(self._watched.lost, error))
         else:
             self._reactor.turn(self._watched.on_readable if reads else self._watched.on_writable)

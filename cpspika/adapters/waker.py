@@ -12,6 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
+from collections.abc import Callable
 from threading import RLock
 from typing import Any
 
@@ -30,15 +32,22 @@ def _socketpair() -> tuple[Any, Any]:
     return reader, writer
 
 
-# Windows waits for sockets only.
-_make: Any
-_read: Any
-_write: Any
-_close: Any
-if os.name == "posix":
-    _make, _read, _write, _close = _pipe, os.read, os.write, os.close
-else:
-    _make, _read, _write, _close = _socketpair, socket.socket.recv, socket.socket.send, socket.socket.close
+# (make, read, write, close). Windows waits for sockets only.
+PIPES: Any = _pipe, os.read, os.write, os.close
+SOCKETS: Any = _socketpair, socket.socket.recv, socket.socket.send, socket.socket.close
+
+_make, _read, _write, _close = PIPES if os.name == "posix" else SOCKETS
+
+
+DEAF = os.name == "nt"
+"""Ctrl-C does not end a wait for sockets on Windows. So a wait takes DEAF_WAIT there at most; the turn has no calls."""
+
+DEAF_WAIT = 1.0  # seconds
+
+
+def limited(timeout: float | None) -> float:
+    """The time that a wait may take where it is DEAF."""
+    return DEAF_WAIT if timeout is None or timeout > DEAF_WAIT else timeout
 
 
 class Waker:
@@ -57,8 +66,12 @@ class Waker:
         reader = self._ends[0]
         return reader if isinstance(reader, int) else reader.fileno()
 
-    def wake(self) -> None:
+    def wake(self, at_the_end: Callable[[], bool] = sys.is_finalizing) -> None:
         """Makes the file descriptor readable."""
+        # Called by a finalizer at the end of the process. The other threads have stopped: nobody is left to be woken,
+        # and one of them may have stopped with the lock. This module may be gone.
+        if at_the_end():
+            return
         # Under the lock, because a number that another thread closes in this moment may then be another file's. A
         # full pipe fails, and wakes as well.
         with self._lock, contextlib.suppress(OSError):

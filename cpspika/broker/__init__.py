@@ -24,6 +24,7 @@ from urllib.parse import quote
 from ..adapters.memory_reactor import MemoryTransport
 from ..adapters.select_reactor import SelectReactor
 from ..reactor import Reactor, TransportOwner
+from .ack_timeouts import CONSUMER_TIMEOUT
 from .server import MEMORY_HIGH, Broker
 
 __all__ = ["Broker", "Served", "embedded", "serve"]
@@ -107,6 +108,7 @@ def serve(
     pretend: Iterable[str] = (),
     like: str = "3.10",
     allow_remote_guest: bool = False,
+    consumer_timeout: float | None = CONSUMER_TIMEOUT,
 ) -> Served:
     """Runs a broker in a thread, for clients in this process and in others.
 
@@ -118,14 +120,23 @@ def serve(
     pretend: types of queues to accept without their promises: "quorum" takes quorum queues as one copy. Default: none.
     like: version of RabbitMQ to answer as, "3.10" or "4.3". Default: "3.10".
     allow_remote_guest: True lets the user "guest" log in from any address. Default: False, from loopback alone.
+    consumer_timeout: seconds for which a client may hold a delivery without acknowledging it; None for no limit.
+        Default: 1800.
 
     Returns the running broker itself, so a test can read its state and call the methods of `Broker`. Raises OSError if
-    the address can't be used; InvalidArgument for another type of queue or version.
+    the address can't be used; InvalidArgument for another type of queue or version, or a consumer_timeout of 0 or less.
     """
 
     def make(reactor: SelectReactor) -> Served:
         return Served(
-            reactor, users, vhosts, memory_high, pretend=pretend, like=like, allow_remote_guest=allow_remote_guest
+            reactor,
+            users,
+            vhosts,
+            memory_high,
+            pretend=pretend,
+            like=like,
+            allow_remote_guest=allow_remote_guest,
+            consumer_timeout=consumer_timeout,
         )
 
     thread = _BrokerThread(make, "cpspika broker")

@@ -6,7 +6,7 @@ counts as settled at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
@@ -16,12 +16,17 @@ from ..wire.backlog import Backlog
 from ..wire.delivery_tags import Window
 from ..wire.fast_send import FastDeliverer
 from ..wire.message import Message
-from .queues import Entry, Queue
+from .ack_timeouts import AckTimeouts, Expired
+from .queues import SLICE, Clock, Entry, Queue
 from .refusal import precondition_failed
 from .store import Store
 from .virtual_host import unique_name
 
 REPLY_TO = "amq.rabbitmq.reply-to"
+_TOO_LATE = (
+    "delivery acknowledgement on channel {} timed out. Timeout value used: {} ms. "
+    "This timeout value can be configured, see consumers doc guide to learn more"
+)
 
 
 class SessionServices(Protocol):
@@ -29,6 +34,7 @@ class SessionServices(Protocol):
 
     backlog: Backlog[None]  # congested: the client reads slowly, so its consumers get no more messages
     uncommitted: int  # bytes of messages in transactions that aren't committed
+    clock: Clock
 
     @property
     def is_open(self) -> bool: ...
@@ -42,6 +48,19 @@ class SessionServices(Protocol):
         """Calls the channel's `confirm_all` when the received data is handled."""
 
     def close_channel(self, channel: ServerChannel, code: int, text: str) -> None: ...
+    def ack_limit(self, queue: Queue, arguments: Mapping[str, Any] = ...) -> float | None:
+        """The seconds for which a client may hold a delivery of a queue; None for no limit.
+
+        arguments: those of the consumer.
+        """
+
+    def run_long(self, steps: Iterator[object], refuse: Callable[[AMQPError], object] | None = None) -> None:
+        """Makes long work in slices."""
+
+    @property
+    def cancels_late(self) -> bool:
+        """Whether a consumer that holds a delivery too long is cancelled; else its channel is closed."""
+
     def expect_replies(self, token: str, channel: ServerChannel | None) -> None:
         """Registers the channel for replies to this token of direct reply-to; None ends the registration."""
 
@@ -71,18 +90,32 @@ def _send_delivery(
 class Consumer:
     """A consumer of a channel; fulfils `queues.QueueConsumer`.
 
-    `prefetch`: the channel's at the time of basic.consume, 0 for no limit.
+    `prefetch`: the channel's at the time of basic.consume, 0 for no limit. `ack_limit`: the seconds for which the
+    client may hold a delivery, or None. `late`: the number of deliveries that the client held longer and hasn't settled
+    yet; while there are any, the consumer gets no messages.
     """
 
-    def __init__(self, channel: ServerChannel, queue: Queue, tag: str, no_ack: bool, exclusive: bool, priority: int):
+    def __init__(
+        self,
+        channel: ServerChannel,
+        queue: Queue,
+        tag: str,
+        no_ack: bool,
+        exclusive: bool,
+        arguments: Mapping[str, Any],
+    ):
         self.channel = channel
         self.queue = queue
         self.tag = tag
         self.no_ack = no_ack
         self.exclusive = exclusive
-        self.priority = priority
+        self.priority: int = arguments.get("x-priority", 0)
         self.prefetch = channel.prefetch
         self.unacknowledged = 0
+        self.late = 0
+        self.ack_limit = channel.session.ack_limit(queue, arguments)
+        if not no_ack:
+            channel.timeouts.expect(self.ack_limit)
         self._fast = channel.session.fast_deliverer(channel.number, tag)
 
     def __repr__(self) -> str:
@@ -94,7 +127,7 @@ class Consumer:
             return False
         if self.no_ack:
             return True
-        if self.prefetch and self.unacknowledged >= self.prefetch:
+        if self.late or (self.prefetch and self.unacknowledged >= self.prefetch):
             return False
         return not channel.global_prefetch or channel.unacknowledged < channel.global_prefetch
 
@@ -107,11 +140,16 @@ class Consumer:
         """The queue is deleted: sends basic.cancel, if the client has the capability "consumer_cancel_notify"."""
         self.channel.consumers.pop(self.tag, None)
         # The client itself may be deleting the queue; basic.cancel follows the delete-ok then.
-        self.channel.session.call_soon(self._send_cancel)
+        self.channel.session.call_soon(self.send_cancel)
 
-    def _send_cancel(self) -> None:
+    @property
+    def can_be_cancelled(self) -> bool:
+        """Whether the client expects basic.cancel."""
+        return bool(self.channel.session.capabilities.get("consumer_cancel_notify"))
+
+    def send_cancel(self) -> None:
         session = self.channel.session
-        if session.is_open and self.channel.is_open and session.capabilities.get("consumer_cancel_notify"):
+        if session.is_open and self.channel.is_open and self.can_be_cancelled:
             session.send(self.channel.number, "basic.cancel", {"consumer_tag": self.tag, "no_wait": True})
 
     def stop(self) -> None:
@@ -132,7 +170,7 @@ class _Transaction(NamedTuple):
     """A transaction that isn't committed."""
 
     publishes: list[Callable[[], bool]]  # each returns False if a queue refused the message
-    settlements: list[Callable[[], object]]
+    settlements: list[tuple[str, list[Delivery]]]  # each with its outcome
     settled: list[Delivery]  # a rollback makes these unsettled again
 
 
@@ -174,6 +212,10 @@ class ServerChannel:
         self._transaction: _Transaction | None = None
         self._uncommitted = 0  # bytes of the transaction's messages
         self._replies: _ReplyConsumer | None = None
+        self.timeouts = AckTimeouts(session.clock, self.unsettled, self._ack_limit, self._held_too_long)
+        self._late: dict[
+            int, Consumer
+        ] = {}  # the deliveries that were taken back, by tag, until the client settles them
 
     def __repr__(self) -> str:
         return f"<ServerChannel {self.number}, {len(self.consumers)} consumers, {len(self.unsettled)} unsettled>"
@@ -208,25 +250,50 @@ class ServerChannel:
         if consumer is not None:
             consumer.unacknowledged += 1
             self.unacknowledged += 1
-        return self.unsettled.add(Delivery(entry, consumer, self.unsettled.next_tag))
+        tag = self.unsettled.add(Delivery(entry, consumer, self.unsettled.next_tag))
+        if not self.timeouts.running:
+            self.timeouts.start()
+        return tag
 
     def settle(self, outcome: str, tag: int, multiple: bool) -> None:
         """Settles one delivery, or with `multiple` all up to it; in a transaction, at the commit.
 
-        outcome: "ack", "requeue" or "reject". tag: delivery tag; 0 with `multiple` means all deliveries. Raises
-        PreconditionFailed for a tag that isn't unsettled.
+        outcome: "ack", "reject", "requeue", or "failed" to requeue what a consumer failed to handle. tag: delivery tag;
+        0 with `multiple` means all deliveries. Raises PreconditionFailed for a tag that isn't unsettled.
         """
         try:
-            if tag and multiple and not self.unsettled.has(tag):
+            if multiple and tag and not self.unsettled.has(tag) and tag not in self._late:
                 raise KeyError(tag)
             deliveries = self.unsettled.settle(tag, multiple)
         except KeyError:
-            raise precondition_failed(f"unknown delivery tag {tag}") from None
+            if tag not in self._late:
+                raise precondition_failed(f"unknown delivery tag {tag}") from None
+            deliveries = []
+        if self._late:
+            self._settle_late(outcome, tag, multiple)
         if self._transaction is not None:
-            self._transaction.settlements.append(lambda: self._settle_now(outcome, deliveries))
+            self._transaction.settlements.append((outcome, deliveries))
             self._transaction.settled.extend(deliveries)
-        else:
+        elif len(deliveries) <= SLICE:
             self._settle_now(outcome, deliveries)
+        else:
+            self.session.run_long(self._settling(outcome, deliveries))
+
+    def _settling(self, outcome: str, deliveries: list[Delivery]) -> Iterator[None]:
+        """Settles many deliveries in slices. Messages return the last one first, and are held until all have."""
+        if len(deliveries) <= SLICE:
+            self._settle_now(outcome, deliveries)
+            return
+        returning = outcome not in ("ack", "reject")
+        queues = {delivery.entry.queue for delivery in deliveries} if returning else set()
+        for queue in queues:
+            queue.hold(True)
+        starts = range(0, len(deliveries), SLICE)
+        for at in reversed(starts) if returning else starts:
+            self._settle_now(outcome, deliveries[at : at + SLICE])
+            yield
+        for queue in queues:
+            queue.hold(False)
 
     def _settle_now(self, outcome: str, deliveries: list[Delivery]) -> None:
         freed: dict[Consumer, None] = {}
@@ -243,16 +310,72 @@ class ServerChannel:
             else:
                 requeued.setdefault(entry.queue, []).append(entry)
         for queue, entries in requeued.items():
-            queue.requeue(entries)
+            queue.requeue(entries, outcome == "failed")
         if self.global_prefetch:
             self.resume_consumers()
         else:
             for consumer in freed:
                 consumer.queue.resume(consumer)
 
-    def recover(self) -> None:
-        """Requeues all unsettled deliveries."""
-        self._settle_now("requeue", self.unsettled.settle(0, multiple=True))
+    # --- deliveries that are held too long ----------------------------------------------------------------------------
+
+    def _ack_limit(self, delivery: Delivery) -> float | None:
+        entry, consumer, _ = delivery
+        return consumer.ack_limit if consumer is not None else self.session.ack_limit(entry.queue)
+
+    def _held_too_long(self, expired: Expired) -> None:
+        """Takes the deliveries back from consumers that can be cancelled; else closes the channel."""
+        if not self.is_open:
+            return
+        late: dict[Consumer, list[Delivery]] = {}
+        for _, delivery, limit in expired:
+            consumer = delivery.consumer
+            if consumer is None or not (self.session.cancels_late and consumer.can_be_cancelled):
+                self.session.close_channel(self, 406, _TOO_LATE.format(self.number, round(limit * 1000)))
+                self.end()  # a client that is stuck doesn't answer; others get its messages
+                return
+            late.setdefault(consumer, []).append(delivery)
+        for consumer, deliveries in late.items():
+            self._take_back(consumer, deliveries)
+
+    def _take_back(self, consumer: Consumer, deliveries: list[Delivery]) -> None:
+        """Sends basic.cancel to a consumer, and requeues deliveries that it held too long.
+
+        As in RabbitMQ 4.3, the consumer keeps its tag, and gets messages again when all these deliveries are settled.
+        It ends when the client answers with cancel-ok.
+        """
+        for delivery in deliveries:
+            self.unsettled.settle(delivery.tag)
+            self._late[delivery.tag] = consumer
+        consumer.late += len(deliveries)
+        consumer.send_cancel()
+        consumer.queue.pass_on(consumer)
+        self._settle_now("requeue", deliveries)
+
+    def _settle_late(self, outcome: str, tag: int, multiple: bool) -> None:
+        """The client has settled deliveries that were taken back from it; nothing comes of it for their messages.
+
+        When it has acknowledged or rejected all of them, the consumer gets messages again. As in RabbitMQ 4.3, it
+        doesn't when the client requeued some.
+        """
+        tags = [late for late in self._late if not tag or late <= tag] if multiple else [tag]
+        for late in tags:
+            consumer = self._late.pop(late, None)
+            if consumer is not None and outcome in ("ack", "reject"):
+                consumer.late -= 1
+                if not consumer.late and self.consumers.get(consumer.tag) is consumer:
+                    self.session.call_soon(partial(consumer.queue.resume, consumer))
+
+    def cancelled_late(self, tag: str) -> None:
+        """The client has answered basic.cancel: ends the consumer, if it is one that held a delivery too long."""
+        consumer = self.consumers.get(tag)
+        if consumer is not None and consumer.late:
+            del self.consumers[tag]
+            consumer.stop()
+
+    def recover(self) -> Iterator[None]:
+        """Requeues all unsettled deliveries, in slices."""
+        yield from self._settling("requeue", self.unsettled.settle(0, multiple=True))
 
     def resume_consumers(self) -> None:
         """Has the queues ask the channel's consumers again: a limit that stopped them may have changed."""
@@ -355,22 +478,27 @@ class ServerChannel:
         if self._transaction is None:
             self._transaction = _Transaction([], [], [])
 
-    def commit(self) -> None:
-        """Carries out the transaction: first its publishes, then its settlements. Begins the next transaction.
+    def commit(self) -> Iterator[None]:
+        """Carries out the transaction in slices, its publishes before its settlements. Begins the next transaction.
 
         Raises PreconditionFailed if a queue refused one of the messages; the rest of the transaction is carried out.
         """
         ended = self._end_transaction()
-        accepted = [publish() for publish in ended.publishes]
-        for settle in ended.settlements:
-            settle()
-        if not all(accepted):
+        accepted = True
+        for number, publish in enumerate(ended.publishes, 1):
+            accepted = publish() and accepted
+            if not number % SLICE:
+                yield
+        for outcome, deliveries in ended.settlements:
+            yield from self._settling(outcome, deliveries)
+        if not accepted:
             raise precondition_failed("partial tx completion")
 
     def rollback(self) -> None:
         """Drops the transaction's publishes, makes its deliveries unsettled again, and begins the next transaction."""
         for delivery in self._end_transaction().settled:
             self.unsettled.put_back(delivery.tag, delivery)
+        self.timeouts.start()
 
     def _end_transaction(self) -> _Transaction:
         if self._transaction is None:
@@ -399,7 +527,11 @@ class ServerChannel:
             self.cancel_replies(self._replies.tag)
         if self._transaction is not None:
             self.rollback()
-        self._settle_now("requeue", self.unsettled.settle(0, multiple=True))
+        self.timeouts.stop()
         consumers, self.consumers = list(self.consumers.values()), {}
+        self.session.run_long(self._ending(self.unsettled.settle(0, multiple=True), consumers))
+
+    def _ending(self, deliveries: list[Delivery], consumers: list[Consumer]) -> Iterator[None]:
+        yield from self._settling("failed", deliveries)
         for consumer in consumers:
             consumer.stop()

@@ -6,10 +6,11 @@ session then closes the channel or the connection with this code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol
 
+from ..errors import AMQPError
 from ..reactor import Reactor
 from ..wire.codec import Method
 from ..wire.handshake import Negotiated
@@ -35,6 +36,7 @@ class BrokerServices(Protocol):
     vhosts: dict[str, VirtualHost]
     limits: Negotiated
     rules: Rules
+    consumer_timeout: float | None  # seconds for which a client may hold a delivery; None for no limit
     sessions: dict[Any, None]
     store: Store
     token_bytes: Callable[[int], bytes]
@@ -66,6 +68,8 @@ class OpenSession(SessionServices, Protocol):
     exclusive: dict[Queue, None]
     published: bool
     published_in_alarm: bool  # although the messages took too much memory
+
+    def refuse(self, channel: ServerChannel, event: Any, error: AMQPError) -> None: ...
 
 
 class MethodHandlers:
@@ -185,13 +189,13 @@ class MethodHandlers:
             return
         queue = self._queue(channel, method.queue)
         arguments = method.arguments.get("arguments") or {}  # 0-8 has none
-        check_consumer_arguments(arguments, queue.described, queue.limits.type)
+        check_consumer_arguments(arguments, queue.described, queue.limits.type, self.broker.rules.arguments)
         if channel.global_prefetch and queue.limits.type == "quorum":
             raise refusal(540, f"{queue.described} does not support global qos")
         in_exclusive_use = any(consumer.exclusive for consumer in queue.consumers)
         if in_exclusive_use or (method.exclusive and (queue.consumer_count or queue.limits.single_active)):
             raise refusal(403, f"{queue.described} in exclusive use")
-        consumer = Consumer(channel, queue, tag, method.no_ack, method.exclusive, arguments.get("x-priority", 0))
+        consumer = Consumer(channel, queue, tag, method.no_ack, method.exclusive, arguments)
         self._answer(channel, method, consumer_tag=tag)
         channel.consumers[tag] = consumer
         queue.add_consumer(consumer)
@@ -204,12 +208,17 @@ class MethodHandlers:
         if consumer is not None:
             consumer.stop()
 
+    def basic_cancel_ok(self, channel: ServerChannel, method: Method) -> None:
+        channel.cancelled_late(method.consumer_tag)
+
     def basic_get(self, channel: ServerChannel, method: Method) -> None:
         queue = self._queue(channel, method.queue)
         entry = queue.get(method.no_ack)
         if entry is None:
             self.session.send(channel.number, "basic.get-empty", {})
             return
+        if not method.no_ack:
+            channel.timeouts.expect(self.session.ack_limit(queue))
         details = {
             "delivery_tag": channel.record_delivery(entry, None, method.no_ack),
             "redelivered": entry.redelivered,
@@ -224,21 +233,30 @@ class MethodHandlers:
 
     def basic_nack(self, channel: ServerChannel, method: Method) -> None:
         """basic.nack and basic.reject."""
-        outcome = "requeue" if method.requeue else "reject"
+        outcome = _REQUEUE[method.name] if method.requeue else "reject"
         channel.settle(outcome, method.delivery_tag, method.arguments.get("multiple", False))
 
     def basic_recover(self, channel: ServerChannel, method: Method) -> None:
         """basic.recover, which 0-8 doesn't answer; and basic.recover-async."""
         if not method.requeue:
             raise refusal(540, "requeue=false")
-        channel.recover()
-        if method.name == "basic.recover" and self.session.link.version != "0-8":
+        self._run(channel, method, channel.recover(), partial(self._recovered, channel, method))
+
+    def _recovered(self, channel: ServerChannel, method: Method) -> None:
+        if method.name == "basic.recover-sync":  # RabbitMQ's second basic.recover of 0-8, which is answered
+            self.session.send(channel.number, "basic.recover-ok", {})
+        elif method.name == "basic.recover" and self.session.link.version != "0-8":
             self._answer(channel, method)
 
-    def basic_recover_sync(self, channel: ServerChannel, method: Method) -> None:
-        """RabbitMQ's second basic.recover of 0-8, which is answered."""
-        self.basic_recover(channel, method)
-        self.session.send(channel.number, "basic.recover-ok", {})
+    def _run(self, channel: ServerChannel, method: Method, steps: Iterator[object], then: Callable[[], object]) -> None:
+        """Does long work in slices, then makes a call."""
+
+        def all_steps() -> Iterator[object]:
+            yield from steps
+            if channel.is_open:
+                then()
+
+        self.session.run_long(all_steps(), partial(self.session.refuse, channel, method))
 
     def channel_flow(self, channel: ServerChannel, method: Method) -> None:
         if not method.active:
@@ -318,13 +336,18 @@ class MethodHandlers:
         self._answer(channel, method)
 
     def tx_commit(self, channel: ServerChannel, method: Method) -> None:
-        channel.commit()
+        self._run(channel, method, channel.commit(), partial(self._committed, channel, method))
+
+    def _committed(self, channel: ServerChannel, method: Method) -> None:
         self.broker.store.sync()
         self._answer(channel, method)
 
     def tx_rollback(self, channel: ServerChannel, method: Method) -> None:
         channel.rollback()
         self._answer(channel, method)
+
+
+_REQUEUE = {"basic.nack": "requeue", "basic.reject": "failed"}
 
 
 def _one_line(name: str) -> str:
@@ -346,14 +369,14 @@ HANDLERS: dict[str, Callable[[MethodHandlers, ServerChannel, Any], None]] = {
     "basic.qos": MethodHandlers.basic_qos,
     "basic.consume": MethodHandlers.basic_consume,
     "basic.cancel": MethodHandlers.basic_cancel,
-    "basic.cancel-ok": MethodHandlers.ignore,
+    "basic.cancel-ok": MethodHandlers.basic_cancel_ok,
     "basic.get": MethodHandlers.basic_get,
     "basic.ack": MethodHandlers.basic_ack,
     "basic.nack": MethodHandlers.basic_nack,
     "basic.reject": MethodHandlers.basic_nack,
     "basic.recover": MethodHandlers.basic_recover,
     "basic.recover-async": MethodHandlers.basic_recover,
-    "basic.recover-sync": MethodHandlers.basic_recover_sync,
+    "basic.recover-sync": MethodHandlers.basic_recover,
     "basic.publish": MethodHandlers.basic_publish,
     "channel.flow": MethodHandlers.channel_flow,
     "channel.flow-ok": MethodHandlers.ignore,

@@ -25,7 +25,8 @@ class QueueArguments(NamedTuple):
 
     ttl, expires: milliseconds. max_length: messages. max_bytes: bytes of bodies. overflow: "drop-head",
     "reject-publish" or "reject-publish-dlx". max_priority: 0 where the queue has no priorities. delivery_limit: how
-    often a quorum queue delivers a message again.
+    often a quorum queue delivers a message again. consumer_timeout: milliseconds for which a consumer may hold a
+    delivery.
     """
 
     ttl: int | None
@@ -38,23 +39,25 @@ class QueueArguments(NamedTuple):
     dead_letter_exchange: str | None
     dead_letter_routing_key: str | None
     delivery_limit: int | None = None
+    consumer_timeout: int | None = None
     type: str = "classic"
 
 
 def parse_arguments(
-    arguments: Mapping[str, Any], described: str, pretended: frozenset[str] = frozenset()
+    arguments: Mapping[str, Any], described: str, pretended: frozenset[str] = frozenset(), version: str = "3.10"
 ) -> QueueArguments:
     """Checks a queue's arguments as RabbitMQ does, and returns their values.
 
     described: the queue, as error messages name it. pretended: types of queues beside "classic" that are accepted.
-    Raises PreconditionFailed for an argument that RabbitMQ refuses.
+    version: that of RabbitMQ. Raises PreconditionFailed for an argument that RabbitMQ refuses.
     """
     type_ = arguments.get("x-queue-type", "classic")
     _refuse("x-queue-type", _type(type_), described)
     if type_ != "classic" and type_ not in pretended:
         why = f"this broker has only classic queues; a '{type_}' queue keeps copies on disk and on other nodes"
         _refuse("x-queue-type", why, described)
-    _check(arguments, described, _CHECKS, _ALLOWED[type_], type_)
+    tables = _VERSIONS[version]
+    _check(arguments, described, tables.checks, tables.allowed[type_], type_)
     if "x-dead-letter-routing-key" in arguments and "x-dead-letter-exchange" not in arguments:
         _refuse("x-dead-letter-routing-key", "routing_key_but_no_dlx_defined", described)
     get = arguments.get
@@ -69,18 +72,20 @@ def parse_arguments(
         dead_letter_exchange=get("x-dead-letter-exchange"),
         dead_letter_routing_key=get("x-dead-letter-routing-key"),
         delivery_limit=get("x-delivery-limit"),
+        consumer_timeout=get("x-consumer-timeout") if "x-consumer-timeout" in tables.checks else None,
         type=type_,
     )
 
 
-def check_consumer_arguments(arguments: Mapping[str, Any], described: str, type: str) -> None:
+def check_consumer_arguments(arguments: Mapping[str, Any], described: str, type: str, version: str = "3.10") -> None:
     """Raises PreconditionFailed for an argument of basic.consume that RabbitMQ refuses. type: of the queue."""
-    _check(arguments, described, _CONSUMER_CHECKS, _CONSUMER_ALLOWED[type], type)
+    tables = _VERSIONS[version]
+    _check(arguments, described, tables.consumer_checks, tables.consumer_allowed[type], type)
 
 
-def compared_arguments(type: str) -> tuple[str, ...]:
+def compared_arguments(type: str, version: str = "3.10") -> tuple[str, ...]:
     """The arguments that must be equal when a queue of this type is declared again."""
-    return _ALLOWED[type]
+    return _VERSIONS[version].allowed[type]
 
 
 def _check(
@@ -244,4 +249,37 @@ _CONSUMER_CHECKS: dict[str, Check | None] = {
 _CONSUMER_ALLOWED = {
     "classic": ("x-priority", "x-cancel-on-ha-failover", "x-credit"),
     "quorum": ("x-priority", "x-credit"),
+}
+
+
+class _Tables(NamedTuple):
+    """The arguments of one version of RabbitMQ: their checks, and those that each type of queue allows."""
+
+    checks: Mapping[str, Check | None]
+    allowed: Mapping[str, tuple[str, ...]]
+    consumer_checks: Mapping[str, Check | None]
+    consumer_allowed: Mapping[str, tuple[str, ...]]
+
+
+def _version_2(value: Any) -> str | None:
+    return _natural(value) or (None if value == 2 else f"\"unsupported queue version '{value}'\"")
+
+
+_NOT_CHECKED = ("x-queue-mode", "x-queue-master-locator")
+
+_VERSIONS = {
+    "3.10": _Tables(_CHECKS, _ALLOWED, _CONSUMER_CHECKS, _CONSUMER_ALLOWED),
+    "4.3": _Tables(
+        {
+            **{name: check for name, check in _CHECKS.items() if name not in _NOT_CHECKED},
+            "x-queue-version": _version_2,
+            "x-consumer-timeout": _natural,
+        },
+        {
+            "classic": (*_ALLOWED["classic"], "x-queue-leader-locator"),
+            "quorum": (*_ALLOWED["quorum"], "x-consumer-timeout"),
+        },
+        {"x-priority": _integer, "x-stream-offset": _offset, "x-consumer-timeout": _natural},
+        {"classic": ("x-priority",), "quorum": ("x-priority", "x-consumer-timeout")},
+    ),
 }

@@ -10,10 +10,13 @@ from __future__ import annotations
 from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from heapq import merge
 from typing import Any, Protocol
 
 from ..wire.message import Message
 from .queue_arguments import parse_arguments
+from .rules import DEFAULT, Rules
 
 
 class QueueConsumer(Protocol):
@@ -66,6 +69,8 @@ class MemoryGauge:
             call()
 
 
+FEW = 16  # requeued entries that are inserted one by one
+SLICE = 1000  # messages that are delivered, dropped or forgotten in one turn; others are served between the turns
 MAX_EMPTY = 8  # priorities that a queue keeps although no consumer has them
 ALLOWANCE = 500  # bytes for the objects that hold a message
 
@@ -129,12 +134,30 @@ class _Ready:
 
     def put_back(self, entries: Iterable[Entry]) -> None:
         """Inserts requeued entries by their positions."""
-        for entry in sorted(entries, key=_position, reverse=True):
+        returned = sorted(entries, key=_position, reverse=True)
+        if len(returned) > FEW and any(map(len, self._levels)):
+            self._merge(returned)
+            return
+        for entry in returned:
             level = self._level(entry)
             if not level or entry.position < level[0].position:
                 level.appendleft(entry)
             else:
                 level.insert(bisect(level, entry.position, key=_position), entry)
+
+    def _merge(self, returned: list[Entry]) -> None:
+        """Inserts many entries, the last one first, in time proportional to the entries before the last of them."""
+        by_level: dict[int, list[Entry]] = {}
+        for entry in returned:
+            by_level.setdefault(id(self._level(entry)), []).append(entry)
+        for level in self._levels:
+            mine = by_level.get(id(level))
+            if mine is None:
+                continue
+            before: list[Entry] = []  # those that stand before the last returned entry
+            while level and level[0].position < mine[0].position:
+                before.append(level.popleft())
+            level.extendleft(merge(mine, reversed(before), key=_position, reverse=True))
 
     def head(self) -> Entry | None:
         for level in reversed(self._levels):
@@ -148,9 +171,12 @@ class _Ready:
                 return level.popleft()
         raise IndexError("pop from an empty queue")
 
-    def clear(self) -> None:
-        for level in self._levels:
-            level.clear()
+    def take_all(self) -> list[deque[Entry]]:
+        """Removes all entries; returns the levels that had them."""
+        levels = self._levels
+        self._levels = [deque() for _ in levels]
+        self._top = self._levels[0]
+        return levels
 
 
 def _position(entry: Entry) -> int:
@@ -198,6 +224,9 @@ class _Rotation:
             del self._paused[consumer]
             self._append(consumer)
 
+    def pass_on(self, consumer: QueueConsumer) -> None:
+        """The consumer gets no messages for a while."""
+
     def next(self) -> QueueConsumer | None:
         """The consumer that gets the next message, None if no consumer wants one."""
         for turns in self._turns.values():
@@ -232,6 +261,11 @@ class _SingleActive(_Rotation):
         if consumer is self._active:
             self._active = max(self.all, key=lambda waiting: waiting.priority, default=None)
 
+    def pass_on(self, consumer: QueueConsumer) -> None:
+        if consumer is self._active:
+            others = [other for other in self.all if other is not consumer]
+            self._active = max(others, key=lambda waiting: waiting.priority, default=consumer)
+
     def resume(self, consumer: QueueConsumer) -> None:
         """A consumer is asked each time, so none is paused."""
 
@@ -248,7 +282,7 @@ class Queue:
         on_unused: called when an auto-delete queue loses its last consumer, and when the time of x-expires is over.
         owner: the session that alone may use an exclusive queue; None for a queue that isn't exclusive.
         arguments: those of queue.declare. Raises PreconditionFailed for one that RabbitMQ refuses.
-        pretended: the types of queues that are accepted beside "classic".
+        rules: what the broker answers otherwise.
 
     Attributes:
         limits: the arguments that the broker acts on.
@@ -270,7 +304,7 @@ class Queue:
         auto_delete: bool = False,
         owner: Any = None,
         arguments: Mapping[str, Any] | None = None,
-        pretended: frozenset[str] = frozenset(),
+        rules: Rules = DEFAULT,
     ):
         self.name = name
         self.described = f"queue '{name}' in vhost '{vhost}'"
@@ -285,7 +319,8 @@ class Queue:
         self._memory = memory
         self._on_dead_letter = on_dead_letter
         self._on_unused = on_unused
-        self.limits = limits = parse_arguments(self.arguments, self.described, pretended)
+        self._rules = rules
+        self.limits = limits = parse_arguments(self.arguments, self.described, rules.pretended, rules.arguments)
         self._ttl = limits.ttl
         self._rejects = limits.overflow != "drop-head"
         self._bounded = limits.max_length is not None or limits.max_bytes is not None
@@ -295,6 +330,9 @@ class Queue:
         self._next_position = 0
         self._arriving: Entry | None = None
         self._expiry: tuple[float, Timer] | None = None
+        self._expiring = False  # goes on in a later turn
+        self._held = 0  # see `hold`
+        self._dispatching = False  # goes on in a later turn
         self._unused_timer: Timer | None = None
         self.touch()
 
@@ -333,7 +371,7 @@ class Queue:
             if self.limits.overflow == "reject-publish-dlx":
                 self._on_dead_letter(self._entry(message, None), "maxlen")
             return False
-        if self._plain and ttl is None and not self._ready:
+        if self._plain and ttl is None and not self._ready and not self._held:
             # The fast path, which most messages take: a consumer waits, and the message goes straight to it.
             consumer = self._rotation.next()
             if consumer is not None:
@@ -375,8 +413,11 @@ class Queue:
             while len(self._ready) and self._exceeds_limits(0, 0):
                 self._drop(self._remove_head(), "maxlen")
 
-    def requeue(self, entries: list[Entry]) -> None:
-        """Makes delivered entries ready again, at their old positions and marked as redelivered."""
+    def requeue(self, entries: list[Entry], failed: bool = True) -> None:
+        """Makes delivered entries ready again, at their old positions and marked as redelivered.
+
+        failed: a consumer rejected them, or it ended before it settled them; a quorum queue may count this.
+        """
         self.unacknowledged -= len(entries)
         if self.deleted:
             for entry in entries:
@@ -395,7 +436,14 @@ class Queue:
     def dispatch(self) -> None:
         """Delivers ready messages to the consumers that want them."""
         ready, rotation = self._ready, self._rotation
+        if self._held:
+            return
+        left = SLICE
         while ready:
+            if not left:
+                self._dispatch_later()
+                return
+            left -= 1
             consumer = rotation.next()
             if consumer is None:
                 return
@@ -404,6 +452,23 @@ class Queue:
                 return
             self._count_delivery(entry, consumer.no_ack)
             consumer.deliver(entry)
+
+    def _dispatch_later(self) -> None:
+        if not self._dispatching:
+            self._dispatching = True
+            self._clock.call_soon(self._dispatch_more)
+
+    def _dispatch_more(self) -> None:
+        self._dispatching = False
+        if not self.deleted:
+            self.dispatch()
+
+    def hold(self, held: bool) -> None:
+        """Stops deliveries while many messages return in slices, so that no later message overtakes them."""
+        self._held += 1 if held else -1
+        if not self._held and not self.deleted:
+            self.dispatch()
+            self._expire()
 
     def get(self, no_ack: bool) -> Entry | None:
         """basic.get: removes and returns the first ready entry, None if there is none."""
@@ -455,11 +520,21 @@ class Queue:
     def purge(self) -> int:
         """Drops all ready messages without dead-lettering them; returns their number."""
         count = len(self._ready)
-        memory = sum(entry.memory for entry in self._ready)
-        self._ready.clear()
         self.bytes = 0
-        self._memory.subtract(memory)
+        self._forget(self._ready.take_all())
         return count
+
+    def _forget(self, levels: list[deque[Entry]]) -> None:
+        """Frees the memory of dropped messages, a slice in each turn."""
+        left = SLICE
+        memory = 0
+        for level in levels:
+            while level and left:
+                memory += level.popleft().memory
+                left -= 1
+        self._memory.subtract(memory)
+        if not left:
+            self._clock.call_soon(partial(self._forget, levels))
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -469,13 +544,25 @@ class Queue:
         An expired entry behind one that hasn't expired stays, as in RabbitMQ.
         """
         now = self._clock.time()
+        left = SLICE
         while (head := self._ready.head()) is not None and head.expires is not None and head.expires <= now:
+            if not left:
+                if not self._expiring:
+                    self._expiring = True
+                    self._clock.call_soon(self._expire_more)
+                return
+            left -= 1
             self._drop(self._remove_head(), "expired")
         if head is None or head.expires is None:
             return
         if self._expiry is None or self._expiry[0] > head.expires:
             self._cancel_expiry()
             self._expiry = head.expires, self._clock.call_later(head.expires - now, self._expiry_due)
+
+    def _expire_more(self) -> None:
+        self._expiring = False
+        if not self.deleted:
+            self._expire()
 
     def _expiry_due(self) -> None:
         self._expiry = None
@@ -513,6 +600,10 @@ class Queue:
             self._on_unused(self)
         else:
             self.dispatch()
+
+    def pass_on(self, consumer: QueueConsumer) -> None:
+        """The consumer gets no messages for a while: another one becomes the single active consumer."""
+        self._rotation.pass_on(consumer)
 
     def resume(self, consumer: QueueConsumer) -> None:
         """Has a paused consumer asked again whether it wants messages."""

@@ -1,7 +1,8 @@
 """A queue that a program declares as a quorum queue, kept in one copy (`serve(pretend="quorum")`).
 
 A quorum queue counts how often a message returned. A message that is delivered again has the count in its header
-x-delivery-count. When the count exceeds the queue's limit, the message is dropped or dead-lettered.
+x-delivery-count. When the count exceeds the queue's limit, the message is dropped or dead-lettered. Like RabbitMQ 4.3,
+x-acquired-count counts all returns, and x-delivery-count only those after a failure.
 """
 
 from __future__ import annotations
@@ -12,23 +13,33 @@ from .queues import Entry, Queue
 from .refusal import precondition_failed
 
 COUNT = "x-delivery-count"
+ACQUIRED = "x-acquired-count"
 
 
 class _Returned(Message):
-    """A message that returned to its queue `count` times."""
+    """A message that returned to its queue.
 
-    __slots__ = ("count",)
+    `count`: the number of returns that are limited. `acquired`: of all returns.
+    """
 
+    __slots__ = ("acquired", "count")
+
+    acquired: int
     count: int
 
 
-def _returned(message: Message) -> _Returned:
-    """The message with one more return, and with the count in its headers."""
+def _returned(message: Message, failed: bool, counts_acquired: bool) -> _Returned:
+    """The message with one more return, and with the counts in its headers."""
     again = _Returned(message.envelope, 0, message.body)
-    again.count = 1 + (message.count if isinstance(message, _Returned) else 0)
+    count, acquired = (message.count, message.acquired) if isinstance(message, _Returned) else (0, 0)
+    again.acquired = acquired + 1
+    again.count = count + (failed or not counts_acquired)
+    counts = {ACQUIRED: again.acquired} if counts_acquired else {}
+    if again.count:
+        counts[COUNT] = again.count
     try:
         properties = again.properties
-        properties.headers = {**(properties.headers or {}), COUNT: again.count}
+        properties.headers = {**(properties.headers or {}), **counts}
         again.replace_properties(properties)
     except AMQPError:
         pass  # the properties cannot be written again: the message is passed on as it came
@@ -38,20 +49,19 @@ def _returned(message: Message) -> _Returned:
 class QuorumQueue(Queue):
     """A quorum queue in one copy."""
 
-    delivery_limit: int | None = None
-
-    def requeue(self, entries: list[Entry]) -> None:
+    def requeue(self, entries: list[Entry], failed: bool = True) -> None:
+        limit = self._rules.delivery_limit if self.limits.delivery_limit is None else self.limits.delivery_limit
         kept: list[Entry] = []
         for entry in entries:
             memory = entry.memory
-            entry.message = message = _returned(entry.message)
+            entry.message = message = _returned(entry.message, failed, self._rules.counts_acquired)
             self._memory.add(entry.memory - memory)
-            if self.deleted or self.delivery_limit is None or message.count <= self.delivery_limit:
+            if self.deleted or limit is None or message.count <= limit:
                 kept.append(entry)
             else:
                 self.unacknowledged -= 1
                 self._drop(entry, "delivery_limit")
-        super().requeue(kept)
+        super().requeue(kept, failed)
 
 
 def check_quorum(described: str, named: bool, durable: bool, exclusive: bool, auto_delete: bool) -> None:

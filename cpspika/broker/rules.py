@@ -18,6 +18,10 @@ class Rules(NamedTuple):
     pretended: types of queues that are accepted beside "classic". protocols: versions of AMQP. frame_min: bytes, the
     least frame_max. allows_transient: queues may be neither durable nor exclusive. has_global_qos: basic.qos may set
     the limit of a whole channel. delivery_limit: that of a quorum queue without x-delivery-limit; None for no limit.
+    cancels_late: a consumer of a quorum queue that holds a delivery too long is cancelled, and other queues have no
+    such limit; else the channel is closed, whatever the queue. counts_acquired: a quorum queue counts each return in
+    x-acquired-count, and in x-delivery-count only those that a consumer failed to handle. any_delivery_mode: messages
+    may have others than 1 and 2. arguments: the version whose arguments of queues and consumers are taken.
     """
 
     pretended: frozenset[str] = frozenset()
@@ -26,6 +30,13 @@ class Rules(NamedTuple):
     allows_transient: bool = True
     has_global_qos: bool = True
     delivery_limit: int | None = None
+    cancels_late: bool = False
+    counts_acquired: bool = False
+    any_delivery_mode: bool = False
+    arguments: str = "3.10"
+
+
+DEFAULT = Rules()
 
 
 def rules(pretend: Iterable[str] = (), like: str = "3.10") -> Rules:
@@ -42,5 +53,16 @@ def rules(pretend: Iterable[str] = (), like: str = "3.10") -> Rules:
     if like == "3.10":
         return Rules(pretended)
     if like == "4.3":
-        return Rules(pretended, ("0-9-1",), 8192, allows_transient=False, has_global_qos=False, delivery_limit=20)
+        return Rules(
+            pretended,
+            ("0-9-1",),
+            8192,
+            allows_transient=False,
+            has_global_qos=False,
+            delivery_limit=20,
+            cancels_late=True,
+            counts_acquired=True,
+            any_delivery_mode=True,
+            arguments=like,
+        )
     raise InvalidArgument(f"like={like}: the broker can be like RabbitMQ {' and '.join(VERSIONS)}")

@@ -20,10 +20,11 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
-from ..errors import OperationTimeout
+from ..errors import InvalidArgument, OperationTimeout
 from ..reactor import Acceptor, Listener, Reactor, Transport
 from ..wire.handshake import Negotiated
 from ..wire.message import Message
+from .ack_timeouts import CONSUMER_TIMEOUT
 from .channel import REPLY_TO, ServerChannel
 from .queues import MemoryGauge, Queue
 from .rules import rules
@@ -66,6 +67,9 @@ class Broker:
         pretend: types of queues to accept without their promises: "quorum". Default: none.
         like: version of RabbitMQ to answer as, "3.10" or "4.3". Default: "3.10".
         allow_remote_guest: True lets the user "guest" log in from any address. Default: False, from loopback alone.
+        consumer_timeout: seconds for which a client may hold a delivery without acknowledging it; None for no limit.
+            Default: 1800. The channel of a late client is closed with 406. Like 4.3, a late consumer of a quorum queue
+            gets basic.cancel, and other queues have no limit.
         store: keeps durable definitions and persistent messages for `restart`. Default: keeps nothing.
         token_bytes: source of randomness for the names that the broker makes up, called with a number of bytes; a test
             may give `random.Random(seed).randbytes`. Default: `secrets.token_bytes`.
@@ -87,6 +91,7 @@ class Broker:
         pretend: Iterable[str] = (),
         like: str = "3.10",
         allow_remote_guest: bool = False,
+        consumer_timeout: float | None = CONSUMER_TIMEOUT,
         store: Store = NULL_STORE,
         token_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ):
@@ -103,6 +108,9 @@ class Broker:
         self.memory_high = memory_high
         self.memory_limit = 2 * memory_high + max(memory_high, SLACK)
         self.allow_remote_guest = allow_remote_guest
+        if consumer_timeout is not None and not consumer_timeout > 0:
+            raise InvalidArgument(f"consumer_timeout={consumer_timeout}: more than 0 seconds, or None")
+        self.consumer_timeout = consumer_timeout
         self._failures = (0.0, 0.0)  # failed logins, less one for each second since; the time of the last one
         self._throttled: dict[Session, None] = {}
         self.limits = limits

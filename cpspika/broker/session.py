@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from ..errors import AMQPError, ChannelClosed, HeartbeatTimeout, InvalidArgument, ProtocolSyntaxError
@@ -26,7 +27,7 @@ from ..wire.link import Event, Link
 from ..wire.message import Message
 from .channel import ServerChannel
 from .methods import HANDLERS, BrokerServices, MethodHandlers
-from .queues import Queue
+from .queues import Clock, Queue
 from .refusal import refusal
 from .store import Store
 from .virtual_host import VirtualHost
@@ -34,6 +35,8 @@ from .virtual_host import VirtualHost
 logger = logging.getLogger(__name__)
 _surrogate = re.compile("[\ud800-\udfff]").search
 
+DONE = object()
+QUEUES = 500  # exclusive queues that are deleted in one turn
 HIGH_WATER = 1024 * 1024  # bytes of backlog above which a client's consumers get no more messages
 LOW_WATER = 256 * 1024  # bytes of backlog at which they get messages again
 LINGER = 5.0  # seconds to wait for the client's close-ok, and for the client to hang up after ours
@@ -76,8 +79,10 @@ class Session:
         self.peer_address: str | None = getattr(transport, "peer_address", None)  # None: this process
         self._login_delay = 0.0
         self._stalled = self._throttled = False
+        self._busy = 0  # pieces of long work that aren't done; the client's next methods wait for them
         self.exclusive: dict[Queue, None] = {}
         self._confirming: dict[ServerChannel, None] = {}
+        self.clock: Clock = broker.reactor
         self._timers = NamedTimers(broker.reactor)
         self._timers.start("handshake", HANDSHAKE, self.drop_now)
         broker.sessions[self] = None
@@ -105,9 +110,7 @@ class Session:
             if rest:
                 self._receive(rest)
         except Exception:
-            # An error of the broker itself closes this client's connection and harms no other client.
-            logger.exception("the embedded broker failed while it handled a client's data, and closes the connection")
-            self._close(refusal(541, "internal error of the broker"))
+            self._failed()
 
     def _greet(self, data: bytes) -> bytes | None:
         """Answers the client's protocol header.
@@ -145,7 +148,7 @@ class Session:
         A client that sends and doesn't read would otherwise have the broker buffer every answer. `bytes_written`
         continues when the backlog has gone down.
         """
-        while self._received and not self._over_full():
+        while self._received and not self._busy and not self._over_full():
             event = next(self._received[0], None)
             self._write_answers()
             if event is None:
@@ -182,6 +185,41 @@ class Session:
         self._close(
             refusal(506, "the messages take too much memory, and the client publishes in spite of channel.flow")
         )
+
+    def run_long(self, steps: Iterator[object], refuse: Callable[[AMQPError], object] | None = None) -> None:
+        """Makes one step of long work now, and each further one in a later turn, so that other clients are served.
+
+        The client's next methods wait until all is done. refuse: called if a later step raises an AMQPError; the first
+        step raises it here.
+        """
+        if next(steps, DONE) is DONE:
+            return
+        self._busy += 1
+
+        def make_step() -> None:
+            try:
+                if next(steps, DONE) is not DONE:
+                    self.call_soon(make_step)
+                    return
+            except AMQPError as error:
+                if refuse is not None:
+                    refuse(error)
+            except Exception:
+                self._busy -= 1
+                self._failed()
+                return
+            self._busy -= 1
+            try:
+                self._go_on()
+            except Exception:
+                self._failed()
+
+        self.call_soon(make_step)
+
+    def _failed(self) -> None:
+        """An error of the broker itself closes this client's connection and harms no other client."""
+        logger.exception("the embedded broker failed while it handled a client's data, and closes the connection")
+        self._close(refusal(541, "internal error of the broker"))
 
     def _handle(self, number: int, event: Event) -> None:
         if isinstance(event, Negotiated):
@@ -224,7 +262,7 @@ class Session:
                     encode_table("arguments", event.arguments["arguments"])  # InvalidArgument: nan, or an infinity
                 handler(self._handlers, channel, event)
             except AMQPError as error:
-                self._refuse(channel, event, error)
+                self.refuse(channel, event, error)
 
     def _open_channel(self, number: int) -> None:
         if len(self.channels) >= self.channel_max:
@@ -234,7 +272,7 @@ class Session:
         self.channels[number] = ServerChannel(self, number)
         self.send(number, "channel.open-ok", {})
 
-    def _refuse(self, channel: ServerChannel, event: Any, error: AMQPError) -> None:
+    def refuse(self, channel: ServerChannel, event: Any, error: AMQPError) -> None:
         """Closes the channel or the connection, as the error's class says; the close names the refused method."""
         row = self.link.codec.by_name[event.name]
         if isinstance(error, InvalidArgument):  # a value that cannot be sent on: nan, which RabbitMQ cannot read
@@ -336,8 +374,11 @@ class Session:
         if self.backlog.drained():
             for channel in list(self.channels.values()):
                 channel.resume_consumers()
-            if self._received:
-                self._work()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._received and self.backlog.transport is not None:
+            self._work()
 
     def send_blocked(self, reason: str | None) -> None:
         """Sends connection.blocked, or connection.unblocked where `reason` is None.
@@ -454,6 +495,19 @@ class Session:
     def nacks_now(self) -> bool:
         return self.broker.nacks_now()
 
+    @property
+    def cancels_late(self) -> bool:
+        return self.broker.rules.cancels_late
+
+    def ack_limit(self, queue: Queue, arguments: Mapping[str, Any] = MappingProxyType({})) -> float | None:
+        if self.broker.rules.cancels_late:  # then quorum queues alone have a limit, and may have one of their own
+            if queue.limits.type != "quorum":
+                return None
+            own = arguments.get("x-consumer-timeout", queue.limits.consumer_timeout)
+            if own is not None:
+                return float(own / 1000)
+        return self.broker.consumer_timeout
+
     def expect_replies(self, token: str, channel: ServerChannel | None) -> None:
         if channel is None:
             self.broker.reply_channels.pop(token, None)
@@ -480,11 +534,18 @@ class Session:
         self._timers.cancel("heartbeat")
         for channel in list(self.channels.values()):
             self._end_channel(channel)
-        for queue in list(self.exclusive):
+        self.run_long(self._delete_exclusive())
+        self._count_held(0)
+
+    def _delete_exclusive(self) -> Iterator[None]:
+        """Deletes the exclusive queues in slices."""
+        queues = list(self.exclusive)
+        self.exclusive.clear()
+        for number, queue in enumerate(queues, 1):
             if not queue.deleted:
                 self.vhost.delete_queue(queue)
-        self.exclusive.clear()
-        self._count_held(0)
+            if not number % QUEUES:
+                yield
 
     def _end_channel(self, channel: ServerChannel) -> None:
         self.channels.pop(channel.number, None)

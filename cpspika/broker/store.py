@@ -120,6 +120,17 @@ def contents(changes: Iterable[tuple[str, Change]], messages: Iterable[StoredMes
         known.pop(key, None)
         if properties is not None:
             known[key] = change
+        elif kind != "binding":
+            _forget_bindings(known, kind, identity[0])
     rank = {"exchange": 0, "queue": 1, "binding": 2}
     definitions = {vhost: sorted(known.values(), key=lambda change: rank[change[0]]) for vhost, known in found.items()}
     return Contents(definitions, sorted(messages, key=lambda message: message[:3]))
+
+
+def _forget_bindings(known: dict[tuple[str, str], Change], kind: str, name: str) -> None:
+    """A queue or exchange was deleted: its bindings are gone too."""
+    for key, (of, identity, _) in list(known.items()):
+        if of == "binding":
+            source, destination_kind, destination = identity[:3]
+            if (destination_kind, destination) == (kind, name) or (kind == "exchange" and source == name):
+                del known[key]

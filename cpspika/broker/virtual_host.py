@@ -12,8 +12,9 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 from ..wire.message import Message
@@ -24,15 +25,15 @@ from .queues import Clock, Entry, MemoryGauge, Queue
 from .quorum_queue import QuorumQueue, check_quorum
 from .refusal import not_found, precondition_failed, refusal
 from .routing import MATCHERS, X_MATCHES, Matcher
-from .rules import Rules
+from .rules import DEFAULT, Rules
 from .store import NULL_STORE, Change, NullStore, Store, StoredMessage
 from .stored_queue import StoredQueue, StoredQuorumQueue
 
-DEFAULT = Rules()
 _SILENT = NullStore()  # while a virtual host is restored: its queues are stored ones, and the store has it all
 
 logger = logging.getLogger(__name__)
 
+UNBINDINGS = 500  # bindings that are forgotten in one turn
 DEAD_LETTER_SLICE = 200  # deaths and messages that are handled in one turn
 REPLY_ADDRESS = "amq.rabbitmq.reply-to."  # begins each address of direct reply-to
 
@@ -53,6 +54,14 @@ def unique_name(prefix: str, token_bytes: Callable[[int], bytes] = secrets.token
     token_bytes: the source of randomness, called with the number of bytes.
     """
     return prefix + urlsafe_b64encode(token_bytes(16)).rstrip(b"=").decode()
+
+
+class Destination(NamedTuple):
+    """Where bindings of one exchange lead. number: tells a queue from an earlier one of its name."""
+
+    kind: str
+    name: str
+    number: int
 
 
 class Binding(NamedTuple):
@@ -78,7 +87,10 @@ class Exchange:
         self.internal = internal
         self.arguments = dict(arguments)
         self.matcher: Matcher = MATCHERS[type]()
+        self.gone: set[Destination] = set()  # destinations that are deleted, and still in the matcher
         self._bound: dict[tuple[str, str], dict[tuple[str, Key], Binding]] = {}
+        self._known: dict[tuple[str, str], Destination] = {}
+        self._numbers = count()
 
     def __repr__(self) -> str:
         return f"<Exchange {self.name!r}, {self.type}, {len(self.bindings)} bindings>"
@@ -93,20 +105,52 @@ class Exchange:
 
     def bind(self, binding: Binding) -> None:
         """Adds a binding; does nothing if an equal one exists."""
-        to_one = self._bound.setdefault((binding.kind, binding.destination), {})
+        name = binding.kind, binding.destination
+        to_one = self._bound.get(name)
+        if to_one is None:
+            to_one = self._bound[name] = {}
+            self._known[name] = Destination(*name, next(self._numbers))
         if to_one.setdefault(_identity(binding), binding) is binding:
-            self.matcher.bind(binding.routing_key, binding.arguments, (binding.kind, binding.destination))
+            self.matcher.bind(binding.routing_key, binding.arguments, self._known[name])
 
     def unbind(self, binding: Binding) -> bool:
         """Removes a binding; returns False if it didn't exist."""
-        destination = binding.kind, binding.destination
-        to_one = self._bound.get(destination, {})
+        name = binding.kind, binding.destination
+        to_one = self._bound.get(name, {})
         if to_one.pop(_identity(binding), None) is None:
             return False
+        self.matcher.unbind(binding.routing_key, binding.arguments, self._known[name])
         if not to_one:
-            del self._bound[destination]
-        self.matcher.unbind(binding.routing_key, binding.arguments, destination)
+            del self._bound[name], self._known[name]
         return True
+
+    def forget(self, kind: str, name: str) -> Iterator[None]:
+        """Removes all bindings to a destination at once, and in slices what the matcher has of them.
+
+        A new queue or exchange of this name is another destination, so it doesn't get these bindings.
+        """
+        to_one = self._bound.pop((kind, name))
+        destination = self._known.pop((kind, name))
+        self.gone.add(destination)
+        number = 0
+        while to_one:
+            _, binding = to_one.popitem()
+            self.matcher.unbind(binding.routing_key, binding.arguments, destination)
+            number += 1
+            if not number % UNBINDINGS:
+                yield
+        self.gone.discard(destination)
+
+    def dismantle(self) -> Iterator[None]:
+        """Frees the bindings of a deleted exchange, in slices."""
+        number = 0
+        while self._bound:
+            _, to_one = self._bound.popitem()
+            while to_one:
+                to_one.popitem()
+                number += 1
+                if not number % UNBINDINGS:
+                    yield
 
     @property
     def destinations(self) -> list[tuple[str, str]]:
@@ -115,9 +159,6 @@ class Exchange:
 
     def leads_to(self, kind: str, name: str) -> bool:
         return (kind, name) in self._bound
-
-    def bindings_to(self, kind: str, name: str) -> list[Binding]:
-        return list(self._bound.get((kind, name), {}).values())
 
 
 def _identity(binding: Binding) -> tuple[str, Key]:
@@ -168,6 +209,8 @@ class VirtualHost:
         self.on_deleted: Callable[[Queue], object] | None = None  # called for every queue that is deleted
         self.on_reply: Callable[[str, Message], object] | None = None  # called for a message to direct reply-to
         self._dead_letters: deque[tuple[Entry, str]] = deque()
+        self._republishing = False  # now, or in a later turn
+        self._left = DEAD_LETTER_SLICE  # deaths and messages that this turn may still handle
         # For each destination, by kind and name, the exchanges that have bindings to it.
         self._sources: dict[tuple[str, str], dict[Exchange, None]] = {}
 
@@ -270,7 +313,9 @@ class VirtualHost:
             if known.owner is not (owner if exclusive else None):
                 raise _locked(known)
             fixed = {"durable": durable, "auto_delete": auto_delete}
-            _check_equivalent(described, fixed, known, arguments, compared_arguments(known.limits.type))
+            _check_equivalent(
+                described, fixed, known, arguments, compared_arguments(known.limits.type, self.rules.arguments)
+            )
             known.touch()
             return known
         _check_names_exchange("x-dead-letter-exchange", arguments, described)
@@ -294,11 +339,8 @@ class VirtualHost:
             auto_delete,
             owner if exclusive else None,
             arguments,
-            self.rules.pretended,
+            self.rules,
         )
-        if isinstance(queue, QuorumQueue):
-            limit = queue.limits.delivery_limit
-            queue.delivery_limit = self.rules.delivery_limit if limit is None else limit
         if isinstance(queue, (StoredQueue, StoredQuorumQueue)):
             queue.keep_in(self.store, self.name)
         self.queues[queue.name] = queue
@@ -389,18 +431,25 @@ class VirtualHost:
             if exchange is not None:
                 for destination in exchange.destinations:
                     self._forget_source(destination, exchange)
-                for binding in exchange.bindings:
-                    self._define_binding(exchange, binding, None)
                 if exchange.durable:
                     self._define("exchange", (name,), None)
                 names += self._forget_destination("exchange", name)
+                self._in_slices(exchange.dismantle())
 
     def _forget_destination(self, kind: str, name: str) -> list[str]:
         """Removes every binding to a destination; returns the auto-delete exchanges that lose their last one."""
         unused: list[str] = []
-        for exchange in list(self._sources.get((kind, name), ())):
-            unused += self._unbind(exchange, exchange.bindings_to(kind, name))
+        for exchange in self._sources.pop((kind, name), ()):
+            self._in_slices(exchange.forget(kind, name))
+            if exchange.auto_delete and not exchange.in_use:
+                unused.append(exchange.name)
         return unused
+
+    def _in_slices(self, steps: Iterator[None]) -> None:
+        """Makes one step now, and each further one in a later turn."""
+        for _ in steps:
+            self.clock.call_soon(partial(self._in_slices, steps))
+            return
 
     # --- the store ----------------------------------------------------------------------------------------------------
 
@@ -503,12 +552,14 @@ class VirtualHost:
             current = todo.pop()
             if current.name:
                 reached = list(current.matcher.match(key, headers))
+                if current.gone:
+                    reached = [destination for destination in reached if destination not in current.gone]
             else:
-                reached = [("queue", key)] if key in self.queues else []
+                reached = [("queue", key, 0)] if key in self.queues else []
             alternate = current.arguments.get("alternate-exchange")
             if not reached and alternate:  # as an alternate exchange, the default exchange leads nowhere
-                reached = [("exchange", alternate)]
-            for kind, name in reached:
+                reached = [("exchange", alternate, 0)]
+            for kind, name, _ in reached:
                 if kind == "queue":
                     found[name] = self.queues[name]
                 elif name in self.exchanges and name not in seen:
@@ -548,7 +599,7 @@ class VirtualHost:
                     kind = f'"{name}",{field_type(value)}'
                     raise precondition_failed(f"invalid message: {{unacceptable_type_in_header,{kind}}}")
         mode = message.properties.delivery_mode
-        if mode not in (None, 1, 2):
+        if mode not in (None, 1, 2) and not self.rules.any_delivery_mode:
             raise precondition_failed(f"invalid message: {{delivery_mode_unknown,{mode}}}")
 
     # --- dead letters -------------------------------------------------------------------------------------------------
@@ -561,27 +612,33 @@ class VirtualHost:
         """
         self._dead_letters.append((entry, reason))
         self.memory.add(entry.memory)
-        if len(self._dead_letters) == 1:
-            self._republish_some()  # else the loop is running already, in a caller, or goes on in a later turn
+        if not self._republishing:  # else the loop is running already, in a caller, or goes on in a later turn
+            self._republish_some()
 
     def _republish_some(self) -> None:
         """Handles dead letters, the oldest first; leaves the rest to a later turn when they take long.
 
         A dead letter takes time in proportion to its deaths, since their table is decoded and encoded again.
         """
-        left = DEAD_LETTER_SLICE
-        while self._dead_letters:
-            if left <= 0:
-                self.clock.call_soon(self._republish_some)
-                return
+        self._republishing = True
+        if self._left == DEAD_LETTER_SLICE:
+            self.clock.call_soon(self._next_turn)
+        while self._dead_letters and self._left > 0:
             entry, reason = self._dead_letters[0]
+            self._left -= 1
             try:
-                left -= 1 + self._republish(entry, reason)
+                self._left -= self._republish(entry, reason)
             except Exception:
                 # The other messages of the virtual host must not wait behind this one for ever.
                 logger.exception("the embedded broker drops a message of %s that it failed to dead-letter", entry.queue)
             self._dead_letters.popleft()
             self.memory.subtract(entry.memory)
+        self._republishing = bool(self._dead_letters)
+
+    def _next_turn(self) -> None:
+        self._left = DEAD_LETTER_SLICE
+        if self._dead_letters:
+            self._republish_some()
 
     def _republish(self, entry: Entry, reason: str) -> int:
         """Publishes a dead letter with its x-death, except to queues where this would be a cycle.

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..adapters import SelectReactor
 from ..broker import Broker
+from ..broker.ack_timeouts import CONSUMER_TIMEOUT
 from ..broker.rules import PRETENDED, VERSIONS
 from ..broker.server import MEMORY_HIGH
 
@@ -60,6 +61,13 @@ def add_parser(commands: Any) -> None:
         help="accept queues of this type without their promises, as one copy in memory",
     )
     parser.add_argument("--like", choices=VERSIONS, default="3.10", help="version of RabbitMQ to answer as")
+    parser.add_argument(
+        "--consumer-timeout",
+        type=_seconds,
+        default=CONSUMER_TIMEOUT,
+        metavar="SECONDS",
+        help="time for which a client may hold a delivery without acknowledging it; 0: no limit",
+    )
     parser.set_defaults(run=run_broker, parser=parser)
 
 
@@ -78,6 +86,7 @@ def run_broker(arguments: argparse.Namespace) -> None:
         "pretend": arguments.pretend,
         "like": arguments.like,
         "allow_remote_guest": arguments.allow_remote_guest,
+        "consumer_timeout": arguments.consumer_timeout or None,
     }
     broker = Broker(reactor, users, vhosts, arguments.memory << 20, **options)
     try:
@@ -107,6 +116,13 @@ def _users(arguments: argparse.Namespace) -> dict[str, str]:
             raise ValueError(f"a user is given as NAME:PASSWORD; {name!r} has no password or no name")
         users[name] = password
     return users or {"guest": "guest"}
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
+    return seconds
 
 
 def _port(text: str) -> int:

@@ -10,8 +10,9 @@ A channel knows its `ChannelSender`, and nothing of the connection behind it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from ..errors import (
@@ -28,10 +29,12 @@ from ..errors import (
 from ..wire.codec import Method
 from ..wire.message import Message
 from .channel_sender import ChannelSender
-from .continuations import Call, Continuation, OnDone, PendingCalls, Request, describe, refuse
+from .continuations import Call, Continuation, OnDone, PendingCalls, Request, describe, refuse, settle_soon
 from .handlers import Handlers, Remove
-from .operations import Consumer, Deletion, Operations, QueueDeclareOk
+from .hints import remedy
+from .operations import Consumer, Deletion, Operations, QueueDeclareOk, message_count
 from .publisher import Publisher
+from .rabbitmq import CANCELS_LATE
 
 SURRENDERED = 100  # tags of cancelled consumers that a channel remembers
 
@@ -64,17 +67,21 @@ class Channel(Operations):
         "number",
     )
 
+    _by_method: dict[str, Callable[[Any, Any], None]]  # what happens when a method arrives that answers no request
+    _is_view = False  # True: one opening of a channel that recovers, for the program's `on_ready`
+
     # The public attributes: every facade has them too (`styles.lifting`).
     number: int
     is_open: bool
     close_reason: AMQPError | None
 
     def __init__(self, number: int, sender: ChannelSender, reused: bool = False):
+        """Not for programs: `Connection.channel` opens a channel."""
         self.number = number
         self._reused = reused  # the broker closed an earlier channel of this number, and may still send for it
         self.is_open = True
         self.close_reason = None
-        self._facade: Any = self  # the channel that messages point to: this one, or the facade around it
+        self._facade: Callable[[], Any] | None = None  # the facade around it, or None once the program has dropped it
         self._sender = sender
         self._ended = False  # nothing more can come, and the number is free
         self._announced = False  # the state handlers were called for the end
@@ -151,13 +158,17 @@ class Channel(Operations):
         self._sender.send(name, arguments)
         return True
 
+    def _is_stale(self, message: Message) -> bool:
+        """Whether a delivery that waits for the program is the broker's again: to acknowledge it would be wrong."""
+        return not self.is_open
+
     def _closed_error(self) -> AMQPError:
         """The error of an operation on the closed channel: the connection's, if that has ended too."""
         of_connection = self._sender.connection_error()
         if of_connection is not None:
             return of_connection
         error = ChannelClosed(
-            f"channel {self.number} is closed" + (f": {self.close_reason}" if self.close_reason else "")
+            f"channel {self.number} is closed" + (f": {self.close_reason.plain()}" if self.close_reason else "")
         )
         error.__cause__ = self.close_reason
         return error
@@ -166,10 +177,14 @@ class Channel(Operations):
         self._request("channel.open", on_done, lambda ok: self)
 
     def _consume(self, consumer: Consumer, on_done: OnDone[str] | None, arguments: dict[str, Any]) -> None:
+        self._ask_consume(Request("basic.consume", on_done, ("basic.consume-ok",)), consumer, arguments)
+
+    def _ask_consume(self, request: Request, consumer: Consumer, arguments: dict[str, Any]) -> None:
         tag = arguments["consumer_tag"]
         if tag and tag in self._consumers:
             raise DuplicateConsumerTag(f"channel {self.number} has a consumer {tag!r}")
 
+        consumer.facade = self._outermost()
         consumer.queue = arguments["queue"] or self._last_queue
         consumer.no_ack = arguments["no_ack"]
 
@@ -181,21 +196,25 @@ class Channel(Operations):
             self._started(started_tag)
             return started_tag
 
-        if self._request("basic.consume", on_done, started, **arguments) and tag:
+        request.convert = started
+        if self._ask(request, arguments) and tag:
             self._consumers[tag] = consumer
             self._starting = {**(self._starting or {}), tag: 0}
 
     def _cancel(self, consumer_tag: str, on_done: OnDone[str] | None) -> None:
+        self._ask_cancel(Request("basic.cancel", on_done, ("basic.cancel-ok",)), consumer_tag)
+
+    def _ask_cancel(self, cancel: Request, consumer_tag: str) -> None:
         if self.is_open and consumer_tag not in self._consumers:
             raise UnknownConsumerTag(f"channel {self.number} has no consumer {consumer_tag!r}")
+        cancel.convert = self._cancelled
         starting = self._starting
         if self.is_open and starting is not None and consumer_tag in starting:
             # RabbitMQ 3.10 ends the connection (541) for a cancel that arrives right behind its basic.consume.
-            cancel = Request("basic.cancel", on_done, ("basic.cancel-ok",), self._cancelled)
             self._pending.append(cancel)
             starting[consumer_tag] += 1
         else:
-            self._request("basic.cancel", on_done, self._cancelled, consumer_tag=consumer_tag)
+            self._ask(cancel, {"consumer_tag": consumer_tag})
 
     def _started(self, tag: str) -> None:
         """Sends the cancels that waited for this consume-ok."""
@@ -209,7 +228,9 @@ class Channel(Operations):
         return QueueDeclareOk(ok.queue, ok.message_count, ok.consumer_count)
 
     def _delete_queue(self, on_done: OnDone[int] | None, arguments: dict[str, Any]) -> None:
-        deletion = Deletion("queue.delete", on_done, ("queue.delete-ok",), lambda ok: ok.message_count)
+        self._ask_deletion(Deletion("queue.delete", on_done, ("queue.delete-ok",), message_count), arguments)
+
+    def _ask_deletion(self, deletion: Deletion, arguments: dict[str, Any]) -> None:
         if self._ask(deletion, arguments):
             self._sender.expect_cancels(arguments["queue"] or self._last_queue, deletion)
 
@@ -223,10 +244,15 @@ class Channel(Operations):
         self._consumers.pop(ok.consumer_tag, None)
         return str(ok.consumer_tag)
 
+    def _outermost(self) -> Any:
+        """The channel that messages point to: the facade, if there is one, or this."""
+        facade = self._facade() if self._facade is not None else None
+        return self if facade is None else facade
+
     def _got(self, reply: Method | Message) -> Message | None:
         if not isinstance(reply, Message):
             return None
-        reply.channel = self._facade
+        reply.channel = self._outermost()
         return reply
 
     def _drain(self, on_done: OnDone[None] | None) -> None:
@@ -234,14 +260,14 @@ class Channel(Operations):
         if not self.is_open:
             refuse(on_done, self._closed_error(), "drain", self._sender.call_soon)
         elif self.writable:
-            self._sender.call_soon(continuation.done)
+            settle_soon(continuation, self._sender.call_soon)
         else:
             self._draining.append(continuation)
 
     def _close(self, reply_code: int, reply_text: str, on_done: OnDone[None] | None) -> None:
         closer = Request("channel.close", on_done)
         if self._ended:
-            self._sender.call_soon(closer.done)
+            settle_soon(closer, self._sender.call_soon)
             return
         try:
             if self.is_open:
@@ -281,14 +307,18 @@ class Channel(Operations):
         if isinstance(event, AMQPError):
             self._fail_and_close(event)
             return
-        handler = _HANDLERS.get(event.name)
+        handler = self._by_method.get(event.name)
         if handler is not None:
             handler(self, event)
         elif self._pending and event.name in self._pending[0].expected:
-            answered = self._pending.popleft()
-            if self._pending and self._pending[0].answer is not None:
-                self._in_turn([partial(answered.reply, event), *self._answered()])
+            answered = self._pending[0]
+            if len(self._pending) > 1 and self._pending[1].answer is not None:
+                answered.answer = event
+                self._in_turn(self._answered())
+                while self._pending and self._pending[0].answer is not None:
+                    del self._pending[0]
             else:
+                del self._pending[0]
                 answered.reply(event)
         elif not self._overtakes(event):
             waited = f"; {self._pending[0].method} is waiting" if self._pending else ""
@@ -297,7 +327,7 @@ class Channel(Operations):
     def _deliver(self, message: Message) -> None:
         consumer = self._consumers.get(message.envelope.consumer_tag)  # type: ignore[arg-type]
         if consumer is not None and self.is_open:
-            message.channel = self._facade
+            message.channel = consumer.facade
             consumer.on_message(message)
         else:
             self._undeliverable(message)
@@ -309,7 +339,7 @@ class Channel(Operations):
         if consumer is None:
             yield from ((self._undeliverable, message) for message in messages)
             return
-        on_message, facade = consumer.on_message, self._facade
+        on_message, facade = consumer.on_message, consumer.facade
         for message in messages:
             if not self.is_open:
                 break
@@ -329,11 +359,10 @@ class Channel(Operations):
                 break
         return False
 
-    def _answered(self) -> Iterator[Call]:
-        """The calls that settle the oldest requests whose replies arrived early."""
-        while self._pending and self._pending[0].answer is not None:
-            continuation = self._pending.popleft()
-            yield partial(continuation.reply, continuation.answer)
+    def _answered(self) -> list[Call]:
+        """The calls that settle the oldest requests whose replies have arrived."""
+        answered = takewhile(lambda continuation: continuation.answer is not None, self._pending)
+        return [partial(continuation.reply, continuation.answer) for continuation in answered]
 
     def _unexpected(self, text: str) -> None:
         """Closes the connection: the broker sent a method that is not allowed now."""
@@ -347,15 +376,24 @@ class Channel(Operations):
         if self._surrendered is not None and tag in self._surrendered:
             # RabbitMQ 4 redelivers to a consumer that it has cancelled, after the timeout of a quorum queue's consumer.
             if not self._surrendered[tag]:
-                self._sender.send("basic.reject", {"delivery_tag": message.delivery_tag, "requeue": True})
+                self._give_back(message.delivery_tag)
         elif not self._reused:
             self._unexpected(f"a delivery on channel {self.number} for consumer {tag!r}, which it doesn't have")
+
+    def _give_back(self, delivery_tag: int) -> None:
+        """Requeues a delivery that nobody takes. A quorum queue of RabbitMQ 4.3 counts a basic.reject as a failure of
+        the consumer, and drops the message after twenty; it does not count a basic.nack."""
+        refuse_one = self.basic_nack if self._sender.peer_can("basic.nack") else self.basic_reject
+        refuse_one(delivery_tag, requeue=True)
 
     def _on_cancel(self, cancel: Method) -> None:
         tag = cancel.consumer_tag
         consumer = self._consumers.pop(tag, None)
-        if not cancel.no_wait and self.is_open:
-            self._sender.send("basic.cancel-ok", {"consumer_tag": tag})
+        if self.is_open:
+            if not cancel.no_wait:
+                self._sender.send("basic.cancel-ok", {"consumer_tag": tag})
+            elif self._sender.rabbitmq_version >= CANCELS_LATE:
+                self._sender.send("basic.cancel", {"consumer_tag": tag, "no_wait": True})
         if consumer is None:
             return
         self._surrender(tag, consumer.no_ack)
@@ -384,12 +422,13 @@ class Channel(Operations):
         if not (self._pending and self._pending[0].method == "channel.open"):
             self._unexpected(f"channel.open-ok on channel {self.number}, which is open")
             return
-        opened = self._pending.popleft()
+        opened = self._pending[0]
+        del self._pending[0]
         self._in_turn([partial(opened.reply, ok), *(self._handlers.calls("state", self, True) if self.is_open else [])])
 
     def _on_close(self, close: Method) -> None:
         """The broker closes the channel; the link has answered already."""
-        reason: AMQPError = closed(ChannelClosed, close.reply_code, close.reply_text)
+        reason: AMQPError = closed(ChannelClosed, close.reply_code, close.reply_text + remedy(close.reply_text))
         blamed = self._sender.method_name(close.class_id, close.method_id)
         if blamed is not None:
             reason = self._answering(blamed, reason)
@@ -421,8 +460,13 @@ class Channel(Operations):
         if self._ended:
             return True
         self._ended = True
+        try:
+            told = self._shut(reason, blamed)
+        except BaseException:
+            self._ended = False  # of a signal handler: the connection's end does the rest
+            raise
         self._sender.release()
-        return self._shut(reason, blamed)
+        return told
 
     def _shut(self, reason: AMQPError | None, blamed: str | None) -> bool:
         """Settles every pending continuation in the order of asking, then the closers, then calls the state handlers.
@@ -432,11 +476,9 @@ class Channel(Operations):
         self.close_reason = self.close_reason or reason
         failed = self._blamed(blamed)
         others = reason if isinstance(reason, ConnectionClosed) else self._closed_error()
-        unsettled = sorted(
-            [*self._pending, *self._draining, *self._publisher.withdraw_all(), *self._sender.take_unwritten()]
-        )
-        self._pending.clear()
-        self._draining = []
+        publishes = self._publisher.withdraw_all()
+        unwritten = self._sender.take_unwritten()
+        unsettled = sorted([*self._pending, *self._draining, *publishes, *unwritten])
         self._consumers = {}
         self._starting = None
         told = self._has_handlers("state") or any(continuation.on_done is not None for continuation in unsettled)
@@ -445,11 +487,14 @@ class Channel(Operations):
         calls += [partial(c.fail, fate) if c.answer is None else partial(c.reply, c.answer) for c, fate in fates]
         if self._ended:
             calls += [closer.done for closer in self._closers]
-            self._closers = []
         if not self._announced:
             self._announced = True
             calls += self._handlers.calls("state", self, False)
         self._in_turn(calls)
+        self._pending.clear()
+        self._draining = []
+        if self._ended:
+            self._closers = []
         return told
 
     def _answering(self, blamed: str, reason: AMQPError) -> AMQPError:
@@ -468,13 +513,13 @@ class Channel(Operations):
         self._publisher.on_settled(event.name == "basic.ack", event.delivery_tag, event.multiple)
 
     def _on_return(self, message: Message) -> None:
-        message.channel = self._facade
+        message.channel = self._outermost()
         self._publisher.on_return(message)
 
 
 _OVERTAKEN = frozenset(("basic.consume", "basic.cancel"))
 
-_HANDLERS: dict[str, Callable[[Channel, Any], None]] = {
+Channel._by_method = {
     "basic.ack": Channel._on_publish_settled,
     "basic.nack": Channel._on_publish_settled,
     "basic.deliver": Channel._deliver,

@@ -14,8 +14,10 @@ from ..interrupts import is_interrupt
 from ..reactor import Reactor
 from ..wire.backlog import Backlog
 from ..wire.fast_send import FastSender
+from ..wire.handshake import can
 from ..wire.link import Link
 from .continuations import Call, Continuation, PendingCalls
+from .rabbitmq import version
 
 
 class Carrier(Protocol):
@@ -48,6 +50,19 @@ class ChannelSender:
         self._number = number
         self._fast_sender: FastSender | None = None
         self.version = connection._link.version
+
+    @property
+    def server_properties(self) -> dict[str, Any]:
+        return self._connection._link.peer_properties
+
+    @property
+    def rabbitmq_version(self) -> tuple[int, ...]:
+        """The version of RabbitMQ, as (4, 3, 6); () for another broker."""
+        return version(self.server_properties)
+
+    def peer_can(self, capability: str) -> bool:
+        """Whether the broker announces a capability. To a client of 0-8 RabbitMQ announces none."""
+        return can(self.server_properties, capability)
 
     @property
     def writable(self) -> bool:
@@ -116,8 +131,7 @@ class ChannelSender:
 
     def method_name(self, class_index: int, method_index: int) -> str | None:
         """The name of a method, or None if the version has none with these numbers."""
-        row = self._connection._link.codec.by_index.get((class_index, method_index))
-        return row.name if row else None
+        return self._connection._link.codec.method_name(class_index, method_index)
 
     def failed(self, error: BaseException) -> None:
         """An exception passed what changes the channel's state and sends bytes, which belong together. If a signal

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from threading import get_ident
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import (
     AMQPError,
@@ -26,6 +26,7 @@ from ..errors import (
     ConnectionForked,
     ConnectionLost,
     HeartbeatTimeout,
+    LocalError,
     LoginError,
     NoFreeChannels,
     OperationTimeout,
@@ -34,6 +35,7 @@ from ..errors import (
     VirtualHostRefused,
     closed,
     ended,
+    unknown_fate,
 )
 from ..parameters import ConnectionParameters
 from ..reactor import Endpoint, NamedTimers, Reactor, Transport, TransportCallbacks
@@ -53,13 +55,16 @@ from .continuations import (
     PendingCalls,
     Request,
     check_callable,
+    in_hand,
     operation,
     refuse,
     registration,
+    settle_soon,
 )
 from .dialer import Dialer
 from .handlers import Handlers, Remove
-from .hints import hint
+from .hints import hint, remedy
+from .setup import OnReady, run_setup
 
 # Bytes of backlog that make a channel unwritable, and writable again. HIGH_WATER is less than a transport sends in the
 # middle of a turn (sockets.EAGER), so a publisher that waits for `writable` gives the reactor its turn first.
@@ -74,6 +79,8 @@ PRODUCT = {
     "information": "AMQP in continuation-passing style; MPL-2.0",
 }
 
+ChannelT = TypeVar("ChannelT", bound=Channel)
+ConnectionT = TypeVar("ConnectionT", bound="Connection")
 OnClose = Callable[["Connection", "AMQPError | None"], object]
 
 
@@ -98,6 +105,7 @@ class Connection:
     close_reason: AMQPError | None
 
     def __init__(self, reactor: Reactor, on_close: OnClose | None = None):
+        """Not for programs: `connect` makes a connection."""
         self.reactor = reactor
         self._link: Link
         self.server_properties = {}
@@ -111,13 +119,14 @@ class Connection:
         self._refused_link: Link | None = None
         self._dialer: Dialer | None = None
         self._backlog: Backlog[Continuation] = Backlog(HIGH_WATER, LOW_WATER)
-        self._call_queue = CallQueue(reactor.call_soon, self._write_answers)
+        self._call_queue = CallQueue(reactor.call_soon, self._write_answers, self._interrupted)
         self._channels: dict[int, Channel] = {}
         self._free: list[int] = []
         self._closed_by_broker: deque[int] = deque()
         self._next_number = 1
         self._pending: deque[Continuation] = deque()
         self._closers: list[Continuation] = []
+        self._in_hand: list[Continuation] = []  # taken, and not told, when a signal handler raised an exception
         self._handlers = Handlers()
         self._timers = NamedTimers(reactor)
         self._last_tick = 0.0  # of the heartbeat, by the reactor's clock
@@ -127,6 +136,17 @@ class Connection:
     def __repr__(self) -> str:
         where = f" to {self._where()}" if hasattr(self, "parameters") else ""
         return f"<Connection{where} {'open' if self.is_open else 'closed' if self._ended else 'opening'}>"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the link to the broker is up. It differs from `is_open` on a connection with `recovery` alone: that
+        stays open while it has no link."""
+        return self.is_open
+
+    @property
+    def _unsent(self) -> int:
+        """The number of bytes that the kernel has not accepted yet."""
+        return self._backlog.size
 
     @property
     def writable(self) -> bool:
@@ -139,12 +159,18 @@ class Connection:
     # --- operations ---------------------------------------------------------------------------------------------------
 
     @operation
-    def channel(self, *, on_done: OnDone[Channel] | None = None) -> Channel | None:
+    def channel(self, on_ready: OnReady | None = None, *, on_done: OnDone[Channel] | None = None) -> Channel | None:
         """Opens a channel.
+
+        on_ready(channel): called when the channel is open; it may declare what the program needs. The channel is opened
+        when on_ready has returned and its operations are answered. On a connection with `recovery` it is called again
+        at every later opening, with a channel that is this opening alone. In a style with coroutines it may be a
+        coroutine function.
 
         In the core the call also returns the channel at once: its operations may be asked for behind the opening.
 
-        Result: the channel. Errors: NoFreeChannels, `channel_max` channels are open.
+        Result: the channel. Errors: NoFreeChannels, `channel_max` channels are open. ChannelClosed, on_ready raised:
+        its exception is the cause.
 
             channel = connection.channel()
             channel.queue_declare("tasks", durable=True)
@@ -152,19 +178,54 @@ class Connection:
 
         channel.open, 0-9-1 §1.5.2.1.
         """
+        check_callable("on_ready", on_ready)
+        error = self._error_of_no_channel()
+        if error is not None:
+            refuse(on_done, error, "channel.open", self.reactor.call_soon)
+            return None
+        channel = self._new_channel(self._plain_channel)
+        if on_ready is None:
+            channel._open(on_done)
+        else:
+            self._open_with_setup(channel, on_ready, Request("channel.open", on_done))
+        return channel
+
+    def _error_of_no_channel(self) -> AMQPError | None:
+        """Why no channel can be opened now; None if one can be."""
         self._check_thread()
         if not self.is_open:
-            refuse(on_done, self._closed_error(), "channel.open", self.reactor.call_soon)
-            return None
+            return self._closed_error()
         if len(self._channels) >= self.channel_max:
-            full = NoFreeChannels(f"all {self.channel_max} channels of the connection are open")
-            refuse(on_done, full, "channel.open", self.reactor.call_soon)
-            return None
+            return NoFreeChannels(f"all {self.channel_max} channels of the connection are open")
+        return None
+
+    def _new_channel(self, make: Callable[[int, bool], ChannelT]) -> ChannelT:
+        """A channel with a free number, which is still to be opened. make(number, reused) makes it."""
         number = self._free_number()
-        reused = self._link.was_closed_by_peer(number)
-        channel = self._channels[number] = Channel(number, ChannelSender(self, number), reused)
-        channel._open(on_done)
+        channel = make(number, self._link.was_closed_by_peer(number))
+        self._channels[number] = channel
         return channel
+
+    def _plain_channel(self, number: int, reused: bool) -> Channel:
+        return Channel(number, ChannelSender(self, number), reused)
+
+    def _open_with_setup(self, channel: Channel, on_ready: OnReady, opening: Request) -> None:
+        def opened(err: AMQPError | None, _: Any) -> None:
+            if err is not None:
+                opening.fail(err)
+            else:
+                run_setup(on_ready, channel, is_set_up)
+
+        def is_set_up(err: AMQPError | None, _: Any) -> None:
+            if err is None:
+                opening.done(channel)
+                return
+            channel.close(on_done=_ignore)
+            if opening.on_done is None:
+                self._report(opening.told(err))
+            opening.fail(err)
+
+        channel._open(opened)
 
     def _free_number(self) -> int:
         """The lowest number that is free. A number whose channel the broker closed comes last, since frames for it may
@@ -188,7 +249,7 @@ class Connection:
         """
         closer = Request("connection.close", on_done)
         if self._ended:
-            self.reactor.call_soon(closer.done)
+            settle_soon(closer, self.reactor.call_soon)
             return
         if self.is_open:
             self._write_method("connection.close", {"reply_code": reply_code, "reply_text": reply_text})
@@ -210,6 +271,14 @@ class Connection:
             self._abort()
             self._end(ConnectionClosed("the connection was aborted"))
 
+    def _drop(self) -> None:
+        """Closes the link of a connection that the program has dropped: nobody is told. In any thread."""
+        self._close_handler = _nobody
+        if self.reactor.thread in (None, get_ident()):
+            self.abort()
+        else:
+            self.reactor.call_soon_threadsafe(self.abort)
+
     @operation
     def update_secret(self, new_secret: str | bytes, reason: str = "", *, on_done: OnDone[None] | None = None) -> None:
         """Gives the broker a new secret, for example a renewed OAuth 2 token.
@@ -225,13 +294,26 @@ class Connection:
         self._write_method(continuation.method, {"new_secret": new_secret, "reason": reason})
         self._pending.append(continuation)
 
+    def fileno(self) -> int:
+        """The file descriptor of the connection's reactor, for a loop of the program's own to watch: readable when a
+        socket has something to do, or a callback that was put by. Timers are due at `reactor.next_timer()`.
+
+        Errors: LocalError, the reactor has none (a foreign loop or a thread turns it), or the system has neither epoll
+        nor kqueue."""
+        number: Callable[[], int] | None = getattr(self.reactor, "fileno", None)
+        if number is None:
+            raise LocalError(
+                f"a foreign loop turns this connection: {type(self.reactor).__name__} has nothing to watch"
+            )
+        return number()
+
     def _closed_error(self) -> AMQPError:
         """The error of an operation on a connection that is not open: the error that ended it, if there is one."""
         reason = self.close_reason
         if isinstance(reason, ConnectionClosed):
             return reason
         state = "closed" if self._ended or self._closers else "not open yet"
-        error = ConnectionClosed(f"the connection is {state}" + (f": {reason}" if reason else ""))
+        error = ConnectionClosed(f"the connection is {state}" + (f": {reason.plain()}" if reason else ""))
         error.__cause__ = reason
         return error
 
@@ -256,6 +338,13 @@ class Connection:
         (connection.blocked, a RabbitMQ extension). This stops nothing by itself, but `writable` turns False. Returns a
         function that removes the handler."""
         return self._handlers.add("blocked", handler)
+
+    @registration
+    def add_recovery_handler(self, handler: Callable[[Connection, Any], object]) -> Remove:
+        """Has handler(connection, event) called for each RecoveryEvent: the link was lost, is tried again, was
+        restored... Handlers watch; they decide nothing. Without `recovery` there are no such events. Returns a function
+        that removes the handler."""
+        return self._handlers.add("recovery", handler)
 
     @registration
     def addStateChangeHandler(self, handler: Callable[[Connection, bool], object]) -> None:
@@ -309,9 +398,11 @@ class Connection:
         self._last_tick = self.reactor.time()
         if self.heartbeat:
             self._timers.start("heartbeat", self.heartbeat / 2, self._tick)
-        opening, self._opening = self._opening, None
+        opening = self._opening
         calls: list[Call] = [partial(opening.done, self)] if opening is not None else []
-        self._in_turn([*calls, *self._handlers.calls("state", self, True)])
+        calls += self._handlers.calls("state", self, True)
+        self._in_turn(calls)
+        self._opening = None
 
     def _refused(self, error: AMQPError) -> None:
         """The handshake failed. The dialer decides whether to try another address."""
@@ -369,7 +460,9 @@ class Connection:
             if handler is not None:
                 handler(self, event)
             elif self._pending and event.name in self._pending[0].expected:
-                self._pending.popleft().reply(event)
+                answered = self._pending[0]
+                del self._pending[0]
+                answered.reply(event)
             else:
                 self._fault(UnexpectedMethodError(f"{event.name}, which nobody asked for"))
         elif isinstance(event, Negotiated):
@@ -383,9 +476,9 @@ class Connection:
             self._refused(self._refusal(close.reply_code, close.reply_text))
         elif not self._closers:
             self._hang_up()
-            reason = closed(ConnectionClosed, close.reply_code, close.reply_text)
-            row = self._link.codec.by_index.get((close.class_id, close.method_id))
-            self._end(reason if row is None else self._answering(row.name, reason))
+            reason = closed(ConnectionClosed, close.reply_code, close.reply_text + remedy(close.reply_text))
+            blamed = self._link.codec.method_name(close.class_id, close.method_id)
+            self._end(reason if blamed is None else self._answering(blamed, reason))
 
     def _answering(self, blamed: str, reason: AMQPError) -> AMQPError:
         """The reason of a close, as the answer to the method that the broker closes for."""
@@ -446,7 +539,8 @@ class Connection:
         backlog = self._backlog
         if not backlog.is_watched:
             return False
-        calls: list[Call] = [partial(continuation.reply, None) for continuation in backlog.take_written()]
+        written = backlog.take_written()
+        calls: list[Call] = [partial(continuation.reply, None) for continuation in written]
         if backlog.drained():
             calls += self._writable_calls()
         if calls:
@@ -526,6 +620,9 @@ class Connection:
     def _lost(self, error: Exception | None) -> None:
         self._backlog.transport = None
         self._timers.cancel("farewell")
+        if isinstance(error, ConnectionAbortedError) and error.__cause__ is not None:
+            self._in_hand += in_hand(error.__cause__.__traceback__)
+            self._call_queue.revive()
         if self._dialer is not None:
             self._dialer.failed(self._lost_in_handshake(error))
             return
@@ -545,8 +642,8 @@ class Connection:
         where = self._where()
         known = hasattr(self, "_link")
         state, properties = (self._link.state, self._link.peer_properties) if known else ("begun", {})
-        remedy = hint(error, state, self.parameters, properties)
-        failure = ConnectError(f"{where}: {error or 'the peer hung up during the handshake'}{remedy}")
+        meaning = hint(error, state, self.parameters, properties)
+        failure = ConnectError(f"{where}: {error or 'the peer hung up during the handshake'}{meaning}")
         failure.__cause__ = error
         return failure
 
@@ -572,20 +669,52 @@ class Connection:
         if self._ended:
             return
         self._ended = True
+        try:
+            self._settle_all(reason)
+        except BaseException:
+            self._ended = False  # of a signal handler: `_interrupted` does the rest
+            raise
+
+    def _interrupted(self, error: BaseException) -> None:
+        """A signal handler raised an exception in the middle of the dispatch. Where the link is still there, its loss
+        settles what waits; else this does."""
+        self._in_hand += in_hand(error.__traceback__)
+        self._call_queue.revive()
+        self.reactor.call_soon(self._finish)
+
+    def _finish(self) -> None:
+        """Settles what an interrupted end has left. Where the link is lost meanwhile, that settles all."""
+        if not self._ended:
+            if self._backlog.transport is None and self._dialer is None:
+                self._end(self.close_reason)
+            return
+        error = self._closed_error()
+        calls: list[Call] = [partial(_end_channel, channel, error, []) for channel in list(self._channels.values())]
+        self._in_turn([*self._calls_in_hand(error), *calls])
+        self._in_hand = []
+
+    def _calls_in_hand(self, error: AMQPError) -> list[Call]:
+        """The calls that settle what a signal handler's exception left in hand."""
+        return [
+            partial(continuation.fail, unknown_fate(error) if getattr(continuation, "undecided", False) else error)
+            for continuation in self._in_hand
+        ]
+
+    def _settle_all(self, reason: AMQPError | None) -> None:
+        """The work of `_end`. Nothing is taken out of a container before its call is in the queue."""
         if reason is not None and self._opening is None:
             reason = ended(reason)
         self.close_reason = reason
-        was_open, opening, self._opening = self._opening is None, self._opening, None
+        was_open, opening = self._opening is None, self._opening
         self._stop_asking()
         self._timers.cancel("heartbeat", "blocked", "close")
         error = self._closed_error()
         tellers: list[bool] = []
-        calls: list[Call] = []
+        calls = self._calls_in_hand(error)
         for channel in list(self._channels.values()):
             calls.append(partial(_end_channel, channel, error, tellers))
         for continuation in self._pending:
             calls.append(partial(continuation.fail, error))
-        self._pending.clear()
         if opening is not None:
             failed = reason or error
             calls.append(partial(opening.fail, failed))
@@ -601,9 +730,11 @@ class Connection:
         if reason is not None and not told:
             calls.append(lambda: None if any(tellers) else self._report(reason))
         self._in_turn(calls)
+        self._in_hand, self._opening, self._closers = [], None, []
+        self._pending.clear()
 
     def _closer_calls(self, reason: AMQPError | None) -> list[Call]:
-        closers, self._closers = self._closers, []
+        closers = self._closers
         if isinstance(reason, OperationTimeout):
             return [partial(closer.fail, reason) for closer in closers]
         return [closer.done for closer in closers]
@@ -632,8 +763,16 @@ class Connection:
             self._backlog.transport = None
 
 
+def _nobody(connection: Connection, error: AMQPError | None) -> None:
+    """An on_close for nobody."""
+
+
 def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:
     told.append(channel._end(error))
+
+
+def _ignore(err: AMQPError | None, result: Any) -> None:
+    pass
 
 
 def endpoint(parameters: ConnectionParameters) -> Endpoint:
@@ -677,8 +816,14 @@ def connect(
 
     on_done(err, connection): called once. on_close(connection, err): called when the connection has ended; err is None
     after a close of our own. InvalidArgument, InvalidArgumentType: as of `handshake.check`."""
+    return begin(Connection(reactor, on_close), targets, on_done)
+
+
+def begin(
+    connection: ConnectionT, targets: Sequence[ConnectionParameters], on_done: OnDone[Connection] | None = None
+) -> ConnectionT:
+    """Has a new connection dial; arguments and errors as of `connect`."""
     for target in targets:
         handshake.check(target)
-    connection = Connection(reactor, on_close)
     connection._dial(targets, on_done)
     return connection

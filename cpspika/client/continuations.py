@@ -7,14 +7,16 @@ its container before it is settled. So a callback that raises, or that calls the
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import CodeType, FrameType
+from functools import partial
+from types import CodeType, FrameType, TracebackType
 from typing import Any, TypeVar
 
 from ..errors import AMQPError, InvalidArgumentType
-from ..interrupts import is_own_file
+from ..interrupts import is_interrupt, is_own_file
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,7 +25,7 @@ OnDone = Callable[["AMQPError | None", "R | None"], object]
 
 Call = Callable[[], object]
 
-_order = itertools.count()
+order = itertools.count()  # the rank of each operation
 
 
 def operation(method: F) -> F:
@@ -98,12 +100,15 @@ class Continuation:
             check_callable("on_done", on_done)
         self.on_done = on_done
         self.call_site = call_site(3)
-        self.order = next(_order)
+        self.order = next(order)
 
     def done(self, result: Any = None) -> None:
-        """Settles it with a result."""
-        if self.on_done is not None:
-            self.on_done(None, result)
+        """Settles it with a result. Settling it again does nothing."""
+        on_done = self.on_done
+        if on_done is not None:
+            # Python runs no signal handler between these two lines, so an on_done that is still here was not called.
+            self.on_done = None
+            on_done(None, result)
 
     def reply(self, reply: Any) -> None:
         """Settles it with the result that the reply means."""
@@ -112,7 +117,9 @@ class Continuation:
     def fail(self, error: AMQPError) -> None:
         """Settles it with a copy of an error, which names the method and the call site."""
         if self.on_done is not None:
-            self.on_done(self.told(error), None)
+            mine, on_done = self.told(error), self.on_done
+            self.on_done = None
+            on_done(mine, None)
 
     def told(self, error: AMQPError) -> AMQPError:
         """A copy of an error that names this operation's method and call site."""
@@ -139,7 +146,7 @@ class Request(Continuation):
             check_callable("on_done", on_done)
         self.on_done = on_done
         self.call_site = call_site(3)
-        self.order = next(_order)
+        self.order = next(order)
         self.method = method
         self.expected = expected
         self.convert = convert
@@ -152,8 +159,46 @@ def refuse(on_done: OnDone[Any] | None, error: AMQPError, method: str, call_soon
     mine = error.of(method, describe(call_site()))
     if on_done is None:
         raise mine
-    tell = on_done
-    call_soon(lambda: tell(mine, None))
+    call_soon(partial(on_done, mine, None))
+
+
+def settle_soon(continuation: Continuation, call_soon: Callable[[Call], object]) -> None:
+    """Settles an operation that has nothing to do, in the next turn."""
+    if continuation.on_done is not None:
+        call_soon(partial(continuation.on_done, None, None))
+
+
+def in_hand(trace: TracebackType | None) -> list[Continuation]:
+    """The continuations that the library had in its hands when a signal handler raised an exception: taken out of their
+    containers, and not told. trace: the exception's traceback. Frames above the reactor, or of operations that a
+    callback asks for, hold operations that have failed at the call."""
+    found: dict[Continuation, None] = {}
+    dispatches = False
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if is_own_file[name]:
+            dispatches = dispatches or os.path.dirname(name).endswith("adapters") or name.endswith("reactor.py")
+            dispatches = dispatches or trace.tb_frame.f_code is CallQueue.run.__code__
+            if dispatches:
+                for value in list(trace.tb_frame.f_locals.values()):
+                    _gather(value, found, 3)
+        else:
+            dispatches = False
+        trace = trace.tb_next
+    return list(found)
+
+
+def _gather(value: Any, found: dict[Continuation, None], depth: int) -> None:
+    """Finds the continuations in a value: itself, calls of its methods, and lists and tuples of such."""
+    if isinstance(value, partial):
+        value = value.func
+    value = getattr(value, "__self__", value)
+    if isinstance(value, Continuation):
+        if value.on_done is not None:
+            found[value] = None
+    elif depth and isinstance(value, (list, tuple)):
+        for each in value:
+            _gather(each, found, depth - 1)
 
 
 class CallQueue:
@@ -165,12 +210,21 @@ class CallQueue:
 
     An item is removed before its call is made. If more items may be left, the queue first asks the reactor to resume
     it. So a callback may raise, or may turn the reactor itself and wait there for a later frame: the rest goes on.
+
+    Items are removed by `del`, not by a call: when a call returns, Python may run a signal handler, whose exception
+    would lose what the call returned.
     """
 
-    __slots__ = ("_after", "_call_soon", "_items", "_promised")
+    __slots__ = ("_after", "_call_soon", "_interrupted", "_items", "_promised")
 
-    def __init__(self, call_soon: Callable[[Call], object], after: Call):
+    def __init__(
+        self,
+        call_soon: Callable[[Call], object],
+        after: Call,
+        interrupted: Callable[[BaseException], object] | None = None,
+    ):
         self._call_soon = call_soon
+        self._interrupted = interrupted  # called with the exception of a signal handler that comes amid `run`
         self._after = after  # called at the end of each iterator
         self._items: deque[Any] = deque()
         self._promised = False  # the reactor will call `_resume`
@@ -178,6 +232,11 @@ class CallQueue:
     def append(self, item: Call) -> None:
         """Adds a call at the end."""
         self._items.append(item)
+
+    def put_last(self, items: Iterable[Call]) -> None:
+        """Adds calls at the end. They are made in the next turn, or before."""
+        self._items.extend(items)
+        self._promise()
 
     def put_first(self, items: Iterable[Call | PendingCalls]) -> None:
         """Adds calls at the front. They are made when the present call returns, or in the next turn."""
@@ -188,6 +247,12 @@ class CallQueue:
         if not self._promised:
             self._promised = True
             self._call_soon(self._resume)
+
+    def revive(self) -> None:
+        """After an exception of a signal handler, which may have cost the queue its next turn."""
+        self._promised = False
+        if self._items:
+            self._promise()
 
     def _resume(self) -> None:
         self._promised = False
@@ -201,24 +266,29 @@ class CallQueue:
     def run(self) -> None:
         """Makes all calls of the queue."""
         items = self._items
-        while items:
-            item = items[0]
-            if type(item) is not tuple:
-                items.popleft()
-                if items:
-                    self._promise()
-                item()
-                continue
-            for function, argument in item[0]:
-                if not self._promised:
-                    self._promise()
-                function(argument)
-                if item is not (items[0] if items else None):
-                    break  # the call has put others to the front, or a nested turn has made the rest
-            else:
-                if item is (items[0] if items else None):
-                    items.popleft()
-                self._after()
+        try:
+            while items:
+                item = items[0]
+                if type(item) is not tuple:
+                    if len(items) > 1:
+                        self._promise()
+                    del items[0]
+                    item()
+                    continue
+                for function, argument in item[0]:
+                    if not self._promised:
+                        self._promise()
+                    function(argument)
+                    if item is not (items[0] if items else None):
+                        break  # the call has put others to the front, or a nested turn has made the rest
+                else:
+                    if item is (items[0] if items else None):
+                        items.popleft()
+                    self._after()
+        except BaseException as error:
+            if self._interrupted is not None and is_interrupt(error):
+                self._interrupted(error)
+            raise
 
 
 PendingCalls = Iterator[tuple[Callable[[Any], object], Any]]

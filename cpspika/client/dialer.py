@@ -88,9 +88,7 @@ class Dialer:
             if attempt != self._attempt:
                 return
             if error is not None:
-                failure = ConnectError(f"{self._endpoint}: {error}")
-                failure.__cause__ = error
-                self.failed(failure)
+                self.failed(self._failure(error))
             else:
                 self._addresses = list(addresses or ())
                 self._next_address()
@@ -111,11 +109,15 @@ class Dialer:
             else:
                 self._transport = via(self._reactor, self._owner)
         except (LocalError, OSError) as error:
-            failure = ConnectError(f"{self._endpoint}: {error}")
-            failure.__cause__ = error
+            failure = self._failure(error)
             self._reactor.call_soon(lambda: self.failed(failure))
             return
         self._on_attempt(self._target, self._transport)
+
+    def _failure(self, error: Exception) -> ConnectError:
+        failure = ConnectError(f"{self._endpoint}: {error}")
+        failure.__cause__ = error
+        return failure
 
     def _begin_attempt(self) -> int:
         self._attempt += 1

@@ -1,4 +1,4 @@
-"""What the end of a link in the handshake may mean, and what to write instead: for the text of the error."""
+"""What to write instead, for the text of an error: of a link lost in the handshake, or of a close by the broker."""
 
 from __future__ import annotations
 
@@ -34,6 +34,22 @@ def hint(error: Exception | None, state: str, parameters: ConnectionParameters, 
     if kind == "SSLEOFError" or reason in _NOT_TLS:
         return "; the port may be one without TLS: for that write amqp:// (without cafile, certfile and ssl)"
     return ""
+
+
+def remedy(text: str) -> str:
+    """A remedy to append to the reply text with which the broker closed a channel or the connection; "" if none is
+    known. RabbitMQ cuts its text at 255 bytes, mostly before a remedy of its own."""
+    return next((what_to_write for part, what_to_write in _REMEDIES if part in text), "")
+
+
+_REMEDIES = (
+    (
+        "`transient_nonexcl_queues` is deprecated",
+        "; declare the queue with durable=True, or with exclusive=True if only this connection uses it",
+    ),
+    ("consumer prefetch count is not set for", "; call basic_qos(prefetch_count=...) before basic_consume"),
+    ("is larger than configured max size", "; the limit is max_message_size in the broker's configuration"),
+)
 
 
 # OpenSSL's names for an answer that is not TLS, in its versions.

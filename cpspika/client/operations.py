@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ..errors import AMQPError, InvalidArgumentType, NotInThisVersion
 from ..wire.message import Message
-from .continuations import OnDone, Request, call_site, check_callable, oneway, operation, registration
+from .continuations import OnDone, Request, call_site, check_callable, describe, oneway, operation, registration
 from .handlers import Remove
+from .rabbitmq import warn_of_global_qos
 
 if TYPE_CHECKING:
     from ..wire.codec import Method
@@ -42,14 +43,17 @@ class QueueDeclareOk(NamedTuple):
 
 
 class Consumer:
-    """One consumer: its callbacks, its queue, and where it was asked for. `deletion`: the queue.delete of this
-    connection that will end it."""
+    """One consumer: its callbacks, its queue, and where it was asked for. `facade`: the channel that its messages point
+    to, which lives as long as the consumer. `deletion`: the queue.delete of this connection that will end it.
+    `recover`: whether recovery starts it again."""
 
-    __slots__ = ("call_site", "deletion", "no_ack", "on_cancel", "on_message", "queue")
+    __slots__ = ("call_site", "deletion", "facade", "no_ack", "on_cancel", "on_message", "queue", "recover")
 
-    def __init__(self, on_message: OnMessage, on_cancel: OnCancel | None):
+    def __init__(self, on_message: OnMessage, on_cancel: OnCancel | None, recover: bool = True):
+        self.recover = recover
         self.on_message = on_message
         self.on_cancel = on_cancel
+        self.facade: Any = None
         self.queue = ""
         self.no_ack = False
         self.deletion: Deletion | None = None
@@ -325,7 +329,7 @@ class Operations:
 
         queue.purge, 0-9-1 §1.7.2.7.
         """
-        self._request("queue.purge", on_done, _message_count, queue=queue)
+        self._request("queue.purge", on_done, message_count, queue=queue)
 
     @operation
     def queue_delete(
@@ -362,7 +366,7 @@ class Operations:
 
         prefetch_count: messages; 0 is no limit. prefetch_size: bytes; RabbitMQ takes only 0 (AMQPNotImplemented, 540,
         closes the connection). global_: in RabbitMQ True limits the whole channel, False each consumer that is started
-        afterwards.
+        afterwards. RabbitMQ 4.3 ignores global_: the limit is each consumer's, and a warning is logged.
 
             channel.basic_qos(prefetch_count=100)
             channel.basic_consume("tasks", on_message)
@@ -374,6 +378,8 @@ class Operations:
             "prefetch_size": prefetch_size,
             "global": global_,
         }
+        if global_:
+            warn_of_global_qos(self._sender.server_properties, describe(call_site()))
         self._request("basic.qos", on_done, **arguments)
 
     @operation
@@ -387,6 +393,7 @@ class Operations:
         no_local: bool = False,
         arguments: Arguments | None = None,
         on_cancel: OnCancel | None = None,
+        recover: bool = True,
         *,
         on_done: OnDone[str] | None = None,
     ) -> None:
@@ -396,7 +403,8 @@ class Operations:
         consumer is allowed on the queue. consumer_tag: the consumer's name on this channel; "" lets the broker choose.
         no_local: RabbitMQ ignores it. arguments: for example "x-priority"; 0-8 has none. on_cancel(consumer_tag):
         called when the broker ends the consumer, for example because the queue was deleted; without it,
-        ConsumerCancelled leaves the reactor as an error.
+        ConsumerCancelled leaves the reactor as an error. recover: on a connection with `recovery`, whether the consumer
+        is started again after its channel or link was lost; False: its loss is its end, as a cancel by the broker is.
 
         Result: the consumer tag.
         Errors: NotFound (404), the queue does not exist; AccessRefused (403), another consumer is exclusive, or this
@@ -422,7 +430,7 @@ class Operations:
         }
         if arguments:
             asked["arguments"] = arguments
-        self._consume(Consumer(on_message, on_cancel), on_done, asked)
+        self._consume(Consumer(on_message, on_cancel, recover), on_done, asked)
 
     @operation
     def basic_cancel(self, consumer_tag: str, *, on_done: OnDone[str] | None = None) -> None:
@@ -490,6 +498,8 @@ class Operations:
 
         Errors: PreconditionFailed (406), as `basic_ack`. NotInThisVersion: 0-8 has no basic.nack; a single refusal goes
         out as basic.reject there, `multiple` is refused at the call.
+
+        RabbitMQ 4.3: a quorum queue counts a `basic_reject` towards its delivery limit, and not a basic_nack.
 
         basic.nack, a RabbitMQ extension of 0-9-1.
         """
@@ -687,6 +697,7 @@ class Operations:
         handler(self, self.is_open)
 
 
-def _message_count(ok: Method) -> int:
+def message_count(ok: Method) -> int:
+    """The result of queue_purge and queue_delete."""
     count: int = ok.message_count
     return count

@@ -49,7 +49,7 @@ class Owner(Protocol):
     def _unexpected(self, text: str) -> None: ...
 
 
-class _Content(NamedTuple):
+class Content(NamedTuple):
     """An encoded message, to be sent now or later."""
 
     exchange: str
@@ -64,24 +64,24 @@ class _Content(NamedTuple):
         return dict(zip(self._fields[:4], self, strict=False))
 
 
-class _Publish(Continuation):
+class Publish(Continuation):
     """A publish that waits for the broker's decision."""
 
     __slots__ = ()
 
     method = "basic.publish"
-    content: _Content | None = None
+    content: Content | None = None
     returned: Message | None = None
     undecided = True  # it was sent, and the broker will decide
 
 
-class _Watched(_Publish):
+class Watched(Publish):
     """A publish that needs more state: it is held until the flow resumes, or the broker may return it, and `content`
     then tells which it was."""
 
     __slots__ = ("content", "convert", "returned", "undecided")
 
-    def __init__(self, on_done: OnDone[bool] | None, content: _Content | None):
+    def __init__(self, on_done: OnDone[bool] | None, content: Content | None):
         super().__init__(on_done)
         self.content = content
         self.convert = None
@@ -124,10 +124,10 @@ class Publisher:
         self._sender = sender
         self.permitted = True
         self.is_fire_and_forget = True  # permitted, and not confirming: done with the call
-        self._window: Window[_Publish] | None = None
-        self._mandatory: dict[_Watched, None] = {}
+        self._window: Window[Publish] | None = None
+        self._mandatory: dict[Watched, None] = {}
         self._last_returned = -1
-        self._held: deque[tuple[_Watched, _Content]] | None = None
+        self._held: deque[tuple[Watched, Content]] | None = None
         self.decided: PendingCalls = iter(
             ()
         )  # publishes that an ack or nack of many decided, and whose on_done is not called yet
@@ -155,13 +155,13 @@ class Publisher:
     ) -> bool:
         octets = body if body.__class__ is bytes else encode_body(body)
         if mandatory or immediate or not self.permitted or not self._channel.is_open:
-            content = _Content(exchange, routing_key, mandatory, immediate, encode_properties(properties), octets)
+            content = Content(exchange, routing_key, mandatory, immediate, encode_properties(properties), octets)
             return self._publish_watched(content, block_on_flow_control, on_done)
         # Nearly every publish: without flags, on an open channel whose flow is on.
         encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
         window = self._window
         if window is not None:
-            publish = _Publish(on_done)  # before anything is sent: it checks on_done
+            publish = Publish(on_done)  # before anything is sent: it checks on_done
             try:
                 writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
                 window.add(publish)
@@ -176,11 +176,11 @@ class Publisher:
         self._sender.when_written(written)
         return writable
 
-    def _publish_watched(self, content: _Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
+    def _publish_watched(self, content: Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
         if not self._channel.is_open:
             refuse(on_done, self._channel._closed_error(), "basic.publish", self._sender.call_soon)
             return False
-        publish = _Watched(on_done, content if content.mandatory or content.immediate else None)
+        publish = Watched(on_done, content if content.mandatory or content.immediate else None)
         if self.permitted:
             self._send(publish, content)
         elif block_on_flow_control:
@@ -193,13 +193,13 @@ class Publisher:
             refuse(on_done, stopped, "basic.publish", self._sender.call_soon)
         return self._channel.writable
 
-    def _send(self, publish: _Watched, content: _Content) -> None:
+    def _send(self, publish: Watched, content: Content) -> None:
         try:
             self._sender.send_content("basic.publish", content.arguments, content.properties, content.body)
             if self._window is not None:
                 publish.undecided = True
                 self._window.add(publish)
-                if publish.content is not None:
+                if content.mandatory or content.immediate:
                     self._mandatory[publish] = None
         except BaseException as error:
             self._sender.failed(error)
@@ -212,7 +212,7 @@ class Publisher:
 
     # --- flow ---------------------------------------------------------------------------------------------------------
 
-    def _hold(self, publish: _Watched, content: _Content) -> None:
+    def _hold(self, publish: Watched, content: Content) -> None:
         # Encoding checks the arguments. A mistake must raise at the call, not when the flow resumes.
         self._sender.check("basic.publish", content.arguments, content.properties)
         if self._held is None:
@@ -231,7 +231,7 @@ class Publisher:
     # --- the broker decides -------------------------------------------------------------------------------------------
 
     def on_settled(self, acked: bool, tag: int, multiple: bool) -> None:
-        publishes: list[_Publish] | None = None
+        publishes: list[Publish] | None = None
         try:
             if self._window is not None:
                 publishes = self._window.settle(tag, multiple)
@@ -245,24 +245,27 @@ class Publisher:
         if self._mandatory:
             for publish in publishes:
                 self._mandatory.pop(publish, None)  # type: ignore[call-overload]
-        decide = self._taken if acked else self._refused
+        decide = self._settle_acked if acked else self._settle_nacked
         if len(publishes) == 1:
             decide(publishes[0])
         else:
             self.decided = zip(repeat(decide), publishes, strict=False)
             self._channel._in_turn([self.decided])
 
-    def _taken(self, publish: _Publish) -> None:
+    def _settle_acked(self, publish: Publish) -> None:
         if publish.returned is not None:
-            self._tell(publish, _returned(publish.returned))
-        elif publish.on_done is not None:
-            publish.on_done(None, True)
+            self._fail_publish(publish, _returned(publish.returned))
+        else:
+            on_done = publish.on_done
+            if on_done is not None:
+                publish.on_done = None  # as in Continuation.done
+                on_done(None, True)
 
-    def _refused(self, publish: _Publish) -> None:
+    def _settle_nacked(self, publish: Publish) -> None:
         refused = MessageNacked("the broker refused the message (basic.nack)")
-        self._tell(publish, refused if publish.returned is None else _returned(publish.returned))
+        self._fail_publish(publish, refused if publish.returned is None else _returned(publish.returned))
 
-    def _tell(self, publish: _Publish, error: AMQPError) -> None:
+    def _fail_publish(self, publish: Publish, error: AMQPError) -> None:
         if publish.on_done is not None:
             publish.fail(error)
         elif publish.returned is None or not self._channel._has_handlers("return"):
@@ -278,7 +281,7 @@ class Publisher:
         elif publish is None:
             self._sender.report(_returned(message))
 
-    def _returned_one(self, message: Message) -> _Watched | None:
+    def _returned_one(self, message: Message) -> Watched | None:
         alike = [publish for publish in self._mandatory if publish.returned is None and _is_of(message, publish)]
         # Publishes before the last one that was returned were routed, since RabbitMQ returns in order.
         alike = [publish for publish in alike if publish.order > self._last_returned] or alike
@@ -287,7 +290,7 @@ class Publisher:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def only(self) -> _Publish | None:
+    def only(self) -> Publish | None:
         """The publish that waits, if there is exactly one."""
         if self._window is None or len(self._window) != 1:
             return None
@@ -303,7 +306,7 @@ class Publisher:
 
     def fate(self, continuation: Continuation, reason: AMQPError) -> AMQPError:
         """The error of a continuation whose channel has ended."""
-        if not isinstance(continuation, _Publish) or not continuation.undecided:
+        if not isinstance(continuation, Publish) or not continuation.undecided:
             return reason
         if continuation.returned is not None:
             return _returned(continuation.returned)
@@ -322,7 +325,7 @@ def _returned(message: Message) -> MessageReturned:
     )
 
 
-def _is_of(message: Message, publish: _Publish) -> bool:
+def _is_of(message: Message, publish: Publish) -> bool:
     if publish.content is None:
         return False
     content = publish.content

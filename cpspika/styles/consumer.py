@@ -101,13 +101,16 @@ class Arrived:
         """Tells an iterator that waits: something other than a message has happened."""
 
     def take(self) -> Message | None:
-        """The next message, or None if there is none."""
-        return self.messages.popleft() if self.messages and not self.is_stale else None
+        """The next message that is not stale, or None if there is none."""
+        while self.messages:
+            message = self.messages.popleft()
+            if not self.is_stale(message):
+                return message
+        return None
 
-    @property
-    def is_stale(self) -> bool:
-        """Whether the messages are the broker's again: the channel has ended, and they were to be acknowledged."""
-        return not self.core.is_open and not self._options["no_ack"]
+    def is_stale(self, message: Message) -> bool:
+        """Whether a message is the broker's again: its channel has ended or was lost, and it was to be acknowledged."""
+        return not self._options["no_ack"] and self.core._is_stale(message)
 
     @property
     def is_over(self) -> bool:
@@ -150,7 +153,7 @@ class Arrived:
     def _give_back(self) -> None:
         while (message := self.take()) is not None:
             if self.core.is_open and not self._options["no_ack"]:
-                self.core.basic_reject(message.delivery_tag, requeue=True)
+                self.core._give_back(message.delivery_tag)
         self.wake()
 
 

@@ -68,16 +68,44 @@ class Facade:
 class ConnectionFacade(Facade):
     """A connection, whose channels are of one class of facades."""
 
+    def _own(self, operation: Callable[..., Any]) -> Callable[..., Any]:
+        """The core's function of this name: a connection that recovers has its own."""
+        function: Callable[..., Any] = getattr(type(self.core), operation.__name__)
+        return function
+
+    def _forward(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return super()._forward(self._own(function), args, kwargs)
+
+    def _setup(self, function: Callable[..., Any]) -> Callable[[Channel], Any]:
+        """Makes the function that the core calls in place of a user's `on_ready`. If it returns a function, the setup
+        goes on: that function is called with on_done(err, result), which is to be called at its end."""
+        check_runs_at_once(function)
+
+        def called_by_the_core(core: Channel) -> None:
+            function(self._view(core))
+
+        return called_by_the_core
+
+    def _view(self, core: Channel) -> Any:
+        """The facade of a channel for `on_ready`. Under recovery that channel is one opening of the program's."""
+        return self._channel_facade(core) if core._is_view else self._outward(core)
+
     def _channel_facade(self, core: Channel) -> Any:
         """Makes a channel's facade."""
         raise NotImplementedError
 
+    def _held(self, facade: Any) -> Callable[[], Any]:
+        """A function that returns a channel's facade, for the core to hold."""
+        return lambda: facade
+
     def _outward(self, value: Any) -> Any:
         """The facade of a Connection or Channel of the core; any other value as it is."""
         if isinstance(value, Channel):
-            if value._facade is value:
-                value._facade = self._channel_facade(value)
-            return value._facade
+            facade = value._facade() if value._facade is not None else None
+            if facade is None:
+                facade = self._channel_facade(value)
+                value._facade = self._held(facade)
+            return facade
         if value is not None and value is getattr(self, "core", None):
             return self
         return value
@@ -105,9 +133,11 @@ _RUN_LATER: tuple[tuple[str, Callable[[Any], bool]], ...] = (
 
 
 def is_stale(arguments: list[Any]) -> bool:
-    """Whether a callback that was put by came too late: the channel of its delivery has closed. A message that was to
-    be acknowledged is the broker's again."""
+    """Whether a callback that was put by came too late: the channel of its delivery has closed or was lost. A message
+    that was to be acknowledged is the broker's again."""
     return any(
-        isinstance(argument, Message) and argument.name == "basic.deliver" and not argument.channel.is_open
+        isinstance(argument, Message)
+        and argument.name == "basic.deliver"
+        and getattr(argument.channel, "core", argument.channel)._is_stale(argument)
         for argument in arguments
     )

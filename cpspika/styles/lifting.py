@@ -12,6 +12,7 @@ A style says how it performs an operation in methods of its own:
 - `_perform(operation, args, kwargs)` runs an operation (a function of the core class, which takes `on_done`);
 - `_perform_oneway(operation, args, kwargs)` runs an operation that the broker doesn't answer (`continuations.oneway`);
 - `_callback(function, no_ack)` makes a user's callback into one that the core may call;
+- `_setup(function)` does so for `on_ready` of a channel, which may go on after it has returned;
 - `_register(registration, handler)` passes a handler to the core (`Facade` has one that does for most styles);
 - `_forward(function, args, kwargs)` calls another function of the core (`Facade` has one that does for most styles).
 
@@ -28,10 +29,12 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
+from ..errors import InvalidArgumentType
 from .wording import Wording, worded
 
 HandedOver = Callable[[Callable[..., Any]], Callable[..., Any]]
 CALLBACKS = frozenset(("on_message", "on_cancel", "handler"))
+SETUP = "on_ready"
 
 
 def operations(core: type) -> dict[str, Any]:
@@ -92,11 +95,25 @@ def signature(operation: Callable[..., Any]) -> inspect.Signature:
     return whole.replace(parameters=parameters, return_annotation=result[1])
 
 
-def lift(core: type, module: str, wording: Wording, handed_over: HandedOver | None = None) -> type:
+def takes_no_on_done(name: str) -> InvalidArgumentType:
+    """The error of a facade's call that was given the core's on_done."""
+    return InvalidArgumentType(
+        f"{name} takes no on_done in this style, whose calls give their results themselves; connections of "
+        "cpspika.connect call on_done"
+    )
+
+
+def timed(shown: inspect.Signature) -> inspect.Signature:
+    """A signature with `timeout`, of a call that waits."""
+    timeout = inspect.Parameter("timeout", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="float | None")
+    return shown.replace(parameters=[*shown.parameters.values(), timeout])
+
+
+def lift(core: type, module: str, wording: Wording, handed_over: HandedOver | None = None, waits: bool = False) -> type:
     """A class with the operations, handlers and attributes of `core`, in the module of that name.
 
     handed_over(operation): makes the method of an operation that the broker doesn't answer; by default the method calls
-    `_perform_oneway`.
+    `_perform_oneway`. waits: a call waits, so it takes `timeout`, which `_perform` and `_perform_oneway` get last.
     """
     name = f"{core.__name__}Operations"
     members: dict[str, Any] = {"__doc__": f"The operations of {core.__name__}, lifted.", "__module__": module}
@@ -106,7 +123,10 @@ def lift(core: type, module: str, wording: Wording, handed_over: HandedOver | No
         members[method_name] = _lifted_method(method)
     for operation_name, operation in operations(core).items():
         make = handed_over if handed_over is not None and operation_name in oneways(core) else _lifted_operation
-        members[operation_name] = _dressed(make(operation), operation, signature(operation))
+        shown = signature(operation)
+        if waits:
+            make, shown = _lifted_call, timed(shown)
+        members[operation_name] = _dressed(make(operation), operation, shown)
         members[operation_name].__doc__ = worded(operation.__doc__, wording)
     for registration_name, registration in registrations(core).items():
         members[registration_name] = _lifted_registration(registration)
@@ -133,28 +153,68 @@ def _lifted_method(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
-    shown = signature(operation)
+    shown, name = signature(operation), operation.__name__
     if getattr(operation, "__oneway__", False):
 
         def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if "on_done" in kwargs:
+                raise takes_no_on_done(name)
             return self._perform_oneway(operation, args, kwargs)
 
-    elif CALLBACKS.isdisjoint(shown.parameters):
+    elif shown.parameters.keys().isdisjoint({*CALLBACKS, SETUP}):
 
         def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if "on_done" in kwargs:
+                raise takes_no_on_done(name)
             return self._perform(operation, args, kwargs)
 
     else:
 
         def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            given = shown.bind(self, *args, **kwargs).arguments
-            del given["self"]
-            for name in CALLBACKS & given.keys():
-                if callable(given[name]):
-                    given[name] = self._callback(given[name], bool(given.get("no_ack", False)))
-            return self._perform(operation, (), given)
+            return self._perform(operation, (), _with_callbacks(self, name, shown, args, kwargs))
 
     return lifted
+
+
+def _lifted_call(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """As `_lifted_operation`, of a style whose calls wait."""
+    shown, name = signature(operation), operation.__name__
+    if getattr(operation, "__oneway__", False):
+
+        def lifted(self: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+            if "on_done" in kwargs:
+                raise takes_no_on_done(name)
+            return self._perform_oneway(operation, args, kwargs, timeout)
+
+    elif shown.parameters.keys().isdisjoint({*CALLBACKS, SETUP}):
+
+        def lifted(self: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+            if "on_done" in kwargs:
+                raise takes_no_on_done(name)
+            return self._perform(operation, args, kwargs, timeout)
+
+    else:
+
+        def lifted(self: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+            return self._perform(operation, (), _with_callbacks(self, name, shown, args, kwargs), timeout)
+
+    return lifted
+
+
+def _with_callbacks(
+    self: Any, name: str, shown: inspect.Signature, args: Any, kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    """The arguments of a call by name, its callbacks made into those that the core may call."""
+    if "on_done" in kwargs:
+        raise takes_no_on_done(name)
+    given = shown.bind(self, *args, **kwargs).arguments
+    del given["self"]
+    for callback in CALLBACKS & given.keys():
+        if callable(given[callback]):
+            given[callback] = self._callback(given[callback], bool(given.get("no_ack", False)))
+    if callable(given.get(SETUP)):
+        given[SETUP] = self._setup(given[SETUP])
+    return given
 
 
 def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]:

@@ -22,14 +22,15 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from ..client.channel import Channel
-from ..client.connection import Connection, connect
-from ..errors import AMQPError
+from ..client.connection import Connection, begin
+from ..errors import AMQPError, ChannelClosed
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
+from ..recovery import Recovering, new_connection
 from ..wire.message import Message
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade
-from .lifting import lift
+from .lifting import lift, takes_no_on_done
 from .wording import promising
 
 Settle = Callable[[AMQPError | None, Any], object]
@@ -117,7 +118,8 @@ class PromisingConnection(_Scope, ConnectionFacade):
     channels: type[PromisingChannel]
 
     def __init__(self, promises: Promises, core: Connection):
-        self.promises = promises
+        """For adapters; programs call `connect`. promises: of the style. core: the Connection below."""
+        self._promises = promises
         self.core = core
 
     def _channel_facade(self, core: Channel) -> Any:
@@ -129,7 +131,7 @@ class PromisingConnection(_Scope, ConnectionFacade):
 
         A program that only waits for an event of its own does not notice that the link is lost. It waits for this too.
         """
-        promise, settle = self.promises.make()
+        promise, settle = self._promises.make()
         core = self.core
 
         def tell() -> None:
@@ -143,8 +145,8 @@ class PromisingConnection(_Scope, ConnectionFacade):
         return promise
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        promise, settle = self.promises.make(give_back_for(operation))
-        operation(
+        promise, settle = self._promises.make(give_back_for(operation))
+        self._own(operation)(
             self.core,
             *args,
             **kwargs,
@@ -154,9 +156,43 @@ class PromisingConnection(_Scope, ConnectionFacade):
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         def called_by_the_core(*args: Any) -> None:
-            run_callback(self.promises, function, *[self._outward(arg) for arg in args])
+            run_callback(self._promises, function, *[self._outward(arg) for arg in args])
 
         return called_by_the_core
+
+    def _setup(self, function: Callable[..., Any]) -> Callable[[Channel], Any]:
+        def called_by_the_core(core: Channel) -> Any:
+            returned = function(self._view(core))
+            if isinstance(returned, Generator):
+                return lambda on_done: self._promises.spawn(_followed(returned, on_done))
+            if inspect.isawaitable(returned):
+                return lambda on_done: self._promises.spawn(_awaited(returned, on_done))
+            return None
+
+        return called_by_the_core
+
+
+def _followed(work: Generator[Any, Any, Any], on_done: Callable[[Any, Any], object]) -> Generator[Any, Any, None]:
+    """Runs a generator, and tells how it ended."""
+    try:
+        yield from work
+    except Exception as error:
+        on_done(error, None)
+    else:
+        on_done(None, None)
+
+
+async def _awaited(work: Any, on_done: Callable[[Any, Any], object]) -> None:
+    """Awaits a coroutine or a promise, and tells how it ended."""
+    try:
+        await work
+    except Exception as error:
+        on_done(error, None)
+    except BaseException:
+        on_done(ChannelClosed("on_ready was cancelled"), None)
+        raise
+    else:
+        on_done(None, None)
 
 
 class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
@@ -165,9 +201,10 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
     core: Channel
 
     def __init__(self, connection: PromisingConnection, core: Channel):
+        """Not for programs: `connection.channel()` opens a channel."""
         self.connection = connection
         self.core = core
-        self._promises = connection.promises
+        self._promises = connection._promises
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         promise, settle = self._promises.make(give_back_for(operation, self.core, args, kwargs))
@@ -206,6 +243,8 @@ def _oneway_method(operation: Callable[..., Any]) -> Callable[..., Any]:
     if operation is _PUBLISH:
 
         def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if "on_done" in kwargs:
+                raise takes_no_on_done(operation.__name__)
             core = self.core
             if not core._is_fire_and_forget:
                 return self._perform_oneway(operation, args, kwargs)
@@ -218,6 +257,8 @@ def _oneway_method(operation: Callable[..., Any]) -> Callable[..., Any]:
     else:
 
         def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+            if "on_done" in kwargs:
+                raise takes_no_on_done(operation.__name__)
             core = self.core
             if core.is_open:
                 operation(core, *args, **kwargs)
@@ -364,6 +405,7 @@ def promised_connection(
     reactor: Reactor,
     targets: Sequence[ConnectionParameters],
     on_close: OnClose | None = None,
+    recovery: Recovering = None,
 ) -> tuple[Any, Connection]:
     """Returns a promise of a connection, and the core's Connection, which is opening: if the promise is cancelled, the
     caller can close that. make(core) makes the facade. on_close(connection, err): as in `connect`."""
@@ -379,7 +421,8 @@ def promised_connection(
         if on_close is not None and facades:
             run_callback(promises, on_close, facades[0], err)
 
-    return promise, connect(reactor, targets, connected, closed if on_close is not None else None)
+    core = new_connection(reactor, closed if on_close is not None else None, recovery)
+    return promise, begin(core, targets, connected)
 
 
 def close_abandoned(core: Connection) -> None:
@@ -401,7 +444,7 @@ def _ignore(err: AMQPError | None, result: Any) -> None:
 def _requeue(core: Channel, args: Sequence[Any], kwargs: Mapping[str, Any], message: Message | None) -> None:
     no_ack = _GET.bind(core, *args, **kwargs).arguments.get("no_ack", False)
     if message is not None and core.is_open and not no_ack:
-        core.basic_reject(message.delivery_tag, requeue=True)
+        core._give_back(message.delivery_tag)
 
 
 def _cancel(core: Channel, args: Sequence[Any], kwargs: Mapping[str, Any], tag: str) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..client.channel import Channel
 from ..client.connection import Connection
-from .lifting import as_text, attributes, operations, other_methods, registrations, signature
+from .lifting import as_text, attributes, operations, other_methods, registrations, signature, timed
 
 
 class Style(NamedTuple):
@@ -20,7 +20,7 @@ class Style(NamedTuple):
 
     `module`: the module of its operations, in this folder. `channel`, `connection`, `reactor`: the names of its
     classes. `imports`: the import statements that its classes and its promise need. `promise`: the type of a promise of
-    {}. `opening`: the type of a promise of a channel, if that is another.
+    {}. `opening`: the type of a promise of a channel, if that is another. `waits`: a call takes `timeout`.
     """
 
     module: str
@@ -30,6 +30,7 @@ class Style(NamedTuple):
     imports: str
     promise: str = "{}"
     opening: str | None = None
+    waits: bool = False
 
 
 STYLES = [
@@ -40,6 +41,7 @@ STYLES = [
         "SharedReactor",
         "from cpspika.adapters.shared_reactor import SharedReactor\n"
         "from cpspika.threads import ThreadedChannel, ThreadedConnection",
+        waits=True,
     ),
     Style(
         "sync_operations",
@@ -47,6 +49,7 @@ STYLES = [
         "SyncConnection",
         "Reactor",
         "from cpspika.styles.sync import SyncChannel, SyncConnection",
+        waits=True,
     ),
     Style(
         "task_operations",
@@ -94,6 +97,7 @@ from typing import Any
 from cpspika.client.channel import Channel
 from cpspika.client.handlers import Remove
 from cpspika.client.operations import Arguments, OnCancel, OnMessage, QueueDeclareOk
+from cpspika.client.setup import OnReady
 from cpspika.client.connection import Connection
 from cpspika.errors import AMQPError
 from cpspika.parameters import ConnectionParameters
@@ -116,7 +120,7 @@ def stub(style: Style) -> str:
             shown = signature(operation)
             opens = style.opening if shown.return_annotation == "Channel" else None
             result = (opens or style.promise).format(_facade(style, shown.return_annotation))
-            parts.append(_line(style, member, shown, result))
+            parts.append(_line(style, member, timed(shown) if style.waits else shown, result))
         for member, taker in registrations(core).items():
             shown = inspect.signature(taker)
             parts.append(_line(style, member, shown, shown.return_annotation))
@@ -125,7 +129,12 @@ def stub(style: Style) -> str:
 
 
 def _line(style: Style, name: str, shown: inspect.Signature, result: str) -> str:
-    parameters = ", ".join(["self", *(_parameter(style, p) for p in list(shown.parameters.values())[1:])])
+    names = []
+    for parameter in list(shown.parameters.values())[1:]:
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in names:
+            names.append("*")
+        names.append(_parameter(style, parameter))
+    parameters = ", ".join(["self", *names])
     return f"    def {name}({parameters}) -> {result}: ...\n"
 
 

@@ -15,31 +15,37 @@ late reply brings: a message is requeued, a consumer cancelled, a channel closed
 aborted.
 
 One thread at a time may be inside a connection. Threads that share a connection hold `connection.lock` around each use.
-A thread that comes in without the lock while another is inside gets ConcurrentUse.
+A thread that comes in without the lock while another is inside gets ConcurrentUse; but an ack, nack, reject, a publish
+that isn't confirmed and a close are handed over to the thread inside (`handed_over`).
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from threading import RLock
+from threading import RLock, get_ident
 from typing import Any
 
 from ..client.channel import Channel
-from ..client.connection import Connection, connect
+from ..client.connection import Connection, begin
 from ..client.continuations import call_site, describe
 from ..errors import AMQPError, ConcurrentUse, OperationTimeout
-from ..interrupts import is_of_signal_handler
+from ..interrupts import interrupts_work, is_of_signal_handler
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
+from ..recovery import Recovering, new_connection
 from ..wire.message import Message
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade, Scope, check_runs_at_once, is_stale
+from .handed_over import HandedOver, checked, may_be_handed_over
 from .promises import give_back_for
 from .sync_operations import ChannelOperations, ConnectionOperations
 
+GRACE = 0.1  # seconds to wait for another thread to leave, before that is an error
 MANY = 100  # exceptions in one wait; so many come from the reactor itself, and the wait would never end
 
 
@@ -100,7 +106,8 @@ class _Outcome:
 
 
 class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
-    """A connection whose calls return their results, or raise their errors.
+    """A connection whose calls return their results, or raise their errors. BlockingConnection, SelectConnection and
+    AsyncoreConnection make one: each has a reactor of its own kind.
 
     `core`: the Connection below. `lock`: threads that share the connection hold it. `timeout`: seconds that a call may
     take, None for no limit; a call that takes longer raises OperationTimeout.
@@ -112,29 +119,39 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         targets: Sequence[ConnectionParameters],
         timeout: float | None = None,
         on_close: Callable[[SyncConnection, AMQPError | None], object] | None = None,
+        recovery: Recovering = None,
     ):
         self.timeout = timeout
         self.lock = RLock()
         self._spins = _Spins.of(reactor)
+        self._reactor = reactor
         self._inbox: deque[Callable[[], object]] = deque()
-        closed = self._callback(on_close) if on_close is not None else None
+        self._handed = HandedOver()
+        closed = self._handler(on_close) if on_close is not None else None
         self.core: Connection
 
-        def begin(self: SyncConnection, on_done: Any) -> None:
-            self.core = connect(reactor, targets, on_done, closed)
+        def dial(self: SyncConnection, on_done: Any) -> None:
+            self.core = new_connection(reactor, closed, recovery)
+            begin(self.core, targets, on_done)
 
         try:
-            self.wait("connect", begin, self, (), {})
+            self._wait("connect", dial, self, (), {})
         except BaseException:
             # Perhaps nobody will turn the reactor for a connection that nobody has: so abort, not close.
             if hasattr(self, "core"):
                 self.core.abort()
             raise
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.wait(operation.__name__, operation, self.core, args, kwargs)
+    def _perform(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
+        return self._wait(operation.__name__, self._own(operation), self.core, args, kwargs, timeout=timeout)
 
-    def wait(
+    def _wait(
         self,
         name: str,
         operation: Callable[..., object],
@@ -142,21 +159,28 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         give_back: Callable[[Any], object] | None = None,
+        timeout: float | None = None,
     ) -> Any:
         """Calls `operation` of `core` with these arguments, and turns the reactor until the operation is done; returns
         the result or raises the error. `name`: the operation's name in an error. give_back(result): called with a
-        result that this call does not return; by default the function that `give_back_for` knows."""
+        result that this call does not return; by default the function that `give_back_for` knows. timeout: seconds;
+        by default those of the connection."""
+        limit = self.timeout if timeout is None else timeout
         outcome = _Outcome()
         spins, closes = self._spins, name == "close"
-        if not self.lock.acquire(False):
-            raise _concurrent()
+        if closes and interrupts_work():
+            # Its bytes would come in the middle of others. What was interrupted goes on, and closes at its end.
+            self._handed.add_close(partial(operation, core, *args, **kwargs), self._reactor.call_soon_threadsafe)
+            return None
+        if not self._enter(closes or (isinstance(core, Channel) and may_be_handed_over(core, operation))):
+            return self._ask_owner(name, operation, core, args, kwargs, limit)
         try:
             if spins.strays and not closes:
                 spins.raise_stray()
             try:
                 operation(core, *args, **kwargs, on_done=outcome.settle)
-                if not self.spin(outcome.is_told, self.timeout, finish=True):
-                    raise self._late(name)
+                if not self._spin(outcome.is_told, limit, finish=True):
+                    raise _late(name, limit)
                 assert outcome.told is not None
                 error, result = outcome.told
                 if error is None and not (closes and spins.strays):
@@ -165,26 +189,82 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 outcome.abandon(give_back or give_back_for(operation, *self._asked(core, args, kwargs)))
                 raise
         finally:
-            self.lock.release()
+            self._leave()
         if error is not None:
             raise error
         spins.raise_stray()
+
+    # --- threads ------------------------------------------------------------------------------------------------------
+
+    def _enter(self, hands_over: bool = False) -> bool:
+        """Goes inside. False: another thread is inside, and the call may be handed over to it. ConcurrentUse: it may
+        not."""
+        if self.lock.acquire(False):
+            if not hands_over or self._reactor.thread in (None, get_ident()):
+                return True
+            self.lock.release()  # the other thread runs the reactor itself, or waits in another connection
+        elif not hands_over and self.lock.acquire(timeout=GRACE):
+            return True  # it was inside for a moment only, as to acknowledge a message
+        if not hands_over:
+            raise _concurrent()
+        return False
+
+    def _leave(self) -> None:
+        """Comes out; and makes the calls that were handed over too late for this thread's last turn."""
+        self.lock.release()
+        handed = self._handed
+        if handed.calls or handed.unfinished:
+            self._make_handed()
+
+    def _make_handed(self) -> None:
+        """Makes the calls that were handed over, if no other thread is inside."""
+        handed, core = self._handed, self.core
+        if self._reactor.thread in (None, get_ident()) and self.lock.acquire(False):
+            try:
+                try:
+                    handed.make()
+                except Exception as stray:
+                    self._spins.strays.append(stray)
+                done = lambda: not handed.unfinished and (not core._unsent or not core.is_open)  # noqa: E731
+                self._spin(done, self.timeout, finish=True, flush=True)
+            finally:
+                self.lock.release()
+
+    def _hand_over(self, core: Channel, operation: Callable[..., Any], args: Any, kwargs: Any) -> bool | None:
+        """Has the thread inside perform an operation that the broker doesn't answer. Returns as the operation does."""
+        given = checked(core, operation, args, kwargs)
+        self._handed.add(lambda: operation(core, **given, on_done=_ignore), self._reactor.call_soon_threadsafe)
+        self._make_handed()
+        return core.writable if operation is _PUBLISH else None
+
+    def _ask_owner(
+        self, name: str, operation: Any, core: Any, args: Any, kwargs: Mapping[str, Any], limit: float | None
+    ) -> Any:
+        """Has the thread inside perform an operation, and waits for it: returns the result or raises the error."""
+        if name != "close":
+            if not core.is_open:
+                raise core._closed_error().of(f"basic.{name[6:]}", describe(call_site()))
+            args, kwargs = (), checked(core, operation, args, kwargs)
+        ask, reactor = partial(operation, core, *args, **kwargs), self._reactor
+        outcome = self._handed.ask(ask, reactor.call_soon_threadsafe, limit, reactor.time, self._make_handed)
+        if outcome is None:
+            raise _late(name, limit)
+        if outcome[0] is not None:
+            raise outcome[0]
+        return outcome[1]
 
     def _asked(self, core: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """What `give_back_for` wants to know of an operation of a channel."""
         return (core, args, kwargs) if isinstance(core, Channel) else ()
 
-    def _late(self, name: str) -> AMQPError:
-        return OperationTimeout(f"no answer within {self.timeout:g} s").of(name, describe(call_site()))
-
-    def push(self, name: str, over: Callable[[], bool]) -> None:
+    def _push(self, name: str, over: Callable[[], bool], timeout: float | None = None) -> None:
         """Gives unsent bytes to the kernel, and turns the reactor until the kernel has taken all, or over(). Mostly the
-        kernel takes all at once, without a turn. `name`: the operation's name in an error."""
-        core = self.core
-        if not self.spin(lambda: over() or not core._backlog.size, self.timeout, finish=True, flush=True):
-            raise self._late(name)
+        kernel takes all at once, without a turn. `name`, timeout: as of `wait`."""
+        core, limit = self.core, self.timeout if timeout is None else timeout
+        if not self._spin(lambda: over() or not core._unsent, limit, finish=True, flush=True):
+            raise _late(name, limit)
 
-    def spin(
+    def _spin(
         self, done: Callable[[], object], timeout: float | None, finish: bool = False, flush: bool = False
     ) -> bool:
         """Turns the reactor until done(), and puts by the user's callbacks. False: that took longer than `timeout`
@@ -227,10 +307,26 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 if spins.behind:
                     behind, spins.behind = spins.behind, {}
                     for connection in behind:
-                        reactor.call_soon(connection._catch_up)
+                        reactor.call_soon(partial(_catch_up, weakref.ref(connection)))
                 if strays and spins.strays:
                     reactor.call_soon(lambda: spins.raise_in_turn(reactor))
         return bool(done())
+
+    # --- dropped ------------------------------------------------------------------------------------------------------
+
+    def __del__(
+        self, warn: Callable[..., Any] = warnings.warn, is_finalizing: Callable[[], bool] = sys.is_finalizing
+    ) -> None:
+        # The core and its reactor refer to a facade only for a consumer. So nobody has this connection any more.
+        core = getattr(self, "core", None)
+        if core is not None and not core._ended and not is_finalizing():
+            try:
+                warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            finally:
+                core._drop()
+
+    def _held(self, facade: Any) -> Callable[[], Any]:
+        return weakref.ref(facade)
 
     # --- callbacks ----------------------------------------------------------------------------------------------------
 
@@ -249,20 +345,37 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
 
         return called_by_the_core
 
+    def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """As of `Facade`. A handler does not keep the connection alive."""
+        check_runs_at_once(function)
+        mine = weakref.ref(self)
+
+        def called_by_the_core(*args: Any) -> None:
+            connection = mine()
+            if connection is None:
+                return
+            for arg in args:
+                if isinstance(arg, Message):
+                    arg.channel = connection._outward(arg.channel)
+            connection._callback(function)(*args)
+
+        return called_by_the_core
+
     def _channel_facade(self, core: Channel) -> SyncChannel:
         return SyncChannel(self, core)
 
     def _catch_up(self) -> None:
         """Runs the callbacks that were put by, in the reactor's turn."""
         if self._spins.depth:
-            self._spins.behind[self] = None
+            if self._inbox:
+                self._spins.behind[self] = None
             return
         try:
             while self._inbox:
                 self._inbox.popleft()()
         finally:
             if self._inbox:
-                self.reactor.call_soon(self._catch_up)
+                self.reactor.call_soon(partial(_catch_up, weakref.ref(self)))
 
     def drain_events(self, timeout: float | None = None) -> bool:
         """Runs the callbacks that are due, and returns whether there were any.
@@ -271,17 +384,17 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         the error that closed it.
         """
         with _Inside(self):
-            ran = self.run_callbacks(lambda: not self.core.is_open, timeout)
+            ran = self._run_callbacks(lambda: not self.core.is_open, timeout)
             if not ran and not self.core.is_open:
                 raise self.core._closed_error()
         return ran
 
-    def run_callbacks(self, over: Callable[[], bool], timeout: float | None) -> bool:
+    def _run_callbacks(self, over: Callable[[], bool], timeout: float | None) -> bool:
         """Waits until callbacks are due, or over() says that none will come. Runs them, and returns whether there were
         any."""
         self._spins.raise_stray()
         if not self._inbox:
-            self.spin(lambda: bool(self._inbox) or over(), timeout)
+            self._spin(lambda: bool(self._inbox) or over(), timeout)
         count = len(self._inbox)
         for _ in range(count):
             if self._inbox:
@@ -289,7 +402,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return count > 0
 
     @property
-    def has_callbacks(self) -> bool:
+    def _has_callbacks(self) -> bool:
         """Whether callbacks are put by."""
         return bool(self._inbox)
 
@@ -301,28 +414,48 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
     core: Channel
 
     def __init__(self, connection: SyncConnection, core: Channel):
+        """Not for programs: `connection.channel()` opens a channel."""
         self.connection = connection
         self.core = core
         self._stopped = False
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return self.connection.wait(operation.__name__, operation, self.core, args, kwargs)
+    def _perform(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
+        return self.connection._wait(operation.__name__, operation, self.core, args, kwargs, timeout=timeout)
 
-    def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _perform_oneway(
+        self,
+        operation: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Any:
         core, connection = self.core, self.connection
         if not core.writable or not core.is_open or (operation is _PUBLISH and core.is_confirming):
-            return self._perform(operation, args, kwargs)
-        with _Inside(connection):
+            return self._perform(operation, args, kwargs, timeout)
+        if not connection._enter(may_be_handed_over(core, operation)):
+            return connection._hand_over(core, operation, args, kwargs)
+        try:
             if connection._spins.strays:
                 connection._spins.raise_stray()
             result = operation(core, *args, **kwargs)
-            connection.push(operation.__name__, lambda: not core.is_open)
+            connection._push(operation.__name__, lambda: not core.is_open, timeout)
             if not core.is_open:
                 raise core._closed_error()
+        finally:
+            connection._leave()
         return result
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         return self.connection._callback(function, no_ack)
+
+    def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return self.connection._handler(function)
 
     def start_consuming(self) -> None:
         """Runs the callbacks of consumers and handlers until `stop_consuming`, or until the channel has no consumers.
@@ -330,14 +463,18 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         Errors: the error that ended the connection or the channel.
         """
         core, connection = self.core, self.connection
+        was_open = core.is_open
         try:
             with _Inside(connection):
-                while not self._stopped and (core.has_consumers or connection.has_callbacks):
-                    connection.run_callbacks(lambda: self._stopped or not core.has_consumers, None)
+                while not self._stopped and (core.has_consumers or connection._has_callbacks):
+                    connection._run_callbacks(lambda: self._stopped or not core.has_consumers, None)
             of_connection = connection.core
             reason = core.close_reason if of_connection.is_open else of_connection.close_reason
             if not self._stopped and reason is not None:
-                raise reason
+                # A fresh one: the traceback of the one that is kept would grow with each call.
+                if was_open:
+                    raise reason.of(reason.method or "start_consuming", reason.asked_at) from reason
+                raise core._closed_error().of("start_consuming", describe(call_site()))
         finally:
             self._stopped = False
 
@@ -353,7 +490,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
 
     def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> Iterator[Message]:
         arrived = Arrived(self.core, options)
-        start = partial(self.connection.wait, "basic_consume", Channel.basic_consume, self.core, ())
+        start = partial(self.connection._wait, "basic_consume", Channel.basic_consume, self.core, ())
         try:
             arrived.started(start(arrived.arguments(queue), arrived.started))
         except BaseException:
@@ -370,20 +507,20 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
             while True:
                 with _Inside(connection):
                     connection._spins.raise_stray()
-                    connection.spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
+                    happened = connection._spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
                 message = arrived.take()
                 if message is not None:
                     yield message
                 elif arrived.is_over:
                     raise arrived.end_reason()
-                else:
+                elif not happened:
                     return
         finally:
             try:
                 if core.is_open:
-                    connection.wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
+                    connection._wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
                     with _Inside(connection):
-                        connection.push("basic_reject", lambda: not core.is_open)
+                        connection._push("basic_nack", lambda: not core.is_open)
             except AMQPError:
                 # A channel that ends meanwhile has no consumer left, and the next call says so. An iterator that the
                 # program dropped could not raise it.
@@ -394,6 +531,21 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
 _PUBLISH = Channel.basic_publish
 
 
+def _late(name: str, limit: float | None) -> AMQPError:
+    return OperationTimeout(f"no answer within {limit:g} s").of(name, describe(call_site()))
+
+
+def _catch_up(connection: weakref.ref[SyncConnection]) -> None:
+    """Runs the callbacks that were put by, unless the program has dropped the connection."""
+    alive = connection()
+    if alive is not None:
+        alive._catch_up()
+
+
+def _ignore(error: AMQPError | None, result: Any) -> None:
+    """An on_done for nobody."""
+
+
 def _nothing() -> None:
     """A call that only wakes the reactor."""
 
@@ -401,17 +553,16 @@ def _nothing() -> None:
 class _Inside:
     """A thread's stay inside a connection, as a block."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_connection",)
 
     def __init__(self, connection: SyncConnection):
-        self._lock = connection.lock
+        self._connection = connection
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(False):
-            raise _concurrent()
+        self._connection._enter()
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._connection._leave()
 
 
 def _concurrent() -> ConcurrentUse:

@@ -5,6 +5,6 @@ from ..client.connection import Connection
 from .lifting import lift
 from .wording import CALLS
 
-ConnectionOperations, ChannelOperations = (lift(core, __name__, CALLS) for core in (Connection, Channel))
+ConnectionOperations, ChannelOperations = (lift(core, __name__, CALLS, waits=True) for core in (Connection, Channel))
 
 __all__ = ["ChannelOperations", "ConnectionOperations"]

@@ -26,7 +26,7 @@ class ThreadConsumer(Scope):
             Channel.basic_consume(core, **arrived.arguments(queue), on_done=on_done)
 
         try:
-            arrived.started(connection.wait("basic_consume", start, arrived.started))
+            arrived.started(connection._wait("basic_consume", start, arrived.started))
         except BaseException:
             connection.reactor.inside(arrived.close)  # a consumer that starts later is cancelled
             raise
@@ -40,18 +40,20 @@ class ThreadConsumer(Scope):
 
     def __next__(self) -> Message:
         arrived, core = self._arrived, self.channel.core
-        self.channel.connection.check_may_wait("next")
-        message = None
-        if not arrived.is_stale:
-            try:
-                # Nothing more comes on a closed channel; and the child of a fork hears not even of its end.
+        self.channel.connection._check_may_wait("next")
+        message: Message | None
+        try:
+            # Nothing more comes on a closed channel; and the child of a fork hears not even of its end.
+            message = arrived.queue.get(core.is_open, self._patience)
+            while message is not None and arrived.is_stale(message):
                 message = arrived.queue.get(core.is_open, self._patience)
-            except Empty:
-                if core.is_open:
-                    self.close()
-        if message is None and not arrived.closed and not arrived.is_stale:
+        except Empty:
+            message = None
+            if core.is_open:
+                self.close()
+        if message is None and not arrived.closed:
             message = arrived.take()  # with no_ack, behind the end stand no more, but threads may have added it twice
-        if message is not None and not arrived.is_stale:
+        if message is not None:
             return message
         arrived.wake()  # the other threads that iterate must hear of the end too
         if arrived.closed:
@@ -61,7 +63,7 @@ class ThreadConsumer(Scope):
     def close(self) -> None:
         """Cancels the consumer, and gives back messages that came and were not handed out. Every thread's iteration
         ends."""
-        self.channel.connection.wait("basic_cancel", self._arrived.close)
+        self.channel.connection._wait("basic_cancel", self._arrived.close)
 
     def __del__(self) -> None:
         # The garbage collector runs in any thread, and nobody waits: the reactor's own thread does the work.
@@ -84,6 +86,6 @@ class _Arrived(Arrived):
     def take(self) -> Message | None:
         while not self.queue.empty():
             message = self.queue.get()
-            if message is not None:
+            if message is not None and not self.is_stale(message):
                 return message
         return None

@@ -29,6 +29,7 @@ class Wording(NamedTuple):
     `replied`: the sentence of an operation that is done when the broker has replied. `otherwise`: the sentence of
     another operation, if it needs one. `done`: stands for "it is done when". `handed_over`: stands for the same where
     the broker does not reply, up to "gone to the kernel". `awaits`: calls in examples need an `await`.
+    `last`: a paragraph for every operation, or nothing.
     """
 
     replied: str
@@ -36,6 +37,7 @@ class Wording(NamedTuple):
     done: str
     handed_over: str
     awaits: bool = False
+    last: str = ""
 
 
 CALLS = Wording(
@@ -43,6 +45,7 @@ CALLS = Wording(
     otherwise="",
     done="the call returns when",
     handed_over="the call returns when its bytes have gone to the kernel",
+    last="timeout: seconds that this call may take; None: as long as the connection's `timeout` says.",
 )
 CALLS_OF_THREADS = CALLS._replace(
     handed_over="the call hands its bytes to the reactor's thread, and waits only while too many bytes are unsent"
@@ -69,6 +72,8 @@ def worded(doc: str | None, wording: Wording) -> str | None:
     sentence = wording.replied if changed == paragraphs else wording.otherwise
     if sentence:
         changed.insert(1, sentence)
+    if wording.last:
+        changed.append(wording.last)
     text = "\n\n".join(changed)
     return _EXAMPLE_CALL.sub(r"\1await ", text) if wording.awaits else text
 

@@ -124,7 +124,7 @@ class EdgeConformance(Play):
         _, addresses = yield from self.found(peer.endpoint)
         owner.transport = self.reactor.open(peer.endpoint, addresses[0], owner)
         self._open.append(owner.transport.abort)
-        peer.accept()
+        yield from self.until("peer of an open", peer.is_connected)
         return peer
 
     @needs("sockets")
@@ -224,7 +224,7 @@ class EdgeConformance(Play):
         owner = Owner()
         owner.transport = self.reactor.open(endpoint, addresses[0], owner)
         self._open.append(owner.transport.abort)
-        peer.accept()
+        yield from self.until("peer of an open", peer.is_connected)
         yield from self.until("end of the TLS handshake", lambda: (peer.has(0), owner.heard)[1])
         return owner, peer
 

@@ -6,6 +6,7 @@ A test is a generator. It yields a condition (a function without arguments) and 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 import threading
@@ -87,6 +88,14 @@ class Peer:
 
     def accept(self) -> None:
         self._use(self._listener.accept()[0])
+
+    def is_connected(self) -> bool:
+        """Whether a transport has connected by now."""
+        if self._socket is None:
+            self._listener.settimeout(0)
+            with contextlib.suppress(BlockingIOError):
+                self._use(self._listener.accept()[0])
+        return self._socket is not None
 
     def _use(self, sock: socket.socket) -> None:
         sock.setblocking(False)

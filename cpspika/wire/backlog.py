@@ -67,7 +67,8 @@ class Backlog(Generic[T]):
         """Removes and returns the waiters whose bytes have gone to the kernel, in order."""
         unwritten, taken = self._unwritten, []
         while unwritten and self.transport is not None and unwritten[0][0] <= self.transport.written:
-            taken.append(unwritten.popleft()[2])
+            taken.append(unwritten[0][2])
+            del unwritten[0]
         return taken
 
     def take_unwritten(self, number: int) -> list[T]:

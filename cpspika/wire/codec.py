@@ -94,6 +94,11 @@ class Codec:
         """The codec of a version; the same object each time."""
         return Codec(version)
 
+    def method_name(self, class_index: int, method_index: int) -> str | None:
+        """The name of a method, or None if the version has none with these numbers."""
+        row = self.by_index.get((class_index, method_index))
+        return row.name if row else None
+
     def row(self, name: str) -> spec.Method:
         """The row of a method. NotInThisVersion: this version has no such method."""
         row = self.by_name.get(name)

@@ -173,8 +173,9 @@ def version_of(header: bytes) -> str:
 def mismatch(header: bytes, ours: str) -> ProtocolVersionMismatch | InvalidProtocolHeader:
     """The error for a client that asked for version `ours` and got `header`, a protocol header, in answer."""
     if header.startswith(b"AMQP"):
+        remedy = "; RabbitMQ speaks no 0-8 since 4.0: write protocol='0-9-1'" if ours == "0-8" else ""
         return ProtocolVersionMismatch(
-            f"the broker wants AMQP {_version_in(header)}; we asked for {ours} (parameter protocol)"
+            f"the broker wants AMQP {_version_in(header)}; we asked for {ours} (parameter protocol){remedy}"
         )
     hint = "; it speaks TLS: use amqps://" if header.startswith(b"\x15\x03") else ""
     return InvalidProtocolHeader(f"the peer does not speak AMQP: its first bytes are {header!r}{hint}")

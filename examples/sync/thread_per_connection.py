@@ -27,7 +27,7 @@ def work(number: int, ready: threading.Barrier, done: list[str]) -> None:
 def main() -> None:
     with cpspika.BlockingConnection(URL) as connection:
         channel = connection.channel()
-        channel.queue_declare(QUEUE)
+        channel.queue_declare(QUEUE, durable=True)
         ready = threading.Barrier(WORKERS + 1)
         done: list[str] = []
         threads = [threading.Thread(target=work, args=(number, ready, done)) for number in range(WORKERS)]

@@ -103,6 +103,7 @@ def test_past_the_limit_the_connection_is_closed(kind: str) -> None:
 # --- dead peers -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["reset", "end"])
 def test_a_held_publisher_that_dies_is_seen_without_heartbeats(how: str) -> None:
     with serve(memory_high=HIGH) as broker, SocketWire(broker) as wire:

@@ -92,7 +92,7 @@ def test_without_a_limit_a_message_returns_for_ever_on_3_10_and_20_times_on_4_3(
         wire.say(publish(1, "q", b"x"))
         for tag in range(1, 22):
             wire.say(method(1, "basic.get", queue="q")).expect("basic.get-ok")
-            wire.say(method(1, "basic.nack", delivery_tag=tag, requeue=True)).heard()
+            wire.say(method(1, "basic.reject", delivery_tag=tag, requeue=True)).heard()
         assert world.bodies("q") == left
 
 

@@ -445,3 +445,45 @@ def test_a_turn_inside_a_callback_does_not_let_later_events_overtake() -> None:
     world.peer.ack(5, multiple=True)
     world.settle()
     assert log == [1, 2, 3, 4, 5]
+
+
+# --- handlers ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_handler_that_was_removed_is_not_called_and_the_others_are() -> None:
+    world = opened()
+    channel, log = world.channel(), []
+    for register in (channel.add_state_change_handler, world.connection.add_state_change_handler):
+        remove = register(noting(log, "removed"))
+        register(noting(log, "kept"))
+        remove()
+        remove()  # the second time it does nothing
+    channel.close()
+    world.settle()
+    world.peer.expect("channel.close")
+    world.connection.close()
+    world.settle()
+    assert log == ["kept", "kept"]
+
+
+def test_a_handler_that_was_registered_twice_is_removed_once() -> None:
+    world = opened()
+    channel, log = world.channel(), []
+    handler = noting(log, "called")
+    remove, _ = channel.add_state_change_handler(handler), channel.add_state_change_handler(handler)
+    remove()
+    channel.close()
+    world.settle()
+    assert log == ["called"]
+
+
+def test_a_handler_that_is_no_callable_is_refused_at_the_call() -> None:
+    world = opened()
+    channel = world.channel()
+    for register in (
+        *(channel.add_state_change_handler, channel.add_flow_change_handler, channel.add_return_handler),
+        *(channel.add_writable_handler, world.connection.add_state_change_handler),
+        *(world.connection.add_blocked_handler, channel.addStateChangeHandler, channel.addFlowChangeHandler),
+    ):
+        with pytest.raises(cpspika.InvalidArgumentType, match="handler takes a callable, not str"):
+            register("nothing to call")

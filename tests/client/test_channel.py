@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import cpspika
 from cpspika import ConnectionParameters
 from cpspika.adapters import MemoryReactor
+from cpspika.styles.lifting import operations
 from cpspika.styles.sync import SyncConnection
 from tests.support.scripted import (
     Done,
@@ -263,3 +266,117 @@ def test_a_close_before_the_opening_that_was_asked_for_is_nobodys_error() -> Non
     reactor.run()  # nothing comes out of it
     assert closed.result is None
     assert len(closed.calls) == 1
+
+
+def test_a_thread_that_comes_in_while_another_is_inside_is_refused_and_sends_nothing() -> None:
+    world = opened()
+    channel = world.channel()
+    confirming = world.channel()
+    confirming.confirm_select()
+    world.settle()
+    world.peer.expect("confirm.select")
+    world.peer.send(2, "confirm.select-ok")
+    world.settle()
+    calls: list[Callable[[], object]] = [
+        lambda: channel.queue_declare("q"),
+        lambda: channel.basic_publish("", "q", "by the fast path"),
+        lambda: confirming.basic_publish("", "q", "by the fast path"),
+        lambda: channel.basic_publish("", "q", "in full", mandatory=True),
+        lambda: channel.basic_ack(1),
+        lambda: channel.basic_reject(1),
+        lambda: channel.basic_cancel("c"),
+        lambda: channel.close(),
+        lambda: world.connection.channel(),
+        lambda: world.connection.update_secret("new"),
+        lambda: world.connection.close(),
+    ]
+    world.consume(channel, print, tag="c")
+    world.reactor.thread = -1  # another one
+    for call in calls:
+        with pytest.raises(cpspika.ConcurrentUse):
+            call()
+    world.reactor.thread = threading.get_ident()  # this one is inside: in a callback
+    for call in calls[1:3]:
+        call()
+    world.reactor.thread = None
+    world.peer.expect("basic.publish", 1)
+    world.peer.expect("basic.publish", 2)
+    world.peer.expect_nothing()
+    assert world.connection.is_open
+
+
+def test_a_channel_knows_whether_it_has_consumers() -> None:
+    world = opened()
+    channel = world.channel()
+    assert channel.has_consumers is False
+    world.consume(channel, print, tag="c")
+    assert channel.has_consumers is True
+    channel.basic_cancel("c")
+    world.settle()
+    world.peer.send(1, "basic.cancel-ok", consumer_tag="c")
+    world.settle()
+    assert channel.has_consumers is False
+
+
+# What the broker gets of each operation, asked for with as little as it takes. Arguments that are not named here are
+# False, 0, "" or an empty table.
+LEAST: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "exchange_declare": (("x",), {"exchange": "x", "type": "direct"}),
+    "exchange_delete": (("x",), {"exchange": "x"}),
+    "exchange_bind": (("to", "from"), {"destination": "to", "source": "from"}),
+    "exchange_unbind": (("to", "from"), {"destination": "to", "source": "from"}),
+    "queue_declare": ((), {}),
+    "queue_bind": (("q", "x"), {"queue": "q", "exchange": "x"}),
+    "queue_unbind": (("q", "x"), {"queue": "q", "exchange": "x"}),
+    "queue_purge": (("q",), {"queue": "q"}),
+    "queue_delete": (("q",), {"queue": "q"}),
+    "basic_qos": ((), {}),
+    "basic_consume": (("q", print), {"queue": "q"}),
+    "basic_cancel": (("c",), {"consumer_tag": "c"}),
+    "basic_get": (("q",), {"queue": "q"}),
+    "basic_ack": ((1,), {"delivery_tag": 1}),
+    "basic_nack": ((1,), {"delivery_tag": 1, "requeue": True}),
+    "basic_reject": ((1,), {"delivery_tag": 1, "requeue": True}),
+    "basic_recover": ((), {"requeue": True}),
+    "confirm_select": ((), {}),
+    "tx_select": ((), {}),
+    "tx_commit": ((), {}),
+    "tx_rollback": ((), {}),
+    "flow": ((True,), {"active": True}),
+    "close": ((), {"reply_code": 200}),
+}
+
+
+def test_the_least_arguments_are_tested_of_each_operation() -> None:
+    assert LEAST.keys() | {"basic_publish", "drain"} == operations(cpspika.Channel).keys()
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_what_an_operation_sends_by_default(name: str) -> None:
+    world = opened()
+    channel = world.channel()
+    world.consume(channel, print, tag="c")
+    given, told = LEAST[name]
+    getattr(channel, name)(*given)
+    sent = world.peer.expect(name.replace("_", ".", 1) if "_" in name else f"channel.{name}")
+    arguments = {argument: value for argument, value in sent.arguments.items() if value}
+    assert arguments == told
+
+
+def test_a_publish_by_default() -> None:
+    world = opened()
+    channel = world.channel()
+    channel.basic_publish()
+    message = world.peer.expect("basic.publish")
+    assert (message.exchange, message.routing_key, message.body, message.encoded) == ("", "", b"", b"\0\0")
+    assert not any(message.details.get(flag) for flag in ("mandatory", "immediate"))
+
+
+@pytest.mark.parametrize("on_message", [None, "print"])
+def test_a_consumer_without_a_callable_is_refused_at_the_call(on_message: Any) -> None:
+    world = opened()
+    channel = world.channel()
+    with pytest.raises(cpspika.InvalidArgumentType, match="on_message takes a callable"):
+        channel.basic_consume("q", on_message)
+    assert not channel.has_consumers
+    world.peer.expect_nothing()

@@ -151,8 +151,8 @@ def test_a_delivery_to_a_consumer_that_the_broker_cancelled_goes_back(run: int) 
     world.peer.send_raw(b"".join(delivery(1, tag) for tag in range(1, run + 1)))
     world.settle()
     for tag in range(1, run + 1):
-        reject = world.peer.expect("basic.reject", 1)
-        assert (reject.delivery_tag, reject.requeue) == (tag, True)
+        nack = world.peer.expect("basic.nack", 1)
+        assert (nack.delivery_tag, nack.multiple, nack.requeue) == (tag, False, True)
     assert (cancelled, got, channel.is_open) == (["c"], [], True)
 
 

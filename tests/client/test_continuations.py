@@ -10,6 +10,7 @@ import pytest
 import cpspika
 from cpspika import errors
 from cpspika.adapters import MemoryReactor
+from cpspika.client.continuations import describe
 from cpspika.styles.lifting import operations
 from tests.support.endings import ENDS, fill, ignore
 from tests.support.scripted import Done, World, opened, said
@@ -728,3 +729,20 @@ def test_operations_settled_by_one_event_have_errors_of_their_own() -> None:
     assert first.error is not second.error
     assert (first.error.method, second.error.method) == ("queue.declare", "queue.purge")
     assert first.error.asked_at != second.error.asked_at
+
+
+def test_asked_at_of_the_connections_own_operations_names_the_users_line() -> None:
+    """They have no call of the library's own between the program and the continuation."""
+    world, updated, opening = opened(), Done(), Done()
+    world.connection.update_secret("new", on_done=updated)  # updated here
+    world.connection.channel(on_done=opening)  # opened here
+    world.settle()
+    world.peer.close_connection()
+    world.settle()
+    me = test_asked_at_of_the_connections_own_operations_names_the_users_line
+    assert updated.error.asked_at == f"{__file__}:{line_after(me, '# updated here')} in {me.__name__}"
+    assert opening.error.asked_at == f"{__file__}:{line_after(me, '# opened here')} in {me.__name__}"
+
+
+def test_where_no_line_is_the_programs_none_is_named() -> None:
+    assert describe(None) is None

@@ -618,3 +618,35 @@ def test_the_servers_properties_are_there() -> None:
     world = opened()
     assert world.connection.server_properties["product"] == "scripted"
     assert world.connection.parameters.host == "broker"
+
+
+def test_a_target_whose_transport_cannot_be_made_fails_and_the_next_is_tried() -> None:
+    def via(reactor: Any, owner: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    reactor = MemoryReactor()
+    MemoryBroker(reactor)
+    first = ConnectionParameters("first", heartbeat=0, via=via)
+    connected = Done()
+    with connected.not_inside():
+        cpspika.connect([first, "amqp://broker?heartbeat=0"], reactor=reactor, on_done=connected)
+    reactor.settle()
+    assert connected.result.parameters.host == "broker"
+    alone = Done()
+    with alone.not_inside():
+        cpspika.connect(first, reactor=reactor, on_done=alone)
+    reactor.settle()
+    assert isinstance(alone.error, cpspika.ConnectError)
+    assert "first" in str(alone.error)
+    assert "Too many open files" in str(alone.error)
+    assert isinstance(alone.error.__cause__, OSError)
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_a_connection_that_is_given_up_while_it_opens_hangs_up(end: str) -> None:
+    world = World({"handshake": False})
+    world.peer.expect_header()
+    getattr(world.connection, end)()
+    world.settle()
+    assert world.peer.hung_up
+    assert isinstance(world.connected.error, cpspika.ConnectionClosed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import pytest
 
@@ -393,8 +394,17 @@ def test_publishes_behind_held_ones_do_not_overtake_them() -> None:
 # --- the synchronous facade -------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def closed_at_the_end() -> Iterator[None]:
+    yield
+    while SyncWorld.made:
+        SyncWorld.made.pop().connection.abort()
+
+
 class SyncWorld:
     """A facade over memory, and a broker that answers by itself, on the clock."""
+
+    made: ClassVar[list[SyncWorld]] = []
 
     def __init__(self, timeout: float | None = None) -> None:
         self.reactor = MemoryReactor()
@@ -402,6 +412,7 @@ class SyncWorld:
         self.reactor.call_soon(lambda: None)
         targets = [ConnectionParameters("broker", heartbeat=0)]
         self.connection = SyncConnection(self.reactor, targets, timeout)
+        self.made.append(self)
         self.peer = self.broker.peers[0]
         self.peer.serve()
         self.bodies: list[bytes] = []

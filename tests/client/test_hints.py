@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import cpspika
+from cpspika.client.hints import hint
 from tests.support.handshakes import by_hand, say
 from tests.support.scripted import SocketBroker
 
@@ -91,3 +92,36 @@ def test_a_port_without_tls_that_hangs_up_names_amqp_too(certificates: Any) -> N
     with SocketBroker(hang_up) as broker:
         error = failure(lambda: cpspika.BlockingConnection(f"amqps://localhost:{broker.port}", cafile=certificates.ca))
     assert "amqp://" in str(error)
+
+
+LOST = ConnectionResetError(104, "Connection reset by peer")
+TELLS = {"capabilities": {"authentication_failure_close": True}}
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "properties", "said"),
+    [
+        (None, "securing", {}, "hangs up if it refuses the credentials"),
+        (None, "challenged", {}, "hangs up if it refuses the credentials"),
+        (None, "securing", TELLS, ""),
+        (LOST, "securing", {}, ""),
+        (None, "tuning", {}, ""),
+        (None, "opening", TELLS, "may refuse the virtual host 'v'"),
+        (LOST, "opening", {}, ""),
+        (None, "begun", {}, ""),
+        (LOST, "begun", {}, ""),
+    ],
+)
+def test_the_hint_of_a_link_without_tls(error: Any, state: str, properties: Any, said: str) -> None:
+    told = hint(error, state, cpspika.ConnectionParameters(virtual_host="v"), properties)
+    assert said in told
+    assert bool(said) is bool(told)
+    assert isinstance(told, str)
+
+
+def test_an_error_of_tls_that_nothing_is_known_of_has_no_hint() -> None:
+    with_tls = cpspika.ConnectionParameters(ssl=ssl.create_default_context())
+    unknown = ssl.SSLCertVerificationError("expired")
+    unknown.verify_code = 10
+    for error in (LOST, ssl.SSLError("no shared cipher"), unknown):
+        assert hint(error, "begun", with_tls, {}) == ""

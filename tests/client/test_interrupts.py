@@ -21,6 +21,8 @@ import pytest
 import cpspika
 from cpspika.broker import serve
 from cpspika.interrupts import is_interrupt, wait
+from tests.support.endings import ignore
+from tests.support.scripted import Done, World, opened
 
 ROOT = Path(__file__).parents[2]
 RUNS = 3  # processes for each kind of program and facade
@@ -295,3 +297,99 @@ def test_a_signal_handlers_exception_comes_out_of_the_call_that_waits(kind: str)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+# --- at each line -----------------------------------------------------------------------------------------------------
+
+# In a file without a name, so that the traceback looks as that of Python's own handler of SIGINT, which has no frame.
+_TRACER = """
+def tracer(left, inside):
+    def local(frame, event, argument):
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+        return local
+
+    return lambda frame, event, argument: local if inside(frame.f_code.co_filename) else None
+"""
+_OWN = str(ROOT / "cpspika") + "/"
+
+
+def _is_core(name: str) -> bool:
+    return name.startswith((_OWN + "client/", _OWN + "wire/"))
+
+
+def interrupted_at(line: int, call: Callable[[], object]) -> bool:
+    """Makes a call, with a KeyboardInterrupt at its n-th line of the core. False: it had fewer."""
+    scope: dict[str, Any] = {}
+    exec(_TRACER, scope)
+    left = [line]
+    before = sys.gettrace()
+    sys.settrace(scope["tracer"](left, _is_core))
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    assert left[0] > 0, "the interrupt was swallowed"
+    return False
+
+
+OPERATIONS: dict[str, Callable[[World, cpspika.Channel], object]] = {
+    "queue_declare": lambda world, ch: ch.queue_declare("q"),
+    "queue_delete": lambda world, ch: ch.queue_delete("q"),
+    "basic_consume": lambda world, ch: ch.basic_consume("q", print, consumer_tag="another"),
+    "basic_cancel": lambda world, ch: ch.basic_cancel("c"),
+    "basic_publish": lambda world, ch: ch.basic_publish("", "q", b"m"),
+    "basic_publish, told": lambda world, ch: ch.basic_publish("", "q", b"m", on_done=Done()),
+    "basic_publish, mandatory": lambda world, ch: ch.basic_publish("", "q", b"m", mandatory=True),
+    "basic_reject": lambda world, ch: ch.basic_reject(1, on_done=Done()),
+    "basic_ack": lambda world, ch: ch.basic_ack(1),
+    "close": lambda world, ch: ch.close(),
+}
+
+
+# These change nothing but what they send.
+IN_ORDER_ALREADY = [("basic_publish", False), ("basic_publish, told", False), ("basic_ack", False)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "confirming"),
+    [(name, confirming) for name in OPERATIONS for confirming in ([False, True] if "publish" in name else [False])],
+)
+def test_an_interrupt_at_any_line_of_a_call_drops_the_link_or_leaves_all_in_order(name: str, confirming: bool) -> None:
+    line, dropped = 0, 0
+    while True:
+        line += 1
+        world = opened()
+        channel = world.channel()
+        world.consume(channel, ignore, tag="c")
+        world.peer.serve()
+        if confirming:
+            channel.confirm_select()
+        world.peer.deliver(1, b"m")
+        world.settle()
+        world.peer.inbox.clear()
+        ask = OPERATIONS[name]
+        if not interrupted_at(line, lambda: ask(world, channel)):  # noqa: B023
+            break
+        world.settle()
+        if not world.connection.is_open:
+            dropped += 1
+            assert isinstance(world.closed[0], cpspika.ConnectionLost), f"line {line}: {world.closed}"
+            assert "KeyboardInterrupt" in str(world.closed[0])
+            continue
+        # Nothing was sent, or all was done: then each reply still finds its own operation.
+        probe = channel if channel.is_open else world.connection.channel()
+        declared, published = Done(), Done()
+        probe.queue_declare("probe", on_done=declared)
+        probe.basic_publish("", "probe", b"p", on_done=published)
+        world.settle()
+        assert declared.result.queue == "probe", f"line {line}"
+        assert published.result is True, f"line {line}"
+        assert world.connection.is_open, f"line {line}: {world.connection.close_reason}"
+    assert line > 5
+    assert dropped or (name, confirming) in IN_ORDER_ALREADY

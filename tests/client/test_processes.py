@@ -303,11 +303,10 @@ def test_two_threads_inside_a_facade_is_an_error_that_says_so(reactor_type: Any)
         world.wait_inside()
         calls = (
             lambda: world.channel.queue_declare("other"),
-            lambda: world.channel.basic_publish(body=b"m"),
             lambda: world.connection.channel(),
             lambda: world.connection.drain_events(0),
-            lambda: world.connection.close(),
-            lambda: world.channel.close(),
+            lambda: world.channel.start_consuming(),
+            lambda: next(world.channel.consume("q")),
         )
         for call in calls:
             with pytest.raises(cpspika.ConcurrentUse, match="thread"):

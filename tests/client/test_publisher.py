@@ -636,3 +636,66 @@ def test_run_until_a_publish_is_decided() -> None:
     channel.basic_publish(body="m", on_done=fate)
     run_until(world.reactor, lambda: not fate.pending)
     assert fate.result is True
+
+
+@pytest.mark.parametrize("flags", [{}, {"mandatory": True}, {"immediate": True}], ids=str)
+@pytest.mark.parametrize("confirming", [False, True])
+def test_a_mistake_in_a_publish_raises_at_the_call_and_changes_nothing(flags: Any, confirming: bool) -> None:
+    world = opened()
+    channel = world.channel()
+    if confirming:
+        channel.confirm_select()
+        world.settle()
+        world.peer.expect("confirm.select")
+        world.peer.send(1, "confirm.select-ok")
+    fate, right = Done(), Done()
+    for wrong in ({"exchange": "x" * 256}, {"routing_key": "x" * 256}, {"routing_key": 1}, {"body": 1}):
+        with pytest.raises(cpspika.LocalError):
+            channel.basic_publish(**{"body": b"m", **wrong}, **flags, on_done=fate)
+    channel.basic_publish("", "q", b"right", on_done=right)
+    world.peer.expect("basic.publish")
+    world.peer.expect_nothing()
+    if confirming:
+        world.peer.ack(1)  # its number, since the others have none
+        world.settle()
+    assert right.result is True
+    assert fate.pending
+
+
+class Octets(bytes):
+    """Bytes of a class of the program's own."""
+
+
+@pytest.mark.parametrize("confirms", [False, True])
+@pytest.mark.parametrize("body", [b"body", "body", bytearray(b"body"), memoryview(b"body"), Octets(b"body")], ids=type)
+def test_a_body_of_each_type_arrives_and_the_call_says_that_the_channel_is_writable(body: Any, confirms: bool) -> None:
+    world = opened()
+    channel = world.confirming() if confirms else world.channel()
+    assert channel.basic_publish("", "q", body) is True
+    message = world.peer.expect("basic.publish")
+    assert message.body == b"body"
+    world.peer.clog()
+    answers = [channel.basic_publish("", "q", bytes(200_000)) for _ in range(4)]
+    assert answers[0] is True
+    assert answers[-1] is False
+
+
+@pytest.mark.parametrize("state", ["sent", "held"])
+def test_a_publish_whose_channel_is_shut_by_the_link_is_settled_once(state: str) -> None:
+    """The channel's end is told at once; its close-ok comes later, and tells nobody again."""
+    world = opened()
+    channel, fate = world.confirming(), Done()
+    if state == "held":
+        world.peer.send(1, "channel.flow", active=False)
+        world.settle()
+        world.peer.expect("channel.flow-ok")
+    states: list[bool] = []
+    channel.add_state_change_handler(lambda channel, is_open: states.append(is_open))
+    channel.basic_publish("", "q", "m", block_on_flow_control=True, on_done=fate)
+    channel._fail_and_close(cpspika.ProtocolSyntaxError("a mistake of the broker's"))
+    world.settle()
+    assert isinstance(fate.error, cpspika.ChannelClosed)
+    channel._on_close_ok(None)
+    world.settle()
+    assert len(fate.calls) == 1
+    assert states == [False]

@@ -7,13 +7,15 @@ import re
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pika
 import pytest
 
 from tests.support import ROOT
+from tests.support.rabbitmq_features import OLD_PROTOCOL
 from tests.support.scripted import SocketBroker
 
 EXAMPLES = ROOT / "examples"
@@ -139,15 +141,24 @@ def traced(node: Any) -> Iterator[Any]:
     node.eval('rabbit_trace:stop(<<"/">>)')
 
 
-# On 0-8 those of the first two styles by default, the others with the long tests.
-ON_RABBITMQ = [pytest.param(example, "0-9-1") for example in PRINTS] + [
-    pytest.param(example, "0-8", marks=() if example.startswith(("sync/", "async/")) else pytest.mark.long)
-    for example in PRINTS
-    if example not in NOT_ON_0_8
-]
+def on_rabbitmq() -> Iterator[Any]:
+    """By default: the examples of the first two styles, one of each other style, and two on 0-8. The rest are the same
+    programs in another style or version, and run with the long tests."""
+    for example in PRINTS:
+        for version in ("0-9-1", "0-8"):
+            if version == "0-8" and example in NOT_ON_0_8:
+                continue
+            if version == "0-8":
+                by_default = example in ("sync/hello.py", "async/consumer.py")
+            else:
+                by_default = example.startswith(("sync/", "async/")) or example.endswith("/publisher.py")
+            marks = [] if by_default else [pytest.mark.long]
+            if version == "0-8":
+                marks.append(pytest.mark.needs(OLD_PROTOCOL))
+            yield pytest.param(example, version, marks=marks)
 
 
-@pytest.mark.parametrize(("example", "version"), ON_RABBITMQ)
+@pytest.mark.parametrize(("example", "version"), list(on_rabbitmq()))
 def test_an_example_runs_and_pika_reads_its_messages(node: Any, traced: Any, example: str, version: str) -> None:
     skip_without_extra(example)
     printed = run(str(EXAMPLES / example), AMQP_URL=f"{node.url}?protocol={version}")
@@ -163,11 +174,28 @@ def test_an_example_runs_and_pika_reads_its_messages(node: Any, traced: Any, exa
     assert PUBLISHES[example] in (None, bodies[-1]), bodies
 
 
+@pytest.fixture(scope="module")
+def printed_by(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
+    """Gives what an example prints on a broker of its own. A few run at once, since most of them wait."""
+    name = test_an_example_runs_with_nothing_set_up.__name__
+    chosen = [item.callspec.params["example"] for item in request.session.items if item.originalname == name]
+    with ThreadPoolExecutor(3) as pool:
+        running: dict[str, Future[str]] = {}
+
+        def printed(example: str) -> str:
+            if not running:
+                running.update({each: pool.submit(run, str(EXAMPLES / each), GREENLETS="200") for each in chosen})
+            return running[example].result()
+
+        yield printed
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("example", PRINTS)
-def test_an_example_runs_with_nothing_set_up(example: str) -> None:
+def test_an_example_runs_with_nothing_set_up(printed_by: Callable[[str], str], example: str) -> None:
     """On the embedded broker, which is made to stop the flow for one of them."""
     skip_without_extra(example)
-    printed = run(str(EXAMPLES / example))
+    printed = printed_by(example)
     if example.endswith("/flow_control.py"):
         assert printed.startswith("not now: the broker stopped the flow of channel 1")
         assert printed.endswith("published: waited if need be\npublished: permitted\n")
@@ -175,7 +203,7 @@ def test_an_example_runs_with_nothing_set_up(example: str) -> None:
         assert re.fullmatch(PRINTS[example], printed), printed
 
 
-@pytest.mark.parametrize("version", ["0-9-1", "0-8"])
+@pytest.mark.parametrize("version", ["0-9-1", pytest.param("0-8", marks=pytest.mark.needs(OLD_PROTOCOL))])
 def test_the_script_runs_and_pika_reads_its_message(node: Any, version: str) -> None:
     """Its broker is that of localhost:5672, so the default port is set to that of ours, and on 0-8 the version."""
     assert (EXAMPLES / "sync/pika_0_5.py").read_text() == THE_SCRIPT
@@ -230,8 +258,8 @@ def test_tasks_of_the_work_queue_are_read_by_pika(node: Any) -> None:
         connection.close()
 
 
-@pytest.mark.parametrize("example", ["sync/publisher.py", "sync/shared_connection.py"])
-def test_an_example_is_typed(example: str) -> None:
+def test_examples_are_typed() -> None:
     pytest.importorskip("mypy")
-    printed = run("-m", "mypy", "--strict", "--no-incremental", str(EXAMPLES / example))
-    assert printed.startswith("Success")
+    examples = [str(EXAMPLES / example) for example in ("sync/publisher.py", "sync/shared_connection.py")]
+    printed = run("-m", "mypy", "--strict", "--no-incremental", *examples)
+    assert printed.startswith("Success: no issues found in 2 source files")

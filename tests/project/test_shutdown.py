@@ -22,6 +22,7 @@ def test_the_page_has_a_program_for_each_style() -> None:
     assert set(PROGRAMS) == {"Synchronous", "Threads", "asyncio", "Tasks", "trio", "Twisted"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program_of", PROGRAMS)
 def test_sigterm_closes_and_ends_the_program(program_of: str, tmp_path: Path) -> None:
     if program_of in ("trio", "Twisted") and find_spec(program_of.lower()) is None:

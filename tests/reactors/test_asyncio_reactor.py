@@ -14,6 +14,7 @@ import cpspika
 from cpspika import ConcurrentUse, LocalError, tasks
 from cpspika.adapters.asyncio_adapter import AsyncioReactor
 from tests.reactors import test_reactors
+from tests.support.hiding import WithoutAddReader
 from tests.support.scripted import DEADLINE, SocketBroker, run_until
 from tests.support.style_asyncio import on_uvloop
 
@@ -33,7 +34,12 @@ globals().update(
 
 
 @pytest.fixture(
-    params=[asyncio.new_event_loop, pytest.param(on_uvloop, marks=pytest.mark.slow)], ids=["asyncio", "uvloop"]
+    params=[
+        asyncio.new_event_loop,
+        pytest.param(WithoutAddReader, marks=pytest.mark.slow),
+        pytest.param(on_uvloop, marks=pytest.mark.slow),
+    ],
+    ids=["asyncio", "without-add_reader", "uvloop"],
 )
 def reactor(request: Any) -> Iterator[AsyncioReactor]:
     loop = request.param()
@@ -53,7 +59,7 @@ def shared(reactor: AsyncioReactor) -> Iterator[AsyncioReactor]:
     for connection in list(cpspika.client.connection._connections):
         if connection.reactor is reactor:
             connection.close()
-    run_until(reactor, lambda: not reactor._watched)
+    run_until(reactor, lambda: not reactor._watched and not reactor._held)
 
 
 def test_a_loop_of_its_own_is_closed_with_it() -> None:

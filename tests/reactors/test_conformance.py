@@ -14,6 +14,7 @@ from cpspika.adapters import AsyncoreReactor, BlockingReactor, MemoryReactor, Se
 from cpspika.adapters.asyncio_adapter import AsyncioReactor
 from cpspika.adapters.sockets import SocketTransport
 from cpspika.testing.conformance import ReactorConformance, Steps
+from tests.support.hiding import WithoutAddReader
 
 
 class TestSelect(ReactorConformance):
@@ -62,7 +63,7 @@ class TestAsyncio(ReactorConformance):
         return AsyncioReactor(self.make_loop())
 
     def leftovers(self) -> list[Any]:
-        return list(self.reactor._watched)
+        return [*self.reactor._watched, *self.reactor.leaving]
 
     def close_reactor(self, reactor: Any) -> None:
         reactor.loop.close()
@@ -81,7 +82,29 @@ class TestAsyncioInside(ReactorConformance):
         return AsyncioReactor(asyncio.get_running_loop())
 
     def leftovers(self) -> list[Any]:
-        return list(self.reactor._watched)
+        return [*self.reactor._watched, *self.reactor.leaving]
+
+
+class TestAsyncioWithoutAddReader(TestAsyncio):
+    """On a loop like Windows' Proactor: connections go through the loop's own transports."""
+
+    def make_loop(self) -> asyncio.AbstractEventLoop:
+        return WithoutAddReader()
+
+    def leftovers(self) -> list[Any]:
+        return [*self.reactor._watched, *range(self.reactor._held), *asyncio.all_tasks(self.reactor.loop)]
+
+
+class TestAsyncioInsideWithoutAddReader(TestAsyncioInside):
+    def play(self, steps: Steps[None]) -> None:
+        loop = WithoutAddReader()
+        try:
+            loop.run_until_complete(self.play_inside(steps, asyncio.sleep))
+        finally:
+            loop.close()
+
+    def leftovers(self) -> list[Any]:
+        return list(range(self.reactor._held))
 
 
 if find_spec("uvloop") is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cpspika import AccessRefused, DuplicateConsumerTag, NotInThisVersion, PreconditionFailed, UnknownConsumerTag
+from tests.support.rabbitmq_features import GLOBAL_QOS
 from tests.support.styles import Scenario, Style, scenario
 
 
@@ -47,6 +48,7 @@ def test_prefetch_bounds_what_is_unacknowledged(s: Style) -> Scenario:
     yield from count(ch, queue, 1)
 
 
+@pytest.mark.needs(GLOBAL_QOS)
 @scenario(only="0-9-1")
 def test_prefetch_for_the_whole_channel(s: Style) -> Scenario:
     ch = yield from s.channel()
@@ -147,7 +149,7 @@ def test_unacknowledged_messages_go_back_when_the_channel_closes(s: Style) -> Sc
     assert (yield ch.basic_get(queue)).redelivered is True
 
 
-@scenario()
+@scenario(recovers=False)
 def test_an_ack_of_nothing_closes_the_channel(s: Style) -> Scenario:
     connection = yield s.connect()
     ch = yield connection.channel()

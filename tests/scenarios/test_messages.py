@@ -10,6 +10,7 @@ import pytest
 
 from cpspika import AMQPNotImplemented, BasicProperties, ConnectionClosed, MessageNacked, MessageReturned
 from cpspika.errors import PublishError
+from tests.support.rabbitmq_features import OLD_PROTOCOL
 from tests.support.styles import Scenario, Style, scenario
 
 NOON = datetime(2024, 2, 29, 12, 0, 0, tzinfo=timezone.utc)
@@ -87,6 +88,7 @@ def test_every_type_of_header_comes_back(s: Style) -> Scenario:
     assert message.properties.headers == HEADERS
 
 
+@pytest.mark.needs(OLD_PROTOCOL)
 @scenario()
 def test_the_other_version_reads_the_same(s: Style) -> Scenario:
     """The broker itself decodes the properties then, and encodes them anew."""
@@ -94,7 +96,7 @@ def test_the_other_version_reads_the_same(s: Style) -> Scenario:
     ch = yield from s.channel()
     reader = yield (yield s.connect(s.url(protocol=other))).channel()
     queue = s.name()
-    yield ch.queue_declare(queue, auto_delete=True)
+    yield ch.queue_declare(queue, durable=True, auto_delete=True)
     yield ch.basic_publish("", queue, "x", BasicProperties(headers=HEADERS, content_type="text/plain", priority=1))
     got: list[Any] = []
     yield reader.basic_consume(queue, got.append, no_ack=True)
@@ -227,7 +229,7 @@ def test_commit_and_rollback_of_acks(s: Style) -> Scenario:
     assert (message.body, message.redelivered, message.message_count) == (b"two", True, 0)
 
 
-@scenario()
+@scenario(recovers=False)
 def test_immediate_is_not_what_the_broker_does_any_more(s: Style) -> Scenario:
     """540 closes the connection, and with it the other channels."""
     connection = yield s.connect(on_close=lambda connection, error: None)

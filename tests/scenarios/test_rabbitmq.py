@@ -74,7 +74,11 @@ def other(node: RabbitNode) -> Iterator[Any]:
 
 @pytest.mark.parametrize(
     ("how", "make_reactor"),
-    [("shutdown", SelectReactor), ("kill", AsyncoreReactor), ("kill", BlockingReactor)],
+    [
+        ("shutdown", SelectReactor),
+        pytest.param("kill", AsyncoreReactor, marks=pytest.mark.long),
+        ("kill", BlockingReactor),
+    ],
 )
 def test_each_continuation_is_told_once_that_the_broker_has_gone(
     node: RabbitNode, how: str, make_reactor: Callable[[], Any]
@@ -253,7 +257,9 @@ def test_heartbeats_as_negotiated(node: RabbitNode) -> None:
         connection.close()
 
 
-@pytest.mark.parametrize("make_reactor", REACTORS)
+@pytest.mark.parametrize(
+    "make_reactor", [SelectReactor, pytest.param(AsyncoreReactor, marks=pytest.mark.long), BlockingReactor]
+)
 def test_heartbeats_keep_an_idle_connection(node: RabbitNode, make_reactor: Callable[[], Any]) -> None:
     """Neither side hears anything else for longer than either would bear."""
     reactor, ended = make_reactor(), []
@@ -331,7 +337,7 @@ WHEN = datetime(2024, 2, 29, 12, tzinfo=timezone.utc)
 
 @pytest.mark.parametrize("protocol", ["0-9-1", "0-8"])
 def test_pika_reads_what_cpspika_publishes(node: RabbitNode, other: Any, protocol: str) -> None:
-    queue = other.queue_declare("", auto_delete=True).method.queue
+    queue = other.queue_declare("", durable=True, auto_delete=True).method.queue
     body = bytes(range(256)) * 2000
     with BlockingConnection(node.url, protocol=protocol, timeout=20) as connection, connection.channel() as channel:
         channel.basic_publish(
@@ -371,7 +377,7 @@ def test_pika_reads_what_cpspika_publishes(node: RabbitNode, other: Any, protoco
 
 @pytest.mark.parametrize("protocol", ["0-9-1", "0-8"])
 def test_cpspika_reads_what_pika_publishes(node: RabbitNode, other: Any, protocol: str) -> None:
-    queue = other.queue_declare("", auto_delete=True).method.queue
+    queue = other.queue_declare("", durable=True, auto_delete=True).method.queue
     body = bytes(range(256)) * 2000
     properties = pika.BasicProperties(
         content_type="text/plain", headers=HEADERS, delivery_mode=1, timestamp=int(WHEN.timestamp()), message_id="m"
@@ -394,7 +400,7 @@ def test_cpspika_reads_what_pika_publishes(node: RabbitNode, other: Any, protoco
 def test_the_two_share_a_queue(node: RabbitNode, other: Any) -> None:
     """What one gave back, the other gets, marked as delivered before."""
     with BlockingConnection(node.url, timeout=20) as connection, connection.channel() as channel:
-        queue = channel.queue_declare("", auto_delete=True).queue
+        queue = channel.queue_declare("", durable=True, auto_delete=True).queue
         channel.basic_publish(routing_key=queue, body="x")
         channel.basic_get(queue).nack()
         channel.queue_declare(queue, passive=True)  # its reply comes after the nack has been seen

@@ -54,7 +54,7 @@ def test_declare_bind_publish_consume_ack(s: Style) -> Scenario:
     assert (yield ch.queue_declare(queue, passive=True)).message_count == 0
 
 
-@scenario()
+@scenario(recovers=False)
 def test_server_named_queue(s: Style) -> Scenario:
     ch = yield from s.channel()
     first = yield ch.queue_declare(exclusive=True)
@@ -69,7 +69,7 @@ def test_the_same_declaration_twice_is_no_error(s: Style) -> Scenario:
     exchange, queue = s.name(), s.name()
     for _ in range(2):
         yield ch.exchange_declare(exchange, type="topic", auto_delete=True, arguments={"x-own": [1, "two"]})
-        yield ch.queue_declare(queue, auto_delete=True, arguments={"x-message-ttl": 60000})
+        yield ch.queue_declare(queue, durable=True, auto_delete=True, arguments={"x-message-ttl": 60000})
         yield ch.queue_bind(queue, exchange, "a.*")
     yield ch.exchange_declare(exchange, type="topic", passive=True)
     yield ch.queue_delete(queue)
@@ -218,7 +218,7 @@ def test_delete_tells_how_many_messages_went(s: Style) -> Scenario:
         yield ch.queue_declare(queue, passive=True)
 
 
-@scenario()
+@scenario(recovers=False)
 def test_delete_if_empty_and_if_unused(s: Style) -> Scenario:
     connection = yield s.connect()
     queue, exchange = s.name(), s.name()
@@ -259,7 +259,7 @@ def test_an_exclusive_queue_is_locked_for_others_and_goes_with_its_connection(s:
         yield free.queue_declare(queue, passive=True)
 
 
-@scenario()
+@scenario(recovers=False)
 def test_not_found_closes_the_channel_alone(s: Style) -> Scenario:
     connection = yield s.connect()
     bystander = yield connection.channel()

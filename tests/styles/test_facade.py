@@ -7,16 +7,19 @@ import functools
 import importlib.util
 import inspect
 import pydoc
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 import cpspika
 from cpspika import tasks, threads
-from cpspika.adapters import asyncio_adapter
+from cpspika.adapters import MemoryReactor, asyncio_adapter
 from cpspika.client.channel import Channel
 from cpspika.client.connection import Connection
-from cpspika.styles import lifting, wording
+from cpspika.styles import lifting, promises, thread_consumer, wording
 
 FACADES: list[tuple[type, type]] = [
     (Connection, cpspika.SyncConnection),
@@ -47,6 +50,137 @@ def text(function: Any) -> str:
 def test_dir_shows_the_public_names_alone() -> None:
     assert set(cpspika.__all__) <= set(dir(cpspika))
     assert not {"Any", "TYPE_CHECKING", "annotations"} & set(dir(cpspika))
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+OF_CONNECTION = (
+    "channel close abort update_secret add_state_change_handler add_blocked_handler add_recovery_handler "
+    "addStateChangeHandler fileno is_connected "
+    "reactor parameters server_properties heartbeat frame_max channel_max is_open is_blocked close_reason writable core"
+)
+OF_CHANNEL = (
+    "exchange_declare exchange_delete exchange_bind exchange_unbind queue_declare queue_bind queue_unbind queue_purge "
+    "queue_delete basic_qos basic_consume basic_cancel basic_get basic_ack basic_nack basic_reject basic_recover "
+    "basic_publish confirm_select drain tx_select tx_commit tx_rollback flow close "
+    "add_flow_change_handler add_return_handler add_state_change_handler add_writable_handler addFlowChangeHandler "
+    "addStateChangeHandler number is_open writable is_confirming has_consumers transmission_permitted close_reason "
+    "core connection consume"
+)
+# What a style adds; docs/api.md lists the same.
+ADDED = {
+    "SyncConnection": "lock timeout drain_events",
+    "SyncChannel": "start_consuming stop_consuming",
+    "ThreadedConnection": "timeout on_error join",
+    "ThreadedChannel": "",
+}
+ADDED_WITH_PROMISES = {"Connection": "wait_closed aclose channels", "Channel": "aclose"}
+
+
+@contextmanager
+def pair(facade: type) -> Iterator[list[Any]]:
+    """A connection of the facade's style, and a channel."""
+    made: Any = facade
+    if facade in (cpspika.SyncConnection, cpspika.SyncChannel):
+        made = cpspika.BlockingConnection
+    elif facade is threads.ThreadedChannel:
+        made = threads.ThreadedConnection
+    if issubclass(made, promises.PromisingConnection):
+        yield [made(object(), Connection(MemoryReactor())), None]
+    elif issubclass(made, promises.PromisingChannel):
+        yield [None, made(promises.PromisingConnection(object(), Connection(MemoryReactor())), object())]  # type: ignore[arg-type]
+    else:
+        with made("embedded://") as connection:
+            yield [connection, connection.channel()]
+
+
+@every_facade
+def test_a_facade_shows_what_a_program_may_use_and_nothing_else(core: type, facade: type) -> None:
+    kind, of_core = ("Channel", OF_CHANNEL) if core is Channel else ("Connection", OF_CONNECTION)
+    promised = {*of_core.split(), *ADDED.get(facade.__name__, ADDED_WITH_PROMISES[kind]).split()}
+    with pair(facade) as made:
+        shown = dir(made[core is Channel])
+        assert {name for name in shown if not name.startswith("_")} == promised
+
+
+def test_an_iterator_over_messages_shows_what_a_program_may_use() -> None:
+    def public(cls: type) -> set[str]:
+        return {name for name in dir(cls) if not name.startswith("_")}
+
+    assert public(promises.AsyncConsumer) == {"aclose", "consumer_tag"}
+    assert public(thread_consumer.ThreadConsumer) == {"close", "consumer_tag"}
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [Connection, Channel, *(facade for core, facade in FACADES if core is Channel)],
+    ids=lambda cls: cls.__name__,
+)
+def test_help_says_that_a_program_does_not_call_the_constructor(cls: type) -> None:
+    assert re.match(
+        r"Not for programs: `.*` (makes a connection|opens a channel)\.", inspect.getdoc(cls.__init__) or ""
+    )
+
+
+# --- on_done ----------------------------------------------------------------------------------------------------------
+
+
+@every_facade
+def test_on_done_is_refused_by_every_operation_of_a_facade(core: type, facade: type) -> None:
+    for name in lifting.operations(core):
+        unopened = object.__new__(facade)  # the refusal comes before anything else
+        with pytest.raises(
+            cpspika.InvalidArgumentType, match=rf"^{name} takes no on_done in this style.* cpspika\.connect "
+        ):
+            getattr(unopened, name)(on_done=print)
+
+
+def test_a_publish_with_on_done_publishes_nothing() -> None:
+    for facade in (cpspika.BlockingConnection, threads.ThreadedConnection):
+        with facade("embedded://") as connection:
+            channel = connection.channel()
+            queue = channel.queue_declare(exclusive=True).queue
+            with pytest.raises(cpspika.InvalidArgumentType, match="basic_publish takes no on_done"):
+                channel.basic_publish("", queue, "x", on_done=print)
+            assert channel.queue_declare(queue, passive=True).message_count == 0
+
+
+CONNECTS: list[Callable[..., Any]] = [
+    cpspika.BlockingConnection,
+    cpspika.SelectConnection,
+    threads.ThreadedConnection,
+    tasks.connect,
+]
+if importlib.util.find_spec("asyncore") or importlib.util.find_spec("pyasyncore"):
+    CONNECTS.append(cpspika.AsyncoreConnection)
+if importlib.util.find_spec("twisted") is not None:
+    CONNECTS.append(twisted_adapter.connect)
+
+
+@pytest.mark.parametrize("connect", CONNECTS, ids=lambda connect: f"{connect.__module__}.{connect.__name__}")
+def test_on_done_is_refused_when_a_facade_connects(connect: Callable[..., Any]) -> None:
+    with pytest.raises(cpspika.InvalidArgumentType, match=r"^connect takes no on_done .* cpspika\.connect "):
+        connect("embedded://", on_done=print)
+
+
+def test_on_done_is_refused_when_asyncio_connects() -> None:
+    async def main() -> None:
+        asyncio_adapter.connect("embedded://", on_done=print)  # type: ignore[call-arg]
+
+    with pytest.raises(cpspika.InvalidArgumentType, match=r"^connect takes no on_done"):
+        asyncio.run(main())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("trio") is None, reason="trio is not installed")
+def test_on_done_is_refused_when_trio_connects() -> None:
+    async def main() -> None:
+        async with trio_adapter.connect("embedded://", on_done=print):  # type: ignore[call-arg]
+            pass
+
+    import trio
+
+    with pytest.raises(cpspika.InvalidArgumentType, match=r"^connect takes no on_done"):
+        trio.run(main)
 
 
 # --- attributes -------------------------------------------------------------------------------------------------------

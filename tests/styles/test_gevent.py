@@ -17,6 +17,8 @@ import pytest
 from tests.support import ROOT
 
 CORES = ["BlockingConnection", "SelectConnection"]
+# The heaviest run with BlockingConnection; with SelectConnection, which differs in the reactor alone, when asked for.
+HEAVY = ["BlockingConnection", pytest.param("SelectConnection", marks=pytest.mark.long)]
 MEMORY = 100 * 1024 * 1024  # bytes for a thousand connections, their greenlets included
 
 pytestmark = [
@@ -102,7 +104,7 @@ def outside() -> Iterator[str]:
         process.communicate(timeout=10)
 
 
-@pytest.mark.parametrize("facade", CORES)
+@pytest.mark.parametrize("facade", HEAVY)
 def test_a_thousand_greenlets_with_a_connection_each(outside: str, facade: str) -> None:
     count = 1000
     arrived, got, weight, reactors = run(RENDEZVOUS, outside, count, facade)
@@ -112,7 +114,7 @@ def test_a_thousand_greenlets_with_a_connection_each(outside: str, facade: str) 
     assert weight < MEMORY, f"{weight / count:.0f} bytes a connection"
 
 
-@pytest.mark.parametrize("facade", [*CORES, "ThreadedConnection"])
+@pytest.mark.parametrize("facade", [*HEAVY, "ThreadedConnection"])
 def test_greenlets_on_rabbitmq(node: Any, facade: str) -> None:
     count = 100
     arrived, got, _, _ = run(RENDEZVOUS, node.url, count, facade)
@@ -192,7 +194,7 @@ def test_two_greenlets_inside_a_connection_is_an_error_that_says_so(outside: str
         """
         connection = make(url, timeout=30)
         channel = connection.channel()
-        queue = channel.queue_declare(auto_delete=True).queue
+        queue = channel.queue_declare(durable=True, auto_delete=True).queue
         messages = channel.consume(queue)
         waiting = gevent.spawn(next, messages)
         gevent.sleep(0)  # it gets inside

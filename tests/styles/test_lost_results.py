@@ -114,15 +114,15 @@ def test_a_reply_that_nobody_waits_for_is_given_back(kind: Any, call: str, inter
 
 
 def interrupted(connection: Any, asked: Callable[[], Any], interrupt: Any) -> None:
-    spin = connection.spin
+    spin = connection._spin
 
     def cut(*args: Any, **kwargs: Any) -> Any:
-        connection.spin = spin
+        connection._spin = spin
         if interrupt is None:
             return False
         raise interrupt
 
-    connection.spin = cut
+    connection._spin = cut
     asked()
 
 

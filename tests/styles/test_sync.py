@@ -6,6 +6,7 @@ import asyncore
 import gc
 import signal
 import time
+import traceback
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -88,7 +89,7 @@ def test_a_left_iterator_rejects_only_what_was_to_be_acknowledged(kind: Any, no_
         ch.queue_declare("q")  # behind its answer the others are here, too
         messages.close()
         ch.queue_declare("q")
-        assert [reject.delivery_tag for reject in broker.peers[0].came("basic.reject")] == rejected
+        assert [reject.delivery_tag for reject in broker.peers[0].came("basic.nack")] == rejected
 
 
 def test_the_iterator_raises_what_ends_it(connection: Any, ch: Any, queue: str) -> None:
@@ -287,3 +288,36 @@ def test_an_iterator_that_is_left_while_the_link_dies_raises_nothing(end: str) -
         with pytest.raises(cpspika.ConnectionClosed):
             channel.queue_declare("q")
     assert not unraisable
+
+
+def test_start_consuming_on_a_closed_channel_raises_a_fresh_error_each_time(connection: Any, ch: Any) -> None:
+    with pytest.raises(NotFound):
+        ch.queue_declare("cpspika-nothing", passive=True)
+    caught = []
+    for _ in range(3):
+        with pytest.raises(cpspika.ChannelClosed, match="404") as again:
+            ch.start_consuming()
+        caught.append(again.value)
+    assert len({id(error) for error in caught}) == 3
+    lengths = [len(traceback.extract_tb(error.__traceback__)) for error in caught]
+    assert lengths[0] == lengths[2]
+    assert all(isinstance(error.__cause__, NotFound) for error in caught)
+    assert all("in test_start_consuming_on_a_closed_channel" in error.asked_at for error in caught)
+    connection.close()
+    ch.start_consuming()
+
+
+def test_the_text_of_a_closed_channel_names_one_call_site(ch: Any) -> None:
+    def declare() -> None:
+        ch.queue_declare("cpspika-nothing", passive=True)
+
+    with pytest.raises(NotFound):
+        declare()
+    with pytest.raises(cpspika.ChannelClosed) as caught:
+        ch.queue_purge("cpspika-nothing")
+    assert str(caught.value).count("asked for at") == 1
+    assert "in test_the_text_of_a_closed_channel" in str(caught.value)
+    assert "404" in str(caught.value)
+    with pytest.raises(cpspika.ChannelClosed) as caught:
+        ch.basic_ack(1)
+    assert str(caught.value).count("asked for at") == 1

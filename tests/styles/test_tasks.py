@@ -530,7 +530,7 @@ def test_a_left_iterator_rejects_only_what_was_to_be_acknowledged(
             assert (await anext(messages)).body == b"0"
             await ch.queue_declare("q")  # behind its answer the others are here, too
         await ch.queue_declare("q")
-        assert [reject.delivery_tag for reject in peer.came("basic.reject")] == rejected
+        assert [reject.delivery_tag for reject in peer.came("basic.nack")] == rejected
         await ch.connection.close()
 
     with SocketBroker() as broker:

@@ -103,7 +103,9 @@ def test_every_operation_is_lifted(core: type, facade: type) -> None:
     for name, operation in (operations(core) | registrations(core)).items():
         shown = inspect.signature(operation)
         without = [parameter for name, parameter in shown.parameters.items() if name != "on_done"]
-        assert list(inspect.signature(getattr(facade, name)).parameters.values()) == without
+        lifted = list(inspect.signature(getattr(facade, name)).parameters.values())
+        assert lifted[: len(without)] == without
+        assert [parameter.name for parameter in lifted[len(without) :]] == ["timeout"] * (name in operations(core))
         assert inspect.getdoc(getattr(facade, name)).partition("\n")[0] == inspect.getdoc(operation).partition("\n")[0]
 
 
@@ -322,7 +324,7 @@ def test_a_timeout_names_the_operation_and_gives_back_what_comes_late() -> None:
         assert "test_a_timeout_names" in str(caught.value.asked_at)
         assert asked.wait(DEADLINE)
         rejected: list[Any] = []
-        peer.when("basic.reject", lambda peer, number, method: rejected.append(method))
+        peer.when("basic.nack", lambda peer, number, method: rejected.append(method))
         got = {"delivery_tag": 7, "redelivered": False, "exchange": "", "routing_key": "q", "message_count": 0}
         peer.send_content(1, "basic.get-ok", b"late", **got)
         wait_for(lambda: rejected, "the late message's rejection")
@@ -737,7 +739,7 @@ def test_an_iterator_that_is_left_rejects_only_what_was_to_be_acknowledged(
             wait_for(lambda: peer.came("basic.cancel"), "the end of the consumer")
             ch.queue_declare("q")  # behind cancel-ok
         ch.queue_declare("q")
-        assert [reject.delivery_tag for reject in peer.came("basic.reject")] == rejected
+        assert [reject.delivery_tag for reject in peer.came("basic.nack")] == rejected
         connection.end()
         assert not connection.errors
 

@@ -97,7 +97,10 @@ def trial(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]
 CLEAN = [f"tests.support.trial_twisted.{name}" for name in ("Tcp", "Endpoint", "Tls", "TlsEndpoint")]
 
 
-@pytest.mark.parametrize("reactor", ["select", "poll", "asyncio", "epoll"])
+@pytest.mark.parametrize(
+    "reactor",
+    [pytest.param("select", marks=pytest.mark.long), pytest.param("poll", marks=pytest.mark.long), "asyncio", "epoll"],
+)
 def test_trial_finds_nothing_left_in_the_reactor(node: Any, certificates: Any, tmp_path: Path, reactor: str) -> None:
     """In TCP, TLS, memory and endpoints; whether it went well, was refused, or was cancelled."""
     if reactor == "epoll" and sys.platform != "linux":

@@ -17,13 +17,15 @@ from cpspika.wire.backlog import Backlog
 
 
 def confirm_settles_twice(patch: pytest.MonkeyPatch) -> None:
-    taken = Publisher._taken
+    settle = Publisher._settle_acked
 
     def twice(self: Any, publish: Any) -> None:
-        taken(self, publish)
-        taken(self, publish)
+        on_done = publish.on_done
+        settle(self, publish)
+        if on_done is not None:
+            on_done(None, True)
 
-    patch.setattr(Publisher, "_taken", twice)
+    patch.setattr(Publisher, "_settle_acked", twice)
 
 
 def end_drops_an_on_done(patch: pytest.MonkeyPatch) -> None:
@@ -58,7 +60,7 @@ def unknown_is_reported_as_confirmed(patch: pytest.MonkeyPatch) -> None:
         if self.on_done is not None:
             self.on_done(None, True)
 
-    patch.setattr("cpspika.client.publisher._Publish.fail", fail)
+    patch.setattr("cpspika.client.publisher.Publish.fail", fail)
 
 
 def nack_is_ignored(patch: pytest.MonkeyPatch) -> None:

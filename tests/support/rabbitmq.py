@@ -7,7 +7,7 @@
 The node and its own epmd are child processes on free loopback ports, with everything they write (data, log,
 cookie) in a temporary directory: the machine's own broker, epmd and ~/.erlang.cookie are neither used nor
 touched. Nothing is found or ended by name; what was started is ended by its id, even if SIGKILL ends the test
-process.
+process. CPSPIKA_RABBITMQ_ROOT=DIR takes RabbitMQ from another root file system; see rabbitmq_root.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-_SERVERS = "/usr/lib/rabbitmq/lib"
+from tests.support.rabbitmq_root import Root
+
 Process = subprocess.Popen[bytes]
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 START_SECONDS = 120.0  # a start costs about 5 s of CPU, which a busy machine may take long to give
@@ -36,12 +37,6 @@ STOP_SECONDS = 30.0
 # Only the test process has the other end of the pipe that it reads, so the pipe ends when that process does,
 # however that was; a line names the groups to end then. (A parent-death signal comes with a thread's end.)
 _WATCH = 'groups=; while read -r g; do groups=$g; done; kill -s KILL -- $groups; sleep 1; rm -rf -- "$0"'
-
-
-def _server_root() -> Path | None:
-    """The newest installed server. Its sbin/ has the scripts proper; those of /usr/sbin change the user."""
-    roots = [path.parent.parent for path in Path(_SERVERS).glob("rabbitmq_server-*/sbin/rabbitmq-server")]
-    return max(roots, key=lambda root: [int(part) for part in re.findall(r"\d+", root.name)], default=None)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -101,6 +96,7 @@ class RabbitNode:
 
     def __init__(self, tls: tuple[str, str, str] | None = None, config: str = "") -> None:
         self._tls, self._config = tls, config
+        self._root = Root.chosen()
         self.port, self.tls_port, self._dist_port, self._epmd_port = _free_ports(4)
         self.name = f"cpspika-{secrets.token_hex(4)}@localhost"
         self._directory: Path | None = None
@@ -111,12 +107,13 @@ class RabbitNode:
 
     @staticmethod
     def available() -> bool:
-        """Whether a broker can be started here: Debian's rabbitmq-server, and Erlang's tools. CPSPIKA_RABBITMQ=0 says
-        no, to see what a machine without them sees."""
+        """Whether a broker is to be started here: Debian's rabbitmq-server, and Erlang's tools. CPSPIKA_RABBITMQ=0 says
+        no, to see what a machine without them sees. A root file system that was named is taken to have them: if not,
+        the start says what is missing."""
         if os.environ.get("CPSPIKA_RABBITMQ") == "0":
             return False
-        tools = all(shutil.which(tool, path=_path()) for tool in ("erl", "epmd", "erl_call"))
-        return tools and _server_root() is not None
+        root = Root.chosen()
+        return root.directory is not None or not root.lacks()
 
     @property
     def url(self) -> str:
@@ -269,9 +266,9 @@ class RabbitNode:
 
     def _prepare(self) -> None:
         """The directory, the watch and epmd."""
-        installed = _server_root()
-        if installed is None or not self.available():
-            raise RuntimeError("no RabbitMQ here: Debian's package rabbitmq-server is not installed")
+        installed, lacking = self._root.server(), self._root.lacks()
+        if installed is None or lacking:
+            raise RuntimeError(f"no RabbitMQ here: {lacking}")
         directory = self._directory = Path(tempfile.mkdtemp(prefix="cpspika-rabbitmq-"))
         self._owner = os.getpid()
         atexit.register(self.stop)
@@ -281,14 +278,16 @@ class RabbitNode:
         # No resolver: DNS takes time, and its helper process (inet_gethost) is one more to end.
         (directory / "inetrc").write_text('{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n', "ascii")
         (directory / "enabled_plugins").write_text("[].\n", "ascii")
+        for path in self._tls or ():  # the node may not see where they are
+            shutil.copy(path, directory)
         (directory / "rabbit.config").write_text(self._rabbit_config(), "utf-8")
         # The scripts put every directory of the plugins/ beside them on the code path, and Erlang tries them
         # all for each module that it loads. A server directory with only what is needed halves the start.
         (directory / "server" / "plugins").mkdir(parents=True)
         for part in ("sbin", "escript"):
             (directory / "server" / part).symlink_to(installed / part)
-        for app in _applications(installed):
-            (directory / "server" / "plugins" / app.name).symlink_to(app)
+        for app in _applications(self._root.outside(installed)):
+            (directory / "server" / "plugins" / app.name).symlink_to(installed / "plugins" / app.name)
         self._watch = self._spawn(["sh", "-c", _WATCH, str(directory)], "watch.output", stdin=subprocess.PIPE)
         self._epmd = self._spawn(["epmd"], "epmd.output")
         self._tell_watch()
@@ -301,7 +300,7 @@ class RabbitNode:
             "{disk_free_limit, 1000000}",  # a rather full disk is no reason to block publishers
         ]
         if self._tls is not None:
-            ca, cert, key = (os.path.abspath(path) for path in self._tls)
+            ca, cert, key = (self._dir / os.path.basename(path) for path in self._tls)
             settings += [
                 f'{{ssl_listeners, [{{"{self.host}", {self.tls_port}}}]}}',
                 f'{{ssl_options, [{{cacertfile, "{ca}"}}, {{certfile, "{cert}"}}, {{keyfile, "{key}"}}, '
@@ -315,7 +314,7 @@ class RabbitNode:
         directory = self._dir
         erl_args = "-kernel inet_dist_use_interface {127,0,0,1}"
         return {
-            "PATH": _path(),
+            "PATH": self._root.path(),
             "LANG": "C.UTF-8",
             "HOME": str(directory),
             "ERL_EPMD_PORT": str(self._epmd_port),
@@ -346,7 +345,7 @@ class RabbitNode:
         """A child leading its own session: one id names all it starts, and a terminal's Ctrl-C spares it."""
         with open(self._dir / output, "ab") as file:
             return subprocess.Popen(
-                command,
+                self._root.command(command, self._dir),
                 stdin=stdin,
                 stdout=file,
                 stderr=file,
@@ -401,7 +400,7 @@ class RabbitNode:
 
     def _run(self, command: list[str], text: str, timeout: float) -> str:
         done = subprocess.run(
-            command,
+            self._root.command(command, self._dir),
             input=text,
             capture_output=True,
             text=True,
@@ -413,7 +412,3 @@ class RabbitNode:
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: status {done.returncode}: {done.stderr}{done.stdout}")
         return done.stdout
-
-
-def _path() -> str:
-    return os.environ.get("PATH", "") + ":/usr/local/bin:/usr/bin:/bin"

@@ -82,7 +82,9 @@ DELIVERY = {"consumer_tag": "c", "delivery_tag": 1, "exchange": "", "routing_key
 class Peer:
     """The server's end of one link. `inbox`: what came and wasn't expected yet, as (channel, Method, Message or error).
     `received`: all that ever came. `hung_up`: the client closed the link. With handshake=False the script says the
-    handshake itself, step by step, after `expect_header`."""
+    handshake itself, step by step, after `expect_header`. `properties`: what it says of itself."""
+
+    properties: dict[str, Any] = PROPERTIES
 
     def __init__(self, handshake: bool = True, mechanisms: str = "PLAIN AMQPLAIN EXTERNAL", **tune: int):
         self.link = Link("server", None, None)
@@ -142,7 +144,7 @@ class Peer:
         limits = Negotiated(virtual_host="", peer_properties={}, **self._tune)
         assert self.version is not None
         return Host(
-            self.version, PROPERTIES, self._mechanisms, limits, lambda mechanism, answers: "user", lambda *_: None
+            self.version, self.properties, self._mechanisms, limits, lambda mechanism, answers: "user", lambda *_: None
         )
 
     def _take(self, number: int, event: Any) -> None:
@@ -616,6 +618,7 @@ class SocketBroker:
 
     def _accept(self, selector: selectors.BaseSelector, _: Any) -> None:
         sock, _address = self._listener.accept()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = SocketPeer(sock, **self._options)
         self.peers.append(peer)
         if self._script is not None:

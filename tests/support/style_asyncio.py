@@ -25,7 +25,7 @@ class AsyncioStyle(Style):
 
     def connect(self, target: Any = None, **options: Any) -> Operation:
         async def opened() -> Any:
-            connection = await asyncio_adapter.connect(target or self.url(), **options)
+            connection = await asyncio_adapter.connect(target or self.url(), **self.with_recovery(options))
             self.connections.append(Asking(connection, None))
             return connection
 

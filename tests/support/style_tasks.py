@@ -23,7 +23,7 @@ class TaskStyle(Style):
 
     def connect(self, target: Any = None, **options: Any) -> Operation:
         async def opened() -> Any:
-            connection = await tasks.connect(target or self.url(), **options)
+            connection = await tasks.connect(target or self.url(), **self.with_recovery(options))
             self.connections.append(Asking(connection, None))
             return connection
 

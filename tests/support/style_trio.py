@@ -16,7 +16,7 @@ class TrioStyle(Style):
         from cpspika.adapters import trio_adapter
 
         async def opened() -> Any:
-            block = trio_adapter.connect(target or self.url(), **options)
+            block = trio_adapter.connect(target or self.url(), **self.with_recovery(options))
             return await self._blocks.enter_async_context(block)
 
         return Operation(None, opened)

@@ -61,7 +61,9 @@ class TwistedStyle(Style):
 
     def connect(self, target: Any = None, **options: Any) -> Operation:
         def call() -> Deferred[Any]:
-            return twisted_adapter.connect(target or self.url(), reactor=private_reactor(), **options).addCallback(made)
+            return twisted_adapter.connect(
+                target or self.url(), reactor=private_reactor(), **self.with_recovery(options)
+            ).addCallback(made)
 
         def made(connection: Any) -> Any:
             self.connections.append(Asking(connection, None))

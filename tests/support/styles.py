@@ -40,8 +40,11 @@ Scenario = Generator[Any, Any, None]
 _names = itertools.count()
 
 
-def scenario(only: str | None = None) -> Callable[[Callable[..., Scenario]], Callable[..., None]]:
-    """Makes a test of a scenario, whose first argument is the style, `s`. only: the one version that it is for."""
+def scenario(
+    only: str | None = None, recovers: bool = True
+) -> Callable[[Callable[..., Scenario]], Callable[..., None]]:
+    """Makes a test of a scenario, whose first argument is the style, `s`. only: the one version that it is for.
+    recovers: False for what is otherwise on a connection that recovers, as an error that closes a channel."""
 
     def decorate(function: Callable[..., Scenario]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -49,6 +52,7 @@ def scenario(only: str | None = None) -> Callable[[Callable[..., Scenario]], Cal
             s.run(function(s, **arguments))
 
         test.only = only  # type: ignore[attr-defined]
+        test.recovers = recovers  # type: ignore[attr-defined]
         return test
 
     return decorate
@@ -98,6 +102,8 @@ class Asking:
 class Style:
     """One way to use the library against a broker, in one version of the protocol."""
 
+    recovery: Any = None  # what connections are opened with
+
     def __init__(self, broker: Any, protocol: str):
         self.broker, self.protocol = broker, protocol
         self.connections: list[Any] = []
@@ -113,6 +119,9 @@ class Style:
     def connect(self, target: Any = None, **options: Any) -> Operation:
         """Opens a connection; it is closed with the test."""
         raise NotImplementedError
+
+    def with_recovery(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"recovery": self.recovery, **options}
 
     def channel(self) -> Generator[Any, Any, Any]:
         """A channel on a connection of its own; `ch = yield from s.channel()`."""
@@ -155,7 +164,7 @@ class CoreStyle(Style):
                     self.connections.append(Asking(connection, reactor))
                 on_done(error, connection)
 
-            cpspika.connect(target or self.url(), on_done=connected, reactor=reactor, **options)
+            cpspika.connect(target or self.url(), on_done=connected, reactor=reactor, **self.with_recovery(options))
 
         return Operation(reactor, call)
 
@@ -264,7 +273,7 @@ class SyncStyle(Style):
 
     def connect(self, target: Any = None, **options: Any) -> Operation:
         def call() -> Any:
-            connection = self._make_connection(target or self.url(), timeout=PATIENCE, **options)
+            connection = self._make_connection(target or self.url(), timeout=PATIENCE, **self.with_recovery(options))
             self.connections.append(Asking(connection, None))
             return connection
 
@@ -354,6 +363,17 @@ STYLES: dict[str, Callable[..., Style]] = {
 AGAIN = ("core-asyncore", "core-blocking", "sync-select", "sync-asyncore", "asyncio-uvloop", "core-twisted")
 
 
+def recovering(make: Callable[..., Style]) -> Callable[..., Style]:
+    """The same style, with connections that recover: where nothing is lost, nothing changes."""
+
+    def made(broker: Any, protocol: str) -> Style:
+        style = make(broker, protocol)
+        style.recovery = True
+        return style
+
+    return made
+
+
 # At the end, since these modules use what stands above.
 from tests.support import style_asyncio, style_tasks, style_threads, style_trio  # noqa: E402
 
@@ -362,3 +382,10 @@ if find_spec("twisted") is not None:
     from tests.support import style_twisted
 
     STYLES |= style_twisted.STYLES
+
+RECOVERING = {
+    f"{name}-recovering": recovering(STYLES[name])
+    for name in ("core-select", "sync-blocking", "tasks-coroutine", "asyncio", "trio", "twisted", "threads")
+    if name in STYLES
+}
+STYLES |= RECOVERING

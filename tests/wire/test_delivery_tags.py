@@ -30,6 +30,23 @@ class WindowMachine(RuleBasedStateMachine):
             assert self.window.add(f"item {self.last}") == self.last
             self.open[self.last] = f"item {self.last}"
 
+    @rule(count=st.integers(1, 9))
+    def skip(self, count: int) -> None:
+        """Tags of things that need no settling."""
+        for _ in range(count):
+            self.last += 1
+            assert self.window.skip() == self.last
+            assert self.window.next_tag == self.last + 1
+
+    @precondition(lambda self: self.last)
+    @rule(data=st.data())
+    def put_back(self, data: st.DataObject) -> None:
+        tag = data.draw(st.integers(1, self.last))
+        if tag not in self.open and not any(other < tag for other in self.open):
+            # As the broker does, which puts back what it has just taken from the front.
+            self.window.put_back(tag, "put back")
+            self.open = {tag: "put back", **self.open}
+
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def take_one(self, data: st.DataObject) -> None:
@@ -73,6 +90,17 @@ class WindowMachine(RuleBasedStateMachine):
     def they_are_alike(self) -> None:
         assert len(self.window) == len(self.open)
         assert list(self.window) == list(self.open.items())
+        for tag in {
+            0,
+            1,
+            self.last // 2,
+            self.last - 1,
+            self.last,
+            self.last + 1,
+            *[*self.open][:3],
+            *[*self.open][-3:],
+        }:
+            assert self.window.has(tag) is (tag in self.open)
 
 
 TestWindow = WindowMachine.TestCase
@@ -148,3 +176,4 @@ def test_settling_from_the_front_costs_no_more_with_many_behind() -> None:
         window.settle(tag)
         lengths.add(len(window._items))
     assert len(lengths) < 20  # the front is dropped by halves, not at each step
+    assert len(window._items) < tags._BLOCK

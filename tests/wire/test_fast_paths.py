@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,37 @@ def test_a_publish_has_the_same_bytes_by_fast_and_general_path(publishes: Conten
         arguments = {"exchange": exchange, "routing_key": routing_key}
         quick = b"".join(fast.publish(exchange, routing_key, encoded, body))
         assert quick == b"".join(link.send_content(1, "basic.publish", arguments, encoded, body))
+
+
+def _same_object_pool() -> tuple[list[str], list[str], list[bytes]]:
+    """Exchanges, keys and properties. The general path refuses the last key and the last properties: too long."""
+    encoded = [encode_properties({"content_type": "a"}), encode_properties({"content_type": "b"})]
+    return ["", "x"], ["k", "another", "k" * 256], [*encoded, encode_properties({"headers": {"h": "x" * 9000}})]
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 5)] * 4), min_size=2, max_size=10))
+def test_a_publish_that_shares_some_objects_with_the_one_before_has_its_own_bytes(
+    picks: list[tuple[int, int, int, int]],
+) -> None:
+    """A template is kept while exchange, key and properties are the same objects. Each may change alone."""
+    link = opened().client
+    fast = link.fast_sender(1)
+    exchanges, routing_keys, encodeds = _same_object_pool()
+    for one, two, three, size in picks:
+        exchange, key, encoded = exchanges[one % 2], routing_keys[two % 3], encodeds[three % 3]
+        body, arguments = bytes(size * 3), {"exchange": exchange, "routing_key": key}
+
+        def by_general_path() -> Any:
+            return link.send_content(1, "basic.publish", arguments, encoded, body)  # noqa: B023
+
+        assert _bytes_or_error(lambda: fast.publish(exchange, key, encoded, body)) == _bytes_or_error(by_general_path)  # noqa: B023
+
+
+def _bytes_or_error(call: Callable[[], Any]) -> Any:
+    try:
+        return b"".join(call())
+    except errors.LocalError as error:
+        return type(error), error.text
 
 
 @given(traffic, VERSIONS, st.lists(st.booleans(), min_size=8, max_size=8))
@@ -299,6 +331,22 @@ def test_a_consumers_deliveries_are_one_run_though_their_keys_alternate() -> Non
     contents = [("x", f"k{n % 2}", BasicProperties(), 60) for n in range(8)]
     stream = _stream(pair.server, contents, [1] * 8, consumers=1)
     assert [len(run) for _, run in pair.client.runs(stream)] == [1, 1, 6]
+
+
+@pytest.mark.parametrize("sizes", list(itertools.product([0, 60], repeat=3)), ids=str)
+@pytest.mark.parametrize("numbers", [(1, 1, 1), (1, 2, 1), (1, 1, 2)], ids=str)
+def test_messages_that_differ_in_consumer_or_channel_alone_are_not_one_run(
+    sizes: tuple[int, ...], numbers: tuple[int, ...]
+) -> None:
+    """Two consumers' tags have the same length. Each message goes to its own, after a message without a body too."""
+    pair = opened(channels=2)
+    contents = [("x", "k", BasicProperties(), size) for size in sizes * 4]
+    stream = _stream(pair.server, contents, [*numbers * 4])
+    found = [(number, message) for number, run in pair.client.runs(stream) for message in run]
+    assert [number for number, _ in found] == [*numbers * 4]
+    assert [message.consumer_tag for _, message in found] == [f"c{tag % 2}" for tag in range(12)]
+    assert [message.delivery_tag for _, message in found] == [*range(12)]
+    assert [len(message.body) for _, message in found] == [*sizes * 4]
 
 
 def test_messages_that_came_alike_share_their_envelope() -> None:

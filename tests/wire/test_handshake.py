@@ -23,7 +23,7 @@ from cpspika.parameters import AmqplainCredentials, ExternalCredentials, PlainCr
 from cpspika.spec import VERSIONS
 from cpspika.wire import frames
 from cpspika.wire.codec import Codec, Method
-from cpspika.wire.handshake import Negotiated
+from cpspika.wire.handshake import Host, Negotiated, server
 from cpspika.wire.link import Link
 from tests.support.linked import LIMITS, Pair, opened
 
@@ -194,6 +194,36 @@ def test_a_challenge_to_credentials_that_have_no_answer_is_a_login_error(credent
     ((_, error),) = pair.heard["client"]
     assert isinstance(error, LoginError)
     assert SECRET not in f"{error!r} {error}"
+
+
+class Raising:
+    """A user's mechanism with a mistake in it."""
+
+    mechanism = "PLAIN"
+
+    def start(self) -> bytes:
+        raise RuntimeError(f"no keys for {SECRET}")
+
+
+def test_credentials_that_raise_are_a_login_error_that_shows_no_secret() -> None:
+    pair = Pair(credentials=Raising()).talk()
+    ((_, error),) = pair.heard["client"]
+    assert isinstance(error, LoginError)
+    assert error.text == "the credentials for PLAIN have no response: start raised RuntimeError"
+    assert isinstance(error.__cause__, RuntimeError)
+    assert pair.heard["server"] == []
+
+
+@pytest.mark.parametrize(("version", "number"), [("0-9-1", (0, 9)), ("0-8", (8, 0))])
+def test_the_server_says_its_version(version: str, number: tuple[int, int]) -> None:
+    """As RabbitMQ: 0-9-1 is 0 and 9, and 0-8 is 8 and 0."""
+    link = Link("server", None, None)
+    link.greet_back(frames.PROTOCOL_HEADERS[version])
+    host = Host(version, {}, "PLAIN", LIMITS, lambda mechanism, answers: "guest", lambda user, virtual_host: None)
+    link.begin(version, server(host))
+    payload = link.take_answers()[7:-1]
+    start = Codec.of(version).decode(payload)
+    assert (start.version_major, start.version_minor) == number
 
 
 @pytest.mark.parametrize("version", VERSIONS)

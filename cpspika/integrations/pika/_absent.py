@@ -1,0 +1,25 @@
+"""What pika has and this face has not: names that can be imported, and say at their use what to write instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def absent(name: str, instead: str) -> NotImplementedError:
+    """The error of a part of pika that isn't here."""
+    return NotImplementedError(f"cpspika.integrations.pika has no {name}; use {instead}")
+
+
+def absent_class(name: str, instead: str) -> Any:
+    """A class that a program may name, also as a base class or in annotations, but not call."""
+
+    def refuse(cls: type, *args: Any, **kwargs: Any) -> Any:
+        raise absent(name, instead)
+
+    members = {
+        "__new__": refuse,
+        "__doc__": f"Not here; use {instead}.",
+        "__module__": __name__.rpartition(".")[0],
+        "create_connection": classmethod(refuse),
+    }
+    return type(name.rpartition(".")[2], (), members)

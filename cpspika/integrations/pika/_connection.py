@@ -1,0 +1,316 @@
+"""pika's BlockingConnection, on a connection of the core whose reactor has a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from heapq import heappush
+from types import TracebackType
+from typing import Any
+
+from ...client.connection import Connection
+from ...errors import AMQPError, ConnectionClosed, PublishError
+from . import exceptions, frame, spec
+from ._channel import BlockingChannel
+from ._link import Bell, Link
+from ._translation import of_connecting, of_connection, of_local
+from .connection import Parameters
+
+LOGGER = logging.getLogger(__name__)
+GOODBYE = 5.0  # seconds that close() waits for the threads to end, after the broker's answer
+
+
+class BlockingConnection:
+    """A connection whose calls wait for their answers.
+
+    parameters: ConnectionParameters or URLParameters, or a sequence of them, which are tried in order; those of the
+    last say how often all are tried (connection_attempts), and how long to pause between (retry_delay).
+
+    Callbacks run in the thread that calls `process_data_events`, `sleep` or a channel's `start_consuming` or `consume`,
+    one at a time. Heartbeats go on meanwhile, in the reactor's thread."""
+
+    def __init__(self, parameters: Parameters | Sequence[Parameters] | None = None, _impl_class: Any = None):
+        given = Parameters() if parameters is None else parameters
+        configs = [given] if isinstance(given, Parameters) else list(given)
+        if not configs:
+            raise ValueError("parameters is an empty sequence; it takes at least one ConnectionParameters")
+        self.dispatching = False
+        self._bell = Bell()
+        self.ring = self._bell.ring
+        self._stirred = False
+        self._ready: deque[tuple[Any, Callable[[], object]]] = deque()  # (timer, call)
+        self._channels: dict[int, BlockingChannel] = {}
+        self._told = False  # the program knows why the connection has ended
+        self.link = _connect(configs, self._stray)
+        self.link.inside(self.link.core.add_state_change_handler, lambda core, is_open: self.stir())
+
+    def __repr__(self) -> str:
+        return f"<BlockingConnection of {self.link.core!r}>"
+
+    def __enter__(self) -> BlockingConnection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.is_open:
+            self.close()
+
+    # --- its state ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether operations may be asked for."""
+        return self.link.core.is_open
+
+    @property
+    def is_closed(self) -> bool:
+        """Not `is_open`."""
+        return not self.link.core.is_open
+
+    def _capability(self, name: str) -> bool:
+        return bool((self.link.core.server_properties.get("capabilities") or {}).get(name, False))
+
+    @property
+    def basic_nack_supported(self) -> bool:
+        """Whether the broker has basic.nack."""
+        return self._capability("basic.nack")
+
+    @property
+    def consumer_cancel_notify_supported(self) -> bool:
+        """Whether the broker tells when it cancels a consumer."""
+        return self._capability("consumer_cancel_notify")
+
+    @property
+    def exchange_exchange_bindings_supported(self) -> bool:
+        """Whether exchanges can be bound to exchanges."""
+        return self._capability("exchange_exchange_bindings")
+
+    @property
+    def publisher_confirms_supported(self) -> bool:
+        """Whether the broker confirms publishes."""
+        return self._capability("publisher_confirms")
+
+    basic_nack = basic_nack_supported
+    consumer_cancel_notify = consumer_cancel_notify_supported
+    exchange_exchange_bindings = exchange_exchange_bindings_supported
+    publisher_confirms = publisher_confirms_supported
+
+    # --- its end ------------------------------------------------------------------------------------------------------
+
+    def news(self) -> Exception | None:
+        """The error that ended the connection, once; None if there is none, or the program knows it."""
+        reason = self.link.core.close_reason
+        if self._told or reason is None:
+            return None
+        self._told = True
+        return of_connection(reason)
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise self.news() or exceptions.ConnectionWrongStateError()
+
+    def _ask(self, start: Callable[[Any], object]) -> Any:
+        self._check_open()
+        try:
+            return self.link.ask(start)
+        except ConnectionClosed as error:
+            raise self.news() or exceptions.ConnectionWrongStateError() from error
+        except AMQPError as error:
+            raise of_local(error) from error
+
+    def close(self, reply_code: int = 200, reply_text: str = "Normal shutdown") -> None:
+        """Closes the channels, then the connection. ConnectionWrongStateError: it is closed."""
+        if not self.is_open:
+            raise self.news() or exceptions.ConnectionWrongStateError(
+                f"BlockingConnection.close({reply_code}, {reply_text!r}) called on closed connection."
+            )
+        for channel in list(self._channels.values()):
+            if channel.is_open:
+                with suppress(exceptions.ChannelClosed, exceptions.ChannelWrongStateError):
+                    channel.close(reply_code, reply_text)
+        core = self.link.core
+        self._ask(lambda on_done: core.close(reply_code, reply_text, on_done=on_done))
+        self._told = True
+        self._ready.clear()
+        self.stir()
+        self.link.finish(GOODBYE)
+
+    def _stray(self, error: BaseException) -> None:
+        if not isinstance(error, PublishError):  # pika drops a returned message that nobody asked for
+            LOGGER.warning("%s: %s", type(error).__name__, error)
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def stir(self) -> None:
+        """Ends a wait for events. From any thread."""
+        self._stirred = True
+        self._bell.ring()
+
+    def _put(self, timer: Any, call: Callable[[], object]) -> None:
+        self._ready.append((timer, call))
+        self.ring()
+
+    def _has_events(self) -> bool:
+        return bool(self._ready) or any(channel.has_events for channel in list(self._channels.values()))
+
+    def process_data_events(self, time_limit: float | None = 0) -> None:
+        """Calls the program for what has happened: messages, timers, callbacks of other threads. Waits for something to
+        happen, time_limit seconds at most; None: without limit. In a callback it waits, and calls nothing."""
+        if not self._has_events():
+            self._check_open()
+        outer, self.dispatching = self.dispatching, True
+        try:
+            self._wait(time_limit, outer)
+            if not outer:
+                self._dispatch()
+        finally:
+            self.dispatching = outer
+        for channel in list(self._channels.values()):
+            channel.forget_news()
+        if not self.is_open:
+            error = self.news()
+            if error is not None:
+                raise error
+
+    def _wait(self, time_limit: float | None, nested: bool) -> None:
+        deadline = None if time_limit is None else time.monotonic() + time_limit
+        if time_limit == 0 and not self._has_events():
+            self.link.read_now()
+        while self.is_open and (nested or not (self._stirred or self._has_events())):
+            if not self._bell.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                break
+        if not nested:
+            self._stirred = False
+
+    def _dispatch(self) -> None:
+        for _ in range(len(self._ready)):
+            try:
+                _, call = self._ready.popleft()
+            except IndexError:  # a callback has removed a timer
+                break
+            call()
+        for channel in list(self._channels.values()):
+            if channel.has_events:
+                channel.dispatch()
+
+    def sleep(self, duration: float) -> None:
+        """Calls the program for what happens within `duration` seconds."""
+        if duration < 0:
+            raise ValueError(f"duration={duration} is not a number of seconds from 0")
+        deadline = time.monotonic() + duration
+        left = duration
+        while True:
+            self.process_data_events(left)
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Any:
+        """Has callback() called after `delay` seconds. Returns an object for `remove_timeout`."""
+        _check_callable(callback)
+        timer: list[Any] = []
+        handle = self.link.inside(self.link.reactor.call_later, delay, lambda: self._put(timer, callback))
+        timer.append(handle)
+        return timer
+
+    def remove_timeout(self, timeout_id: Any) -> None:
+        """Drops a call of `call_later`."""
+        self.link.inside(timeout_id[0].cancel)
+        for entry in [entry for entry in list(self._ready) if entry[0] is timeout_id]:
+            with suppress(ValueError):
+                self._ready.remove(entry)
+
+    def add_callback_threadsafe(self, callback: Callable[[], object]) -> None:
+        """Has callback() called in the thread that processes the connection's events. From any thread."""
+        if not self.is_open:
+            raise exceptions.ConnectionWrongStateError("add_callback_threadsafe: the connection is closed")
+        _check_callable(callback)
+        self._put(None, callback)
+
+    def add_on_connection_blocked_callback(self, callback: Callable[[Any, Any], object]) -> None:
+        """Has callback(connection, method_frame) called when the broker blocks publishes."""
+        self._on_blocked(True, callback)
+
+    def add_on_connection_unblocked_callback(self, callback: Callable[[Any, Any], object]) -> None:
+        """Has callback(connection, method_frame) called when the broker permits publishes again."""
+        self._on_blocked(False, callback)
+
+    def _on_blocked(self, wanted: bool, callback: Callable[[Any, Any], object]) -> None:
+        _check_callable(callback)
+
+        def handler(core: Any, blocked: bool, reason: str) -> None:
+            if blocked == wanted:
+                method = spec.Connection.Blocked(reason) if blocked else spec.Connection.Unblocked()
+                self._put(None, partial(callback, self, frame.Method(0, method)))
+
+        self.link.inside(self.link.core.add_blocked_handler, handler)
+
+    # --- the rest -----------------------------------------------------------------------------------------------------
+
+    def channel(self, channel_number: int | None = None) -> BlockingChannel:
+        """Opens a channel; channel_number: its number, by default the lowest that is free."""
+        core = self.link.core
+        opened = self._ask(lambda on_done: _open(core, channel_number, on_done))
+        channel = self._channels[opened.core.number] = BlockingChannel(opened.core, self)
+        return channel
+
+    def update_secret(self, new_secret: str, reason: str) -> None:
+        """Gives the broker a new secret, for example a renewed OAuth 2 token."""
+        core = self.link.core
+        self._ask(lambda on_done: core.update_secret(new_secret, reason, on_done=on_done))
+
+
+def _check_callable(callback: Any) -> None:
+    if not callable(callback):
+        raise TypeError(f"callback takes a callable, not {callback!r}")
+
+
+def _open(core: Connection, number: int | None, on_done: Any) -> None:
+    """Opens a channel, of this number if there is one. InvalidChannelNumber: it is in use, or too high."""
+    if not number:
+        core.channel(on_done=on_done)
+        return
+    if not 0 < number <= core.channel_max or number in core._channels:
+        raise exceptions.InvalidChannelNumber(number)
+    while core._next_number <= number:
+        heappush(core._free, core._next_number)
+        core._next_number += 1
+    others = [free for free in core._free if free != number]
+    if number in core._closed_by_broker:
+        core._closed_by_broker.remove(number)
+    core._free = [number]
+    core.channel(on_done=on_done)
+    core._free = sorted(others)
+
+
+def _connect(configs: list[Parameters], stray: Callable[[BaseException], object]) -> Link:
+    last, failure = configs[-1], None
+    for attempt in range(last.connection_attempts):
+        if attempt:
+            time.sleep(last.retry_delay)
+        for config in configs:
+            try:
+                return _connect_to(config, stray)
+            except AMQPError as error:
+                LOGGER.info("no connection to %s:%s: %s", config.host, config.port, error)
+                failure = error
+    assert failure is not None
+    cause = failure.__cause__
+    raise cause if isinstance(cause, socket.gaierror) else of_connecting(failure) from failure
+
+
+def _connect_to(config: Parameters, stray: Callable[[BaseException], object]) -> Link:
+    link = Link(config.to_core(), stray)
+    core: Any = link.core
+    core.parameters.credentials.erase()
+    milliseconds = (config.tcp_options or {}).get("TCP_USER_TIMEOUT")
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if milliseconds is not None and option is not None:
+        link.inside(core._backlog.transport.socket.setsockopt, socket.IPPROTO_TCP, option, milliseconds)
+    return link

@@ -1,0 +1,762 @@
+"""A channel that outlives its openings.
+
+An operation goes to the present opening at once if nothing waits before it; else it waits, in order. When an opening
+ends, what was in flight there is told its end or waits again, by its policy. A new opening first gets what belongs to
+the channel (its modes and consumers, in the order in which they were asked for), and then what waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from heapq import merge
+from typing import TYPE_CHECKING, Any
+
+from ..client.channel import Channel
+from ..client.connection import Connection
+from ..client.continuations import Call, OnDone, Request, check_callable, describe, refuse
+from ..client.operations import Consumer, message_count
+from ..client.publisher import Content, encode_body
+from ..client.setup import OnReady, run_setup
+from ..errors import (
+    AMQPError,
+    BufferFull,
+    ChannelClosed,
+    ConsumerCancelled,
+    DuplicateConsumerTag,
+    UnknownConsumerTag,
+)
+from ..wire.codec import Method
+from ..wire.message import Message, encode_properties
+from .opening import EPOCH_SHIFT, SETTLING, OpeningChannel, OpenPublisher, TransactionPublisher
+from .operations import (
+    IN_FLIGHT,
+    SETTLED,
+    WAITING,
+    Asked,
+    Cancel,
+    Close,
+    Consume,
+    Deletion,
+    Operation,
+    Publish,
+    Told,
+    stale,
+)
+from .options import RecoveryEvent
+from .policies import DONE, POLICIES
+from .roles import Recoverer
+from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from ..wire.message import Properties
+
+CLOSURES = 5  # so many closes of the channel in a row, with nothing settled between, end it
+REPLAY_SECONDS = 10.0  # in which the broker must answer the channel's own modes and consumers
+_MODES = frozenset(("basic.qos", "confirm.select", "tx.select", "channel.flow"))
+
+
+class WaitingPublisher:
+    """The publisher of a recovering channel that has no opening, or whose opening is being restored."""
+
+    __slots__ = ("_channel",)
+
+    permitted = True
+
+    def __init__(self, channel: RecoveringChannel):
+        self._channel = channel
+
+    @property
+    def is_confirming(self) -> bool:
+        return self._channel._confirming
+
+    @property
+    def is_fire_and_forget(self) -> bool:
+        return not self._channel._confirming
+
+    def confirm(self) -> None:
+        self._channel._confirming = True
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: str | bytes,
+        properties: Properties | None,
+        mandatory: bool,
+        immediate: bool,
+        block_on_flow_control: bool,
+        on_done: OnDone[bool] | None,
+    ) -> bool:
+        octets = encode_body(body)
+        content = Content(exchange, routing_key, mandatory, immediate, encode_properties(properties), octets)
+        return self._channel._publish_later(content, on_done)
+
+
+class WaitingSender:
+    """A channel's way out while it has no opening: acknowledgements are of openings that are over."""
+
+    __slots__ = ("_channel", "version")
+
+    writable = True
+
+    def __init__(self, channel: RecoveringChannel, version: str):
+        self._channel = channel
+        self.version = version
+
+    def send_ack(self, delivery_tag: int, multiple: bool) -> None:
+        self._channel._was_stale(delivery_tag)
+
+    def own_tag(self, delivery_tag: int, multiple: bool) -> int | None:
+        return None
+
+    def call_soon(self, call: Call) -> object:
+        return self._channel._connection.reactor.call_soon(call)
+
+    def connection_error(self) -> AMQPError | None:
+        return self._channel._connection._error_if_closed()
+
+    def fault(self, error: Any) -> None:
+        """The opening in which the broker broke the protocol is over."""
+
+
+class Replay(Request):
+    """A mode or consumer that recovery asks for again, on a new opening."""
+
+    __slots__ = ("channel", "tag")
+
+    def __init__(self, channel: RecoveringChannel, method: str, tag: str | None = None):
+        super().__init__(method, None, (method + "-ok",))
+        self.channel = channel
+        self.tag = tag
+
+    def reply(self, reply: Any) -> None:
+        super().reply(reply)
+        self.channel._replayed(self)
+
+    def fail(self, error: AMQPError) -> None:
+        self.channel._replays_lost.append(self)
+
+
+class RecoveringChannel(Channel):
+    """A channel of a connection that recovers. `number`: that of its present opening, or of the last."""
+
+    __slots__ = (
+        "_closures",
+        "_confirming",
+        "_connection",
+        "_consumers_known",
+        "_epoch",
+        "_fallen",
+        "_flowing",
+        "_held",
+        "_log",
+        "_on_ready",
+        "_opened",
+        "_opening",
+        "_ready",
+        "_replays",
+        "_replays_lost",
+        "_singles",
+        "_transaction",
+        "_waiting",
+    )
+
+    def __init__(self, connection: Recoverer, on_ready: OnReady | None, on_done: OnDone[Any] | None):
+        self._connection = connection
+        sender: Any = WaitingSender(self, connection.parameters.protocol)
+        super().__init__(0, sender)
+        self._publisher: Any = WaitingPublisher(self)
+        self._on_ready = on_ready
+        self._opened: Request | None = Request("channel.open", on_done)
+        self._opening: OpeningChannel | None = None
+        self._epoch = -1
+        self._ready = False  # an operation goes to the opening at once
+        self._flowing = False  # the opening has its modes and consumers; what waits may go out
+        self._held = 0  # reasons that keep a new opening from being restored
+        self._singles = 0  # operations of this channel in the connection's single file
+        self._waiting: deque[Operation] = deque()
+        self._fallen: list[tuple[Operation, AMQPError]] = []
+        self._log: list[tuple[str, dict[str, Any]] | Consume] = []  # modes and consumers, as they were asked for
+        self._consumers_known: dict[str, Consume] = {}
+        self._confirming = False
+        self._transaction: Transaction | None = None
+        self._replays: set[Replay] = set()
+        self._replays_lost: list[Replay] = []
+        self._closures = 0
+
+    # --- attributes ---------------------------------------------------------------------------------------------------
+
+    @property
+    def writable(self) -> bool:
+        opening = self._opening
+        permitted = opening is None or opening._publisher.permitted
+        return permitted and self._connection.writable
+
+    @property
+    def is_confirming(self) -> bool:
+        return self._confirming or bool(self._publisher.is_confirming)
+
+    @property
+    def has_consumers(self) -> bool:
+        return bool(self._consumers_known) or (self._opening is not None and self._opening.has_consumers)
+
+    def _is_stale(self, message: Message) -> bool:
+        return not self.is_open or self._opening is None or message.delivery_tag >> EPOCH_SHIFT != self._epoch
+
+    def _in_turn(self, calls: Any) -> None:
+        self._connection._in_turn(calls)
+
+    # --- operations ---------------------------------------------------------------------------------------------------
+
+    def _request(
+        self,
+        name: str,
+        on_done: OnDone[Any] | None,
+        convert: Callable[[Any], Any] | None = None,
+        replies: tuple[str, ...] | None = None,
+        **arguments: Any,
+    ) -> bool:
+        asked = Asked(self, name, on_done, self._resolved(name, arguments), replies or (name + "-ok",), convert)
+        return self._submit(asked)
+
+    def _resolved(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments, with names in place of "": they must mean the same whenever the operation is asked again."""
+        if name == "queue.declare":
+            if not arguments["queue"] and not arguments["passive"]:
+                arguments["queue"] = self._connection._new_name(self._connection.options.queue_prefix)
+            self._last_queue = arguments["queue"] or self._last_queue
+        elif "queue" in arguments and not arguments["queue"]:
+            arguments["queue"] = self._last_queue
+        table = arguments.get("arguments")
+        if table:
+            arguments["arguments"] = self._connection._copy(table)
+        return arguments
+
+    def _submit(self, asked: Asked) -> bool:
+        """Sends an operation now, or has it wait. False: it failed at the call."""
+        if not self.is_open:
+            refuse(asked.on_done, self._closed_error(), asked.method, self._sender.call_soon)
+            return False
+        if self._transaction is not None:
+            broken = self._transaction.refusal(asked.method)
+            if broken is not None:
+                refuse(asked.on_done, broken, asked.method, self._sender.call_soon)
+                return False
+        if asked.method == "tx.select" and self._transaction is None:
+            self._transaction = Transaction()
+            if self._opening is not None:
+                self._opening._become_transactional()
+                if self._ready:
+                    self._publisher = TransactionPublisher(self._opening._publisher, self._transaction)
+        if self._ready and self._opening is not None and self._opening.is_open:
+            asked.state = IN_FLIGHT
+            self._launch(asked)
+        elif POLICIES[asked.method] == DONE and not self._must_wait(asked):
+            self._connection._check(asked.method, asked.arguments)
+            self._sender.call_soon(lambda: asked.end(None, asked.lost_result()))
+            self._without_link(asked)
+        else:
+            self._connection._check(asked.method, asked.arguments)
+            self._wait(asked)
+        return True
+
+    def _must_wait(self, asked: Asked) -> bool:
+        """Whether an operation that a loss carries out must wait all the same: for its opening, which is being
+        restored, or behind an operation that it would undo."""
+        if self._opening is not None:
+            return True
+        if isinstance(asked, Cancel):
+            return any(isinstance(other, Consume) and other.tag == asked.tag for other in self._waiting)
+        return asked.method == "tx.rollback" and bool(self._waiting)
+
+    def _without_link(self, asked: Asked) -> None:
+        """Carries out here what the loss of the link has carried out at the broker."""
+        if isinstance(asked, Cancel):
+            self._forget_consumer(asked.tag)
+        elif asked.method == "tx.rollback" and self._transaction is not None:
+            self._transaction.ended()
+
+    def _wait(self, operation: Operation) -> None:
+        operation.state = WAITING
+        self._waiting.append(operation)
+        self._connection._wait_for_link(operation)
+
+    def _launch(self, operation: Operation) -> None:
+        opening = self._opening
+        assert opening is not None
+        operation.launch(opening)
+        method = operation.method
+        if method == "confirm.select":
+            opening._publisher.confirm()
+            self._confirming = True
+        elif self._transaction is not None:
+            self._transaction.asked(method)
+
+    def _tell(self, name: str, on_done: OnDone[Any] | None, **arguments: Any) -> None:
+        check_callable("on_done", on_done)
+        told = Told(self, name, on_done, arguments)
+        if not self.is_open or name not in SETTLING:
+            self._submit(told)
+            return
+        broken = self._transaction.refusal(name) if self._transaction is not None else None
+        if broken is not None:
+            if on_done is not None:
+                refuse(on_done, broken, name, self._sender.call_soon)
+            return
+        sender, opening = self._sender, self._opening
+        if opening is None or not opening.is_open:
+            own = None
+        else:
+            own = sender.own_tag(arguments["delivery_tag"], arguments.get("multiple", False))  # type: ignore[attr-defined]
+        if own is None:
+            self._connection._check(name, arguments)
+            self._was_stale(arguments["delivery_tag"])
+            if on_done is not None:
+                self._sender.call_soon(lambda: told.end(stale()))
+        elif on_done is None:
+            sender.send(name, arguments)
+        else:
+            told.state = IN_FLIGHT
+            assert opening is not None
+            told.launch(opening)
+
+    def _was_stale(self, delivery_tag: int) -> None:
+        """An acknowledgement was not sent, since the broker has the message again."""
+        self._connection._stale += 1
+
+    def _consume(self, consumer: Consumer, on_done: OnDone[str] | None, arguments: dict[str, Any]) -> None:
+        tag = arguments["consumer_tag"]
+        if tag and self.is_open and self._has_consumer(tag):
+            raise DuplicateConsumerTag(f"channel {self.number} has a consumer {tag!r}")
+        if not tag:
+            arguments["consumer_tag"] = tag = self._connection._new_name("cpspika.ctag-")
+        consume = Consume(self, on_done, self._resolved("basic.consume", arguments), consumer)
+        if self._submit(consume):
+            self._consumers_known[tag] = consume
+
+    def _has_consumer(self, tag: str) -> bool:
+        return tag in self._consumers_known or (self._opening is not None and tag in self._opening._consumers)
+
+    def _cancel(self, consumer_tag: str, on_done: OnDone[str] | None) -> None:
+        if self.is_open and not self._has_consumer(consumer_tag):
+            raise UnknownConsumerTag(f"channel {self.number} has no consumer {consumer_tag!r}")
+        self._submit(Cancel(self, on_done, consumer_tag))
+
+    def _delete_queue(self, on_done: OnDone[int] | None, arguments: dict[str, Any]) -> None:
+        arguments = self._resolved("queue.delete", arguments)
+        self._submit(Deletion(self, "queue.delete", on_done, arguments, ("queue.delete-ok",), message_count))
+
+    def _got(self, reply: Method | Message) -> Message | None:
+        return self._opening._got(reply) if self._opening is not None else None
+
+    def _drain(self, on_done: OnDone[None] | None) -> None:
+        drain = Request("drain", on_done)
+        if not self.is_open:
+            refuse(on_done, self._closed_error(), "drain", self._sender.call_soon)
+        elif self.writable:
+            self._sender.call_soon(drain.done)
+        else:
+            self._draining.append(drain)
+
+    def _publish_later(self, content: Content, on_done: OnDone[bool] | None) -> bool:
+        """Takes a publish that must wait for an opening."""
+        connection = self._connection
+        if not self.is_open:
+            refuse(on_done, self._closed_error(), "basic.publish", self._sender.call_soon)
+            return False
+        publish = Publish(self, on_done, content)  # checks on_done
+        connection._check("basic.publish", content.arguments, content.properties)
+        error: AMQPError | None = None
+        if self._transaction is not None:
+            error = self._transaction.no_buffer()
+        elif connection._size and connection._size + publish.size > connection.options.buffer_limit:
+            error = BufferFull(
+                f"{connection._size} bytes of messages wait for a link, and with this one (of {publish.size}) they "
+                f"would exceed buffer_limit={connection.options.buffer_limit}; the message is not kept"
+            )
+        if error is not None:
+            refuse(on_done, error, "basic.publish", self._sender.call_soon)
+            return False
+        self._wait(publish)
+        return connection._take_room(publish.size) and self.writable
+
+    def _close(self, reply_code: int, reply_text: str, on_done: OnDone[None] | None) -> None:
+        closer = Request("channel.close", on_done)
+        if self._ended:
+            self._sender.call_soon(closer.done)
+            return
+        self._closers.append(closer)
+        if not self.is_open:
+            return
+        self._connection._check("channel.close", {"reply_code": reply_code, "reply_text": reply_text})
+        self.is_open = False
+        close = Close(self, {"reply_code": reply_code, "reply_text": reply_text})
+        if self._ready and self._opening is not None and self._opening.is_open:
+            close.state = IN_FLIGHT
+            self._launch(close)
+        elif self._waiting or self._opening is not None:
+            self._wait(close)  # what was asked for before gets its answers first
+        else:
+            self._sender.call_soon(lambda: close.end(None))
+
+    # --- an opening begins --------------------------------------------------------------------------------------------
+
+    def _open_on(self, link: Connection) -> AMQPError | None:
+        """Opens the channel on a link. Returns why it cannot be."""
+        error = link._error_of_no_channel()
+        if error is not None:
+            return error
+        self._epoch += 1
+        opening = link._new_channel(partial(OpeningChannel, self, self._epoch, link))
+        self._opening = opening
+        self._sender = opening._sender
+        self.number = opening.number
+        opening.add_state_change_handler(self._opening_changed)
+        opening._open(partial(self._opening_opened, opening))
+        return None
+
+    def _opening_opened(self, opening: OpeningChannel, err: AMQPError | None, _: Any) -> None:
+        if err is not None or opening is not self._opening:
+            return  # the end of the opening tells the rest
+        if self._on_ready is not None:
+            run_setup(self._on_ready, opening, partial(self._set_up, opening))
+        elif self._opened is not None:
+            self._first_opened()
+
+    def _first_opened(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            handlers = self._handlers.calls("state", self, True) if self.is_open else []
+            self._in_turn([partial(opened.done, self), *handlers])
+
+    def _set_up(self, opening: OpeningChannel, err: AMQPError | None, _: Any) -> None:
+        if opening is not self._opening:
+            return
+        if err is None:
+            self._connection._is_set_up(self)
+            return
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            told = opened.told(err)
+            if opened.on_done is None:
+                self._connection._report(told)
+            self.is_open = False
+            opening.close(on_done=lambda *_: None)
+            self._in_turn([partial(opened.fail, err), partial(self._finish, err)])
+        elif opening.is_open:
+            self._discard_opening(err)
+
+    def _restore(self) -> None:
+        """Gives the opening its modes and consumers, and then what waits."""
+        opening = self._opening
+        if self._held or opening is None or not opening.is_open or self._flowing:
+            return
+        for entry in self._log:
+            if isinstance(entry, Consume):
+                if not self.is_open:
+                    continue  # the program has closed the channel, and waits for earlier operations alone
+                replay = Replay(self, "basic.consume", entry.tag)
+                opening._ask_consume(replay, entry.consumer, entry.arguments)
+            else:
+                method, arguments = entry
+                replay = Replay(self, method)
+                opening._ask(replay, arguments)
+                if method == "confirm.select":
+                    opening._publisher.confirm()
+            self._replays.add(replay)
+        if self._replays:
+            late = ChannelClosed(f"the broker did not answer what restores the channel within {REPLAY_SECONDS:g} s")
+            self._connection._timers.start(
+                f"replay {id(self)}", REPLAY_SECONDS, lambda: self._discard_opening(late, opening)
+            )
+        else:
+            self._connection._channel_restored(self)
+        self._flowing = True
+        self._flush()
+
+    def _replayed(self, replay: Replay) -> None:
+        self._replays.discard(replay)
+        if self._opening is not None:
+            self._opening.has_settled = True
+        if not self._replays:
+            self._connection._timers.cancel(f"replay {id(self)}")
+            self._connection._channel_restored(self)
+
+    def _may_go_on(self) -> None:
+        """The link is writable again."""
+        self._flush()
+        self._tell_writable()
+
+    def _flush(self) -> None:
+        """Sends what waits, in order, as far as the link takes it."""
+        waiting = self._waiting
+        if not self._flowing or self._singles:
+            return
+        while waiting:
+            opening = self._opening
+            if opening is None or not opening.is_open:
+                return
+            operation = waiting[0]
+            if operation.state is SETTLED or self._connection._is_given_up(operation):
+                waiting.popleft()
+                continue
+            if not opening._sender.writable and isinstance(operation, Publish):
+                return
+            waiting.popleft()
+            self._send_waiting(operation)
+        self._be_ready()
+
+    def _send_waiting(self, operation: Operation) -> bool:
+        """Sends an operation that has waited. False: it cannot be sent, and has failed."""
+        operation.state = IN_FLIGHT
+        try:
+            self._launch(operation)
+        except AMQPError as error:
+            self._in_turn([partial(operation.end, operation.told(error))])
+            return False
+        if isinstance(operation, Publish) and operation.times:
+            self._connection._resent += 1
+        return True
+
+    def _be_ready(self) -> None:
+        if not self._ready and self._opening is not None:
+            self._ready = True
+            publisher = self._opening._publisher
+            transaction = self._transaction
+            self._publisher = (
+                OpenPublisher(publisher) if transaction is None else TransactionPublisher(publisher, transaction)
+            )
+
+    # --- an opening ends ----------------------------------------------------------------------------------------------
+
+    def _fell(self, operation: Operation, error: AMQPError) -> None:
+        """An operation was in flight when its opening ended."""
+        if not self._ended and not self._connection._is_closing:
+            self._fallen.append((operation, error))
+        else:
+            operation.end(error)
+
+    def _opening_changed(self, opening: OpeningChannel, is_open: bool) -> None:
+        if is_open or opening is not self._opening:
+            return
+        self._leave_opening(opening)
+        if self._ended:
+            return
+        connection = self._connection
+        if connection._core is None or not connection._core.is_open:
+            return  # the link has ended, which is more
+        self._closed_alone(opening)
+
+    def _leave_opening(self, opening: OpeningChannel) -> None:
+        self._connection._timers.cancel(f"replay {id(self)}")
+        if opening.has_settled or opening._publisher.has_settled:
+            self._closures = 0
+            self._connection._link_settled = True
+        self._confirming = self._confirming or opening._publisher.is_confirming
+        self._opening = None
+        self._ready = self._flowing = False
+        self._replays = set()
+        if not opening._publisher.permitted:
+            self._emit("flow", self, True)
+        if self._transaction is not None:
+            self._transaction.lost()
+        if not self._ended:
+            self._sender = WaitingSender(self, opening._sender.version)  # type: ignore[assignment]
+            self._publisher = WaitingPublisher(self)
+
+    def _discard_opening(self, error: AMQPError, opening: OpeningChannel | None = None) -> None:
+        """Gives up an opening, which the broker does not serve, and does not wait for its channel.close-ok."""
+        opening = opening or self._opening
+        if opening is None or opening is not self._opening or not opening.is_open:
+            return
+        opening._sender.send("channel.close", {"reply_code": 200, "reply_text": ""})
+        opening._shut(error, None)
+
+    def _closed_alone(self, opening: OpeningChannel) -> None:
+        """The channel was lost, and the link lives."""
+        reason = opening.close_reason or ChannelClosed(f"channel {self.number} was closed")
+        blamed = reason.method if reason.code is not None else None
+        replays, self._replays_lost = self._replays_lost, []
+        fallen, self._fallen = sorted(self._fallen, key=lambda each: each[0].order), []
+        connection = self._connection
+        self._closures += 1
+        culprit = connection._culprit(fallen, blamed)
+        replay = next((each for each in replays if each.method == blamed), None) if culprit is None else None
+        not_set_up = self._opened is not None and self._on_ready is not None
+        if self._closures >= CLOSURES or not_set_up:
+            self._finish(reason, fallen)
+            return
+        connection._sort_out(fallen, culprit, reason, single=blamed == "basic.publish")
+        connection._tell_recovery(RecoveryEvent("lost", error=reason, channel=self._outermost()))
+        self._end_unrecoverable(reason)
+        if replay is not None:
+            if replay.tag is not None:
+                connection._consumer_refused(self, replay.tag, reason)
+            else:
+                self._log = [entry for entry in self._log if isinstance(entry, Consume) or entry[0] != replay.method]
+        if not self._ended and self._opening is None:
+            connection._in_turn([self._reopen])
+
+    def _reopen(self) -> None:
+        """Opens the channel again, on the link that lives."""
+        connection = self._connection
+        link = connection._core
+        if self._ended or self._opening is not None or link is None or not link.is_open:
+            return
+        error = self._open_on(link)
+        if error is not None:
+            self._finish(error)
+        elif self._on_ready is None:
+            self._restore()
+
+    def _put_back(self, operations: list[Operation]) -> None:
+        """Has operations wait again, in the order in which they were asked for."""
+        for operation in operations:
+            operation.state = WAITING
+            self._connection._wait_for_link(operation)
+        self._waiting = deque(merge(operations, self._waiting))
+
+    # --- what the broker has carried out ------------------------------------------------------------------------------
+
+    def _carried_out(self, asked: Asked) -> None:
+        """Notes what is to be done again on later openings. Called before the program is told."""
+        connection, method, arguments = self._connection, asked.method, asked.arguments
+        if self._opening is not None:
+            self._opening.has_settled = True
+        if isinstance(asked, Consume):
+            self._log.append(asked)
+        elif isinstance(asked, Cancel):
+            self._forget_consumer(asked.tag)
+        elif method in _MODES:
+            self._note_mode(method, arguments)
+        elif method in ("tx.commit", "tx.rollback") and self._transaction is not None:
+            self._transaction.ended()
+        elif self._on_ready is None or method in ("queue.delete", "exchange.delete"):
+            connection._journal.record(method, arguments, self)
+        if connection._alone is not None:
+            connection._left(asked)
+
+    def _note_mode(self, method: str, arguments: dict[str, Any]) -> None:
+        if method == "basic.qos":
+            # A later limit of the same kind replaces one that no consumer was started under.
+            last = len(self._log)
+            while last and not isinstance(self._log[last - 1], Consume):
+                last -= 1
+            kept = [
+                entry
+                for entry in self._log[last:]
+                if isinstance(entry, Consume) or entry[0] != method or entry[1]["global"] != arguments["global"]
+            ]
+            self._log[last:] = kept
+        else:
+            self._log = [entry for entry in self._log if isinstance(entry, Consume) or entry[0] != method]
+        self._log.append((method, arguments))
+
+    def _forget_consumer(self, tag: str) -> None:
+        consume = self._consumers_known.pop(tag, None)
+        if consume is None:
+            return
+        self._log = [entry for entry in self._log if entry is not consume]
+        self._connection._consumer_gone(consume)
+
+    # --- consumers that the broker ends -------------------------------------------------------------------------------
+
+    def _cancelled_by_broker(self, tag: str, consumer: Consumer) -> bool:
+        """The broker has cancelled a consumer. False: it is over, as without recovery; True: it will be started again,
+        or is told later."""
+        consume = self._consumers_known.get(tag)
+        if consume is None or consume.consumer is not consumer:
+            return False  # of on_ready
+        deletion = consumer.deletion
+        if (deletion is not None and not deletion.failed) or not consumer.recover:
+            self._forget_consumer(tag)
+            return False
+        self._log = [entry for entry in self._log if entry is not consume]
+        self._connection._look_after(self, consume)
+        return True
+
+    def _consume_again(self, consume: Consume) -> None:
+        """Starts a consumer again, on the opening as it is."""
+        if consume not in self._log:
+            self._log.append(consume)
+        opening = self._opening
+        if opening is not None and opening.is_open and self._flowing and consume.tag not in opening._consumers:
+            replay = Replay(self, "basic.consume", consume.tag)
+            self._replays.add(replay)
+            opening._ask_consume(replay, consume.consumer, consume.arguments)
+
+    def _consumer_failed(self, tag: str, error: AMQPError) -> None:
+        """A consumer cannot be started again."""
+        consume = self._consumers_known.get(tag)
+        if consume is None:
+            return
+        self._forget_consumer(tag)
+        connection = self._connection
+        connection._tell_recovery(
+            RecoveryEvent("consumer_failed", error=error, channel=self._outermost(), consumer_tag=tag)
+        )
+        self._tell_cancelled(consume, error)
+
+    def _tell_cancelled(self, consume: Consume, error: AMQPError) -> None:
+        on_cancel = consume.consumer.on_cancel
+        if on_cancel is not None:
+            self._in_turn([partial(on_cancel, consume.tag)])
+            return
+        cancelled = ConsumerCancelled(f"consumer {consume.tag!r} was not started again: {error.text}")
+        cancelled.__cause__ = error
+        self._connection._report(cancelled.of("basic.consume", describe(consume.consumer.call_site)))
+
+    def _end_unrecoverable(self, error: AMQPError) -> None:
+        """Ends the consumers that were started with recover=False: their opening is over."""
+        for consume in list(self._consumers_known.values()):
+            if not consume.consumer.recover and consume.state is SETTLED:
+                self._forget_consumer(consume.tag)
+                self._tell_cancelled(consume, error)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _finish(self, reason: AMQPError | None, fallen: list[tuple[Operation, AMQPError]] | None = None) -> bool:
+        """Ends the channel for good: settles what waits, in order, then the closers, then calls the state handlers.
+        Returns whether a callback of the program gets the reason."""
+        if self._ended:
+            return True
+        self._ended = True
+        opening, self._opening = self._opening, None
+        if opening is not None and opening.is_open and opening._sender.connection_error() is None:
+            opening.close(on_done=lambda *_: None)
+        self.is_open = False
+        self.close_reason = self.close_reason or reason
+        self._connection._channel_ended(self)
+        error = self._closed_error()
+        left: list[Any] = [operation for operation in self._waiting if operation.state is not SETTLED]
+        left += [operation for operation, _ in fallen or self._fallen]
+        left += self._draining
+        left.sort()
+        told = self._has_handlers("state") or any(each.on_done is not None for each in left)
+        self._waiting.clear()
+        self._fallen, self._draining, self._log = [], [], []
+        self._consumers_known = {}
+        self._ready = self._flowing = False
+        calls: list[Any] = []
+        for each in left:
+            calls.append(partial(each.end if isinstance(each, (Asked, Publish)) else each.fail, _final(each, error)))
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            calls.insert(0, partial(opened.fail, reason or error))
+            told = told or opened.on_done is not None
+        calls += [closer.done for closer in self._closers]
+        self._closers = []
+        if not self._announced:
+            self._announced = True
+            calls += self._handlers.calls("state", self, False)
+        self._in_turn(calls)
+        return told
+
+
+def _final(operation: Any, error: AMQPError) -> AMQPError:
+    """The error of an operation whose channel has ended for good."""
+    if isinstance(operation, Publish) and (operation.times or operation.state is IN_FLIGHT):
+        return operation.unknown_or(error)
+    return error

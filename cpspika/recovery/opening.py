@@ -1,0 +1,394 @@
+"""One opening of a recovering channel: the core's channel on one link, from its channel.open to its end.
+
+Each opening has an epoch, 0 for the first. A delivery tag that the program sees carries it:
+tag = epoch << 44 | the broker's tag. So an acknowledgement of a delivery of an earlier opening is recognized, and is
+never sent: the broker gives the same numbers again, to other messages. The translation stands here, at the two places
+where tags pass: a delivery comes in, an acknowledgement goes out.
+
+The opening is also what the program's `on_ready` gets: what it asks there goes out at once, before all that waits, and
+fails when the opening is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from threading import get_ident
+from typing import Any
+
+from ..client.channel import Channel
+from ..client.channel_sender import ChannelSender
+from ..client.connection import Connection
+from ..client.continuations import OnDone, PendingCalls, Request, refuse
+from ..client.publisher import Content, Publisher, encode_body
+from ..errors import AMQPError, ContentTransmissionForbidden
+from ..wire.codec import Method
+from ..wire.message import NO_PROPERTIES, BasicProperties, Message, encode_properties
+from .operations import SETTLED, Publish, stale, unknown
+from .options import Resent
+from .roles import Owner
+from .transaction import Transaction
+
+_new_tuple = tuple.__new__  # makes a named tuple without the call of its own function
+
+EPOCH_SHIFT = 44
+SETTLING = frozenset(("basic.ack", "basic.nack", "basic.reject"))
+
+
+class EpochSender(ChannelSender):
+    """The way out of one opening. Acknowledgements of other openings are dropped and counted."""
+
+    __slots__ = ("_above", "_recovering", "base", "last_tag")
+
+    def __init__(self, connection: Connection, number: int, epoch: int, recovering: Owner):
+        super().__init__(connection, number)
+        self.base = epoch << EPOCH_SHIFT
+        self._above = (epoch + 1) << EPOCH_SHIFT
+        self.last_tag = self.base  # of the deliveries that were handed out
+        self._recovering = recovering
+
+    def own_tag(self, delivery_tag: int, multiple: bool) -> int | None:
+        """The broker's tag of a delivery of this opening; None: there is nothing to settle in this opening."""
+        if delivery_tag.__class__ is not int:
+            return delivery_tag  # encoding it raises the error
+        if delivery_tag == 0 and multiple:
+            # All that were handed out. For the broker 0 would also mean those that are still on their way.
+            return self.last_tag - self.base or None
+        if delivery_tag <= 0:
+            return delivery_tag
+        return delivery_tag - self.base if self.base < delivery_tag < self._above else None
+
+    def send_ack(self, delivery_tag: int, multiple: bool) -> None:
+        """As of ChannelSender, by the fast path."""
+        if delivery_tag.__class__ is not int or not self.base < delivery_tag < self._above:
+            own = self.own_tag(delivery_tag, multiple)
+            if own is None:
+                self._recovering._was_stale(delivery_tag)
+                return
+            delivery_tag = own + self.base
+        thread = self._reactor.thread
+        if thread is not None and thread != get_ident():
+            self._connection._check_thread()
+        fast = self._fast_sender or self._make_fast_sender()
+        self._backlog.write([fast.ack(delivery_tag - self.base, multiple)])
+
+    def send(self, name: str, arguments: dict[str, Any]) -> None:
+        if name in SETTLING:
+            own = self.own_tag(arguments["delivery_tag"], arguments.get("multiple", False))
+            if own is None:
+                self._recovering._was_stale(arguments["delivery_tag"])
+                return
+            arguments = {**arguments, "delivery_tag": own}
+        super().send(name, arguments)
+
+
+class TransactionSender(EpochSender):
+    """The way out of an opening in transactions: notes that something stands to be committed."""
+
+    __slots__ = ()
+
+    def send_ack(self, delivery_tag: int, multiple: bool) -> None:
+        self._note()
+        super().send_ack(delivery_tag, multiple)
+
+    def send(self, name: str, arguments: dict[str, Any]) -> None:
+        if name in SETTLING:
+            self._note()
+        super().send(name, arguments)
+
+    def _note(self) -> None:
+        transaction = self._recovering._transaction
+        if transaction is not None:
+            transaction.begun()
+
+
+class ResendingPublisher(Publisher):
+    """The publishes of one opening, each kept until the broker has decided it. `has_settled`: it has decided one."""
+
+    __slots__ = ("_connection", "_recovering", "has_settled")
+
+    def __init__(self, opening: OpeningChannel, sender: EpochSender, recovering: Owner):
+        super().__init__(opening, sender)
+        self._recovering = recovering
+        self._connection = recovering._connection
+        self.has_settled = False
+
+    def publish_kept(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: str | bytes,
+        properties: Any,
+        mandatory: bool,
+        immediate: bool,
+        block_on_flow_control: bool,
+        on_done: OnDone[bool] | None,
+    ) -> bool:
+        """`publish` of a message that is sent again if the link is lost before it is decided. `publish` itself is for
+        on_ready: what that publishes fails with its opening."""
+        octets = body if body.__class__ is bytes else encode_body(body)
+        encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
+        connection, window = self._connection, self._window
+        if mandatory or immediate or not self.permitted or not self._channel.is_open:
+            content = Content(exchange, routing_key, mandatory, immediate, encoded, octets)
+            return self._publish_otherwise(content, block_on_flow_control, on_done)
+        if window is None and on_done is None:
+            writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
+            connection._unwritten.append(
+                (connection._transport.queued, self._recovering, exchange, routing_key, False, False, encoded, octets)
+            )
+            if not connection._watching:
+                connection._watch_unwritten()
+            return writable
+        content = _new_tuple(Content, (exchange, routing_key, False, False, encoded, octets))
+        publish = Publish(self._recovering, on_done, content)
+        if window is None:
+            self._send(publish, content)
+        else:
+            try:
+                self._sender.send_publish(exchange, routing_key, encoded, octets)
+                publish.undecided = True
+                window.add(publish)
+            except BaseException as error:
+                self._sender.failed(error)
+                raise
+        return connection._take_room(publish.size) and self._sender.writable
+
+    def _publish_otherwise(self, content: Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
+        connection, sender = self._connection, self._sender
+        if not self._channel.is_open:
+            return self._recovering._publish_later(content, on_done)
+        if not self.permitted:
+            return self._stopped(content, block_on_flow_control, on_done)
+        if self._window is None and on_done is None:
+            sender.send_content("basic.publish", content.arguments, content.properties, content.body)
+            connection._unwritten.append((connection._transport.queued, self._recovering, *content))
+            if not connection._watching:
+                connection._watch_unwritten()
+            return sender.writable
+        publish = Publish(self._recovering, on_done, content)
+        self._send(publish, content)
+        return connection._take_room(publish.size) and sender.writable
+
+    def _stopped(self, content: Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
+        if not block_on_flow_control:
+            stopped = ContentTransmissionForbidden(
+                f"the broker stopped the flow of channel {self._channel.number}; wait for the flow change handler, "
+                "or publish with block_on_flow_control=True"
+            )
+            refuse(on_done, stopped, "basic.publish", self._sender.call_soon)
+            return False
+        publish = Publish(self._recovering, on_done, content)
+        self._hold(publish, content)
+        self._connection._take_room(publish.size)
+        return False
+
+    def launch(self, publish: Publish) -> None:
+        """Sends a publish that has waited, or was sent on an earlier opening; while the flow is stopped, holds it."""
+        content, header = publish.content, self._connection.options.mark_resent
+        assert content is not None
+        if publish.times and header is not None:
+            content = _marked(content, header, publish.times)
+        publish.returned = None
+        publish.undecided = False
+        if self.permitted:
+            self._send(publish, content)
+        else:
+            self._hold(publish, content)
+
+    def _settle_acked(self, publish: Any) -> None:
+        if publish.__class__ is not Publish:  # of on_ready
+            super()._settle_acked(publish)
+            return
+        self.has_settled = True
+        connection = self._connection
+        publish.state = SETTLED
+        connection._size -= publish.size
+        if connection._is_full or connection._alone is publish:
+            connection._eased(publish)
+        if publish.returned is not None:
+            super()._settle_acked(publish)
+        elif publish.on_done is not None:
+            publish.on_done(None, Resent(publish.times) if publish.times else True)
+
+    def _settle_nacked(self, publish: Any) -> None:
+        if publish.__class__ is Publish:
+            self.has_settled = True
+            publish.state = SETTLED
+            self._connection._release_room(publish.size)
+            self._connection._left(publish)
+        super()._settle_nacked(publish)
+
+    def _fail_publish(self, publish: Any, error: AMQPError) -> None:
+        if publish.__class__ is Publish:
+            error = publish.unknown_or(error)
+            if publish.on_done is not None:
+                publish.on_done(publish.told(error), None)
+                return
+        super()._fail_publish(publish, error)
+
+
+class OpenPublisher:
+    """The publisher of a recovering channel that is open: its publishes go out at once. `publish`: as of Publisher."""
+
+    __slots__ = ("_publisher", "publish")
+
+    def __init__(self, publisher: ResendingPublisher):
+        self._publisher = publisher
+        self.publish: Callable[..., bool] = publisher.publish_kept
+
+    @property
+    def permitted(self) -> bool:
+        return self._publisher.permitted
+
+    @property
+    def is_confirming(self) -> bool:
+        return self._publisher.is_confirming
+
+    @property
+    def is_fire_and_forget(self) -> bool:
+        return self._publisher.is_fire_and_forget
+
+    def confirm(self) -> None:
+        self._publisher.confirm()
+
+
+class TransactionPublisher(OpenPublisher):
+    """The same in transactions: a publish that is lost is not sent again, since its transaction is lost with it."""
+
+    __slots__ = ("_transaction",)
+
+    def __init__(self, publisher: ResendingPublisher, transaction: Transaction):
+        super().__init__(publisher)
+        self._transaction = transaction
+        self.publish: Callable[..., bool] = self._publish
+
+    def _publish(self, *asked: Any) -> bool:
+        *content, on_done = asked
+        error = self._transaction.refusal("basic.publish")
+        if error is not None:
+            refuse(on_done, error, "basic.publish", self._publisher._sender.call_soon)
+            return False
+        publish: Callable[..., bool] = self._publisher.publish
+        writable = publish(*content, on_done and partial(_told_unknown, on_done))
+        self._transaction.begun()
+        return writable
+
+
+def _told_unknown(on_done: OnDone[bool], err: AMQPError | None, result: bool | None) -> None:
+    on_done(err and unknown(err).of("basic.publish", err.asked_at), result)
+
+
+class OpeningChannel(Channel):
+    """The core's channel of one opening. `epoch`: its number. `has_settled`: the broker has answered something."""
+
+    __slots__ = ("_recovering", "epoch", "has_settled")
+
+    _publisher: ResendingPublisher
+    _sender: EpochSender
+    _is_view = True
+
+    def __init__(self, recovering: Owner, epoch: int, link: Connection, number: int, reused: bool):
+        kind = EpochSender if recovering._transaction is None else TransactionSender
+        sender = kind(link, number, epoch, recovering)
+        self._recovering = recovering
+        super().__init__(number, sender, reused)
+        self.epoch = epoch
+        self.has_settled = False
+        self._publisher = ResendingPublisher(self, sender, recovering)
+
+    @property
+    def _facade(self) -> Any:
+        return None
+
+    @_facade.setter
+    def _facade(self, facade: Any) -> None:
+        """A message points to the program's channel, which outlives this opening."""
+
+    def _outermost(self) -> Any:
+        return self._recovering._outermost()
+
+    def _become_transactional(self) -> None:
+        self._sender.__class__ = TransactionSender
+
+    # --- what the program asks in on_ready ----------------------------------------------------------------------------
+
+    def _tell(self, name: str, on_done: OnDone[Any] | None, **arguments: Any) -> None:
+        if on_done is not None and name in SETTLING and self.is_open:
+            multiple = arguments.get("multiple", False)
+            if self._sender.own_tag(arguments["delivery_tag"], multiple) is None:
+                told = Request(name, on_done)
+                self._sender.call_soon(lambda: told.fail(stale()))
+                return
+        super()._tell(name, on_done, **arguments)
+
+    # --- what arrives -------------------------------------------------------------------------------------------------
+
+    def _deliver(self, message: Message) -> None:
+        sender = self._sender
+        message.delivery_tag = sender.last_tag = message.delivery_tag + sender.base
+        super()._deliver(message)
+
+    def _deliver_all(self, messages: list[Message]) -> PendingCalls:
+        consumer = self._consumers.get(messages[0].envelope.consumer_tag)  # type: ignore[arg-type]
+        sender = self._sender
+        base = sender.base
+        if consumer is None:
+            for message in messages:
+                message.delivery_tag += base
+            yield from ((self._undeliverable, message) for message in messages)
+            return
+        on_message, facade = consumer.on_message, self._outermost()
+        for message in messages:
+            if not self.is_open:
+                break
+            message.channel = facade
+            message.delivery_tag = sender.last_tag = message.delivery_tag + base
+            yield on_message, message
+
+    def _got(self, reply: Method | Message) -> Message | None:
+        message = super()._got(reply)
+        if message is not None:
+            sender = self._sender
+            message.delivery_tag = sender.last_tag = message.delivery_tag + sender.base
+        return message
+
+    def _on_cancel(self, cancel: Method) -> None:
+        consumer = self._consumers.get(cancel.consumer_tag)
+        if consumer is None or not self._recovering._cancelled_by_broker(cancel.consumer_tag, consumer):
+            super()._on_cancel(cancel)
+            return
+        self._consumers.pop(cancel.consumer_tag)
+        if not cancel.no_wait and self.is_open:
+            self._sender.send("basic.cancel-ok", {"consumer_tag": cancel.consumer_tag})
+        self._surrender(cancel.consumer_tag, consumer.no_ack)
+
+    # --- handlers: the program's, of the channel that outlives this opening -------------------------------------------
+
+    def _has_handlers(self, kind: str) -> bool:
+        return kind == "state" or self._recovering._has_handlers(kind)
+
+    def _emit(self, kind: str, *details: Any) -> None:
+        recovering = self._recovering
+        recovering._emit(kind, *[recovering if detail is self else detail for detail in details])
+
+    def _tell_writable(self) -> None:
+        super()._tell_writable()  # of on_ready
+        self._recovering._may_go_on()
+
+
+OpeningChannel._by_method = {
+    **Channel._by_method,
+    "basic.deliver": OpeningChannel._deliver,
+    "basic.cancel": OpeningChannel._on_cancel,
+}
+
+
+def _marked(content: Content, header: str, times: int) -> Content:
+    """The same message, with a header that counts the copies sent before."""
+    from ..wire.message import Envelope
+
+    known = Message(Envelope("basic.publish", encoded=content.properties), 0, b"").properties
+    values = known._present()
+    values["headers"] = {**values.get("headers", {}), header: times}
+    return content._replace(properties=BasicProperties(**values).encode())

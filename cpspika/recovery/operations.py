@@ -1,0 +1,269 @@
+"""The operations of a connection that recovers. Each is one object from the call to its end: waiting, in flight or
+settled.
+
+The core holds an object that is in flight as it holds its own requests and publishes, and settles it by `reply` or
+`fail`. Here `fail` need not be the end: the channel collects what its opening leaves (`RecoveringChannel._fell`), and
+decides by the policy of the operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..client.continuations import OnDone, Request, call_site, check_callable, order
+from ..client.operations import Consumer
+from ..client.publisher import Content, Watched
+from ..errors import AMQPError, DeliveryUnknown, OutcomeUnknown, PublishError, StaleDelivery
+from .policies import AGAIN, POLICIES, STALE, UNKNOWN
+from .roles import Opening, Owner
+
+WAITING, IN_FLIGHT, SETTLED = "waiting", "in flight", "settled"
+OVERHEAD = 128  # bytes that a message counts for in the buffer, beside its body and its names
+
+
+class Asked(Request):
+    """A request. `ends`: how many links or channels ended while it alone was in flight. `deadline`: by the reactor's
+    clock, while it waits."""
+
+    __slots__ = ("arguments", "channel", "deadline", "ends", "state")
+
+    def __init__(
+        self,
+        channel: Owner,
+        method: str,
+        on_done: OnDone[Any] | None,
+        arguments: dict[str, Any],
+        expected: tuple[str, ...] = (),
+        convert: Any = None,
+    ):
+        super().__init__(method, on_done, expected, convert)
+        self.channel = channel
+        self.arguments = arguments
+        self.state = WAITING
+        self.deadline: float | None = None
+        self.ends = 0
+
+    def launch(self, opening: Opening) -> None:
+        """Sends it on an opening. LocalError: it cannot be sent."""
+        self.answer = None
+        opening._ask(self, self.arguments)
+
+    def reply(self, reply: Any) -> None:
+        self.state = SETTLED
+        self.channel._carried_out(self)
+        super().reply(reply)
+
+    def fail(self, error: AMQPError) -> None:
+        self.channel._fell(self, error)
+
+    def end(self, error: AMQPError | None, result: Any = None) -> None:
+        """Settles it, without a reply."""
+        self.state = SETTLED
+        self.channel._connection._left(self)
+        if error is None:
+            self.done(result)
+        else:
+            super().fail(error)
+
+    def withdrawn(self) -> None:
+        """Called when it is settled without having been carried out."""
+
+    def lost_result(self) -> Any:
+        """The result of an operation that the loss itself has carried out."""
+        return None
+
+    def verdict(self, error: AMQPError) -> AMQPError | str:
+        """AGAIN, DONE, or the error to settle it with: it was in flight when its opening ended."""
+        policy = POLICIES[self.method]
+        if policy == UNKNOWN or (self.method == "basic.get" and self.arguments["no_ack"]):
+            return unknown(error)
+        return stale() if policy == STALE else policy
+
+
+class Told(Asked):
+    """A method without a reply, which is done when its bytes have gone to the kernel."""
+
+    __slots__ = ()
+
+    def launch(self, opening: Opening) -> None:
+        if opening._send(self, self.method, self.arguments):
+            opening._sender.when_written(self)
+
+
+class Consume(Asked):
+    """A basic.consume."""
+
+    __slots__ = ("consumer",)
+
+    def __init__(self, channel: Owner, on_done: OnDone[str] | None, arguments: Any, consumer: Consumer):
+        super().__init__(channel, "basic.consume", on_done, arguments, ("basic.consume-ok",))
+        self.consumer = consumer
+
+    @property
+    def tag(self) -> str:
+        tag: str = self.arguments["consumer_tag"]
+        return tag
+
+    def launch(self, opening: Opening) -> None:
+        self.answer = None
+        opening._ask_consume(self, self.consumer, self.arguments)
+
+    def withdrawn(self) -> None:
+        self.channel._forget_consumer(self.tag)
+
+
+class Cancel(Asked):
+    """A basic.cancel."""
+
+    __slots__ = ()
+
+    def __init__(self, channel: Owner, on_done: OnDone[str] | None, tag: str):
+        super().__init__(channel, "basic.cancel", on_done, {"consumer_tag": tag}, ("basic.cancel-ok",))
+
+    @property
+    def tag(self) -> str:
+        tag: str = self.arguments["consumer_tag"]
+        return tag
+
+    def launch(self, opening: Opening) -> None:
+        self.answer = None
+        if self.tag in opening._consumers:
+            opening._ask_cancel(self, self.tag)
+        else:  # it could not be started again
+            self.channel._in_turn([lambda: self.end(None, self.tag)])
+
+    def lost_result(self) -> str:
+        return self.tag
+
+
+class Close(Asked):
+    """A channel.close of the program's own. It is done with the end of its opening, unless operations before it must be
+    asked again."""
+
+    __slots__ = ()
+
+    def __init__(self, channel: Owner, arguments: dict[str, Any]):
+        super().__init__(channel, "channel.close", None, arguments)
+
+    def launch(self, opening: Opening) -> None:
+        opening._close(self.arguments["reply_code"], self.arguments["reply_text"], self._closed)
+
+    def _closed(self, err: AMQPError | None, result: Any) -> None:
+        if self.channel._fallen:
+            self.channel._fallen.append((self, self.channel._closed_error()))
+        else:
+            self.end(None)
+
+    def end(self, error: AMQPError | None, result: Any = None) -> None:
+        self.state = SETTLED
+        self.channel._finish(error)
+
+
+class Deletion(Asked):
+    """A queue.delete. `failed`: the queue was not deleted, as far as is known."""
+
+    __slots__ = ("failed",)
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self.failed = False
+
+    def launch(self, opening: Opening) -> None:
+        self.answer = None
+        deletion: Any = self  # it has what a consumer asks of a deletion: `failed`
+        opening._ask_deletion(deletion, self.arguments)
+
+    def end(self, error: AMQPError | None, result: Any = None) -> None:
+        self.failed = error is not None
+        super().end(error, result)
+
+
+class Publish(Watched):
+    """A publish. `size`: bytes that it counts for in the buffer. `times`: how often it was sent before."""
+
+    __slots__ = ("channel", "deadline", "ends", "size", "state", "times")
+
+    convert: Any
+    deadline: float | None
+    state: str
+
+    def __init__(self, channel: Owner, on_done: OnDone[bool] | None, content: Content):
+        # Each confirmed publish is one of these: what Watched and Continuation do stands here, without their calls.
+        if not callable(on_done):
+            check_callable("on_done", on_done)
+        self.on_done = on_done
+        self.call_site = call_site(3)
+        self.order = next(order)
+        self.content = content
+        self.convert = self.returned = self.deadline = None
+        self.undecided = False
+        self.channel = channel
+        self.ends = self.times = 0
+        self.state = IN_FLIGHT
+        self.size = len(content.body) + len(content.properties) + OVERHEAD
+
+    def launch(self, opening: Opening) -> None:
+        opening._publisher.launch(self)
+
+    def reply(self, reply: Any) -> None:
+        """It was written, on a channel that does not confirm."""
+        self.state = SETTLED
+        connection = self.channel._connection
+        connection._release_room(self.size)
+        connection._left(self)
+        super().reply(reply)
+
+    def fail(self, error: AMQPError) -> None:
+        self.channel._fell(self, error)
+
+    def end(self, error: AMQPError | None, result: Any = True) -> None:
+        """Settles it, without a decision of the broker."""
+        self.state = SETTLED
+        connection = self.channel._connection
+        connection._release_room(self.size)
+        connection._left(self)
+        if error is None:
+            self.done(result)
+        elif self.on_done is not None:
+            super().fail(error)
+        else:
+            connection._dropped(self.told(error))
+
+    def withdrawn(self) -> None:
+        pass
+
+    def lost_result(self) -> bool:
+        return True
+
+    def verdict(self, error: AMQPError) -> AMQPError | str:
+        if not self.undecided:
+            return AGAIN  # it was held, and never sent
+        if self.channel._connection.options.publishes == "unknown" or self.returned is not None:
+            return self.unknown_or(error)
+        self.times += 1  # a copy may be in the queue
+        return AGAIN
+
+    def unknown_or(self, error: AMQPError) -> AMQPError:
+        """The error that settles it: a refusal, if that is certain; else DeliveryUnknown."""
+        if isinstance(error, PublishError) and not isinstance(error, DeliveryUnknown) and not self.times:
+            return error
+        answer = DeliveryUnknown(f"the broker may have taken the message or not: {error.text}", code=error.code)
+        answer.__cause__ = error
+        return answer
+
+
+Operation = Asked | Publish
+
+
+def unknown(error: AMQPError) -> OutcomeUnknown:
+    """The error of an operation that may have been carried out or not."""
+    answer = OutcomeUnknown(f"the broker may have carried it out or not: {error.text}", code=error.code)
+    answer.__cause__ = error
+    return answer
+
+
+def stale() -> StaleDelivery:
+    return StaleDelivery(
+        "the message was delivered before the channel or link was lost; nothing was sent, and the broker delivers it "
+        "again"
+    )

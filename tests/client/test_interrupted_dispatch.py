@@ -1,0 +1,176 @@
+"""An exception of a signal handler at every place of the dispatch where Python may run one: each on_done is still
+called once (clauses 2 and 10 of the law).
+
+Python runs signal handlers when a function is entered, when a call of a C function returns, and where a loop jumps
+back. The profiler is called at the first two of these places, the tracer at the third. So each run of the same program
+raises in the next place, until the program ends without: no timer, no luck.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import cpspika
+from cpspika.interrupts import is_own_file
+from tests.support.scripted import Done, World, opened
+
+
+class Interrupt(BaseException):
+    pass
+
+
+class Injector:
+    """Raises at the place with a number, counted from the beginning of the block. It is also a signal handler, as the
+    library tells interruptions by these. `where`: where it raised."""
+
+    def __init__(self, number: int):
+        self.left = number
+        self.where = ""
+        self.lines: dict[FrameType, int] = {}  # the last line of each frame
+
+    def profile(self, frame: FrameType, event: str, arg: Any) -> None:
+        if event in ("call", "c_return") and is_own_file[frame.f_code.co_filename]:
+            self.count(frame, event)
+
+    def trace(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if not is_own_file[frame.f_code.co_filename]:
+            return None
+        self.lines[frame] = frame.f_lineno
+        return self.trace_line
+
+    def trace_line(self, frame: FrameType, event: str, arg: Any) -> Any:
+        back = event == "line" and frame.f_lineno <= self.lines[frame]
+        self.lines[frame] = frame.f_lineno
+        if back:
+            self.count(frame, "loop")
+        return self.trace_line
+
+    def count(self, frame: FrameType, event: str) -> None:
+        self.left -= 1
+        if self.left == 0:
+            sys.setprofile(None)
+            sys.settrace(None)
+            code = frame.f_code
+            self.lines.clear()
+            self.where = f"{event} in {code.co_filename.rpartition('cpspika/')[2]}:{frame.f_lineno} {code.co_qualname}"
+            signal.raise_signal(signal.SIGUSR1)
+
+    def handler(self, *_: object) -> None:
+        raise Interrupt
+
+    @contextmanager
+    def block(self) -> Iterator[None]:
+        before = signal.signal(signal.SIGUSR1, self.handler)
+        # `profile`, `trace` and `count` stand for the handler too: only frames of the library lie below them.
+        others: dict[int, Any] = {signal.SIGUSR2: self.count, signal.SIGHUP: self.profile}
+        others |= {signal.SIGVTALRM: self.trace, signal.SIGWINCH: self.trace_line}
+        saved = {number: signal.signal(number, function) for number, function in others.items()}
+        sys.settrace(self.trace)
+        sys.setprofile(self.profile)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+            sys.settrace(None)
+            for number, function in {signal.SIGUSR1: before, **saved}.items():
+                signal.signal(number, function)
+
+
+def replies(world: World, done: Callable[[str], Done]) -> None:
+    channel = world.channel()
+    for name in "abc":
+        channel.queue_declare(name, on_done=done(f"declare {name}"))
+    channel.basic_get("a", on_done=done("get"))
+    channel.basic_publish("", "a", b"x", on_done=done("publish"))
+    world.connection.channel(on_done=done("channel"))
+    world.settle()
+    peer = world.peer
+    for name in "abc":
+        peer.send(1, "queue.declare-ok", queue=name, message_count=0, consumer_count=0)
+    peer.send(1, "basic.get-empty")
+    peer.send(2, "channel.open-ok")
+
+
+def confirms(world: World, done: Callable[[str], Done]) -> None:
+    channel = world.confirming()
+    for number in range(6):
+        channel.basic_publish("", "a", b"x", on_done=done(f"publish {number}"))
+    world.settle()
+    world.peer.ack(1)
+    world.peer.nack(2)
+    world.peer.ack(5, multiple=True)
+
+
+def overtaken(world: World, done: Callable[[str], Done]) -> None:
+    channel = world.channel()
+    channel.basic_consume("q", print, consumer_tag="c", on_done=done("consume"))
+    channel.queue_declare("a", on_done=done("declare"))
+    channel.queue_declare("b", on_done=done("declare b"))
+    world.settle()
+    world.peer.send(1, "queue.declare-ok", queue="a", message_count=0, consumer_count=0)
+    world.peer.send(1, "basic.consume-ok", consumer_tag="c")
+
+
+def channel_closed(world: World, done: Callable[[str], Done]) -> None:
+    channel = world.channel()
+    for name in "ab":
+        channel.queue_declare(name, on_done=done(name))
+    channel.drain(on_done=done("drain"))
+    world.settle()
+    world.peer.close_channel(404, "NOT_FOUND", 50, 10)
+
+
+def connection_closed(world: World, done: Callable[[str], Done]) -> None:
+    channel = world.confirming()
+    channel.basic_publish("", "a", b"x", on_done=done("publish"))
+    channel.queue_declare("a", on_done=done("declare"))
+    world.connection.update_secret("s", on_done=done("secret"))
+    world.settle()
+    world.peer.close_connection()
+
+
+def refused(world: World, done: Callable[[str], Done]) -> None:
+    channel = world.channel()
+    channel.close(on_done=done("close"))
+    channel.queue_declare("a", on_done=done("declare"))
+    channel.basic_publish("", "a", b"x", on_done=done("publish"))
+    world.connection.close(on_done=done("close all"))
+    world.connection.channel(on_done=done("channel"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised while a generator is closed
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 11])
+@pytest.mark.parametrize("program", [replies, confirms, overtaken, channel_closed, connection_closed, refused])
+def test_each_on_done_is_called_once_wherever_an_interrupt_comes(program: Any, step: int) -> None:
+    number, gaps = 0, []
+    while True:
+        number += step
+        world, dones = opened(), []
+
+        def done(name: str, dones: list[Done] = dones) -> Done:
+            dones.append(Done(name))
+            return dones[-1]
+
+        program(world, done)
+        injector = Injector(number)
+        with injector.block(), suppress(Interrupt):
+            world.reactor.settle()
+        for _ in range(3):
+            with suppress(Interrupt, cpspika.AMQPError):
+                world.reactor.settle()
+        if not injector.where:
+            break
+        world.connection.abort()
+        world.reactor.settle()
+        wrong = [f"{each.name}: {len(each.calls)} times" for each in dones if len(each.calls) != 1]
+        if wrong:
+            gaps.append(f"{injector.where}: {', '.join(wrong)}")
+    assert number > 20, "nothing was interrupted"
+    assert not gaps, f"{len(gaps)} of {number // step} places:\n" + "\n".join(gaps)
