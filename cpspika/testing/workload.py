@@ -74,7 +74,8 @@ class Role:
         def ask(on_done: Any) -> None:
             made.append(connection.channel(on_done=on_done))
 
-        self.program.oracle.call("channel.open", self.stream, True, ask)
+        # A recovering connection's channel() is done after the first set-up, so after operations of the channel.
+        self.program.oracle.call("channel.open", self.stream, True, ask, fifo=program.world.recovery is None)
         channel = made[0] if made else None
         if channel is None:
             return
@@ -338,7 +339,7 @@ class Program:
         mine = [entry for entry in role.unsettled if entry[0] == tag]
         if not mine:  # it was settled by `multiple`
             return
-        if (role.channel is not channel or not role.is_open) and self.world.recovery is None:
+        if not channel.is_open or (role.channel is not channel and self.world.recovery is None):
             return
         settled = mine
         if how == "multiple":
