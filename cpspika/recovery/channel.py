@@ -687,6 +687,13 @@ class RecoveringChannel(Channel):
             self._replays.add(replay)
             opening._ask_consume(replay, consume.consumer, consume.arguments)
 
+    def _remember_cancelled(self) -> None:
+        """The link was lost while the connection looked after consumers that the broker had cancelled. They are
+        restored like the others."""
+        for consume in self._consumers_known.values():
+            if consume.state is SETTLED and consume not in self._log:
+                self._log.append(consume)
+
     def _consumer_failed(self, tag: str, error: AMQPError) -> None:
         """A consumer cannot be started again."""
         consume = self._consumers_known.get(tag)

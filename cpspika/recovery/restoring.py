@@ -38,6 +38,7 @@ class Restoring:
         connection = self._connection
         for channel in list(connection._opened_channels):
             self._channels.add(channel)
+            channel._remember_cancelled()
             if channel._on_ready is not None:
                 self._setups.add(channel)
         for channel in list(self._channels):

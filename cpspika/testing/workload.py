@@ -453,7 +453,7 @@ class Program:
         if kind == "passive":
             role.ask("queue.declare", "queue_declare", "no such queue", passive=True)
         elif kind == "conflict":
-            role.ask("queue.declare", "queue_declare", "work", durable=False)
+            role.ask("exchange.declare", "exchange_declare", EXCHANGE, "direct", durable=True)
         elif kind == "publish" and role.channel is not None:
             sent = self.oracle.publish(role.stream, False)
             sent.mistaken = True
