@@ -16,10 +16,21 @@ from ..broker.channel import ServerChannel
 from ..broker.queues import Entry, Queue
 from ..broker.server import Broker
 from ..broker.session import Session
-from ..errors import AMQPError, ChannelClosed, ConnectionClosed, DeliveryUnknown, MessageNacked, MessageReturned
+from ..errors import (
+    AMQPError,
+    ChannelClosed,
+    ConnectionClosed,
+    DeliveryUnknown,
+    MessageNacked,
+    MessageReturned,
+    OutcomeUnknown,
+)
 from ..reactor import Transport
 from ..wire.message import Message
 from .network import Network
+
+AT_ONCE = ("tx.commit", "tx.rollback", "basic.recover", "basic.cancel")
+"""What recovery settles when the link is lost, as OutcomeUnknown too; earlier operations may be asked again."""
 
 GONE = (ChannelClosed, ConnectionClosed, DeliveryUnknown)
 MOST_FAILURES = 20  # one mistake breaks many rules
@@ -186,6 +197,8 @@ class Oracle:
             if asked.fifo:
                 if stream.fifo and stream.fifo[0] is asked:
                     stream.fifo.popleft()
+                elif self.recovery and (isinstance(error, OutcomeUnknown) or asked.kind in AT_ONCE):
+                    stream.fifo.remove(asked)
                 else:
                     self.fail(f"settled before {stream.fifo[0] if stream.fifo else 'nothing'}: {asked}")
                     if asked in stream.fifo:
