@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from ..client.channel import Channel
 from ..client.connection import Connection
 from ..connecting import connect
 from ..errors import AMQPError
+from ..recovery import Recovery
 from ..wire.message import Message
 from .oracle import Oracle, Sent, Stream
 from .simulation import Simulation
@@ -171,7 +173,8 @@ class Program:
         self.stream = Stream(f"{self.name}.{self.serial}")
         options: dict[str, Any] = {"heartbeat": HEARTBEAT, "connection_timeout": 6, "reactor": self.simulation.reactor}
         if self.world.recovery is not None:
-            options["recovery"] = self.world.recovery
+            recovery = Recovery() if self.world.recovery is True else self.world.recovery
+            options["recovery"] = replace(recovery, dice=random.Random(self.dice.random()))
         urls = self.simulation.urls
         first = self.serial % len(urls)
         stream = self.stream
