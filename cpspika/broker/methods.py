@@ -248,6 +248,10 @@ class MethodHandlers:
         elif method.name == "basic.recover" and self.session.link.version != "0-8":
             self._answer(channel, method)
 
+    def _committed(self, channel: ServerChannel, method: Method) -> None:
+        self.broker.store.sync()
+        self._answer(channel, method)
+
     def _run(self, channel: ServerChannel, method: Method, steps: Iterator[object], then: Callable[[], object]) -> None:
         """Does long work in slices, then makes a call."""
 
@@ -337,10 +341,6 @@ class MethodHandlers:
 
     def tx_commit(self, channel: ServerChannel, method: Method) -> None:
         self._run(channel, method, channel.commit(), partial(self._committed, channel, method))
-
-    def _committed(self, channel: ServerChannel, method: Method) -> None:
-        self.broker.store.sync()
-        self._answer(channel, method)
 
     def tx_rollback(self, channel: ServerChannel, method: Method) -> None:
         channel.rollback()

@@ -110,6 +110,12 @@ class NullStore:
 NULL_STORE = NullStore()
 
 
+def _joins(binding: tuple[Any, ...], kind: str, name: str) -> bool:
+    """Whether a binding begins or ends at an exchange or queue."""
+    source, of, destination = binding[:3]
+    return (of, destination) == (kind, name) or (kind == "exchange" and source == name)
+
+
 def contents(changes: Iterable[tuple[str, Change]], messages: Iterable[StoredMessage]) -> Contents:
     """What remains after changes, each with its virtual host, in the order in which they were made."""
     found: dict[str, dict[tuple[str, str], Change]] = {}
@@ -120,17 +126,11 @@ def contents(changes: Iterable[tuple[str, Change]], messages: Iterable[StoredMes
         known.pop(key, None)
         if properties is not None:
             known[key] = change
-        elif kind != "binding":
-            _forget_bindings(known, kind, identity[0])
+        elif kind != "binding":  # with an exchange or a queue go its bindings
+            for bound in [
+                each for each, (what, ends, _) in known.items() if what == "binding" and _joins(ends, kind, identity[0])
+            ]:
+                del known[bound]
     rank = {"exchange": 0, "queue": 1, "binding": 2}
     definitions = {vhost: sorted(known.values(), key=lambda change: rank[change[0]]) for vhost, known in found.items()}
     return Contents(definitions, sorted(messages, key=lambda message: message[:3]))
-
-
-def _forget_bindings(known: dict[tuple[str, str], Change], kind: str, name: str) -> None:
-    """A queue or exchange was deleted: its bindings are gone too."""
-    for key, (of, identity, _) in list(known.items()):
-        if of == "binding":
-            source, destination_kind, destination = identity[:3]
-            if (destination_kind, destination) == (kind, name) or (kind == "exchange" and source == name):
-                del known[key]

@@ -14,7 +14,7 @@ from tests.support import ROOT
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHEETS = {sheet: BLOCK.findall((ROOT / sheet).read_text("utf-8")) for sheet in
-          ("README.md", "docs/adapters.md", "docs/styles.md", "docs/simulation.md")}  # fmt: skip
+          ("README.md", "docs/adapters.md", "docs/from_pika.md", "docs/styles.md", "docs/simulation.md")}  # fmt: skip
 PROGRAMS = [(sheet, number) for sheet, blocks in SHEETS.items() for number in range(len(blocks))]
 
 
@@ -45,7 +45,7 @@ def _written(sheet: str, directory: Path) -> list[Path]:
 
 def test_the_sheets_have_programs() -> None:
     """So that the tests below cannot pass by blindness."""
-    assert [len(blocks) >= 2 for blocks in SHEETS.values()] == [True] * 4
+    assert [len(blocks) >= 2 for blocks in SHEETS.values()] == [True] * len(SHEETS)
 
 
 @pytest.mark.slow
