@@ -57,7 +57,7 @@ class _Stored(_Base):
         if super().push(message, ttl):
             return True
         if self.limits.overflow == "reject-publish-dlx":  # the message got a position only to be dead-lettered
-            self._forget_position(self._next_position)
+            self._discard_position(self._next_position)
         return False
 
     def restore(self, messages: Iterable[StoredMessage]) -> None:
@@ -74,10 +74,10 @@ class _Stored(_Base):
             self._memory.add(entry.memory)
         self._expire()
 
-    def _forget(self, entry: Entry) -> None:
-        self._forget_position(entry.position)
+    def _discard(self, entry: Entry) -> None:
+        self._discard_position(entry.position)
 
-    def _forget_position(self, position: int) -> None:
+    def _discard_position(self, position: int) -> None:
         if position in self._stored:
             del self._stored[position]
             self.store.message_out(self.vhost_name, self.name, position)
@@ -85,23 +85,23 @@ class _Stored(_Base):
     def _count_delivery(self, entry: Entry, no_ack: bool) -> None:
         super()._count_delivery(entry, no_ack)
         if no_ack:
-            self._forget(entry)
+            self._discard(entry)
 
     def ack(self, entry: Entry) -> None:
         super().ack(entry)
-        self._forget(entry)
+        self._discard(entry)
 
     def reject(self, entry: Entry) -> None:
         super().reject(entry)
-        self._forget(entry)
+        self._discard(entry)
 
     def _drop(self, entry: Entry, reason: str) -> None:
         super()._drop(entry, reason)
-        self._forget(entry)
+        self._discard(entry)
 
     def purge(self) -> int:
         for entry in self._ready:
-            self._forget(entry)
+            self._discard(entry)
         return super().purge()
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from ..testing.plan import Entry, make_plan
@@ -41,6 +42,9 @@ def add_parser(commands: Any) -> None:
     which.add_argument("--seed", type=int, help="run one seed and print what happens")
     parser.add_argument("--jobs", type=_jobs, default=1, help="number of processes, for --seeds (default: 1)")
     parser.add_argument("--shrink", action="store_true", help="print the smallest plan that still fails, for --seed")
+    parser.add_argument(
+        "--recovery", action="store_true", help="the programs use recovery=True, instead of a loop that connects again"
+    )
     parser.set_defaults(run=run_simulate, parser=parser)
 
 
@@ -67,17 +71,20 @@ def run_simulate(arguments: argparse.Namespace) -> None:
     if arguments.shrink and arguments.seed is None:
         arguments.parser.error("--shrink needs --seed")
     try:
-        status = _run_seeds(arguments.seeds, arguments.jobs) if arguments.seeds else _run_one(arguments)
+        status = _run_seeds(arguments) if arguments.seeds else _run_one(arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         status = 130
     sys.exit(status)
 
 
-def run_seed(seed: int, plan: list[Entry] | None = None, trace: list[str] | None = None) -> list[str]:
-    """Runs a seed. Returns what failed; an exception of the simulation itself is a failure too."""
+def run_seed(
+    seed: int, recovery: bool = False, plan: list[Entry] | None = None, trace: list[str] | None = None
+) -> list[str]:
+    """Runs a seed, with `recovery=True` or without. Returns what failed; an exception of the simulation itself is a
+    failure too."""
     try:
-        return Trial(seed, plan, trace=trace).run()
+        return Trial(seed, plan, recovery or None, trace).run()
     except Exception:
         return [f"the simulation raised: {traceback.format_exc()}"]
 
@@ -86,18 +93,18 @@ def run_seed(seed: int, plan: list[Entry] | None = None, trace: list[str] | None
 
 
 def _run_one(arguments: argparse.Namespace) -> int:
-    seed = arguments.seed
+    seed, recovery = arguments.seed, arguments.recovery
     plan = make_plan(seed)
     if arguments.shrink:
-        if not run_seed(seed):
+        if not run_seed(seed, recovery):
             print(f"seed {seed} passes; there is nothing to shrink")
             return 0
-        plan = shrink(seed)
+        plan = shrink(seed, recovery or None)
     print(f"plan of seed {seed}" + (", the smallest that fails" if arguments.shrink else ""))
     for entry in plan:
         print(f"  {entry}")
     trace: list[str] = []
-    failures = run_seed(seed, plan, trace)
+    failures = run_seed(seed, recovery, plan, trace)
     print("what happened")
     for line in trace:
         print(f"  {line}")
@@ -117,10 +124,11 @@ def _print_result(result: Failed) -> None:
 # --- many seeds -------------------------------------------------------------------------------------------------------
 
 
-def _run_seeds(seeds: range, jobs: int) -> int:
+def _run_seeds(arguments: argparse.Namespace) -> int:
+    seeds: range = arguments.seeds
     failed = 0
     print(f"running {len(seeds)} seeds", flush=True)
-    for result in _results(seeds, jobs):
+    for result in _results(seeds, arguments.jobs, arguments.recovery):
         failed += 1
         _print_result(result)
         sys.stdout.flush()
@@ -130,12 +138,12 @@ def _run_seeds(seeds: range, jobs: int) -> int:
     return 1 if failed else 0
 
 
-def _results(seeds: range, jobs: int) -> Iterator[Failed]:
+def _results(seeds: range, jobs: int, recovery: bool) -> Iterator[Failed]:
     """The seeds that failed, in order."""
     chunks = [seeds[at : at + CHUNK] for at in range(0, len(seeds), CHUNK)]
     if jobs == 1:
         for chunk in chunks:
-            yield from _run_chunk(chunk)
+            yield from _run_chunk(recovery, chunk)
         return
     # Ctrl-C goes to every process. The workers inherit that they ignore it; this process ends them.
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -145,10 +153,10 @@ def _results(seeds: range, jobs: int) -> Iterator[Failed]:
     finally:
         signal.signal(signal.SIGINT, handler)
     with pool:
-        for results in pool.imap(_run_chunk, chunks):
+        for results in pool.imap(partial(_run_chunk, recovery), chunks):
             yield from results
 
 
-def _run_chunk(seeds: range) -> list[Failed]:
-    results = [Failed(seed, run_seed(seed)) for seed in seeds]
+def _run_chunk(recovery: bool, seeds: range) -> list[Failed]:
+    results = [Failed(seed, run_seed(seed, recovery)) for seed in seeds]
     return [result for result in results if result.failures]

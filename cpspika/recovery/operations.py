@@ -199,11 +199,15 @@ class Close(Asked):
         super().__init__(channel, "channel.close", None, arguments)
 
     def launch(self, opening: Opening) -> None:
-        opening._close(self.arguments["reply_code"], self.arguments["reply_text"], self._closed)
+        closed = partial(self._closed, opening)
+        opening._close(self.arguments["reply_code"], self.arguments["reply_text"], closed)
 
-    def _closed(self, err: AMQPError | None, result: Any) -> None:
+    def _closed(self, opening: Opening, err: AMQPError | None, result: Any) -> None:
         link = self.channel._connection._core
-        if self.channel._fallen and (link is None or not link.is_open):
+        # The broker that answers a close has carried out what was sent before it, and confirms no more of it. To send
+        # that again with a close behind it could go on for ever.
+        answered = opening.close_reason is None and link is not None and link.is_open
+        if self.channel._fallen and not answered:
             self.channel._fallen.append((self, self.channel._closed_error()))
         else:
             self.end(None)  # what the broker has not decided by now stays unknown, as without recovery

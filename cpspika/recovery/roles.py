@@ -25,6 +25,7 @@ class Opening(Protocol):
     _pending: deque[Any]
     _publisher: Any
     _sender: Any
+    close_reason: AMQPError | None
 
     def _ask(self, request: Request, arguments: dict[str, Any]) -> bool: ...
     def _ask_consume(self, request: Request, consumer: Consumer, arguments: dict[str, Any]) -> None: ...

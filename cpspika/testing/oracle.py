@@ -16,10 +16,21 @@ from ..broker.channel import ServerChannel
 from ..broker.queues import Entry, Queue
 from ..broker.server import Broker
 from ..broker.session import Session
-from ..errors import AMQPError, ChannelClosed, ConnectionClosed, DeliveryUnknown, MessageNacked, MessageReturned
+from ..errors import (
+    AMQPError,
+    ChannelClosed,
+    ConnectionClosed,
+    DeliveryUnknown,
+    MessageNacked,
+    MessageReturned,
+    OutcomeUnknown,
+)
 from ..reactor import Transport
 from ..wire.message import Message
 from .network import Network
+
+AT_ONCE = ("tx.commit", "tx.rollback", "basic.recover", "basic.cancel")
+"""What recovery settles when the link is lost, as OutcomeUnknown too; earlier operations may be asked again."""
 
 GONE = (ChannelClosed, ConnectionClosed, DeliveryUnknown)
 MOST_FAILURES = 20  # one mistake breaks many rules
@@ -186,6 +197,8 @@ class Oracle:
             if asked.fifo:
                 if stream.fifo and stream.fifo[0] is asked:
                     stream.fifo.popleft()
+                elif self.recovery and (isinstance(error, OutcomeUnknown) or asked.kind in AT_ONCE):
+                    stream.fifo.remove(asked)
                 else:
                     self.fail(f"settled before {stream.fifo[0] if stream.fifo else 'nothing'}: {asked}")
                     if asked in stream.fifo:
@@ -255,7 +268,7 @@ class Oracle:
             sent.excused = True  # the link may lose it
         if sent.outcome in ("rolled back", "failed"):
             self.fail(f"delivered, though {sent.outcome}: {sent}")
-        self._delivered.setdefault((wire, place), deque()).append((number, redelivered))
+        self._delivered.setdefault((wire, self._place(place)), deque()).append((number, redelivered))
         if (number, queue) not in self._seen:
             self._seen.add((number, queue))
             last = self._first.get((sent.stream, queue), -1)
@@ -265,6 +278,10 @@ class Oracle:
         crashes = self._acked.get((number, queue))
         if crashes is not None and crashes == self.crashes and sent.arrived < 2:
             self.fail(f"{queue} delivered it although it was acked: {sent}")
+
+    def _place(self, place: Any) -> Any:
+        """A recovering channel has another number on each link, so all gets over one wire are taken together."""
+        return 0 if self.recovery and isinstance(place, int) else place
 
     def settles(self, wire: int, entry: Entry, outcome: str) -> None:
         """The broker settles a delivery at a client's word."""
@@ -307,7 +324,7 @@ class Oracle:
         number = number_of(message.body)
         sent = self.sent[number]
         sent.handed += 1
-        log = self._delivered.get((wire, place))
+        log = self._delivered.get((wire, self._place(place)))
         if not log:
             self.fail(f"handed out, and the broker didn't deliver it there: {sent}")
         else:

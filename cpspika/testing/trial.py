@@ -13,6 +13,7 @@ from .plan import ACTIONS, SECONDS, Entry, make_plan, smallest
 from .simulation import Simulation
 from .workload import Program
 
+MOST_TURNS = 20_000  # of the reactor; a run has a few hundred
 REST = 120.0  # virtual seconds in which all must come to rest after the faults
 PROGRAMS = ("a", "b")
 
@@ -34,6 +35,7 @@ class Trial:
         self.plan = list(make_plan(seed) if plan is None else plan)
         self.recovery = recovery
         self.calm = False
+        self._turns = 0
         self.simulation = Simulation(seed, ("one", "two"), heartbeat=8, make_broker=WatchedBroker)
         self.oracle = Oracle(self.simulation.net, recovery is not None, trace)
         broker: Any = self.simulation.broker
@@ -57,7 +59,7 @@ class Trial:
             program.start()
         for entry in self.plan:
             reactor.call_later(entry.time, partial(self._act, entry))
-        reactor.advance(SECONDS)
+        self._advance(SECONDS)
         self.calm = True
         self.faults.end()
         self.oracle.note("the faults are over")
@@ -69,9 +71,24 @@ class Trial:
             if reactor.time() >= limit:
                 self.oracle.fail("a timer or a call is left at rest")
                 break
-            reactor.run_once(limit - reactor.time())
+            self._turn(limit - reactor.time())
+            if self._turns > MOST_TURNS:
+                break
         self.oracle.at_rest(self.simulation.broker)
         return self.failures
+
+    def _advance(self, seconds: float) -> None:
+        reactor = self.simulation.reactor
+        until = reactor.time() + seconds
+        while reactor.time() < until and self._turns <= MOST_TURNS:
+            self._turn(until - reactor.time())
+
+    def _turn(self, seconds: float) -> None:
+        """Makes a turn. What goes on for ever without time passing would otherwise never end."""
+        self.simulation.reactor.run_once(seconds)
+        self._turns += 1
+        if self._turns == MOST_TURNS + 1:
+            self.oracle.fail(f"more than {MOST_TURNS} turns: something goes on for ever")
 
     def _act(self, entry: Entry) -> None:
         dice = entry.dice(self.seed)
@@ -86,8 +103,8 @@ class Trial:
         reactor = self.simulation.reactor
         limit = reactor.time() + REST
         while True:
-            reactor.advance(1.0)
-            if self._at_rest():
+            self._advance(1.0)
+            if self._turns > MOST_TURNS or self._at_rest():
                 return
             if reactor.time() >= limit:
                 waiting = [role.stream.name for program in self.programs for role in program.roles if not role.ready]

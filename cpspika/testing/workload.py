@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from ..client.channel import Channel
 from ..client.connection import Connection
 from ..connecting import connect
 from ..errors import AMQPError
+from ..recovery import Recovery
 from ..wire.message import Message
 from .oracle import Oracle, Sent, Stream
 from .simulation import Simulation
@@ -74,7 +76,8 @@ class Role:
         def ask(on_done: Any) -> None:
             made.append(connection.channel(on_done=on_done))
 
-        self.program.oracle.call("channel.open", self.stream, True, ask)
+        # A recovering connection's channel() is done after the first set-up, so after operations of the channel.
+        self.program.oracle.call("channel.open", self.stream, True, ask, fifo=program.world.recovery is None)
         channel = made[0] if made else None
         if channel is None:
             return
@@ -170,7 +173,9 @@ class Program:
         self.stream = Stream(f"{self.name}.{self.serial}")
         options: dict[str, Any] = {"heartbeat": HEARTBEAT, "connection_timeout": 6, "reactor": self.simulation.reactor}
         if self.world.recovery is not None:
-            options["recovery"] = self.world.recovery
+            recovery = Recovery() if self.world.recovery is True else copy(self.world.recovery)
+            recovery.dice = random.Random(self.dice.random())
+            options["recovery"] = recovery
         urls = self.simulation.urls
         first = self.serial % len(urls)
         stream = self.stream
@@ -338,8 +343,7 @@ class Program:
         mine = [entry for entry in role.unsettled if entry[0] == tag]
         if not mine:  # it was settled by `multiple`
             return
-        gone = role.channel is not channel or not role.is_open
-        if gone and (self.world.recovery is None or channel is None or not channel.is_open):
+        if not channel.is_open or (role.channel is not channel and self.world.recovery is None):
             return
         settled = mine
         if how == "multiple":
@@ -453,7 +457,7 @@ class Program:
         if kind == "passive":
             role.ask("queue.declare", "queue_declare", "no such queue", passive=True)
         elif kind == "conflict":
-            role.ask("queue.declare", "queue_declare", "work", durable=False)
+            role.ask("exchange.declare", "exchange_declare", EXCHANGE, "direct", durable=True)
         elif kind == "publish" and role.channel is not None:
             sent = self.oracle.publish(role.stream, False)
             sent.mistaken = True

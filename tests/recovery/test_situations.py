@@ -401,6 +401,23 @@ def test_16_a_consumer_that_the_broker_cancels_starts_again() -> None:
     assert cancelled == []
 
 
+def test_16_a_link_lost_while_a_consumer_is_looked_after() -> None:
+    world = RecoveryWorld()
+    channel, taker = world.channel(), world.taker()
+    declared(world, channel)
+    cancelled: list[str] = []
+    got = consumed(world, channel, on_cancel=cancelled.append)
+    taker.queue_delete("q")
+    world.settle()
+    world.cut()  # before the queue is back
+    world.restored()
+    world.until(lambda: world.broker.queues["q"].consumers, "the consumer")
+    world.taker().basic_publish("", "q", "again")
+    world.settle()
+    assert tags(got) == [b"again"]
+    assert cancelled == []
+
+
 def test_16_a_queue_that_stays_away() -> None:
     world = RecoveryWorld()
     channel, taker = world.channel(), world.taker()

@@ -72,8 +72,10 @@ def test_a_run_has_all_that_a_trial_is_for() -> None:
 
 
 @pytest.mark.slow
-def test_a_seed_gives_the_same_run_in_every_process() -> None:
-    runs = {command("--seed", "8", env={**os.environ, "PYTHONHASHSEED": hashes}).stdout for hashes in ("1", "2")}
+@pytest.mark.parametrize("options", [[], ["--recovery"]])
+def test_a_seed_gives_the_same_run_in_every_process(options: list[str]) -> None:
+    line = ["--seed", "8", *options]
+    runs = {command(*line, env={**os.environ, "PYTHONHASHSEED": hashes}).stdout for hashes in ("1", "2")}
     assert len(runs) == 1
     assert runs.pop().endswith("seed 8 passed\n")
 

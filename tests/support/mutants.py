@@ -60,7 +60,7 @@ def unknown_is_reported_as_confirmed(patch: pytest.MonkeyPatch) -> None:
         if self.on_done is not None:
             self.on_done(None, True)
 
-    patch.setattr("cpspika.client.publisher._Publish.fail", fail)
+    patch.setattr("cpspika.client.publisher.Publish.fail", fail)
 
 
 def nack_is_ignored(patch: pytest.MonkeyPatch) -> None:
