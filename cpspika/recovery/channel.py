@@ -255,7 +255,7 @@ class RecoveringChannel(Channel):
         if self._ready and self._opening is not None and self._opening.is_open:
             asked.state = IN_FLIGHT
             self._launch(asked)
-        elif POLICIES[asked.method] == DONE and not self._must_wait(asked):
+        elif POLICIES[asked.method] == DONE and not self._must_wait():
             self._connection._check(asked.method, asked.arguments)
             self._sender.call_soon(lambda: asked.end(None, asked.lost_result()))
             self._without_link(asked)
@@ -264,14 +264,12 @@ class RecoveringChannel(Channel):
             self._wait(asked)
         return True
 
-    def _must_wait(self, asked: Asked) -> bool:
+    def _must_wait(self) -> bool:
         """Whether an operation that a loss carries out must wait all the same: for its opening, which is being
-        restored, or behind an operation that it would undo."""
-        if self._opening is not None:
+        restored, or behind operations that wait."""
+        if self._opening is not None or self._opened is not None:
             return True
-        if isinstance(asked, Cancel):
-            return any(isinstance(other, Consume) and other.tag == asked.tag for other in self._waiting)
-        return asked.method == "tx.rollback" and bool(self._waiting)
+        return any(isinstance(other, Asked) and other.state is WAITING for other in self._waiting)
 
     def _without_link(self, asked: Asked) -> None:
         """Carries out here what the loss of the link has carried out at the broker."""
@@ -288,7 +286,9 @@ class RecoveringChannel(Channel):
     def _launch(self, operation: Operation) -> None:
         opening = self._opening
         assert opening is not None
-        operation.launch(opening)
+        operation.go(opening)
+        if isinstance(operation, Asked) and operation.decided is not None:
+            return
         method = operation.method
         if method == "confirm.select":
             opening._publisher.confirm()
@@ -433,8 +433,9 @@ class RecoveringChannel(Channel):
     def _first_opened(self) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
-            handlers = self._handlers.calls("state", self, True) if self.is_open else []
-            self._in_turn([partial(opened.done, self), *handlers])
+            # At once: the replies to what was asked for behind it follow in this turn.
+            self._in_turn(self._handlers.calls("state", self, True) if self.is_open else [])
+            opened.done(self)
 
     def _set_up(self, opening: OpeningChannel, err: AMQPError | None, _: Any) -> None:
         if opening is not self._opening:
@@ -460,7 +461,7 @@ class RecoveringChannel(Channel):
             return
         for entry in self._log:
             if isinstance(entry, Consume):
-                if not self.is_open:
+                if not self.is_open or entry.absent_on is self._connection._core:
                     continue  # the program has closed the channel, and waits for earlier operations alone
                 replay = Replay(self, "basic.consume", entry.tag)
                 opening._ask_consume(replay, entry.consumer, entry.arguments)
@@ -661,6 +662,14 @@ class RecoveringChannel(Channel):
             self._log = [entry for entry in self._log if isinstance(entry, Consume) or entry[0] != method]
         self._log.append((method, arguments))
 
+    def _done_by_loss(self, operation: Operation) -> None:
+        """Ends an operation that the loss of its opening has carried out."""
+        if isinstance(operation, Cancel):
+            self._forget_consumer(operation.tag)
+        elif operation.method == "tx.rollback" and self._transaction is not None:
+            self._transaction.ended()
+        operation.end(None, operation.lost_result())
+
     def _mode_refused(self, method: str) -> None:
         """confirm_select or tx_select failed, after the channel was taken to be in that mode."""
         if any(not isinstance(entry, Consume) and entry[0] == method for entry in self._log):
@@ -671,12 +680,7 @@ class RecoveringChannel(Channel):
             self._confirming = False
 
     def _link_lost(self) -> None:
-        """The link is lost: consumers that were looked for there are asked for on the next one."""
-        self._log += [
-            consume
-            for consume in self._consumers_known.values()
-            if consume.state is SETTLED and consume not in self._log
-        ]
+        """The link is lost."""
         if self._opened is not None:
             self._connection._wait_for_link(self._opened)
 
@@ -699,7 +703,7 @@ class RecoveringChannel(Channel):
         if (deletion is not None and not deletion.failed) or not consumer.recover:
             self._forget_consumer(tag)
             return False
-        self._log = [entry for entry in self._log if entry is not consume]
+        consume.absent_on = self._connection._core
         self._connection._look_after(self, consume)
         return True
 
@@ -707,8 +711,7 @@ class RecoveringChannel(Channel):
         """Starts a consumer again, on the opening as it is, unless the program has cancelled it."""
         if self._consumers_known.get(consume.tag) is not consume:
             return
-        if consume not in self._log:
-            self._log.append(consume)
+        consume.absent_on = None
         opening = self._opening
         if opening is not None and opening.is_open and self._flowing and consume.tag not in opening._consumers:
             replay = Replay(self, "basic.consume", consume.tag)

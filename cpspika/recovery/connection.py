@@ -44,7 +44,7 @@ from ..wire.link import Link
 from .backoff import Backoff
 from .channel import RecoveringChannel
 from .journal import Journal
-from .operations import SETTLED, WAITING, Cancel, Close, Consume, Open, Operation, Publish
+from .operations import SETTLED, WAITING, Asked, Cancel, Close, Consume, Open, Operation, Publish, Told
 from .options import Recovery, RecoveryEvent
 from .policies import AGAIN
 from .probe import Probe
@@ -284,6 +284,14 @@ class RecoveringConnection(Connection):
         if len(self._expiring) == 1:
             self._timers.start("expire", seconds, self._expire)
 
+    def _renew_deadlines(self) -> None:
+        """Operations that wait have waited for the link that was lost: their time begins anew, so that they end in
+        order."""
+        waiting = sorted({operation for _, operation in self._expiring if operation.state is WAITING})
+        self._expiring.clear()
+        for operation in waiting:
+            self._wait_for_link(operation)
+
     def _expire(self) -> None:
         now, calls = self.reactor.time(), []
         expiring = self._expiring
@@ -413,7 +421,7 @@ class RecoveringConnection(Connection):
     def _tell_recovery(self, event: RecoveryEvent) -> None:
         stale, self._stale = self._stale, 0
         if stale:
-            event = RecoveryEvent(**{**event.__dict__, "stale": stale})
+            event = event._replace(stale=stale)
         self._in_turn(self._handlers.calls("recovery", self, event))
 
     # --- consumers ----------------------------------------------------------------------------------------------------
@@ -666,6 +674,7 @@ class RecoveringConnection(Connection):
         alone = next((operation for operation, _ in fallen if operation is self._alone), None)
         if alone is not None:
             self._alone = None
+        ahead: set[Any] = set()  # channels where an operation before this one is asked again, and is answered first
         for operation, error in fallen:
             channel = operation.channel
             if operation is alone:
@@ -673,8 +682,17 @@ class RecoveringConnection(Connection):
                 channel._singles -= 1
             guilty = operation is culprit or operation.ends >= ENDS_ALONE
             verdict = _blamed(operation, reason) if guilty else self._verdict(operation, error, again.get(channel))
+            if (
+                isinstance(operation, Asked)
+                and channel in ahead
+                and not isinstance(operation, Told)
+                and verdict != AGAIN
+            ):
+                operation.decided, verdict = verdict, AGAIN
             if verdict == AGAIN:
                 operation.state = WAITING
+                if isinstance(operation, Asked):
+                    ahead.add(channel)
                 if single or operation is alone or operation.ends:
                     in_file.append(operation)
                 else:
@@ -684,9 +702,10 @@ class RecoveringConnection(Connection):
             if isinstance(verdict, AMQPError):
                 calls.append(partial(self._end_waiting, operation, verdict))
             else:
-                calls.append(partial(self._done_by_loss, operation))
+                calls.append(partial(channel._done_by_loss, operation))
         for channel, operations in again.items():
             channel._put_back(operations)
+        self._renew_deadlines()
         for operation in in_file:
             operation.channel._singles += 1
             self._wait_for_link(operation)
@@ -708,15 +727,6 @@ class RecoveringConnection(Connection):
             if broken is not None:
                 return broken
         return operation.verdict(error)
-
-    @staticmethod
-    def _done_by_loss(operation: Operation) -> None:
-        channel = operation.channel
-        if isinstance(operation, Cancel):
-            channel._forget_consumer(operation.tag)
-        elif operation.method == "tx.rollback" and channel._transaction is not None:
-            channel._transaction.ended()
-        operation.end(None, operation.lost_result())
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -338,7 +338,8 @@ class Program:
         mine = [entry for entry in role.unsettled if entry[0] == tag]
         if not mine:  # it was settled by `multiple`
             return
-        if (role.channel is not channel or not role.is_open) and self.world.recovery is None:
+        gone = role.channel is not channel or not role.is_open
+        if gone and (self.world.recovery is None or channel is None or not channel.is_open):
             return
         settled = mine
         if how == "multiple":

@@ -17,6 +17,7 @@ import pika
 import pytest
 
 from tests.support import ROOT
+from tests.support.cluster_programs import cluster_program
 from tests.support.rabbitmq_features import OLD_PROTOCOL
 from tests.support.scripted import SocketBroker
 
@@ -101,6 +102,8 @@ PUBLISHES = {
 }
 PUBLISHES |= dict.fromkeys(RELIABLE, b"task 3")
 PUBLISHES |= {f"{style}/{name}": body for style in STYLES for name, (_, body) in FIVE.items()}
+# They need quorum queues, and run until SIGTERM.
+CLUSTER = ("cluster/publisher.py", "cluster/worker.py")
 NOT_ON_0_8 = {example for example in PRINTS if example.endswith(("/publisher.py", "/reliable.py"))}
 
 
@@ -142,10 +145,10 @@ def run_until_it_did_three(*command: str, environment: dict[str, str]) -> str:
 
 def test_every_example_is_tested() -> None:
     found = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
-    assert found == {*PRINTS, "sync/pika_0_5.py"}
+    assert found == {*PRINTS, *CLUSTER, "sync/pika_0_5.py"}
 
 
-@pytest.mark.parametrize("example", PRINTS)
+@pytest.mark.parametrize("example", [*PRINTS, *CLUSTER])
 def test_an_example_can_be_read_in_a_minute(example: str) -> None:
     text = (EXAMPLES / example).read_text()
     assert len(text.splitlines()) <= 60
@@ -285,8 +288,31 @@ def test_tasks_of_the_work_queue_are_read_by_pika(node: Any) -> None:
         connection.close()
 
 
-def test_examples_are_typed() -> None:
+def test_the_programs_of_a_cluster_run_on_one_node_and_end_at_sigterm(node: Any) -> None:
+    """tests/recovery/test_cluster.py runs them on three, of which one is killed."""
+    queue = f"cluster-{os.getpid()}"
+    with cluster_program("worker.py", [node.url], queue) as worker:
+        printed = run(str(EXAMPLES / "cluster/publisher.py"), "20", AMQP_URLS=node.url, QUEUE=queue)
+        assert printed.splitlines() == [f"confirmed: task {number}" for number in range(20)]
+        assert [worker.line() for _ in range(20)] == [f"worked: task {number}" for number in range(20)]
+        assert worker.terminated() == (0, "")
+    with cluster_program("publisher.py", [node.url], queue, "1000000") as publisher:
+        assert publisher.line() == "confirmed: task 0"
+        assert publisher.terminated() == (0, "")
+    connection = pika.BlockingConnection(pika.URLParameters(node.url))
+    try:
+        channel = connection.channel()
+        assert channel.queue_declare(queue, passive=True).method.message_count > 0  # the second publisher's
+        for each in (queue, f"{queue}.failed"):
+            channel.queue_delete(each)
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "examples", [("sync/publisher.py", "sync/shared_connection.py"), *((each,) for each in CLUSTER)]
+)
+def test_examples_are_typed(examples: tuple[str, ...]) -> None:
     pytest.importorskip("mypy")
-    examples = [str(EXAMPLES / example) for example in ("sync/publisher.py", "sync/shared_connection.py")]
-    printed = run("-m", "mypy", "--strict", "--no-incremental", *examples)
-    assert printed.startswith("Success: no issues found in 2 source files")
+    printed = run("-m", "mypy", "--strict", "--no-incremental", *(str(EXAMPLES / example) for example in examples))
+    assert printed.startswith("Success: no issues found in")
