@@ -764,7 +764,7 @@ class RecoveringChannel(Channel):
         self._connection._channel_ended(self)
         error = self._closed_error()
         left: list[Any] = [operation for operation in self._waiting if operation.state is not SETTLED]
-        errors = dict(fallen or self._fallen)
+        errors: dict[Any, AMQPError] = dict(fallen or self._fallen)
         left += errors
         left += self._connection._out_of_file(self)
         left += self._draining

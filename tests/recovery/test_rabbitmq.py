@@ -179,7 +179,7 @@ print(json.dumps([account.is_complete(), len(account.confirmed), len(account.wro
 @pytest.mark.skipif(find_spec("gevent") is None, reason="the extra gevent is not installed")
 def test_links_of_greenlets_that_are_cut_at_any_byte(node: Any, capsys: Any) -> None:
     queue = f"cpspika-cut-{os.getpid()}-{time.monotonic_ns()}"
-    with CuttingProxy((node.host, node.port), "greenlets") as proxy:
+    with CuttingProxy((node.host, node.port), "greenlets", most=8_000) as proxy:
         url = f"amqp://guest:guest@{proxy.host}:{proxy.port}/?heartbeat=2"
         done = subprocess.run(
             [sys.executable, "-c", GREENLETS, url, queue], cwd=ROOT, capture_output=True, text=True, timeout=120

@@ -73,7 +73,7 @@ class Link(ThreadedConnection):
 
     def ask(self, start: Callable[[Any], object], give_back: Callable[[Any], object] | None = None) -> Any:
         """Calls start(on_done) inside, and waits for the answer: returns the result or raises the error."""
-        answer = _Answer(give_back)
+        answer = _Answer(give_back, self._outward)
         try:
             self.send_now(self._start, start, answer)
             answer.wait(None)
