@@ -63,7 +63,7 @@ from .continuations import (
 )
 from .dialer import Dialer
 from .handlers import Handlers, Remove
-from .hints import hint, remedy
+from .hints import HintsNames, hint, remedy
 from .setup import OnReady, run_setup
 
 # Bytes of backlog that make a channel unwritable, and writable again. HIGH_WATER is less than a transport sends in the
@@ -84,7 +84,7 @@ ConnectionT = TypeVar("ConnectionT", bound="Connection")
 OnClose = Callable[["Connection", "AMQPError | None"], object]
 
 
-class Connection:
+class Connection(HintsNames):
     """A connection to a broker; `connect` makes one.
 
     `reactor`: drives it. `is_open`: operations may be asked for. `is_blocked`: the broker takes no publishes for now

@@ -1,12 +1,16 @@
-"""What to write instead, for the text of an error: of a link lost in the handshake, or of a close by the broker."""
+"""What to write instead, for the text of an error: of a link lost in the handshake, of a close by the broker, of a name
+of pika."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..parameters import ConnectionParameters
 from ..wire.handshake import can
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 LEAST_FRAME_MAX = 8192  # bytes; RabbitMQ 4.1 and later take no less, and reset the link in place of a refusal
 
@@ -75,3 +79,68 @@ def _untrusted(code: int, parameters: ConnectionParameters) -> str:
             "; for a private authority pass its certificate as cafile='ca.pem', or an SSLContext that trusts it as ssl="
         )
     return ""
+
+
+# --- pika's names -----------------------------------------------------------------------------------------------------
+
+# Arguments of pika 1.x, and what they are here.
+ARGUMENTS = {
+    "auto_ack": "no_ack",
+    "exchange_type": "type",
+    "global_qos": "global_",
+    "on_message_callback": "on_message, which gets one argument, the message",
+}
+
+# Methods and attributes of pika 1.x's connections and channels, and what they are here.
+NAMES = {
+    "add_callback_threadsafe": "connection.reactor.call_soon_threadsafe",
+    "add_on_cancel_callback": "the argument on_cancel of basic_consume",
+    "add_on_close_callback": "add_state_change_handler, or on_close of the connection",
+    "add_on_connection_blocked_callback": "add_blocked_handler",
+    "add_on_connection_unblocked_callback": "add_blocked_handler",
+    "add_on_return_callback": "add_return_handler",
+    "call_later": "connection.reactor.call_later",
+    "cancel": "close() of the iterator that consume returns",
+    "channel_number": "number",
+    "confirm_delivery": "confirm_select",
+    "is_closed": "not is_open",
+    "process_data_events": "drain_events of the synchronous facade",
+    "remove_timeout": "cancel() of the timer that connection.reactor.call_later returns",
+}
+
+
+def for_arguments(error: TypeError, given: Iterable[str]) -> TypeError:
+    """The error of a call with unknown arguments. If there are pika's among those that were `given`, the text names the
+    ones to use."""
+    ours = [f"pika's {name} is {ARGUMENTS[name]} here" for name in given if name in ARGUMENTS]
+    return TypeError("; ".join([str(error), *ours])) if ours else error
+
+
+def hinting(method: F) -> F:
+    """Has a TypeError for arguments of pika name those to use. Not for the fast paths: it costs a call."""
+
+    @functools.wraps(method)
+    def hinted(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except TypeError as error:
+            explained = for_arguments(error, kwargs)
+            if explained is error:
+                raise
+            raise explained from None
+
+    return hinted  # type: ignore[return-value]
+
+
+class HintsNames:
+    """Has the AttributeError for a name of pika say what to use."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:  # a type checker would take every name for one that is there
+
+        def __getattr__(self, name: str) -> Any:
+            ours = NAMES.get(name)
+            hint = f"; pika's {name} is {ours} here" if ours is not None else ""
+            text = f"{type(self).__name__!r} object has no attribute {name!r}{hint}"
+            raise AttributeError(text, name=name, obj=self)

@@ -20,6 +20,7 @@ from ..errors import AMQPError, InvalidArgumentType, NotInThisVersion
 from ..wire.message import Message
 from .continuations import OnDone, Request, call_site, check_callable, describe, oneway, operation, registration
 from .handlers import Remove
+from .hints import HintsNames, hinting
 from .rabbitmq import warn_of_global_qos
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Deletion(Request):
         super().fail(error)
 
 
-class Operations:
+class Operations(HintsNames):
     """What may be asked of a channel."""
 
     __slots__ = ()
@@ -123,6 +124,7 @@ class Operations:
     # --- exchanges ----------------------------------------------------------------------------------------------------
 
     @operation
+    @hinting
     def exchange_declare(
         self,
         exchange: str,
@@ -354,6 +356,7 @@ class Operations:
     # --- consuming ----------------------------------------------------------------------------------------------------
 
     @operation
+    @hinting
     def basic_qos(
         self,
         prefetch_count: int = 0,
@@ -383,6 +386,7 @@ class Operations:
         self._request("basic.qos", on_done, **arguments)
 
     @operation
+    @hinting
     def basic_consume(
         self,
         queue: str,
@@ -443,6 +447,7 @@ class Operations:
         self._cancel(consumer_tag, on_done)
 
     @operation
+    @hinting
     def basic_get(self, queue: str, no_ack: bool = False, *, on_done: OnDone[Message | None] | None = None) -> None:
         """Takes one message from a queue. For more than a few messages a consumer costs far less.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from ..client.channel import Channel
+from ..client.hints import hinting
 from ..errors import AMQPError, ConsumerCancelled, UnknownConsumerTag
 from ..wire.message import Message
 
@@ -22,6 +23,7 @@ OnEnd = Callable[[AMQPError | None, Any], object]
 class Consuming(Generic[IteratorT]):
     """A channel that has `consume`."""
 
+    @hinting
     def consume(
         self,
         queue: str,

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from ..client.channel import Channel
+from ..client.hints import HintsNames
 from ..errors import AMQPError, InvalidArgumentType, ProtocolSyntaxError
 from ..wire.message import Message
 
@@ -36,7 +37,7 @@ class Scope:
                 raise  # otherwise the error of the block says more
 
 
-class Facade:
+class Facade(HintsNames):
     """A connection or channel in another style. `core`: the Connection or Channel below."""
 
     core: Any

@@ -25,12 +25,17 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
+from ..client.hints import for_arguments
 from ..errors import InvalidArgumentType
 from .wording import Wording, worded
+
+if sys.version_info >= (3, 14):
+    import annotationlib
 
 HandedOver = Callable[[Callable[..., Any]], Callable[..., Any]]
 CALLBACKS = frozenset(("on_message", "on_cancel", "handler"))
@@ -61,11 +66,11 @@ def other_methods(core: type) -> dict[str, Any]:
 def attributes(core: type) -> dict[str, str]:
     """The public attributes of a core class, inherited ones included, and their types as text: those that a class body
     annotates, and properties."""
-    annotated = {name: text for cls in reversed(core.__mro__) for name, text in inspect.get_annotations(cls).items()}
+    annotated = {name: text for cls in reversed(core.__mro__) for name, text in _annotations(cls).items()}
     found = {name: as_text(text) for name, text in annotated.items() if not name.startswith("_")}
     for name, member in _public(core).items():
         if isinstance(member, property):
-            found[name] = as_text(inspect.get_annotations(member.fget)["return"])  # type: ignore[arg-type]
+            found[name] = as_text(_annotations(member.fget)["return"])
     return found
 
 
@@ -75,11 +80,25 @@ def _public(core: type) -> dict[str, Any]:
 
 
 def as_text(annotation: Any) -> str:
-    """An annotation as it stands in the source. Lifting reads annotations as text, so each module of the core has
-    `from __future__ import annotations`: then they are text on every version of Python, 3.14 included."""
+    """An annotation as it stands in the source. Lifting reads annotations as text. Before Python 3.14 they are text
+    only in a module with `from __future__ import annotations`."""
     if not isinstance(annotation, str):
         raise TypeError(f"annotation {annotation!r} is not text; its module lacks: from __future__ import annotations")
     return annotation
+
+
+def written_signature(function: Callable[..., Any]) -> inspect.Signature:
+    """A function's signature with its annotations as text: those of Python 3.14, which are evaluated late, as well."""
+    if sys.version_info >= (3, 14):
+        return inspect.signature(function, annotation_format=annotationlib.Format.STRING)
+    return inspect.signature(function)
+
+
+def _annotations(thing: Any) -> dict[str, Any]:
+    """The annotations of a class or function, as `written_signature` has them."""
+    if sys.version_info >= (3, 14):
+        return annotationlib.get_annotations(thing, format=annotationlib.Format.STRING)
+    return inspect.get_annotations(thing)
 
 
 _RESULT = re.compile(r"OnDone\[(.*)\] \| None")
@@ -87,7 +106,7 @@ _RESULT = re.compile(r"OnDone\[(.*)\] \| None")
 
 def signature(operation: Callable[..., Any]) -> inspect.Signature:
     """An operation's signature as a facade has it: without on_done, and returning the result."""
-    whole = inspect.signature(operation)
+    whole = written_signature(operation)
     result = _RESULT.fullmatch(as_text(whole.parameters["on_done"].annotation))
     if result is None:
         raise TypeError(f"on_done of {operation.__qualname__} is not annotated as OnDone[...] | None")
@@ -149,7 +168,7 @@ def _lifted_method(method: Callable[..., Any]) -> Callable[..., Any]:
     def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         return self._forward(method, args, kwargs)
 
-    return _dressed(lifted, method, inspect.signature(method))
+    return _dressed(lifted, method, written_signature(method))
 
 
 def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -207,7 +226,10 @@ def _with_callbacks(
     """The arguments of a call by name, its callbacks made into those that the core may call."""
     if "on_done" in kwargs:
         raise takes_no_on_done(name)
-    given = shown.bind(self, *args, **kwargs).arguments
+    try:
+        given = shown.bind(self, *args, **kwargs).arguments
+    except TypeError as error:
+        raise for_arguments(error, kwargs) from None
     del given["self"]
     for callback in CALLBACKS & given.keys():
         if callable(given[callback]):
@@ -221,7 +243,7 @@ def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]
     def lifted(self: Any, /, handler: Any) -> Any:
         return self._register(registration, handler)
 
-    return _dressed(lifted, registration, inspect.signature(registration))
+    return _dressed(lifted, registration, written_signature(registration))
 
 
 def _dressed(lifted: Any, original: Any, shown: inspect.Signature) -> Callable[..., Any]:

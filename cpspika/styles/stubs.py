@@ -12,7 +12,16 @@ from typing import NamedTuple
 
 from ..client.channel import Channel
 from ..client.connection import Connection
-from .lifting import as_text, attributes, operations, other_methods, registrations, signature, timed
+from .lifting import (
+    as_text,
+    attributes,
+    operations,
+    other_methods,
+    registrations,
+    signature,
+    timed,
+    written_signature,
+)
 
 
 class Style(NamedTuple):
@@ -114,7 +123,7 @@ def stub(style: Style) -> str:
         for member, text in attributes(core).items():
             parts.append(f"    @property\n    def {member}(self) -> {_facade(style, text)}: ...\n")
         for member, method in other_methods(core).items():
-            shown = inspect.signature(method)
+            shown = written_signature(method)
             parts.append(_line(style, member, shown, _facade(style, shown.return_annotation)))
         for member, operation in operations(core).items():
             shown = signature(operation)
@@ -122,7 +131,7 @@ def stub(style: Style) -> str:
             result = (opens or style.promise).format(_facade(style, shown.return_annotation))
             parts.append(_line(style, member, timed(shown) if style.waits else shown, result))
         for member, taker in registrations(core).items():
-            shown = inspect.signature(taker)
+            shown = written_signature(taker)
             parts.append(_line(style, member, shown, shown.return_annotation))
         parts.append("\n")
     return "".join(parts).rstrip() + "\n"

@@ -10,7 +10,7 @@ import pytest
 
 import cpspika
 from cpspika.client.hints import hint
-from tests.support.handshakes import by_hand, say
+from tests.support.handshakes import by_hand, causes, say
 from tests.support.scripted import SocketBroker
 
 
@@ -57,7 +57,7 @@ def test_an_unknown_authority_names_cafile_and_ssl(tls: SocketBroker) -> None:
     assert "certificate verify failed" in str(error)
     assert "cafile=" in str(error)
     assert "ssl=" in str(error)
-    assert isinstance(error.__cause__, ssl.SSLCertVerificationError)
+    assert isinstance(causes(error)[-1], ssl.SSLCertVerificationError)
 
 
 def test_an_authority_that_cafile_lacks_is_told_as_such(tls: SocketBroker, another_authority: str) -> None:
@@ -81,7 +81,7 @@ def test_tls_to_a_port_without_it_names_amqp(certificates: Any) -> None:
     with cpspika.broker.serve() as broker:
         error = failure(lambda: cpspika.BlockingConnection(f"amqps://localhost:{broker.port}", cafile=certificates.ca))
     assert "amqp://" in str(error)
-    assert isinstance(error.__cause__, ssl.SSLError)
+    assert isinstance(causes(error)[-1], ssl.SSLError)
 
 
 def test_a_port_without_tls_that_hangs_up_names_amqp_too(certificates: Any) -> None:

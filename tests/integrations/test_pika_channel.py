@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -123,6 +125,11 @@ def test_a_message_by_basic_get(client: Client) -> None:
     assert body == "größer".encode()
     assert isinstance(properties, pika.BasicProperties)
     assert properties == sent
+    assert properties != client.pika.BasicProperties(content_type="text/html")
+    assert vars(properties) == vars(sent)
+    assert vars(properties)["message_id"] == "m"
+    assert vars(properties)["cluster_id"] is None
+    assert vars(copy.deepcopy(properties)) == vars(pickle.loads(pickle.dumps(properties))) == vars(sent)
     assert properties.delivery_mode == 2
     assert properties.timestamp == 1_700_000_000
     assert properties.headers["table"] == {"a": 15}
@@ -399,11 +406,12 @@ def test_start_consuming_without_a_consumer_returns(client: Client) -> None:
 
 
 def test_cancelling_gives_back_what_nobody_took(client: Client) -> None:
-    connection = client.connect()
-    channel = connection.channel()
+    channel = client.channel()
     queue = client.filled(channel, "0", "1")
     tag = channel.basic_consume(queue, print)
-    client.pump(connection.channel().connection, lambda: True, "turn")
+    for _ in range(10):  # the deliveries arrive before one of these answers
+        count = channel.queue_declare(queue, passive=True).method.message_count
+    assert count == 0
     assert channel.basic_cancel(tag) == []
     bodies = sorted(client.get(channel, queue)[2] for _ in range(2))
     assert bodies == [b"0", b"1"]

@@ -77,6 +77,34 @@ def test_calls_from_many_threads(served: Served) -> None:
         assert channel.queue_declare(queue, passive=True).method.message_count == 200
 
 
+def test_a_second_thread_that_waits_does_not_hold_up_the_first(served: Served) -> None:
+    with pika.BlockingConnection(pika.ConnectionParameters(served.host, served.port)) as connection:
+        channel = connection.channel()
+        queue = channel.queue_declare("", exclusive=True).method.queue
+        got: list[bytes] = []
+
+        def on_message(where: Any, method: Any, properties: Any, body: bytes) -> None:
+            got.append(body)
+            if len(got) == 200:
+                where.stop_consuming()
+
+        def wait() -> None:
+            while len(got) < 200:
+                connection.process_data_events(time_limit=0.05)
+
+        def publish() -> None:
+            for number in range(200):
+                channel.basic_publish("", queue, str(number))
+
+        channel.basic_consume(queue, on_message, auto_ack=True)
+        connection.call_later(0, lambda: [thread.start() for thread in threads])
+        threads = [threading.Thread(target=wait), threading.Thread(target=publish)]
+        channel.start_consuming()
+        for thread in threads:
+            thread.join()
+        assert got == [str(number).encode() for number in range(200)]
+
+
 def test_auto_acknowledged_messages_are_not_lost_with_the_link(served: Served) -> None:
     connection = pika.BlockingConnection(pika.ConnectionParameters(served.host, served.port))
     channel = connection.channel()
@@ -239,3 +267,43 @@ def test_dramatiq(broker: Broker) -> None:
     pytest.importorskip("dramatiq")
     url = f"amqp://guest:guest@{broker.host}:{broker.port}/%2F"
     assert run(DRAMATIQ, url, f"cpspika-{os.getpid()}-{broker.name}") == "done\n"
+
+
+@pytest.mark.slow
+def test_dramatiq_goes_on_after_its_links_were_lost() -> None:
+    pytest.importorskip("dramatiq")
+    program = """
+        import threading
+        import cpspika.integrations.pika
+        from cpspika.broker import serve
+        cpspika.integrations.pika.install()
+        import dramatiq
+        from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+        with serve() as served:
+            broker = RabbitmqBroker(url=served.url, confirm_delivery=True)
+            dramatiq.set_broker(broker)
+            done, half, every = set(), threading.Event(), threading.Event()
+
+            @dramatiq.actor(queue_name="tasks", min_backoff=50, max_backoff=100)
+            def work(number):
+                done.add(number)
+                if len(done) == 50:
+                    half.set()
+                if len(done) == 100:
+                    every.set()
+
+            worker = dramatiq.Worker(broker, worker_timeout=100, worker_threads=2)
+            worker.start()
+            for number in range(50):
+                work.send(number)
+            assert half.wait(60), f"{len(done)} of the first 50 tasks are done"
+            served.drop_links()
+            for number in range(50, 100):
+                work.send(number)
+            assert every.wait(60), f"{len(done)} of 100 tasks are done"
+            worker.stop()
+            broker.close()
+        print("done")
+    """
+    assert run(program) == "done\n"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -221,3 +224,35 @@ def test_confirms(client: Client, name: str) -> None:
     assert channel.queue_declare(queue, passive=True).method.message_count == 50
     with pytest.raises(client.pika.exceptions.UnroutableError):
         channel.basic_publish("", name, b"", mandatory=True)
+
+
+CTRL_C = """
+import sys
+import importlib
+pika = importlib.import_module(sys.argv[1])
+connection = pika.BlockingConnection(pika.ConnectionParameters(sys.argv[2], int(sys.argv[3])))
+channel = connection.channel()
+queue = channel.queue_declare("", exclusive=True).method.queue
+channel.basic_consume(queue, lambda ch, method, properties, body: print(body.decode(), flush=True), auto_ack=True)
+channel.basic_publish("", queue, "ready")
+try:
+    channel.start_consuming()
+except KeyboardInterrupt:
+    channel.stop_consuming()
+connection.close()
+print("closed")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a single process")
+def test_ctrl_c_ends_a_worker(client: Client) -> None:
+    arguments = [client.pika.__name__, client.broker.host, str(client.broker.port)]
+    with subprocess.Popen([sys.executable, "-c", CTRL_C, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert (said, process.returncode) == ("closed\n", 0)

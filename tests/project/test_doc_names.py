@@ -43,7 +43,7 @@ def _matching(pattern: re.Pattern[str]) -> list[tuple[str, str]]:
 
 def _exists(name: str) -> bool:
     """A path from the root, from the package or from the documents; or the bare name of a file of the tests."""
-    bases = (ROOT, PACKAGE, ROOT / "docs")
+    bases = (ROOT, PACKAGE, PACKAGE / "integrations", ROOT / "docs")
     return any((base / name).exists() for base in bases) or ("/" not in name and any(ROOT.glob(f"tests/**/{name}")))
 
 

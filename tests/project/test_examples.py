@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -15,6 +17,7 @@ import pika
 import pytest
 
 from tests.support import ROOT
+from tests.support.cluster_programs import cluster_program
 from tests.support.rabbitmq_features import OLD_PROTOCOL
 from tests.support.scripted import SocketBroker
 
@@ -74,6 +77,9 @@ PRINTS["tasks/worker.py"] = (
     "queued 'first task'\nqueued 'second task'\nqueued 'third task'\n"
     r"(working on '(first|second|third) task' ?\n){3}no more tasks\n"
 )
+# This one goes on until SIGTERM, in every style.
+RELIABLE = {f"{style}/reliable.py" for style in ["async", "sync", "greenlets", *STYLES]}
+PRINTS |= dict.fromkeys(RELIABLE, r"(did 'task \d+' (again)?\n){3,}stopped\n")
 # What another client reads of it on the wire: one of the bodies that each publishes.
 PUBLISHES = {
     "sync/hello.py": b"Hello World!",
@@ -94,8 +100,11 @@ PUBLISHES = {
     "greenlets/flow_control.py": b"waited if need be",
     "greenlets/thousand.py": None,
 }
+PUBLISHES |= dict.fromkeys(RELIABLE, b"task 3")
 PUBLISHES |= {f"{style}/{name}": body for style in STYLES for name, (_, body) in FIVE.items()}
-NOT_ON_0_8 = {example for example in PRINTS if example.endswith("/publisher.py")}
+# They need quorum queues, and run until SIGTERM.
+CLUSTER = ("cluster/publisher.py", "cluster/worker.py")
+NOT_ON_0_8 = {example for example in PRINTS if example.endswith(("/publisher.py", "/reliable.py"))}
 
 
 def skip_without_extra(example: str) -> None:
@@ -108,6 +117,8 @@ def run(*command: str, **variables: str) -> str:
     """What a Python program printed; it must end by itself, and say nothing on stderr."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AMQP_URL")}
     environment = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore::DeprecationWarning", **variables}
+    if command[0].endswith("/reliable.py"):
+        return run_until_it_did_three(*command, environment=environment)
     done = subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -115,12 +126,29 @@ def run(*command: str, **variables: str) -> str:
     return done.stdout
 
 
+def run_until_it_did_three(*command: str, environment: dict[str, str]) -> str:
+    """The same of a program that goes on until SIGTERM: it gets that when three lines have come."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, *command], env=environment, stdout=pipe, stderr=pipe, text=True, bufsize=1
+    ) as program:
+        late = threading.Timer(60, program.kill)
+        late.start()
+        assert program.stdout is not None
+        lines = [program.stdout.readline() for _ in range(3)]
+        program.send_signal(signal.SIGTERM)
+        rest, errors = program.communicate()
+        late.cancel()
+    assert (program.returncode, errors) == (0, "")
+    return "".join(lines) + rest
+
+
 def test_every_example_is_tested() -> None:
     found = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
-    assert found == {*PRINTS, "sync/pika_0_5.py"}
+    assert found == {*PRINTS, *CLUSTER, "sync/pika_0_5.py"}
 
 
-@pytest.mark.parametrize("example", PRINTS)
+@pytest.mark.parametrize("example", [*PRINTS, *CLUSTER])
 def test_an_example_can_be_read_in_a_minute(example: str) -> None:
     text = (EXAMPLES / example).read_text()
     assert len(text.splitlines()) <= 60
@@ -170,6 +198,8 @@ def test_an_example_runs_and_pika_reads_its_messages(node: Any, traced: Any, exa
         if body is None or PUBLISHES[example] in (None, body):
             break
     traced.cancel()
+    if example in RELIABLE:
+        traced.queue_delete("cpspika.reliable")
     assert bodies, "pika read nothing of what the example published"
     assert PUBLISHES[example] in (None, bodies[-1]), bodies
 
@@ -258,8 +288,31 @@ def test_tasks_of_the_work_queue_are_read_by_pika(node: Any) -> None:
         connection.close()
 
 
-def test_examples_are_typed() -> None:
+def test_the_programs_of_a_cluster_run_on_one_node_and_end_at_sigterm(node: Any) -> None:
+    """tests/recovery/test_cluster.py runs them on three, of which one is killed."""
+    queue = f"cluster-{os.getpid()}"
+    with cluster_program("worker.py", [node.url], queue) as worker:
+        printed = run(str(EXAMPLES / "cluster/publisher.py"), "20", AMQP_URLS=node.url, QUEUE=queue)
+        assert printed.splitlines() == [f"confirmed: task {number}" for number in range(20)]
+        assert [worker.line() for _ in range(20)] == [f"worked: task {number}" for number in range(20)]
+        assert worker.terminated() == (0, "")
+    with cluster_program("publisher.py", [node.url], queue, "1000000") as publisher:
+        assert publisher.line() == "confirmed: task 0"
+        assert publisher.terminated() == (0, "")
+    connection = pika.BlockingConnection(pika.URLParameters(node.url))
+    try:
+        channel = connection.channel()
+        assert channel.queue_declare(queue, passive=True).method.message_count > 0  # the second publisher's
+        for each in (queue, f"{queue}.failed"):
+            channel.queue_delete(each)
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "examples", [("sync/publisher.py", "sync/shared_connection.py"), *((each,) for each in CLUSTER)]
+)
+def test_examples_are_typed(examples: tuple[str, ...]) -> None:
     pytest.importorskip("mypy")
-    examples = [str(EXAMPLES / example) for example in ("sync/publisher.py", "sync/shared_connection.py")]
-    printed = run("-m", "mypy", "--strict", "--no-incremental", *examples)
-    assert printed.startswith("Success: no issues found in 2 source files")
+    printed = run("-m", "mypy", "--strict", "--no-incremental", *(str(EXAMPLES / example) for example in examples))
+    assert printed.startswith("Success: no issues found in")

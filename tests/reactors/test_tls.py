@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cpspika import ConnectError, ConnectionParameters, InvalidProtocolHeader
+from cpspika import AMQPConnectionError, ConnectError, ConnectionParameters, InvalidProtocolHeader
+from tests.support.handshakes import causes
 from tests.support.styles import Broker, Scenario, Style, scenario
 
 
@@ -62,7 +63,7 @@ def test_an_untrusted_certificate_is_refused(s: Style, tls: Any, node: Any) -> S
     url, _ = tls
     with pytest.raises(ConnectError, match=rf"localhost:{node.tls_port}.*certificate verify failed") as caught:
         yield s.connect(url)
-    assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+    assert isinstance(causes(caught.value)[-1], ssl.SSLCertVerificationError)
 
 
 @scenario(only="0-9-1")
@@ -70,7 +71,7 @@ def test_a_certificate_for_another_name_is_refused(s: Style, tls: Any, node: Any
     url, context = tls
     with pytest.raises(ConnectError, match=rf"127\.0\.0\.1:{node.tls_port}.*certificate is not valid for") as caught:
         yield s.connect(url.replace("localhost", "127.0.0.1"), ssl=context)
-    assert isinstance(caught.value.__cause__, ssl.SSLCertVerificationError)
+    assert isinstance(causes(caught.value)[-1], ssl.SSLCertVerificationError)
 
 
 @scenario(only="0-9-1")
@@ -91,5 +92,6 @@ def test_tls_to_a_port_without_it(s: Style, node: Any, certificates: Any) -> Sce
 
 @scenario(only="0-9-1")
 def test_no_tls_to_a_port_with_it(s: Style, node: Any) -> Scenario:
-    with pytest.raises(InvalidProtocolHeader, match=f"localhost:{node.tls_port}"):
+    with pytest.raises(AMQPConnectionError, match=f"localhost:{node.tls_port}") as caught:
         yield s.connect(f"amqp://localhost:{node.tls_port}/", connection_timeout=3)
+    assert isinstance(causes(caught.value)[-1], InvalidProtocolHeader)

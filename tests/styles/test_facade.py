@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import pydoc
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -305,6 +306,19 @@ def test_help_shows_attributes_and_operations() -> None:
 def test_an_annotation_that_is_no_text_is_an_error_that_says_so() -> None:
     with pytest.raises(TypeError, match="from __future__ import annotations"):
         lifting.as_text(int)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated late since Python 3.14")
+def test_annotations_that_are_evaluated_late_are_lifted_as_they_stand() -> None:
+    """In a module without `from __future__ import annotations`, and though nobody has imported the names."""
+    source = """class Core:
+        number: Nowhere[int]
+        def ask(self, *, on_done: OnDone[Elsewhere] | None = None) -> None: ...
+    """
+    namespace: dict[str, Any] = {}
+    exec(compile(source, "late", "exec", dont_inherit=True), namespace)
+    assert lifting.attributes(namespace["Core"]) == {"number": "Nowhere[int]"}
+    assert str(lifting.signature(namespace["Core"].ask)).replace("'", "") == "(self) -> Elsewhere"
 
 
 def test_docstrings_may_be_missing() -> None:

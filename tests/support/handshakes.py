@@ -47,3 +47,13 @@ def say(world: World, count: int, start: dict[str, Any] | None = None) -> None:
         world.peer.send(0, name, **(start if start is not None and name == "connection.start" else arguments))
         for answer in answers:
             world.peer.expect(answer)
+
+
+def causes(error: BaseException | None) -> list[BaseException]:
+    """An error and what caused it. Where "localhost" is ::1 too, a connect's error tells of both addresses, and its
+    causes are those of the last."""
+    found = []
+    while error is not None:
+        found.append(error)
+        error = error.__cause__
+    return found

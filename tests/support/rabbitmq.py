@@ -93,12 +93,14 @@ class RabbitNode:
     """
 
     host = "127.0.0.1"
+    _erl_args = "+S 2:2"  # two schedulers: benchmarks keep a core
 
     def __init__(self, tls: tuple[str, str, str] | None = None, config: str = "") -> None:
         self._tls, self._config = tls, config
         self._root = Root.chosen()
         self.port, self.tls_port, self._dist_port, self._epmd_port = _free_ports(4)
         self.name = f"cpspika-{secrets.token_hex(4)}@localhost"
+        self._cookie = secrets.token_hex(16)
         self._directory: Path | None = None
         self._epmd: Process | None = None
         self._broker: Process | None = None
@@ -222,7 +224,7 @@ class RabbitNode:
             'Text__ = unicode:characters_to_binary(io_lib:format("~s ~0tp", Result__)), '
             f'file:write_file("{result}", Text__).\n'
         )
-        output = self._run(["erl_call", "-sname", self.name, "-e"], script, timeout)
+        output = self._call_erlang(script, time.monotonic() + timeout)
         try:
             kind, _, value = result.read_text("utf-8").partition(" ")
         except FileNotFoundError:
@@ -231,6 +233,16 @@ class RabbitNode:
         if kind != "ok":
             raise RuntimeError(f"{expression}: {kind} {value}")
         return value
+
+    def _call_erlang(self, script: str, deadline: float) -> str:
+        """erl_call soon gives up to connect, as on a busy machine. Nothing was evaluated then: it is tried again."""
+        while True:
+            try:
+                return self._run(["erl_call", "-sname", self.name, "-e"], script, max(1.0, deadline - time.monotonic()))
+            except RuntimeError as error:
+                running = self._broker is not None and self._broker.poll() is None
+                if "failed to connect to node" not in str(error) or not running or time.monotonic() > deadline:
+                    raise
 
     def add_user(self, name: str, password: str, vhost: str | None = "/") -> None:
         """A user with all permissions in one virtual host, or with none at all (`vhost=None`)."""
@@ -273,7 +285,7 @@ class RabbitNode:
         self._owner = os.getpid()
         atexit.register(self.stop)
         cookie = directory / ".erlang.cookie"
-        cookie.write_text(secrets.token_hex(16), "ascii")
+        cookie.write_text(self._cookie, "ascii")
         cookie.chmod(0o400)  # Erlang refuses a cookie that others can read
         # No resolver: DNS takes time, and its helper process (inet_gethost) is one more to end.
         (directory / "inetrc").write_text('{lookup, [file]}.\n{host, {127,0,0,1}, ["localhost"]}.\n', "ascii")
@@ -289,8 +301,11 @@ class RabbitNode:
         for app in _applications(self._root.outside(installed)):
             (directory / "server" / "plugins" / app.name).symlink_to(installed / "plugins" / app.name)
         self._watch = self._spawn(["sh", "-c", _WATCH, str(directory)], "watch.output", stdin=subprocess.PIPE)
-        self._epmd = self._spawn(["epmd"], "epmd.output")
+        self._start_epmd()
         self._tell_watch()
+
+    def _start_epmd(self) -> None:
+        self._epmd = self._spawn(["epmd"], "epmd.output")
 
     def _rabbit_config(self) -> str:
         # Erlang terms rather than the newer format, whose parser adds a second to the start.
@@ -334,8 +349,8 @@ class RabbitNode:
             "RABBITMQ_PID_FILE": str(directory / "pid"),
             "RABBITMQ_LOG_BASE": str(directory),
             "RABBITMQ_LOGS": str(directory / "rabbit.log"),
-            # Two schedulers that don't spin: idle, the node costs nothing; and benchmarks keep a core.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{erl_args} +S 2:2 +SDcpu 1 +SDio 2 +sbwt none",
+            # Schedulers that don't spin: idle, the node costs nothing.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"{erl_args} {self._erl_args} +SDcpu 1 +SDio 2 +sbwt none",
             "RABBITMQ_CTL_ERL_ARGS": erl_args,
             "RABBITMQ_CTL_DIST_PORT_MIN": "12000",
             "RABBITMQ_CTL_DIST_PORT_MAX": "31999",

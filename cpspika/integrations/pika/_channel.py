@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from time import monotonic
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ...client.channel import Channel
 from ...client.operations import QueueDeclareOk
@@ -26,6 +26,7 @@ from .exchange_type import ExchangeType
 LOGGER = logging.getLogger(__name__)
 
 Delivery = tuple[Any, spec.BasicProperties, bytes]
+T = TypeVar("T")
 OnMessage = Callable[["BlockingChannel", Any, spec.BasicProperties, bytes], object]
 Arguments = Mapping[str, Any]
 Event = tuple[Callable[["BlockingChannel", Any, Any], object], Any, Any]  # function, its arguments
@@ -139,7 +140,7 @@ class BlockingChannel:
         except AMQPError as error:
             raise self._translated(error) from error
 
-    def _frame(self, method: Any) -> frame.Method:
+    def _frame(self, method: T) -> frame.Method[T]:
         return frame.Method(self._core.number, method)
 
     def _tell(self, operation: Callable[..., Any], *arguments: Any) -> None:
@@ -484,7 +485,7 @@ class BlockingChannel:
         auto_delete: bool = False,
         internal: bool = False,
         arguments: Arguments | None = None,
-    ) -> frame.Method:
+    ) -> frame.Method[spec.Exchange.DeclareOk]:
         """Declares an exchange; `.method` is an Exchange.DeclareOk."""
         _check_name("exchange", exchange)
         self._ask(
@@ -499,14 +500,16 @@ class BlockingChannel:
         )
         return self._frame(spec.Exchange.DeclareOk())
 
-    def exchange_delete(self, exchange: str | None = None, if_unused: bool = False) -> frame.Method:
+    def exchange_delete(
+        self, exchange: str | None = None, if_unused: bool = False
+    ) -> frame.Method[spec.Exchange.DeleteOk]:
         """Deletes an exchange; `.method` is an Exchange.DeleteOk."""
         self._ask(Channel.exchange_delete, exchange=exchange or "", if_unused=if_unused)
         return self._frame(spec.Exchange.DeleteOk())
 
     def exchange_bind(
         self, destination: str, source: str, routing_key: str = "", arguments: Arguments | None = None
-    ) -> frame.Method:
+    ) -> frame.Method[spec.Exchange.BindOk]:
         """Binds an exchange to another; `.method` is an Exchange.BindOk."""
         _check_name("destination", destination)
         _check_name("source", source)
@@ -525,7 +528,7 @@ class BlockingChannel:
         source: str | None = None,
         routing_key: str = "",
         arguments: Arguments | None = None,
-    ) -> frame.Method:
+    ) -> frame.Method[spec.Exchange.UnbindOk]:
         """Removes a binding; `.method` is an Exchange.UnbindOk."""
         self._ask(
             Channel.exchange_unbind,
@@ -544,7 +547,7 @@ class BlockingChannel:
         exclusive: bool = False,
         auto_delete: bool = False,
         arguments: Arguments | None = None,
-    ) -> frame.Method:
+    ) -> frame.Method[spec.Queue.DeclareOk]:
         """Declares a queue; "" lets the broker choose the name. `.method` is a Queue.DeclareOk: queue, message_count,
         consumer_count."""
         _check_name("queue", queue)
@@ -559,27 +562,29 @@ class BlockingChannel:
         )
         return self._frame(spec.Queue.DeclareOk(ok.queue, ok.message_count, ok.consumer_count))
 
-    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False) -> frame.Method:
+    def queue_delete(
+        self, queue: str, if_unused: bool = False, if_empty: bool = False
+    ) -> frame.Method[spec.Queue.DeleteOk]:
         """Deletes a queue; `.method` is a Queue.DeleteOk: message_count."""
         _check_name("queue", queue)
         count = self._ask(Channel.queue_delete, queue=queue, if_unused=if_unused, if_empty=if_empty)
         return self._frame(spec.Queue.DeleteOk(count))
 
-    def queue_purge(self, queue: str) -> frame.Method:
+    def queue_purge(self, queue: str) -> frame.Method[spec.Queue.PurgeOk]:
         """Removes the ready messages of a queue; `.method` is a Queue.PurgeOk: message_count."""
         _check_name("queue", queue)
         return self._frame(spec.Queue.PurgeOk(self._ask(Channel.queue_purge, queue=queue)))
 
     def queue_bind(
         self, queue: str, exchange: str, routing_key: str | None = None, arguments: Arguments | None = None
-    ) -> frame.Method:
+    ) -> frame.Method[spec.Queue.BindOk]:
         """Binds a queue to an exchange, by default by the queue's name; `.method` is a Queue.BindOk."""
         self._bind(Channel.queue_bind, queue, exchange, routing_key, arguments)
         return self._frame(spec.Queue.BindOk())
 
     def queue_unbind(
         self, queue: str, exchange: str, routing_key: str | None = None, arguments: Arguments | None = None
-    ) -> frame.Method:
+    ) -> frame.Method[spec.Queue.UnbindOk]:
         """Removes a binding, by default by the queue's name; `.method` is a Queue.UnbindOk."""
         self._bind(Channel.queue_unbind, queue, exchange, routing_key, arguments)
         return self._frame(spec.Queue.UnbindOk())
@@ -599,17 +604,17 @@ class BlockingChannel:
 
     # --- transactions, and the channel itself -------------------------------------------------------------------------
 
-    def tx_select(self) -> frame.Method:
+    def tx_select(self) -> frame.Method[spec.Tx.SelectOk]:
         """Puts the channel into transactions; `.method` is a Tx.SelectOk."""
         self._ask(Channel.tx_select)
         return self._frame(spec.Tx.SelectOk())
 
-    def tx_commit(self) -> frame.Method:
+    def tx_commit(self) -> frame.Method[spec.Tx.CommitOk]:
         """Commits the transaction; `.method` is a Tx.CommitOk."""
         self._ask(Channel.tx_commit)
         return self._frame(spec.Tx.CommitOk())
 
-    def tx_rollback(self) -> frame.Method:
+    def tx_rollback(self) -> frame.Method[spec.Tx.RollbackOk]:
         """Drops the transaction; `.method` is a Tx.RollbackOk."""
         self._ask(Channel.tx_rollback)
         return self._frame(spec.Tx.RollbackOk())
@@ -635,7 +640,7 @@ class BlockingChannel:
 def _delivery(message: Message) -> Delivery:
     envelope = message.envelope
     method = spec.Basic.Deliver(
-        envelope.consumer_tag, message.delivery_tag, envelope.redelivered, envelope.exchange, envelope.routing_key
+        envelope.consumer_tag or "", message.delivery_tag, envelope.redelivered, envelope.exchange, envelope.routing_key
     )
     return method, spec.BasicProperties.arrived(envelope.encoded), message.body
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -47,7 +49,8 @@ class BlockingConnection:
         self._channels: dict[int, BlockingChannel] = {}
         self._told = False  # the program knows why the connection has ended
         self.link = _connect(configs, self._stray)
-        self.link.inside(self.link.core.add_state_change_handler, lambda core, is_open: self.stir())
+        self._ended = threading.Event()
+        self.link.inside(self.link.core.add_state_change_handler, self._changed)
 
     def __repr__(self) -> str:
         return f"<BlockingConnection of {self.link.core!r}>"
@@ -60,6 +63,11 @@ class BlockingConnection:
     ) -> None:
         if self.is_open:
             self.close()
+
+    def _changed(self, core: Connection, is_open: bool) -> None:
+        if not is_open:
+            self._ended.set()
+            self.stir()
 
     # --- its state ----------------------------------------------------------------------------------------------------
 
@@ -166,8 +174,10 @@ class BlockingConnection:
             self._check_open()
         outer, self.dispatching = self.dispatching, True
         try:
-            self._wait(time_limit, outer)
-            if not outer:
+            if outer:
+                self._ended.wait(time_limit)
+            else:
+                self._wait(time_limit)
                 self._dispatch()
         finally:
             self.dispatching = outer
@@ -178,15 +188,14 @@ class BlockingConnection:
             if error is not None:
                 raise error
 
-    def _wait(self, time_limit: float | None, nested: bool) -> None:
+    def _wait(self, time_limit: float | None) -> None:
         deadline = None if time_limit is None else time.monotonic() + time_limit
         if time_limit == 0 and not self._has_events():
             self.link.read_now()
-        while self.is_open and (nested or not (self._stirred or self._has_events())):
+        while self.is_open and not (self._stirred or self._has_events()):
             if not self._bell.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
                 break
-        if not nested:
-            self._stirred = False
+        self._stirred = False
 
     def _dispatch(self) -> None:
         for _ in range(len(self._ready)):
@@ -302,7 +311,8 @@ def _connect(configs: list[Parameters], stray: Callable[[BaseException], object]
                 failure = error
     assert failure is not None
     cause = failure.__cause__
-    raise cause if isinstance(cause, socket.gaierror) else of_connecting(failure) from failure
+    as_it_is = isinstance(cause, (socket.gaierror, ssl.SSLError))  # as pika does
+    raise cause if cause is not None and as_it_is else of_connecting(failure) from failure
 
 
 def _connect_to(config: Parameters, stray: Callable[[BaseException], object]) -> Link:

@@ -19,7 +19,7 @@ class ReturnedMessage(NamedTuple):
 
 def returned(message: Message) -> ReturnedMessage:
     """A message that the broker returned."""
-    method = spec.Basic.Return(message.reply_code, message.reply_text, message.exchange, message.routing_key)
+    method = spec.Basic.Return(message.reply_code or 0, message.reply_text or "", message.exchange, message.routing_key)
     return ReturnedMessage(method, spec.BasicProperties.arrived(message.encoded), message.body)
 
 

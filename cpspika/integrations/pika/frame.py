@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Generic, TypeVar
 
 from .amqp_object import AMQPObject
+
+T = TypeVar("T")
 
 __all__ = ["Frame", "Method"]
 
@@ -21,14 +23,11 @@ class Frame(AMQPObject):
         self.channel_number = channel_number
 
 
-class Method(Frame):
+class Method(Frame, Generic[T]):
     """A method, with the number of the channel that it belongs to."""
 
     NAME = "METHOD"
 
-    def __init__(self, channel_number: int, method: Any):
+    def __init__(self, channel_number: int, method: T):
         super().__init__(FRAME_METHOD, channel_number)
         self.method = method
-
-    def __class_getitem__(cls, item: Any) -> Any:
-        return cls  # Method[Queue.DeclareOk] in a program's annotations

@@ -1,8 +1,4 @@
-"""The methods, properties and constants of AMQP 0-9-1 under pika's names, made from the library's own table.
-
-A class of the protocol has its methods as attributes: `Basic.Deliver`, `Queue.DeclareOk`. A method takes its arguments
-in the protocol's order, and each has a default.
-"""
+"""The methods, properties and constants of AMQP 0-9-1 under pika's names."""
 
 from __future__ import annotations
 
@@ -10,11 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from ... import spec as table
 from ...wire.codec import property_codec
 from ...wire.message import BASIC, NO_PROPERTIES
 from ...wire.message import BasicProperties as CoreProperties
 from . import amqp_object
+from ._methods import Access, Basic, Channel, Confirm, Connection, Exchange, Queue, Tx, methods
 from .delivery_mode import DeliveryMode
 from .exchange_type import ExchangeType
 
@@ -30,6 +26,7 @@ __all__ = [
     "ExchangeType",
     "Queue",
     "Tx",
+    "methods",
 ]
 
 PROTOCOL_VERSION = (0, 9, 1)
@@ -67,55 +64,6 @@ RESOURCE_ERROR = 506
 NOT_ALLOWED = 530
 NOT_IMPLEMENTED = 540
 INTERNAL_ERROR = 541
-
-_DEFAULTS = {"bit": "False", "shortstr": "''", "longstr": "b''", "table": "None"}  # others are numbers
-_NAMES = {"global": "global_qos", "no_wait": "nowait"}
-
-methods: dict[int, Any] = {}
-"""The class of each method by its INDEX: class number << 16 | method number."""
-
-
-def _camel(name: str) -> str:
-    return name.title().replace("-", "")
-
-
-def _method(row: table.Method) -> Any:
-    arguments = [(_NAMES.get(argument.name, argument.name), argument.type) for argument in row.arguments]
-    shown = ", ".join(f"{name}={_DEFAULTS.get(kind, '0')}" for name, kind in arguments)
-    body = "; ".join(f"self.{name} = {name}" for name, _ in arguments) or "pass"
-    made: dict[str, Any] = {}
-    # Compiled from the table, so that a method has a signature of its own, and one call makes it.
-    exec(f"def __init__(self, {shown}): {body}", made)
-    class_name, name = map(_camel, row.name.split("."))
-    members = {
-        "__init__": made["__init__"],
-        "__doc__": f"{row.name} (AMQP 0-9-1).",
-        "__module__": __name__,
-        "__qualname__": f"{class_name}.{name}",
-        "NAME": f"{class_name}.{name}",
-        "INDEX": row.class_index << 16 | row.method_index,
-        "synchronous": bool(row.replies),
-    }
-    method = methods[row.class_index << 16 | row.method_index] = type(name, (amqp_object.Method,), members)
-    return method
-
-
-def _class(row: table.Class) -> Any:
-    name = _camel(row.name)
-    members = {_camel(method.name.partition(".")[2]): _method(method) for method in row.methods}
-    extra = {"NAME": name, "INDEX": row.class_index, "__module__": __name__, "__doc__": f"The class {row.name}."}
-    return type(name, (amqp_object.Class,), {**members, **extra})
-
-
-_classes = {row.name: _class(row) for row in table.load("0-9-1")}
-Access: Any = _classes["access"]
-Basic: Any = _classes["basic"]
-Channel: Any = _classes["channel"]
-Confirm: Any = _classes["confirm"]
-Connection: Any = _classes["connection"]
-Exchange: Any = _classes["exchange"]
-Queue: Any = _classes["queue"]
-Tx: Any = _classes["tx"]
 
 
 class BasicProperties(CoreProperties, amqp_object.Properties):
@@ -189,6 +137,11 @@ class BasicProperties(CoreProperties, amqp_object.Properties):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self)
         self._decode()
         return getattr(self, name)
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """All properties by name, as `vars` shows those of pika."""
+        return {name: getattr(self, name) for name in property_codec(BASIC).names}
 
     def __repr__(self) -> str:
         shown = sorted(f"{name}={value}" for name, value in self._present().items())
