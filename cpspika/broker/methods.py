@@ -304,7 +304,17 @@ class MethodHandlers:
         """Publishes to many queues in slices, then prepares the confirm."""
 
         def all_steps() -> Iterator[None]:
-            accepted = yield from steps
+            store, taken, accepted = self.broker.store, False, None
+            while accepted is None:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    accepted = end.value
+                # Between the slices the publishes of others set and reset the store's mark.
+                taken, store.taken = taken or store.taken, False
+                if accepted is None:
+                    yield
+            store.taken = taken
             if channel.is_open:
                 channel.record_publish(accepted)
 

@@ -504,14 +504,6 @@ class VirtualHost:
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 
-    def publish(self, message: Message, exchange: Exchange) -> tuple[bool, bool]:
-        """Pushes a message to its queues. Returns (routed, accepted).
-
-        routed: there was a queue for it. accepted: no queue refused it.
-        """
-        queues = self.route(exchange, message)
-        return bool(queues), self.push(message, queues)
-
     def push(self, message: Message, queues: list[Queue]) -> bool:
         """Pushes a message to queues. Returns False if one of them refused it."""
         accepted = True

@@ -16,6 +16,7 @@ from cpspika.broker import methods as methods_module
 from cpspika.broker import queues as queues_module
 from cpspika.broker import session as session_module
 from cpspika.broker import virtual_host as virtual_host_module
+from cpspika.broker.store import NULL_STORE
 from tests.support.raw_client import MemoryWire, MemoryWorld, method, publish
 
 SMALL = 20
@@ -289,6 +290,35 @@ def test_a_client_that_leaves_while_its_message_goes_to_many_queues() -> None:
     turns_until(world, lambda: bool(len(world.broker.queues["q0"])))
     other.vanish()
     assert in_all(world) == {(b"x",)}
+
+
+class _LateStore(type(NULL_STORE)):  # type: ignore[misc]
+    """A store that has nothing safe until `calls` are made."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], object]] = []
+
+    def flush(self, on_safe: Callable[[], object]) -> None:
+        self.calls.append(on_safe)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_confirm_waits_for_the_store_though_others_publish_between_the_slices() -> None:
+    world, _ = fan_out(MANY)
+    world.broker.store = store = _LateStore()
+    wire, other = world.opened(), world.opened()
+    for each in (wire, other):
+        each.ask(1, "confirm.select")
+    wire.say(publish(1, "", b"x", "amq.fanout"))
+    turns_until(world, lambda: bool(len(world.broker.queues["q0"])))
+    store.taken = True  # a queue of the second slice writes the message
+    world.reactor.run_once(0)
+    other.say(publish(1, "q0", b"y"))
+    assert other.heard() == ["basic.ack"]
+    assert wire.heard() == []
+    (safe,) = store.calls
+    safe()
+    assert wire.heard() == ["basic.ack"]
 
 
 def expired_behind_one(world: MemoryWorld, wire: MemoryWire, count: int, behind: list[bytes]) -> None:
