@@ -6,7 +6,7 @@ counts as settled at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
@@ -166,10 +166,15 @@ class Delivery(NamedTuple):
     tag: int
 
 
+# Returns False if a queue refused the message; for very many queues, the steps that have this result.
+Publish = Callable[[], "bool | Generator[None, None, bool]"]
+COMMIT_TURN = 0.02  # seconds after which the rest of a commit waits for the next turn
+
+
 class _Transaction(NamedTuple):
     """A transaction that isn't committed."""
 
-    publishes: list[Callable[[], bool]]  # each returns False if a queue refused the message
+    publishes: list[Publish]
     settlements: list[tuple[str, list[Delivery]]]  # each with its outcome
     settled: list[Delivery]  # a rollback makes these unsettled again
 
@@ -285,14 +290,16 @@ class ServerChannel:
             self._settle_now(outcome, deliveries)
             return
         returning = outcome not in ("ack", "reject")
-        queues = {delivery.entry.queue for delivery in deliveries} if returning else set()
-        for queue in queues:
-            queue.hold(True)
+        held: set[Queue] = set()
         starts = range(0, len(deliveries), SLICE)
         for at in reversed(starts) if returning else starts:
-            self._settle_now(outcome, deliveries[at : at + SLICE])
+            some = deliveries[at : at + SLICE]
+            for queue in {delivery.entry.queue for delivery in some} - held if returning else ():
+                held.add(queue)
+                queue.hold(True)
+            self._settle_now(outcome, some)
             yield
-        for queue in queues:
+        for queue in held:
             queue.hold(False)
 
     def _settle_now(self, outcome: str, deliveries: list[Delivery]) -> None:
@@ -419,7 +426,7 @@ class ServerChannel:
     def is_transactional(self) -> bool:
         return self._transaction is not None
 
-    def add_to_transaction(self, publish: Callable[[], bool], memory: int) -> None:
+    def add_to_transaction(self, publish: Publish, memory: int) -> None:
         """Has the commit make this call, which publishes a message that takes `memory` bytes."""
         if self._transaction is not None:
             self._uncommitted += memory
@@ -485,12 +492,18 @@ class ServerChannel:
         """
         ended = self._end_transaction()
         accepted = True
+        time = self.session.clock.time
+        until = time() + COMMIT_TURN
         for number, publish in enumerate(ended.publishes, 1):
-            accepted = publish() and accepted
-            if not number % SLICE:
+            outcome = publish()
+            if not isinstance(outcome, bool):
+                outcome = yield from outcome
+            accepted = outcome and accepted
+            if not number % SLICE or time() > until:
                 yield
-        for outcome, deliveries in ended.settlements:
-            yield from self._settling(outcome, deliveries)
+                until = time() + COMMIT_TURN
+        for settlement in ended.settlements:
+            yield from self._settling(*settlement)
         if not accepted:
             raise precondition_failed("partial tx completion")
 

@@ -6,7 +6,7 @@ session then closes the channel or the connection with this code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from ..wire.link import Link
 from ..wire.message import Envelope, Message
 from .channel import REPLY_TO, Consumer, ServerChannel, SessionServices
 from .queue_arguments import check_consumer_arguments
-from .queues import MemoryGauge, Queue, message_memory
+from .queues import SLICE, MemoryGauge, Queue, message_memory
 from .refusal import not_found, precondition_failed, refusal
 from .rules import Rules
 from .store import Store
@@ -213,6 +213,13 @@ class MethodHandlers:
 
     def basic_get(self, channel: ServerChannel, method: Method) -> None:
         queue = self._queue(channel, method.queue)
+        if queue.has_expired:
+            self._run(channel, method, queue.drop_expired(), partial(self._get, channel, method))
+        else:
+            self._get(channel, method)
+
+    def _get(self, channel: ServerChannel, method: Method) -> None:
+        queue = self._queue(channel, method.queue)
         entry = queue.get(method.no_ack)
         if entry is None:
             self.session.send(channel.number, "basic.get-empty", {})
@@ -226,7 +233,7 @@ class MethodHandlers:
             "routing_key": entry.message.routing_key,
             "message_count": len(queue),
         }
-        self.session.send_content(channel.number, "basic.get-ok", details, entry.message)
+        self.session.send_content(channel.number, "basic.get-ok", details, queue.shown(entry))
 
     def basic_ack(self, channel: ServerChannel, method: Method) -> None:
         channel.settle("ack", method.delivery_tag, method.multiple)
@@ -286,8 +293,32 @@ class MethodHandlers:
         if channel.is_transactional:
             publish = partial(self._publish_now, channel, message, exchange, mandatory)
             channel.add_to_transaction(publish, message_memory(message))
+            return
+        steps = self._publish_now(channel, message, exchange, mandatory)
+        if isinstance(steps, bool):
+            channel.record_publish(steps)
         else:
-            channel.record_publish(self._publish_now(channel, message, exchange, mandatory))
+            self._record_later(channel, steps)
+
+    def _record_later(self, channel: ServerChannel, steps: Generator[None, None, bool]) -> None:
+        """Publishes to many queues in slices, then prepares the confirm."""
+
+        def all_steps() -> Iterator[None]:
+            store, taken, accepted = self.broker.store, False, None
+            while accepted is None:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    accepted = end.value
+                # Between the slices the publishes of others set and reset the store's mark.
+                taken, store.taken = taken or store.taken, False
+                if accepted is None:
+                    yield
+            store.taken = taken
+            if channel.is_open:
+                channel.record_publish(accepted)
+
+        self.session.run_long(all_steps())
 
     def _check(self, channel: ServerChannel, message: Message) -> Exchange:
         """Refuses a message that may not be published; returns its exchange.
@@ -315,13 +346,19 @@ class MethodHandlers:
             message.replace_properties(properties)
         return exchange
 
-    def _publish_now(self, channel: ServerChannel, message: Message, exchange: Exchange, mandatory: bool) -> bool:
+    def _publish_now(
+        self, channel: ServerChannel, message: Message, exchange: Exchange, mandatory: bool
+    ) -> bool | Generator[None, None, bool]:
         """Routes a message to its queues, and returns an unroutable mandatory one to the client.
 
-        Returns False if a queue refused the message.
+        Returns False if a queue refused the message. For very many queues, returns the steps that push the message to
+        them; their result is the same.
         """
-        routed, accepted = self.vhost.publish(message, exchange)
-        if mandatory and not routed:
+        queues = self.vhost.route(exchange, message)
+        if len(queues) > SLICE:
+            return self.vhost.push_in_slices(message, queues)
+        accepted = self.vhost.push(message, queues)
+        if mandatory and not queues:
             returned = {
                 "reply_code": 312,
                 "reply_text": "NO_ROUTE",

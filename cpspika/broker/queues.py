@@ -11,7 +11,7 @@ from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from heapq import merge
+from operator import attrgetter
 from typing import Any, Protocol
 
 from ..wire.message import Message
@@ -146,7 +146,11 @@ class _Ready:
                 level.insert(bisect(level, entry.position, key=_position), entry)
 
     def _merge(self, returned: list[Entry]) -> None:
-        """Inserts many entries, the last one first, in time proportional to the entries before the last of them."""
+        """Inserts many entries, the last one first.
+
+        The time is proportional to the entries that stand before the last of them, or behind the first of them: these
+        are taken out meanwhile, whichever are fewer.
+        """
         by_level: dict[int, list[Entry]] = {}
         for entry in returned:
             by_level.setdefault(id(self._level(entry)), []).append(entry)
@@ -154,10 +158,14 @@ class _Ready:
             mine = by_level.get(id(level))
             if mine is None:
                 continue
-            before: list[Entry] = []  # those that stand before the last returned entry
-            while level and level[0].position < mine[0].position:
-                before.append(level.popleft())
-            level.extendleft(merge(mine, reversed(before), key=_position, reverse=True))
+            before = bisect(level, mine[0].position, key=_position)
+            behind = len(level) - bisect(level, mine[-1].position, key=_position)
+            if before <= behind:
+                taken = [level.popleft() for _ in range(before)]
+                level.extendleft(sorted(mine + taken[::-1], key=_position, reverse=True))
+            else:
+                taken = [level.pop() for _ in range(behind)]
+                level.extend(sorted(mine[::-1] + taken[::-1], key=_position))
 
     def head(self) -> Entry | None:
         for level in reversed(self._levels):
@@ -179,8 +187,7 @@ class _Ready:
         return levels
 
 
-def _position(entry: Entry) -> int:
-    return entry.position
+_position = attrgetter("position")
 
 
 class _Rotation:
@@ -449,6 +456,8 @@ class Queue:
                 return
             entry = self._pop()
             if entry is None:
+                if ready:
+                    self._dispatch_later()
                 return
             self._count_delivery(entry, consumer.no_ack)
             consumer.deliver(entry)
@@ -473,10 +482,31 @@ class Queue:
     def get(self, no_ack: bool) -> Entry | None:
         """basic.get: removes and returns the first ready entry, None if there is none."""
         self.touch()
-        entry = self._pop()
-        if entry is not None:
-            self._count_delivery(entry, no_ack)
-        return entry
+        while self._ready:
+            entry = self._pop()
+            if entry is not None:
+                self._count_delivery(entry, no_ack)
+                return entry
+        return None
+
+    def shown(self, entry: Entry) -> Message:
+        """The message of an entry as basic.get answers it."""
+        return entry.message
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether the first ready message has expired. There may be many, which `get` would drop in one turn."""
+        head = self._ready.head()
+        return head is not None and head.expires is not None and head.expires <= self._clock.time()
+
+    def drop_expired(self) -> Iterator[None]:
+        """Drops the expired messages at the head, in slices."""
+        dropped = 0
+        while not self.deleted and self.has_expired:
+            self._drop(self._remove_head(), "expired")
+            dropped += 1
+            if not dropped % SLICE:
+                yield
 
     def _count_delivery(self, entry: Entry, no_ack: bool) -> None:
         if no_ack:
@@ -485,12 +515,17 @@ class Queue:
             self.unacknowledged += 1
 
     def _pop(self) -> Entry | None:
-        """Removes and returns the first ready entry that hasn't expired; drops the expired ones before it."""
-        while self._ready:
+        """Removes and returns the first ready entry that hasn't expired; drops the expired ones before it.
+
+        Returns None if there is none, or when it has dropped `SLICE` of them.
+        """
+        left = SLICE
+        while self._ready and left:
             entry = self._remove_head()
             if entry.expires is None or entry is self._arriving or entry.expires > self._clock.time():
                 return entry
             self._drop(entry, "expired")
+            left -= 1
         return None
 
     def _remove_head(self) -> Entry:

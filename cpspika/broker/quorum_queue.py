@@ -7,6 +7,8 @@ x-acquired-count counts all returns, and x-delivery-count only those after a fai
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..errors import AMQPError
 from ..wire.message import Message
 from .queues import Entry, Queue
@@ -37,13 +39,17 @@ def _returned(message: Message, failed: bool, counts_acquired: bool) -> _Returne
     counts = {ACQUIRED: again.acquired} if counts_acquired else {}
     if again.count:
         counts[COUNT] = again.count
+    _add_headers(again, counts)
+    return again
+
+
+def _add_headers(message: Message, headers: Mapping[str, int]) -> None:
     try:
-        properties = again.properties
-        properties.headers = {**(properties.headers or {}), **counts}
-        again.replace_properties(properties)
+        properties = message.properties
+        properties.headers = {**(properties.headers or {}), **headers}
+        message.replace_properties(properties)
     except AMQPError:
         pass  # the properties cannot be written again: the message is passed on as it came
-    return again
 
 
 class QuorumQueue(Queue):
@@ -62,6 +68,14 @@ class QuorumQueue(Queue):
                 self.unacknowledged -= 1
                 self._drop(entry, "delivery_limit")
         super().requeue(kept, failed)
+
+    def shown(self, entry: Entry) -> Message:
+        """With a count of 0 on a message that never returned, as RabbitMQ 3.10 does for basic.get alone."""
+        if self._rules.counts_acquired or isinstance(entry.message, _Returned):
+            return entry.message
+        first = Message(entry.message.envelope, 0, entry.message.body)
+        _add_headers(first, {COUNT: 0})
+        return first
 
 
 def check_quorum(described: str, named: bool, durable: bool, exclusive: bool, auto_delete: bool) -> None:

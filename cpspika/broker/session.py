@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 _surrogate = re.compile("[\ud800-\udfff]").search
 
 DONE = object()
+TURN = 0.02  # seconds after which a client's further methods wait for the next turn, so that others are served
 QUEUES = 500  # exclusive queues that are deleted in one turn
 HIGH_WATER = 1024 * 1024  # bytes of backlog above which a client's consumers get no more messages
 LOW_WATER = 256 * 1024  # bytes of backlog at which they get messages again
@@ -146,11 +147,18 @@ class Session:
         """Handles the received events, until the client's backlog is over full.
 
         A client that sends and doesn't read would otherwise have the broker buffer every answer. `bytes_written`
-        continues when the backlog has gone down.
+        continues when the backlog has gone down. Methods may take long, such as publishes to many queues: after `TURN`
+        seconds others are served.
         """
+        time = self.clock.time
+        until = time() + TURN
         while self._received and not self._busy and not self._over_full():
+            if time() > until:
+                self.run_long(iter((None,)))
+                break
             event = next(self._received[0], None)
-            self._write_answers()
+            if self.link.answers:
+                self._write_answers()
             if event is None:
                 self._received.popleft()
             elif self.backlog.transport is not None:

@@ -12,7 +12,7 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from ..wire.message import Message
 from .dead_letters import is_cycle, with_death
 from .field_values import ABSENT, Key, difference, equivalent, exact_table, field_type, shown, term
 from .queue_arguments import compared_arguments, ttl_objection
-from .queues import Clock, Entry, MemoryGauge, Queue
+from .queues import SLICE, Clock, Entry, MemoryGauge, Queue
 from .quorum_queue import QuorumQueue, check_quorum
 from .refusal import not_found, precondition_failed, refusal
 from .routing import MATCHERS, X_MATCHES, Matcher
@@ -504,18 +504,23 @@ class VirtualHost:
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 
-    def publish(self, message: Message, exchange: Exchange) -> tuple[bool, bool]:
-        """Pushes a message to its queues. Returns (routed, accepted).
-
-        routed: there was a queue for it. accepted: no queue refused it.
-        """
-        queues = self.route(exchange, message)
+    def push(self, message: Message, queues: list[Queue]) -> bool:
+        """Pushes a message to queues. Returns False if one of them refused it."""
         accepted = True
         if queues:
             ttl = self._ttl(message)
             for queue in queues:
                 accepted = queue.push(message, ttl) and accepted
-        return bool(queues), accepted
+        return accepted
+
+    def push_in_slices(self, message: Message, queues: list[Queue]) -> Generator[None, None, bool]:
+        """Pushes a message to very many queues, in slices. The result is that of `push`."""
+        accepted = True
+        for start in range(0, len(queues), SLICE):
+            some = [queue for queue in queues[start : start + SLICE] if not queue.deleted]
+            accepted = self.push(message, some) and accepted
+            yield
+        return accepted
 
     def route(self, exchange: Exchange, message: Message) -> list[Queue]:
         """The queues that a message reaches from an exchange, each once."""

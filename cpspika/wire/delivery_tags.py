@@ -99,6 +99,7 @@ class Window(Generic[T]):
         taken = [item for item in self._items[self._head : stop] if item is not None]
         self._items[self._head : stop] = [None] * (stop - self._head)
         self._open -= len(taken)
+        self._head = stop
         self._skip_holes()
         return taken
 

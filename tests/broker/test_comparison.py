@@ -878,6 +878,34 @@ def _(p: Play) -> None:
     p.wait("basic.deliver", header="x-first-death-reason")
 
 
+@script("basic.get of a quorum queue counts from 0")
+def _(p: Play) -> None:
+    p.ask("queue.declare", queue="qq", durable=True, arguments=QUORUM)
+    p.ask("confirm.select")
+
+    def get(**arguments: Any) -> None:
+        p.say(method(1, "basic.get", queue="qq", **arguments))
+        p.wait("basic.get-ok", header="x-delivery-count")
+
+    for headers in (None, {"a": 1}, {"x-delivery-count": 7}):
+        p.say(publish(1, "qq", b"x", headers=headers))
+        p.wait("basic.ack")
+        get()
+        p.ask("basic.recover", requeue=True)
+        get()
+        p.ask("basic.recover", requeue=True)
+        get(no_ack=True)
+    p.ask("queue.declare", queue="dead")
+    to_dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "dead"}
+    p.ask("queue.declare", queue="q2", durable=True, arguments={**QUORUM, **to_dead})
+    p.ask("basic.consume", queue="dead", consumer_tag="d", no_ack=True)
+    p.say(publish(1, "q2", b"x"))
+    p.wait("basic.ack")
+    p.ask("basic.get", queue="q2")
+    p.say(method(1, "basic.nack", delivery_tag=10, requeue=False))
+    p.wait("basic.deliver", header="x-delivery-count")
+
+
 @script("global qos and a quorum queue")
 def _(p: Play) -> None:
     p.ask("queue.declare", queue="qq", durable=True, arguments=QUORUM)

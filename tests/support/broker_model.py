@@ -119,7 +119,9 @@ class BrokerServices:
 
     def publish(self, exchange: str, key: str, body: str | bytes = "", **properties: Any) -> tuple[bool, bool]:
         """(was it routed, was it taken)."""
-        return self.vhost.publish(message(exchange, key, body, **properties), self.vhost.exchange(exchange))
+        said = message(exchange, key, body, **properties)
+        queues = self.vhost.route(self.vhost.exchange(exchange), said)
+        return bool(queues), self.vhost.push(said, queues)
 
     def reached(self, exchange: str, key: str, **properties: Any) -> list[str]:
         """The names of the queues that a message would go to, sorted."""
