@@ -201,10 +201,10 @@ class Traffic:
         self.until(lambda: self.acked == self.acks, "the on_done of each ack")
 
     def close(self) -> None:
+        closed: list[Any] = []
         for connection in (self.publisher, self.consumer):
-            if connection.is_open:
-                connection.close()
-        self.until(lambda: not (self.publisher.is_open or self.consumer.is_open), "the close")
+            connection.close(on_done=lambda err, result: closed.append(err))
+        self.until(lambda: len(closed) == 2, "the end of both connections")
         self.reactor.close()
 
     def __str__(self) -> str:
