@@ -54,23 +54,27 @@ OnThreadedClose = Callable[["ThreadedConnection", "AMQPError | None"], object]
 
 
 class _Answer:
-    """The answer that a thread waits for. give_back(result): called with a result that comes when no thread waits."""
+    """The answer that a thread waits for. give_back(result): called with a result that comes when no thread waits.
+    outward(result): the result as the program sees it. `abandoned`: no thread waits."""
 
-    __slots__ = ("_cancelled", "_lock", "error", "give_back", "result", "settled")
+    __slots__ = ("_lock", "_outward", "abandoned", "error", "give_back", "result", "settled")
 
-    def __init__(self, give_back: Callable[[Any], object] | None = None):
+    def __init__(self, give_back: Callable[[Any], object] | None = None, outward: Callable[[Any], Any] | None = None):
+        self._outward = outward
         self.error: AMQPError | None = None
         self.result: Any = None
         self.settled = False
         self.give_back = give_back
-        self._cancelled = False
+        self.abandoned = False
         self._lock = threading.Lock()
         self._lock.acquire()
 
     def settle(self, error: AMQPError | None, result: Any) -> None:
         """on_done, inside the reactor."""
+        if error is None and self._outward is not None:
+            result = self._outward(result)
         self.settled, self.error, self.result = True, error, result
-        if not self._cancelled:
+        if not self.abandoned:
             self._lock.release()
         elif error is None and self.give_back is not None:
             self.give_back(result)
@@ -81,7 +85,7 @@ class _Answer:
     def cancel(self) -> None:
         """Inside the reactor: the thread waits no longer."""
         if not self.settled:
-            self._cancelled = True
+            self.abandoned = True
         elif self.error is None and self.give_back is not None:
             self.give_back(self.result)
 
@@ -235,7 +239,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         name in an error. timeout: seconds; by default those of the connection."""
         self._check_may_wait(name)
         limit = self.timeout if timeout is None else timeout
-        answer = _Answer(give_back)
+        answer = _Answer(give_back, self._outward)
         try:
             self._reactor.inside(self._start, start, answer)
             if not answer.wait(limit):
@@ -252,7 +256,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
 
     def _start(self, start: Callable[[Any], object], answer: _Answer) -> None:
         self._answers.add(answer)
-        start(lambda error, result: answer.settle(error, None if error else self._outward(result)))
+        start(answer.settle)
         if self._reactor.over:
             self._reactor.run_ready()
 

@@ -56,6 +56,11 @@ class Wanted(Block[T], asyncio.Future[T]):
         super().__init__(loop=loop)
         self._give_back = give_back
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the result any more."""
+        return self.cancelled()
+
     def settle(self, err: AMQPError | None, result: Any) -> None:
         if not self.done():
             _settle(self, err, result)
@@ -83,6 +88,16 @@ def _settle(future: asyncio.Future[Any], err: AMQPError | None, result: Any) -> 
         future.set_exception(err)
 
 
+class _Settling(partial):  # type: ignore[type-arg]
+    """_settle of one Future. `abandoned`: the Future was cancelled."""
+
+    __slots__ = ()
+
+    @property
+    def abandoned(self) -> bool:
+        return bool(self.args[0].cancelled())
+
+
 def _look_at_error(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()
@@ -100,7 +115,7 @@ class _Promises:
     def make(self, give_back: GiveBack | None = None) -> tuple[asyncio.Future[Any], Settle]:
         if give_back is None:
             future = self._loop.create_future()
-            return future, partial(_settle, future)
+            return future, _Settling(_settle, future)
         wanted: Wanted[Any] = Wanted(give_back, self._loop)
         return wanted, wanted.settle
 

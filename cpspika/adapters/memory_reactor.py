@@ -9,11 +9,26 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import LocalError
 from ..reactor import Acceptor, Endpoint, PlainReactor, Reactor, TransportOwner, interruption
 from .allocator import keep_freed_blocks
+
+
+class Wire(Protocol):
+    """What lies between the two ends of a link in memory. A simulated network implements it; without one, bytes arrive
+    in the next turn. An end offers it `receive`, `count_written` and `lost`."""
+
+    def carry(self, end: MemoryTransport, data: bytes) -> None:
+        """An end sends bytes. The wire calls `end.count_written` when they count as given to the kernel, and the
+        other end's `receive` when they arrive; never inside carry."""
+
+    def received(self, end: MemoryTransport, size: int) -> None:
+        """The owner of an end has taken bytes that arrived; not yet, while reading is paused."""
+
+    def hang_up(self, end: MemoryTransport) -> None:
+        """An end is closed. The wire calls the other end's `lost` when it hears of it; never inside hang_up."""
 
 
 class MemoryTransport:
@@ -40,6 +55,7 @@ class MemoryTransport:
         self._closing = False
         self._paused = False
         self._arrived: deque[bytes] = deque()  # pieces that the owner hasn't received yet
+        self.wire: Wire | None = None
         self._release = reactor.hold()
 
     @classmethod
@@ -94,11 +110,13 @@ class MemoryTransport:
     def _hand_over(self) -> None:
         data, peer = b"".join(self._out), self.peer
         self._out.clear()
-        if data and peer is not None:
+        if data and self.wire is not None:
+            self.wire.carry(self, data)
+        elif data and peer is not None:
             there = peer
-            peer._reactor.call_soon_threadsafe(lambda: there._receive(data))
+            peer._reactor.call_soon_threadsafe(lambda: there.receive(data))
 
-    def _receive(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         """In the reactor of this end: bytes of the peer arrive."""
         self._arrived.append(data)
         self._deliver()
@@ -107,13 +125,15 @@ class MemoryTransport:
         """Passes the bytes that arrived to the owner, unless reading is paused."""
         while self._arrived and not self._paused:
             data, peer = self._arrived.popleft(), self.peer
-            if peer is not None:
+            if self.wire is not None:
+                self.wire.received(self, len(data))
+            elif peer is not None:
                 there, size = peer, len(data)
-                peer._reactor.call_soon_threadsafe(lambda there=there, size=size: there._count_written(size))  # type: ignore[misc]
+                peer._reactor.call_soon_threadsafe(lambda there=there, size=size: there.count_written(size))  # type: ignore[misc]
             if self.owner is not None:
                 self.owner.data_received(data)
 
-    def _count_written(self, size: int) -> None:
+    def count_written(self, size: int) -> None:
         """In the reactor of this end: the peer has received bytes."""
         self.written += size
         if self.owner is not None:
@@ -148,14 +168,17 @@ class MemoryTransport:
     def _hang_up(self) -> None:
         self._release()
         peer, self.peer = self.peer, None
-        if peer is not None:
+        if self.wire is not None:
+            wire, self.wire = self.wire, None
+            wire.hang_up(self)
+        elif peer is not None:
             there = peer
             peer._reactor.call_soon_threadsafe(lambda: there.lost(None))
 
     def lost(self, error: Exception | None) -> None:
         """Ends the link: the peer closed it, or a test cuts it. error: the reason; None: closed in order."""
         self._release()
-        owner, self.owner, self.peer = self.owner, None, None
+        owner, self.owner, self.peer, self.wire = self.owner, None, None, None
         self._closing = True
         if owner is not None:
             owner.transport_lost(error)
@@ -207,6 +230,11 @@ class MemoryReactor(PlainReactor):
 
     def open(self, endpoint: Endpoint, address: Any, owner: TransportOwner) -> MemoryTransport:
         return MemoryTransport.connect(self, owner, address)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call and no timer is left, so that nothing can happen."""
+        return not self._has_work()
 
     def _has_work(self) -> bool:
         # Unlike a socket, an open link is nothing to wait for: only a call can send bytes on it.

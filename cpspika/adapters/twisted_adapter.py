@@ -59,6 +59,11 @@ class _Promise(Deferred[Any]):
         super().__init__()
         self._give_back = give_back
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether it was cancelled, while the operation is not settled."""
+        return bool(self.called)
+
     def settle(self, err: AMQPError | None, result: Any) -> None:
         if self.called:  # it was cancelled
             if err is None and self._give_back is not None:

@@ -19,6 +19,7 @@ from ..wire.message import Message
 from .ack_timeouts import AckTimeouts, Expired
 from .queues import SLICE, Clock, Entry, Queue
 from .refusal import precondition_failed
+from .store import Store
 from .virtual_host import unique_name
 
 REPLY_TO = "amq.rabbitmq.reply-to"
@@ -63,6 +64,9 @@ class SessionServices(Protocol):
     def expect_replies(self, token: str, channel: ServerChannel | None) -> None:
         """Registers the channel for replies to this token of direct reply-to; None ends the registration."""
 
+    @property
+    def store(self) -> Store: ...
+    def token_bytes(self, count: int) -> bytes: ...
     def nacks_now(self) -> bool: ...
     def call_soon(self, call: Callable[[], object]) -> None: ...
     def call(self, call: Callable[[], object]) -> object:
@@ -203,6 +207,8 @@ class ServerChannel:
         self._confirming = False
         self._next_publish = 1
         self._confirms: list[tuple[int, bool]] = []  # publish number, and True for an ack, False for a nack
+        self._store = session.store
+        self._unsafe: dict[int, bool] = {}  # confirms that wait for the store, by publish number
         self._transaction: _Transaction | None = None
         self._uncommitted = 0  # bytes of the transaction's messages
         self._replies: _ReplyConsumer | None = None
@@ -384,7 +390,9 @@ class ServerChannel:
             raise precondition_failed("reply consumer cannot acknowledge")
         if self._replies is not None:
             raise precondition_failed("reply consumer already set")
-        self._replies = _ReplyConsumer(tag, unique_name(""), self.session.fast_deliverer(self.number, tag))
+        self._replies = _ReplyConsumer(
+            tag, unique_name("", self.session.token_bytes), self.session.fast_deliverer(self.number, tag)
+        )
         self.session.expect_replies(self._replies.token, self)
 
     def cancel_replies(self, tag: str) -> None:
@@ -423,8 +431,12 @@ class ServerChannel:
         if self._confirming:
             tag = self._next_publish
             self._next_publish += 1
-            self._confirms.append((tag, accepted and not self.session.nacks_now()))
-            self.session.confirm_soon(self)
+            accepted = accepted and not self.session.nacks_now()
+            if self._store.taken:
+                self._confirm_when_safe(tag, accepted)
+            else:
+                self._confirms.append((tag, accepted))
+                self.session.confirm_soon(self)
 
     def select_confirms(self) -> None:
         if self._transaction is not None:
@@ -434,10 +446,31 @@ class ServerChannel:
     def confirm_all(self) -> None:
         """Sends the prepared confirms: one method for each run of acks or nacks, with `multiple` for more than one."""
         confirms, self._confirms = self._confirms, []
+        if self._unsafe:
+            confirms.sort()
         for accepted, run in groupby(confirms, key=lambda confirm: confirm[1]):
             tags = [tag for tag, _ in run]
-            arguments = {"delivery_tag": tags[-1], "multiple": len(tags) > 1}
-            self.session.send(self.number, "basic.ack" if accepted else "basic.nack", arguments)
+            if self._unsafe and next(iter(self._unsafe)) < tags[-1]:  # `multiple` would confirm that one too
+                for tag in tags:
+                    self._confirm(accepted, tag, False)
+            else:
+                self._confirm(accepted, tags[-1], len(tags) > 1)
+
+    def _confirm(self, accepted: bool, tag: int, multiple: bool) -> None:
+        arguments = {"delivery_tag": tag, "multiple": multiple}
+        self.session.send(self.number, "basic.ack" if accepted else "basic.nack", arguments)
+
+    def _confirm_when_safe(self, tag: int, accepted: bool) -> None:
+        """Prepares the confirm of a publish that the store has taken: it is sent when the store has it safe."""
+        self._store.taken = False
+        self._unsafe[tag] = accepted
+        self._store.flush(partial(self._safe, tag))
+
+    def _safe(self, tag: int) -> None:
+        if self.is_open:
+            if not self._confirms:
+                self.session.call_soon(self.confirm_all)
+            self._confirms.append((tag, self._unsafe.pop(tag)))
 
     def select_transactions(self) -> None:
         if self._confirming:

@@ -21,6 +21,7 @@ from .queue_arguments import check_consumer_arguments
 from .queues import MemoryGauge, Queue, message_memory
 from .refusal import not_found, precondition_failed, refusal
 from .rules import Rules
+from .store import Store
 from .virtual_host import HAS_USER_ID, Exchange, VirtualHost, flags, unique_name
 
 # Where a table has nan or an infinity, one of these stands before it: the type, and the first byte of the number.
@@ -37,6 +38,8 @@ class BrokerServices(Protocol):
     rules: Rules
     consumer_timeout: float | None  # seconds for which a client may hold a delivery; None for no limit
     sessions: dict[Any, None]
+    store: Store
+    token_bytes: Callable[[int], bytes]
     reply_channels: dict[str, ServerChannel]  # the channels that consume replies, by the token of their address
     blocked: str | None  # the reason that connection.blocked gives, or None
     refuses_logins: bool
@@ -177,7 +180,7 @@ class MethodHandlers:
         channel.resume_consumers()
 
     def basic_consume(self, channel: ServerChannel, method: Method) -> None:
-        tag = method.consumer_tag or unique_name("amq.ctag-")
+        tag = method.consumer_tag or unique_name("amq.ctag-", self.broker.token_bytes)
         if tag in channel.consumers:
             raise refusal(530, f"attempt to reuse consumer tag '{tag}'")
         if method.queue == REPLY_TO:
@@ -244,6 +247,10 @@ class MethodHandlers:
             self.session.send(channel.number, "basic.recover-ok", {})
         elif method.name == "basic.recover" and self.session.link.version != "0-8":
             self._answer(channel, method)
+
+    def _committed(self, channel: ServerChannel, method: Method) -> None:
+        self.broker.store.sync()
+        self._answer(channel, method)
 
     def _run(self, channel: ServerChannel, method: Method, steps: Iterator[object], then: Callable[[], object]) -> None:
         """Does long work in slices, then makes a call."""
@@ -333,7 +340,7 @@ class MethodHandlers:
         self._answer(channel, method)
 
     def tx_commit(self, channel: ServerChannel, method: Method) -> None:
-        self._run(channel, method, channel.commit(), partial(self._answer, channel, method))
+        self._run(channel, method, channel.commit(), partial(self._committed, channel, method))
 
     def tx_rollback(self, channel: ServerChannel, method: Method) -> None:
         channel.rollback()

@@ -521,10 +521,10 @@ class Queue:
         """Drops all ready messages without dead-lettering them; returns their number."""
         count = len(self._ready)
         self.bytes = 0
-        self._forget(self._ready.take_all())
+        self._free(self._ready.take_all())
         return count
 
-    def _forget(self, levels: list[deque[Entry]]) -> None:
+    def _free(self, levels: list[deque[Entry]]) -> None:
         """Frees the memory of dropped messages, a slice in each turn."""
         left = SLICE
         memory = 0
@@ -534,7 +534,7 @@ class Queue:
                 left -= 1
         self._memory.subtract(memory)
         if not left:
-            self._clock.call_soon(partial(self._forget, levels))
+            self._clock.call_soon(partial(self._free, levels))
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

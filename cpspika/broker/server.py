@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
@@ -28,6 +29,7 @@ from .channel import REPLY_TO, ServerChannel
 from .queues import MemoryGauge, Queue
 from .rules import rules
 from .session import Session
+from .store import NULL_STORE, Store
 from .virtual_host import Binding, Exchange, VirtualHost
 
 R = TypeVar("R")
@@ -68,6 +70,9 @@ class Broker:
         consumer_timeout: seconds for which a client may hold a delivery without acknowledging it; None for no limit.
             Default: 1800. The channel of a late client is closed with 406. Like 4.3, a late consumer of a quorum queue
             gets basic.cancel, and other queues have no limit.
+        store: keeps durable definitions and persistent messages for `restart`. Default: keeps nothing.
+        token_bytes: source of randomness for the names that the broker makes up, called with a number of bytes; a test
+            may give `random.Random(seed).randbytes`. Default: `secrets.token_bytes`.
 
     Attributes:
         queues, exchanges, bindings: those of the virtual host "/".
@@ -87,16 +92,19 @@ class Broker:
         like: str = "3.10",
         allow_remote_guest: bool = False,
         consumer_timeout: float | None = CONSUMER_TIMEOUT,
+        store: Store = NULL_STORE,
+        token_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ):
         self.reactor: Reactor = reactor
         self._listening_reactor = reactor
         self.users = dict(users or {"guest": "guest"})
         self.memory = MemoryGauge()
         self.rules = rules(pretend, like)
-        self.vhosts = {name: VirtualHost(name, reactor, self.memory, self.rules) for name in vhosts}
-        for vhost in self.vhosts.values():
-            vhost.on_deleted = self._queue_deleted
-            vhost.on_reply = self._reply
+        self.store = store
+        self.token_bytes = token_bytes
+        self.is_running = True
+        self.vhosts: dict[str, VirtualHost] = {}
+        self._make_vhosts(vhosts)
         self.memory_high = memory_high
         self.memory_limit = 2 * memory_high + max(memory_high, SLACK)
         self.allow_remote_guest = allow_remote_guest
@@ -111,7 +119,7 @@ class Broker:
         self.blocked: str | None = None
         self.refuses_logins = False
         self._nacks = 0
-        self._listeners: list[Listener] = []
+        self._listeners: dict[Listener, str] = {}  # and the host as it was given
         self.memory_alarm = False  # publishers have been told to stop
         self._thread: int | None = None
 
@@ -126,6 +134,14 @@ class Broker:
         """
         return Session(self, transport)
 
+    def _make_vhosts(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.vhosts[name] = vhost = VirtualHost(
+                name, self.reactor, self.memory, self.rules, self.store, self.token_bytes
+            )
+            vhost.on_deleted = self._queue_deleted
+            vhost.on_reply = self._reply
+
     def listen(self, host: str, port: int) -> Listener:
         """Accepts clients at an address, until `end`.
 
@@ -133,7 +149,7 @@ class Broker:
         Raises OSError if the address can't be used.
         """
         listener = self._listening_reactor.listen(host, port, self.accept)
-        self._listeners.append(listener)
+        self._listeners[listener] = host
         return listener
 
     def end(self) -> None:
@@ -251,6 +267,50 @@ class Broker:
     def drop_links(self) -> None:
         """Cuts every link without connection.close."""
         self._each(lambda: self.sessions, Session.drop_now)
+
+    def crash(self) -> None:
+        """Ends the broker as if its process had died: nothing more is sent, every link is cut, and nobody can connect
+        until `restart`. Users and the switches of `refuse_logins` stay."""
+        self.call(self._crash)
+
+    def restart(self) -> None:
+        """Starts the broker again after `crash`, with what its store gives back; without a store that is nothing. It
+        listens where it listened before. Raises OSError if an address can't be used any more."""
+        self.call(self._restart)
+
+    def _crash(self) -> None:
+        if not self.is_running:
+            return
+        self.is_running = False
+        for listener in self._listeners:
+            listener.close()
+        transports = [session.die() for session in self.sessions]
+        for vhost in self.vhosts.values():
+            vhost.end()
+        self.store.crash()
+        for session in list(self.sessions):
+            session.transport_lost(None)
+        for transport in transports:
+            if transport is not None:
+                transport.abort()
+        self.reply_channels.clear()
+        self.blocked = None
+        self.memory_alarm = False
+        self.memory = MemoryGauge()
+        self._nacks = 0
+
+    def _restart(self) -> None:
+        if self.is_running:
+            return
+        self._make_vhosts(list(self.vhosts))
+        definitions, messages = self.store.load()
+        for name, vhost in self.vhosts.items():
+            of_vhost = [message for message in messages if message.vhost == name]
+            vhost.restore(definitions.get(name, []), of_vhost)
+        self.is_running = True
+        stopped, self._listeners = self._listeners, {}
+        for listener, host in stopped.items():
+            self.listen(host, listener.port)
 
     def stall(self, stalled: bool = True) -> None:
         """Stops reading from all present clients, so that the broker answers nothing and sends no heartbeats.

@@ -29,6 +29,7 @@ from .channel import ServerChannel
 from .methods import HANDLERS, BrokerServices, MethodHandlers
 from .queues import Clock, Queue
 from .refusal import refusal
+from .store import Store
 from .virtual_host import VirtualHost
 
 logger = logging.getLogger(__name__)
@@ -484,6 +485,13 @@ class Session:
     def call(self, call: Callable[[], object]) -> object:
         return self.broker.call(call)
 
+    @property
+    def store(self) -> Store:
+        return self.broker.store
+
+    def token_bytes(self, count: int) -> bytes:
+        return self.broker.token_bytes(count)
+
     def nacks_now(self) -> bool:
         return self.broker.nacks_now()
 
@@ -505,6 +513,11 @@ class Session:
             self.broker.reply_channels.pop(token, None)
         else:
             self.broker.reply_channels[token] = channel
+
+    def die(self) -> Transport | None:
+        """The broker's process has died: takes the transport away, so that nothing is sent any more, and returns it."""
+        transport, self.backlog.transport = self.backlog.transport, None
+        return transport
 
     def transport_lost(self, error: Exception | None) -> None:
         self.backlog.transport = None

@@ -12,7 +12,7 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
@@ -26,6 +26,10 @@ from .quorum_queue import QuorumQueue, check_quorum
 from .refusal import not_found, precondition_failed, refusal
 from .routing import MATCHERS, X_MATCHES, Matcher
 from .rules import DEFAULT, Rules
+from .store import NULL_STORE, Change, NullStore, Store, StoredMessage
+from .stored_queue import StoredQueue, StoredQuorumQueue
+
+_SILENT = NullStore()  # while a virtual host is restored: its queues are stored ones, and the store has it all
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +48,12 @@ def flags(message: Message) -> int:
     return int.from_bytes(message.encoded[:2], "big")
 
 
-def unique_name(prefix: str) -> str:
-    """A name that the broker makes up: the prefix ("amq.gen-") and 128 random bits in base64."""
-    return prefix + urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
+def unique_name(prefix: str, token_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:
+    """A name that the broker makes up: the prefix ("amq.gen-") and 128 random bits in base64.
+
+    token_bytes: the source of randomness, called with the number of bytes.
+    """
+    return prefix + urlsafe_b64encode(token_bytes(16)).rstrip(b"=").decode()
 
 
 class Destination(NamedTuple):
@@ -179,8 +186,18 @@ class VirtualHost:
     An `owner` in its methods is the session that calls; only its owner may use an exclusive queue.
     """
 
-    def __init__(self, name: str, clock: Clock, memory: MemoryGauge, rules: Rules = DEFAULT):
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        memory: MemoryGauge,
+        rules: Rules = DEFAULT,
+        store: Store = NULL_STORE,
+        token_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ):
         self.name = name
+        self.store = store
+        self.token_bytes = token_bytes
         self.rules = rules
         self.clock = clock
         self.memory = memory
@@ -241,6 +258,8 @@ class VirtualHost:
             raise refusal(403, f"exchange name '{name}' contains reserved prefix 'amq.*'")
         _check_names_exchange("alternate-exchange", arguments, described)
         self.exchanges[name] = Exchange(name, type, durable, auto_delete, internal, arguments)
+        if durable:
+            self._define("exchange", (name,), (type, auto_delete, internal, dict(arguments)))
 
     def delete_exchange(self, name: str, if_unused: bool) -> None:
         """exchange.delete. Raises PreconditionFailed if `if_unused` and the exchange has bindings; AccessRefused."""
@@ -305,8 +324,12 @@ class VirtualHost:
         is_quorum = arguments.get("x-queue-type") == "quorum" and "quorum" in self.rules.pretended
         if is_quorum:
             check_quorum(described, bool(name), durable, exclusive, auto_delete)
-        queue = (QuorumQueue if is_quorum else Queue)(
-            name or unique_name("amq.gen-"),
+        stored = durable and self.store is not NULL_STORE
+        kind: type[Queue] = QuorumQueue if is_quorum else Queue
+        if stored:
+            kind = StoredQuorumQueue if is_quorum else StoredQueue
+        queue = kind(
+            name or unique_name("amq.gen-", self.token_bytes),
             self.name,
             self.clock,
             self.memory,
@@ -318,7 +341,11 @@ class VirtualHost:
             arguments,
             self.rules,
         )
+        if isinstance(queue, (StoredQueue, StoredQuorumQueue)):
+            queue.keep_in(self.store, self.name)
         self.queues[queue.name] = queue
+        if durable:
+            self._define("queue", (queue.name,), (auto_delete, dict(arguments)))
         return queue
 
     def delete_queue(self, queue: Queue, if_unused: bool = False, if_empty: bool = False) -> int:
@@ -333,6 +360,8 @@ class VirtualHost:
         if self.queues.get(queue.name) is queue:
             del self.queues[queue.name]
             self._delete_exchanges(self._forget_destination("queue", queue.name))
+            if queue.durable:
+                self._define("queue", (queue.name,), None)
         if self.on_deleted is not None:
             self.on_deleted(queue)
         return queue.delete()
@@ -345,6 +374,7 @@ class VirtualHost:
         binding = self._binding(source, kind, destination, key, arguments, owner)
         exchange = self.exchange(source)
         exchange.bind(binding)
+        self._define_binding(exchange, binding, ())
         self._sources.setdefault((kind, destination), {})[exchange] = None
 
     def unbind(
@@ -376,6 +406,8 @@ class VirtualHost:
     def _unbind(self, exchange: Exchange, bindings: list[Binding]) -> list[str]:
         """Removes bindings of an exchange; returns its name if it is auto-delete and has lost the last one."""
         removed = [exchange.unbind(binding) for binding in bindings]
+        for binding in bindings:
+            self._define_binding(exchange, binding, None)
         for destination in {(binding.kind, binding.destination) for binding in bindings}:
             if not exchange.leads_to(*destination):
                 self._forget_source(destination, exchange)
@@ -399,6 +431,8 @@ class VirtualHost:
             if exchange is not None:
                 for destination in exchange.destinations:
                     self._forget_source(destination, exchange)
+                if exchange.durable:
+                    self._define("exchange", (name,), None)
                 names += self._forget_destination("exchange", name)
                 self._in_slices(exchange.dismantle())
 
@@ -416,6 +450,57 @@ class VirtualHost:
         for _ in steps:
             self.clock.call_soon(partial(self._in_slices, steps))
             return
+
+    # --- the store ----------------------------------------------------------------------------------------------------
+
+    def _define(self, kind: str, identity: tuple[Any, ...], properties: tuple[Any, ...] | None) -> None:
+        """Tells the store of a durable definition; properties None: it was deleted."""
+        self.store.definitions(self.name, (kind, identity, properties))
+
+    def _define_binding(self, exchange: Exchange, binding: Binding, properties: tuple[()] | None) -> None:
+        """As `_define`, for a binding. A binding with an end that isn't durable is none of the store's."""
+        if self.store is NULL_STORE or not exchange.durable:
+            return
+        ends: Mapping[str, Any] = self.queues if binding.kind == "queue" else self.exchanges
+        end = ends.get(binding.destination)
+        if properties is None or (end is not None and end.durable):
+            source, destination, kind, key, arguments = binding
+            self._define("binding", (source, kind, destination, key, arguments), properties)
+
+    def restore(self, definitions: Iterable[Change], messages: Iterable[StoredMessage]) -> None:
+        """Makes again what a store gave back after a restart. The virtual host is new."""
+        store, self.store = self.store, _SILENT
+        for kind, identity, properties in definitions:
+            if kind == "exchange" and properties is not None:
+                type, auto_delete, internal, arguments = properties
+                self.exchanges[identity[0]] = Exchange(identity[0], type, True, auto_delete, internal, arguments)
+            elif kind == "queue" and properties is not None:
+                auto_delete, arguments = properties
+                self.declare_queue(identity[0], False, True, False, auto_delete, arguments, None)
+            elif kind == "binding":
+                source, of, destination, key, arguments = identity
+                if source in self.exchanges and destination in (self.queues if of == "queue" else self.exchanges):
+                    self.bind(source, of, destination, key, arguments, None)
+        self.store = store
+        by_queue: dict[str, list[StoredMessage]] = {}
+        for message in messages:
+            by_queue.setdefault(message.queue, []).append(message)
+        for queue in self.queues.values():
+            if isinstance(queue, (StoredQueue, StoredQuorumQueue)):
+                queue.keep_in(store, self.name)
+                queue.restore(by_queue.get(queue.name, ()))
+
+    def end(self) -> None:
+        """Ends the virtual host with the broker's process: its queues lose their timers, and the store is told
+        nothing."""
+        self.store = NULL_STORE
+        self.on_deleted = self.on_reply = None
+        for queue in list(self.queues.values()):
+            if isinstance(queue, (StoredQueue, StoredQuorumQueue)):
+                queue.detach()
+            queue.delete()
+        self.queues.clear()
+        self._dead_letters.clear()
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 

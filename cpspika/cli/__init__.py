@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from ..version import __version__
-from . import broker
+from . import broker, simulate
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,5 +16,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=f"cpspika {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     broker.add_parser(commands)
+    simulate.add_parser(commands)
     arguments = parser.parse_args(argv)
     arguments.run(arguments)

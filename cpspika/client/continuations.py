@@ -84,6 +84,13 @@ def check_callable(name: str, value: Any) -> None:
         raise InvalidArgumentType(f"{name} takes a callable, not {type(value).__name__}")
 
 
+def is_abandoned(on_done: Any) -> bool:
+    """Whether on_done is of a style's call that timed out, or of its cancelled promise: `abandoned` says so, of on_done
+    or of the object whose method it is. Nobody waits for the result then."""
+    owner = getattr(on_done, "__self__", on_done)
+    return bool(getattr(owner, "abandoned", False))
+
+
 class Continuation:
     """An operation that was asked for and is not settled. `call_site`: where it was asked for. `order`: its rank among
     all operations."""

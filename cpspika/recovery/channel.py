@@ -39,6 +39,7 @@ from .operations import (
     Close,
     Consume,
     Deletion,
+    Open,
     Operation,
     Publish,
     Told,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from ..wire.message import Properties
 
 CLOSURES = 5  # so many closes of the channel in a row, with nothing settled between, end it
+HELD_SECONDS = 5.0  # an opening that was set up and held so long counts as one that settled something
 REPLAY_SECONDS = 10.0  # in which the broker must answer the channel's own modes and consumers
 _MODES = frozenset(("basic.qos", "confirm.select", "tx.select", "channel.flow"))
 
@@ -169,7 +171,7 @@ class RecoveringChannel(Channel):
         super().__init__(0, sender)
         self._publisher: Any = WaitingPublisher(self)
         self._on_ready = on_ready
-        self._opened: Request | None = Request("channel.open", on_done)
+        self._opened: Open | None = Open(self, on_done)
         self._opening: OpeningChannel | None = None
         self._epoch = -1
         self._ready = False  # an operation goes to the opening at once
@@ -253,7 +255,7 @@ class RecoveringChannel(Channel):
         if self._ready and self._opening is not None and self._opening.is_open:
             asked.state = IN_FLIGHT
             self._launch(asked)
-        elif POLICIES[asked.method] == DONE and not self._must_wait(asked):
+        elif POLICIES[asked.method] == DONE and not self._must_wait():
             self._connection._check(asked.method, asked.arguments)
             self._sender.call_soon(lambda: asked.end(None, asked.lost_result()))
             self._without_link(asked)
@@ -262,14 +264,12 @@ class RecoveringChannel(Channel):
             self._wait(asked)
         return True
 
-    def _must_wait(self, asked: Asked) -> bool:
+    def _must_wait(self) -> bool:
         """Whether an operation that a loss carries out must wait all the same: for its opening, which is being
-        restored, or behind an operation that it would undo."""
-        if self._opening is not None:
+        restored, or behind operations that wait."""
+        if self._opening is not None or self._opened is not None:
             return True
-        if isinstance(asked, Cancel):
-            return any(isinstance(other, Consume) and other.tag == asked.tag for other in self._waiting)
-        return asked.method == "tx.rollback" and bool(self._waiting)
+        return any(isinstance(other, Asked) and other.state is WAITING for other in self._waiting)
 
     def _without_link(self, asked: Asked) -> None:
         """Carries out here what the loss of the link has carried out at the broker."""
@@ -286,7 +286,9 @@ class RecoveringChannel(Channel):
     def _launch(self, operation: Operation) -> None:
         opening = self._opening
         assert opening is not None
-        operation.launch(opening)
+        operation.go(opening)
+        if isinstance(operation, Asked) and operation.decided is not None:
+            return
         method = operation.method
         if method == "confirm.select":
             opening._publisher.confirm()
@@ -396,7 +398,7 @@ class RecoveringChannel(Channel):
         if self._ready and self._opening is not None and self._opening.is_open:
             close.state = IN_FLIGHT
             self._launch(close)
-        elif self._waiting or self._opening is not None:
+        elif self._waiting or self._singles or self._opening is not None:
             self._wait(close)  # what was asked for before gets its answers first
         else:
             self._sender.call_soon(lambda: close.end(None))
@@ -423,13 +425,17 @@ class RecoveringChannel(Channel):
         if self._on_ready is not None:
             run_setup(self._on_ready, opening, partial(self._set_up, opening))
         elif self._opened is not None:
-            self._first_opened()
+            opened, self._opened = self._opened, None
+            if self.is_open:
+                self._in_turn(self._handlers.calls("state", self, True))
+            opened.done(self)  # now: replies to what was asked for behind it may be the next calls
 
     def _first_opened(self) -> None:
         opened, self._opened = self._opened, None
         if opened is not None:
-            handlers = self._handlers.calls("state", self, True) if self.is_open else []
-            self._in_turn([partial(opened.done, self), *handlers])
+            # At once: the replies to what was asked for behind it follow in this turn.
+            self._in_turn(self._handlers.calls("state", self, True) if self.is_open else [])
+            opened.done(self)
 
     def _set_up(self, opening: OpeningChannel, err: AMQPError | None, _: Any) -> None:
         if opening is not self._opening:
@@ -455,7 +461,7 @@ class RecoveringChannel(Channel):
             return
         for entry in self._log:
             if isinstance(entry, Consume):
-                if not self.is_open:
+                if not self.is_open or entry.absent_on is self._connection._core:
                     continue  # the program has closed the channel, and waits for earlier operations alone
                 replay = Replay(self, "basic.consume", entry.tag)
                 opening._ask_consume(replay, entry.consumer, entry.arguments)
@@ -551,7 +557,9 @@ class RecoveringChannel(Channel):
 
     def _leave_opening(self, opening: OpeningChannel) -> None:
         self._connection._timers.cancel(f"replay {id(self)}")
-        if opening.has_settled or opening._publisher.has_settled:
+        lived = self._connection.reactor.time() - opening.begun
+        was_set_up = self._on_ready is not None and self._opened is None and lived >= HELD_SECONDS
+        if opening.has_settled or opening._publisher.has_settled or was_set_up:
             self._closures = 0
             self._connection._link_settled = True
         self._confirming = self._confirming or opening._publisher.is_confirming
@@ -654,6 +662,28 @@ class RecoveringChannel(Channel):
             self._log = [entry for entry in self._log if isinstance(entry, Consume) or entry[0] != method]
         self._log.append((method, arguments))
 
+    def _done_by_loss(self, operation: Operation) -> None:
+        """Ends an operation that the loss of its opening has carried out."""
+        if isinstance(operation, Cancel):
+            self._forget_consumer(operation.tag)
+        elif operation.method == "tx.rollback" and self._transaction is not None:
+            self._transaction.ended()
+        operation.end(None, operation.lost_result())
+
+    def _mode_refused(self, method: str) -> None:
+        """confirm_select or tx_select failed, after the channel was taken to be in that mode."""
+        if any(not isinstance(entry, Consume) and entry[0] == method for entry in self._log):
+            return
+        if method == "tx.select":
+            self._transaction = None
+        else:
+            self._confirming = False
+
+    def _link_lost(self) -> None:
+        """The link is lost."""
+        if self._opened is not None:
+            self._connection._wait_for_link(self._opened)
+
     def _forget_consumer(self, tag: str) -> None:
         consume = self._consumers_known.pop(tag, None)
         if consume is None:
@@ -673,14 +703,15 @@ class RecoveringChannel(Channel):
         if (deletion is not None and not deletion.failed) or not consumer.recover:
             self._forget_consumer(tag)
             return False
-        self._log = [entry for entry in self._log if entry is not consume]
+        consume.absent_on = self._connection._core
         self._connection._look_after(self, consume)
         return True
 
     def _consume_again(self, consume: Consume) -> None:
-        """Starts a consumer again, on the opening as it is."""
-        if consume not in self._log:
-            self._log.append(consume)
+        """Starts a consumer again, on the opening as it is, unless the program has cancelled it."""
+        if self._consumers_known.get(consume.tag) is not consume:
+            return
+        consume.absent_on = None
         opening = self._opening
         if opening is not None and opening.is_open and self._flowing and consume.tag not in opening._consumers:
             replay = Replay(self, "basic.consume", consume.tag)
@@ -693,7 +724,9 @@ class RecoveringChannel(Channel):
         if consume is None:
             return
         self._forget_consumer(tag)
+        self._closures = 0
         connection = self._connection
+        connection._link_settled = True
         connection._tell_recovery(
             RecoveryEvent("consumer_failed", error=error, channel=self._outermost(), consumer_tag=tag)
         )
@@ -731,7 +764,9 @@ class RecoveringChannel(Channel):
         self._connection._channel_ended(self)
         error = self._closed_error()
         left: list[Any] = [operation for operation in self._waiting if operation.state is not SETTLED]
-        left += [operation for operation, _ in fallen or self._fallen]
+        errors = dict(fallen or self._fallen)
+        left += errors
+        left += self._connection._out_of_file(self)
         left += self._draining
         left.sort()
         told = self._has_handlers("state") or any(each.on_done is not None for each in left)
@@ -741,7 +776,11 @@ class RecoveringChannel(Channel):
         self._ready = self._flowing = False
         calls: list[Any] = []
         for each in left:
-            calls.append(partial(each.end if isinstance(each, (Asked, Publish)) else each.fail, _final(each, error)))
+            calls.append(
+                partial(
+                    each.end if isinstance(each, (Asked, Publish)) else each.fail, _final(each, errors.get(each, error))
+                )
+            )
         opened, self._opened = self._opened, None
         if opened is not None:
             calls.insert(0, partial(opened.fail, reason or error))

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection, OnClose
-from ..client.continuations import Call, OnDone, Request, check_callable, refuse
+from ..client.continuations import Call, OnDone, Request, check_callable, is_abandoned, refuse
 from ..client.operations import Consumer
 from ..client.publisher import Content
 from ..client.setup import OnReady
@@ -44,7 +44,7 @@ from ..wire.link import Link
 from .backoff import Backoff
 from .channel import RecoveringChannel
 from .journal import Journal
-from .operations import SETTLED, WAITING, Cancel, Close, Consume, Operation, Publish
+from .operations import SETTLED, WAITING, Asked, Cancel, Close, Consume, Open, Operation, Publish, Told
 from .options import Recovery, RecoveryEvent
 from .policies import AGAIN
 from .probe import Probe
@@ -87,7 +87,7 @@ class RecoveringConnection(Connection):
         self._alone: Operation | None = None
         self._size = 0  # bytes of messages that wait or are unconfirmed
         self._is_full = False
-        self._unwritten: deque[Any] = deque()  # position in the stream, channel, and the fields of its content
+        self._unwritten: deque[Any] = deque()  # position in the stream, order, channel, and the fields of its content
         self._watching = False
         self._expiring: deque[tuple[float, Operation]] = deque()
         self._stale = self._resent = self._lost_untold = 0
@@ -133,7 +133,11 @@ class RecoveringConnection(Connection):
             return None
         channel = RecoveringChannel(self, on_ready, on_done)
         self._opened_channels.append(channel)
-        if self._core is not None and self._core.is_open and self._restoring is None:
+        restoring = self._restoring
+        if self._core is None or not self._core.is_open:
+            assert channel._opened is not None
+            self._wait_for_link(channel._opened)
+        elif restoring is None or restoring.second_phase:
             error = channel._open_on(self._core)
             if error is not None:
                 self.reactor.call_soon(lambda: channel._finish(error))
@@ -280,6 +284,14 @@ class RecoveringConnection(Connection):
         if len(self._expiring) == 1:
             self._timers.start("expire", seconds, self._expire)
 
+    def _renew_deadlines(self) -> None:
+        """Operations that wait have waited for the link that was lost: their time begins anew, so that they end in
+        order."""
+        waiting = sorted({operation for _, operation in self._expiring if operation.state is WAITING})
+        self._expiring.clear()
+        for operation in waiting:
+            self._wait_for_link(operation)
+
     def _expire(self) -> None:
         now, calls = self.reactor.time(), []
         expiring = self._expiring
@@ -289,7 +301,7 @@ class RecoveringConnection(Connection):
             deadline, operation = expiring.popleft()
             if operation.state is not WAITING or operation.deadline != deadline:
                 continue
-            if operation.channel._flowing and self._single_is_moving():
+            if self._is_on_its_way(operation):
                 self._wait_for_link(operation)  # there is a link, and it is on its way out
                 continue
             late: AMQPError = OperationTimeout(f"no link for {seconds:g} s: it was not sent")
@@ -301,8 +313,20 @@ class RecoveringConnection(Connection):
             self._timers.start("expire", max(0.0, expiring[0][0] - now), self._expire)
         self._in_turn(calls)
 
-    def _single_is_moving(self) -> bool:
-        return not self._single or self._alone is not None
+    def _is_on_its_way(self, operation: Operation) -> bool:
+        """Whether an operation waits for something other than a link."""
+        if isinstance(operation, Open):
+            return operation.channel._opening is not None
+        return operation.channel._flowing and (not self._single or self._alone is not None)
+
+    def _out_of_file(self, channel: Owner) -> list[Operation]:
+        """Takes the operations of a channel that has ended out of the single file."""
+        if not channel._singles:
+            return []
+        taken = [each for each in self._single if each.channel is channel and each.state is not SETTLED]
+        self._single = deque(each for each in self._single if each.channel is not channel)
+        channel._singles = 0
+        return taken
 
     @staticmethod
     def _end_waiting(operation: Operation, error: AMQPError) -> None:
@@ -311,8 +335,7 @@ class RecoveringConnection(Connection):
 
     def _is_given_up(self, operation: Operation) -> bool:
         """Whether nobody waits for an operation any more, which was never sent: it is dropped."""
-        owner = getattr(operation.on_done, "__self__", None)
-        if not getattr(owner, "abandoned", False) or (isinstance(operation, Publish) and operation.times):
+        if not is_abandoned(operation.on_done) or (isinstance(operation, Publish) and operation.times):
             return False
         operation.state = SETTLED
         operation.withdrawn()
@@ -398,7 +421,7 @@ class RecoveringConnection(Connection):
     def _tell_recovery(self, event: RecoveryEvent) -> None:
         stale, self._stale = self._stale, 0
         if stale:
-            event = RecoveryEvent(**{**event.__dict__, "stale": stale})
+            event = event._replace(stale=stale)
         self._in_turn(self._handlers.calls("recovery", self, event))
 
     # --- consumers ----------------------------------------------------------------------------------------------------
@@ -538,6 +561,7 @@ class RecoveringConnection(Connection):
     def _restored(self) -> None:
         """Everything is as it was before the link was lost."""
         self._restoring = None
+        self._expiring = deque(each for each in self._expiring if each[1].state is WAITING)
         for channel in list(self._opened_channels):
             if channel._opening is None:
                 channel._reopen()  # opened while the others were being restored
@@ -567,12 +591,16 @@ class RecoveringConnection(Connection):
             fallen += channel._fallen
             replays += channel._replays_lost
             channel._fallen, channel._replays_lost, channel._held = [], [], 0
+            channel._link_lost()
         fallen += [(publish, err) for publish in unwritten]
         fallen.sort(key=lambda each: each[0].order)
         blamed = err.method if err.code is not None else None
         culprit = self._culprit(fallen, blamed)
         if culprit is None and blamed is not None and restoring is not None:
             restoring.blamed(blamed, err)
+        alone = self._alone
+        if culprit is not None or (alone is not None and alone.ends + 1 >= ENDS_ALONE):
+            self._link_settled = True  # by its error
         self._count_fruitless(bool(fallen or replays or restoring is not None))
         if self._fruitless >= FRUITLESS_LINKS:
             for operation, error in fallen:
@@ -618,9 +646,10 @@ class RecoveringConnection(Connection):
         if isinstance(cause, ConnectionAbortedError) and cause.__cause__ is not None:
             return []  # an exception came amid sending: nobody knows what went out, and twice would be wrong
         lost = []
-        for position, channel, *content in unwritten:
+        for position, rank, channel, *content in unwritten:
             if position > transport.written and not channel._ended:
                 publish = Publish(channel, None, Content(*content))
+                publish.order = rank
                 self._take_room(publish.size)
                 lost.append(publish)
         return lost
@@ -642,7 +671,10 @@ class RecoveringConnection(Connection):
         calls: list[Call] = []
         again: dict[Owner, list[Operation]] = {}
         in_file: list[Operation] = []
-        alone, self._alone = self._alone, None
+        alone = next((operation for operation, _ in fallen if operation is self._alone), None)
+        if alone is not None:
+            self._alone = None
+        ahead: set[Any] = set()  # channels where an operation before this one is asked again, and is answered first
         for operation, error in fallen:
             channel = operation.channel
             if operation is alone:
@@ -650,8 +682,17 @@ class RecoveringConnection(Connection):
                 channel._singles -= 1
             guilty = operation is culprit or operation.ends >= ENDS_ALONE
             verdict = _blamed(operation, reason) if guilty else self._verdict(operation, error, again.get(channel))
+            if (
+                isinstance(operation, Asked)
+                and channel in ahead
+                and not isinstance(operation, Told)
+                and verdict != AGAIN
+            ):
+                operation.decided, verdict = verdict, AGAIN
             if verdict == AGAIN:
                 operation.state = WAITING
+                if isinstance(operation, Asked):
+                    ahead.add(channel)
                 if single or operation is alone or operation.ends:
                     in_file.append(operation)
                 else:
@@ -661,9 +702,10 @@ class RecoveringConnection(Connection):
             if isinstance(verdict, AMQPError):
                 calls.append(partial(self._end_waiting, operation, verdict))
             else:
-                calls.append(partial(self._done_by_loss, operation))
+                calls.append(partial(channel._done_by_loss, operation))
         for channel, operations in again.items():
             channel._put_back(operations)
+        self._renew_deadlines()
         for operation in in_file:
             operation.channel._singles += 1
             self._wait_for_link(operation)
@@ -685,15 +727,6 @@ class RecoveringConnection(Connection):
             if broken is not None:
                 return broken
         return operation.verdict(error)
-
-    @staticmethod
-    def _done_by_loss(operation: Operation) -> None:
-        channel = operation.channel
-        if isinstance(operation, Cancel):
-            channel._forget_consumer(operation.tag)
-        elif operation.method == "tx.rollback" and channel._transaction is not None:
-            channel._transaction.ended()
-        operation.end(None, operation.lost_result())
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ class Journal:
         self.forget(binding(method, arguments))
 
     def _add(self, declared: Declared) -> None:
-        self._declared.setdefault(declared.entity, declared)
+        self._declared[declared.entity] = declared  # as it is now: another client may have deleted the one before
         for end in ends(declared):
             self._ends.setdefault(end, set()).add(declared.entity)
 

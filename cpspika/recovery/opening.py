@@ -19,9 +19,9 @@ from typing import Any
 from ..client.channel import Channel
 from ..client.channel_sender import ChannelSender
 from ..client.connection import Connection
-from ..client.continuations import OnDone, PendingCalls, Request, refuse
+from ..client.continuations import OnDone, PendingCalls, Request, order, refuse
 from ..client.publisher import Content, Publisher, encode_body
-from ..errors import AMQPError, ContentTransmissionForbidden
+from ..errors import AMQPError, ChannelClosed, ConnectionClosed, ContentTransmissionForbidden, DeliveryUnknown
 from ..wire.codec import Method
 from ..wire.message import NO_PROPERTIES, BasicProperties, Message, encode_properties
 from .operations import SETTLED, Publish, stale, unknown
@@ -88,17 +88,17 @@ class TransactionSender(EpochSender):
     __slots__ = ()
 
     def send_ack(self, delivery_tag: int, multiple: bool) -> None:
-        self._note()
+        self._note(delivery_tag, multiple)
         super().send_ack(delivery_tag, multiple)
 
     def send(self, name: str, arguments: dict[str, Any]) -> None:
         if name in SETTLING:
-            self._note()
+            self._note(arguments["delivery_tag"], arguments.get("multiple", False))
         super().send(name, arguments)
 
-    def _note(self) -> None:
+    def _note(self, delivery_tag: int, multiple: bool) -> None:
         transaction = self._recovering._transaction
-        if transaction is not None:
+        if transaction is not None and self.own_tag(delivery_tag, multiple) is not None:
             transaction.begun()
 
 
@@ -135,7 +135,17 @@ class ResendingPublisher(Publisher):
         if window is None and on_done is None:
             writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
             connection._unwritten.append(
-                (connection._transport.queued, self._recovering, exchange, routing_key, False, False, encoded, octets)
+                (
+                    connection._transport.queued,
+                    next(order),
+                    self._recovering,
+                    exchange,
+                    routing_key,
+                    False,
+                    False,
+                    encoded,
+                    octets,
+                )
             )
             if not connection._watching:
                 connection._watch_unwritten()
@@ -162,7 +172,7 @@ class ResendingPublisher(Publisher):
             return self._stopped(content, block_on_flow_control, on_done)
         if self._window is None and on_done is None:
             sender.send_content("basic.publish", content.arguments, content.properties, content.body)
-            connection._unwritten.append((connection._transport.queued, self._recovering, *content))
+            connection._unwritten.append((connection._transport.queued, next(order), self._recovering, *content))
             if not connection._watching:
                 connection._watch_unwritten()
             return sender.writable
@@ -276,13 +286,16 @@ class TransactionPublisher(OpenPublisher):
 
 
 def _told_unknown(on_done: OnDone[bool], err: AMQPError | None, result: bool | None) -> None:
-    on_done(err and unknown(err).of("basic.publish", err.asked_at), result)
+    if isinstance(err, (ConnectionClosed, ChannelClosed, DeliveryUnknown)):
+        err = unknown(err).of("basic.publish", err.asked_at)
+    on_done(err, result)
 
 
 class OpeningChannel(Channel):
-    """The core's channel of one opening. `epoch`: its number. `has_settled`: the broker has answered something."""
+    """The core's channel of one opening. `epoch`: its number. `begun`: the reactor's time then.
+    `has_settled`: the broker has answered something."""
 
-    __slots__ = ("_recovering", "epoch", "has_settled")
+    __slots__ = ("_recovering", "begun", "epoch", "has_settled")
 
     _publisher: ResendingPublisher
     _sender: EpochSender
@@ -294,6 +307,7 @@ class OpeningChannel(Channel):
         self._recovering = recovering
         super().__init__(number, sender, reused)
         self.epoch = epoch
+        self.begun = link.reactor.time()
         self.has_settled = False
         self._publisher = ResendingPublisher(self, sender, recovering)
 

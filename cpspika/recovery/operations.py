@@ -8,6 +8,7 @@ decides by the policy of the operation.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..client.continuations import OnDone, Request, call_site, check_callable, order
@@ -23,9 +24,9 @@ OVERHEAD = 128  # bytes that a message counts for in the buffer, beside its body
 
 class Asked(Request):
     """A request. `ends`: how many links or channels ended while it alone was in flight. `deadline`: by the reactor's
-    clock, while it waits."""
+    clock, while it waits. `decided`: how it ends, while it waits for operations before it that are asked again."""
 
-    __slots__ = ("arguments", "channel", "deadline", "ends", "state")
+    __slots__ = ("arguments", "channel", "deadline", "decided", "ends", "state")
 
     def __init__(
         self,
@@ -41,7 +42,26 @@ class Asked(Request):
         self.arguments = arguments
         self.state = WAITING
         self.deadline: float | None = None
+        self.decided: AMQPError | str | None = None
         self.ends = 0
+
+    def go(self, opening: Opening) -> None:
+        """Sends it on an opening; or, if its end is decided, has it told behind the replies that are due there."""
+        if self.decided is None:
+            self.launch(opening)
+        elif opening._pending:
+            self.answer = self.decided
+            opening._pending.append(self)
+        else:
+            self.channel._in_turn([partial(self.end_as_decided)])
+
+    def end_as_decided(self) -> None:
+        """Tells the end that was decided when its opening was lost."""
+        if isinstance(self.decided, AMQPError):
+            self.withdrawn()
+            self.end(self.decided)
+        else:
+            self.channel._done_by_loss(self)
 
     def launch(self, opening: Opening) -> None:
         """Sends it on an opening. LocalError: it cannot be sent."""
@@ -49,6 +69,12 @@ class Asked(Request):
         opening._ask(self, self.arguments)
 
     def reply(self, reply: Any) -> None:
+        if self.decided is not None:
+            if self.channel._opening is None:
+                self.channel._fell(self, self.channel._closed_error())
+            else:
+                self.end_as_decided()
+            return
         self.state = SETTLED
         self.channel._carried_out(self)
         super().reply(reply)
@@ -67,6 +93,8 @@ class Asked(Request):
 
     def withdrawn(self) -> None:
         """Called when it is settled without having been carried out."""
+        if self.method in ("confirm.select", "tx.select"):
+            self.channel._mode_refused(self.method)
 
     def lost_result(self) -> Any:
         """The result of an operation that the loss itself has carried out."""
@@ -74,10 +102,32 @@ class Asked(Request):
 
     def verdict(self, error: AMQPError) -> AMQPError | str:
         """AGAIN, DONE, or the error to settle it with: it was in flight when its opening ended."""
+        if self.decided is not None:
+            return self.decided
         policy = POLICIES[self.method]
         if policy == UNKNOWN or (self.method == "basic.get" and self.arguments["no_ack"]):
             return unknown(error)
         return stale() if policy == STALE else policy
+
+
+class Open(Asked):
+    """The first opening of a channel."""
+
+    __slots__ = ()
+
+    def __init__(self, channel: Owner, on_done: OnDone[Any] | None):
+        super().__init__(channel, "channel.open", on_done, {})
+
+    def done(self, result: Any = None) -> None:
+        self.state = SETTLED
+        super().done(result)
+
+    def fail(self, error: AMQPError) -> None:
+        self.state = SETTLED
+        Request.fail(self, error)
+
+    def end(self, error: AMQPError | None, result: Any = None) -> None:
+        self.channel._finish(error)
 
 
 class Told(Asked):
@@ -91,13 +141,15 @@ class Told(Asked):
 
 
 class Consume(Asked):
-    """A basic.consume."""
+    """A basic.consume. `absent_on`: the link on which the broker has cancelled the consumer, while its queue is looked
+    for there."""
 
-    __slots__ = ("consumer",)
+    __slots__ = ("absent_on", "consumer")
 
     def __init__(self, channel: Owner, on_done: OnDone[str] | None, arguments: Any, consumer: Consumer):
         super().__init__(channel, "basic.consume", on_done, arguments, ("basic.consume-ok",))
         self.consumer = consumer
+        self.absent_on: Any = None
 
     @property
     def tag(self) -> str:
@@ -130,6 +182,7 @@ class Cancel(Asked):
         if self.tag in opening._consumers:
             opening._ask_cancel(self, self.tag)
         else:  # it could not be started again
+            self.channel._forget_consumer(self.tag)
             self.channel._in_turn([lambda: self.end(None, self.tag)])
 
     def lost_result(self) -> str:
@@ -137,8 +190,8 @@ class Cancel(Asked):
 
 
 class Close(Asked):
-    """A channel.close of the program's own. It is done with the end of its opening, unless operations before it must be
-    asked again."""
+    """A channel.close of the program's own. It is done with the end of its opening. If the link ends it, and operations
+    before it must be asked again, it waits behind them."""
 
     __slots__ = ()
 
@@ -149,14 +202,16 @@ class Close(Asked):
         opening._close(self.arguments["reply_code"], self.arguments["reply_text"], self._closed)
 
     def _closed(self, err: AMQPError | None, result: Any) -> None:
-        if self.channel._fallen:
+        link = self.channel._connection._core
+        if self.channel._fallen and (link is None or not link.is_open):
             self.channel._fallen.append((self, self.channel._closed_error()))
         else:
-            self.end(None)
+            self.end(None)  # what the broker has not decided by now stays unknown, as without recovery
 
     def end(self, error: AMQPError | None, result: Any = None) -> None:
         self.state = SETTLED
         self.channel._finish(error)
+        self.channel._connection._left(self)
 
 
 class Deletion(Asked):
@@ -202,7 +257,8 @@ class Publish(Watched):
         self.state = IN_FLIGHT
         self.size = len(content.body) + len(content.properties) + OVERHEAD
 
-    def launch(self, opening: Opening) -> None:
+    def go(self, opening: Opening) -> None:
+        """Sends it on an opening; while its flow is stopped, it is held there."""
         opening._publisher.launch(self)
 
     def reply(self, reply: Any) -> None:

@@ -3,14 +3,12 @@ again."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import AMQPError, InvalidArgument, InvalidArgumentType
 
 
-@dataclass(frozen=True)
 class Recovery:
     """The options of a connection that recovers: `connect(target, recovery=Recovery(...))`; True stands for Recovery().
 
@@ -32,18 +30,40 @@ class Recovery:
     InvalidArgument, InvalidArgumentType: an option is out of range; the error names it.
     """
 
-    backoff: tuple[float, float] = (0.1, 30.0)
-    operation_timeout: float | None = 30.0
-    give_up_after: float | None = None
-    publishes: str = "resend"
-    buffer: int = 16 * 2**20
-    buffer_limit: int = 64 * 2**20
-    mark_resent: str | None = None
-    queue_prefix: str = "cpspika.gen-"
-    initial: bool = False
-    dice: Random | None = field(default=None, repr=False, compare=False)
+    def __init__(
+        self,
+        backoff: tuple[float, float] = (0.1, 30.0),
+        operation_timeout: float | None = 30.0,
+        give_up_after: float | None = None,
+        publishes: str = "resend",
+        buffer: int = 16 * 2**20,
+        buffer_limit: int = 64 * 2**20,
+        mark_resent: str | None = None,
+        queue_prefix: str = "cpspika.gen-",
+        initial: bool = False,
+        dice: Random | None = None,
+    ):
+        self.backoff = backoff
+        self.operation_timeout = operation_timeout
+        self.give_up_after = give_up_after
+        self.publishes = publishes
+        self.buffer = buffer
+        self.buffer_limit = buffer_limit
+        self.mark_resent = mark_resent
+        self.queue_prefix = queue_prefix
+        self.initial = initial
+        self.dice = dice
+        self._check()
 
-    def __post_init__(self) -> None:
+    def __repr__(self) -> str:
+        return f"Recovery({', '.join(f'{name}={value!r}' for name, value in vars(self).items() if name != 'dice')})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recovery) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _check(self) -> None:
         backoff = self.backoff
         if not isinstance(backoff, tuple) or len(backoff) != 2 or not all(_is_number(each) for each in backoff):
             raise InvalidArgumentType(f"backoff takes two numbers of seconds, (base, cap), not {backoff!r}")
@@ -86,8 +106,7 @@ def options_of(recovery: Recovery | bool | None) -> Recovery | None:
     raise InvalidArgumentType(f"recovery takes True, a Recovery or None, not {type(recovery).__name__}")
 
 
-@dataclass(frozen=True)
-class RecoveryEvent:
+class RecoveryEvent(NamedTuple):
     """Something that recovery did or met; handlers of `add_recovery_handler` get it.
 
     kind: "lost", the link was lost, or with `channel` the channel alone; "retrying", the next try follows in `delay`

@@ -22,7 +22,7 @@ from .roles import Restored
 
 
 class Restoring:
-    """The restoring of one link."""
+    """The restoring of one link. `second_phase`: the topology is made."""
 
     def __init__(self, connection: Restored, link: Connection):
         self._connection = connection
@@ -32,7 +32,8 @@ class Restoring:
         self._setups: set[RecoveringChannel] = set()
         self._channels: set[RecoveringChannel] = set()  # not restored yet
         self._topology: Channel | None = None
-        self._second_phase = False
+        self.second_phase = False
+        self._channels_last = False  # no number would be left for the channel of the topology
 
     def begin(self) -> None:
         connection = self._connection
@@ -40,18 +41,28 @@ class Restoring:
             self._channels.add(channel)
             if channel._on_ready is not None:
                 self._setups.add(channel)
+        self._channels_last = bool(self._left) and len(self._channels) >= self._link.channel_max
+        if not self._channels_last:
+            self._open_channels()
+        self._declare()
+
+    def _open_channels(self) -> None:
+        self._channels_last = False
         for channel in list(self._channels):
             error = channel._open_on(self._link)
             if error is not None:
                 channel._finish(error)
-        self._declare()
 
     # --- topology -----------------------------------------------------------------------------------------------------
 
     def _declare(self) -> None:
         """Declares what is left, pipelined."""
         self._topology = None
-        if not self._left or self._link._error_of_no_channel() is not None:
+        error = self._link._error_of_no_channel() if self._left else None
+        if error is not None:
+            for declared in list(self._left.values()):
+                self._failed(declared, error)
+        if not self._left:
             self._go_on()
             return
         topology = self._topology = self._link._new_channel(self._link._plain_channel)
@@ -72,8 +83,11 @@ class Restoring:
         self._connection._link_settled = True
         if not self._left and self._topology is not None:
             topology, self._topology = self._topology, None
-            topology.close(on_done=_ignore)
-            self._go_on()
+            if self._channels_last:
+                topology.close(on_done=lambda *_: self._go_on())
+            else:
+                topology.close(on_done=_ignore)
+                self._go_on()
 
     def _topology_changed(self, topology: Channel, is_open: bool) -> None:
         if is_open or topology is not self._topology or not self._link.is_open:
@@ -152,7 +166,7 @@ class Restoring:
 
     def is_set_up(self, channel: RecoveringChannel) -> bool:
         """A channel's on_ready is done. False: this restoring doesn't wait for it."""
-        if self._second_phase or channel not in self._setups:
+        if self.second_phase or channel not in self._setups:
             return False
         self._setups.discard(channel)
         channel._first_opened()
@@ -165,9 +179,13 @@ class Restoring:
         self._go_on()
 
     def _go_on(self) -> None:
-        if self._left or self._setups or self._connection._restoring is not self:
+        if self._left or self._connection._restoring is not self or not self._link.is_open:
             return
-        self._second_phase = True
+        if self._channels_last:
+            self._open_channels()
+        if self._setups:
+            return
+        self.second_phase = True
         for channel in list(self._channels):
             channel._restore()
         self._end_if_done()
@@ -177,7 +195,7 @@ class Restoring:
         self._end_if_done()
 
     def _end_if_done(self) -> None:
-        if self._second_phase and not self._channels and not self._locked and self._connection._restoring is self:
+        if self.second_phase and not self._channels and not self._locked and self._connection._restoring is self:
             self._connection._restored()
 
 

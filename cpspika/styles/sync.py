@@ -80,12 +80,13 @@ _spins: weakref.WeakKeyDictionary[Reactor, _Spins] = weakref.WeakKeyDictionary()
 
 
 class _Outcome:
-    """How the operation of a call ended. `told`: the error and the result, None until then. `give_back`: set when
-    nobody waits any more."""
+    """How the operation of a call ended. `told`: the error and the result, None until then. `abandoned`: nobody
+    waits any more; then `give_back` gets the result."""
 
-    __slots__ = ("give_back", "told")
+    __slots__ = ("abandoned", "give_back", "told")
 
     def __init__(self) -> None:
+        self.abandoned = False
         self.told: tuple[AMQPError | None, Any] | None = None
         self.give_back: Callable[[Any], object] | None = None
 
@@ -100,6 +101,7 @@ class _Outcome:
 
     def abandon(self, give_back: Callable[[Any], object] | None) -> None:
         """Nobody waits any more: give_back gets the result, now or when it comes."""
+        self.abandoned = True
         self.give_back = give_back
         if give_back is not None and self.told is not None and self.told[0] is None:
             give_back(self.told[1])

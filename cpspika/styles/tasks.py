@@ -55,6 +55,11 @@ class Promise(Block[T], Generic[T]):
         """Whether it was cancelled before it was settled."""
         return self._state == _CANCELLED
 
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody waits for the result any more: an operation that was not sent yet is withdrawn."""
+        return self._state == _CANCELLED
+
     def result(self) -> T:
         """The result; an error is raised. LocalError: the promise isn't settled yet."""
         self._asked_for = True

@@ -14,7 +14,7 @@ from tests.support import ROOT
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHEETS = {sheet: BLOCK.findall((ROOT / sheet).read_text("utf-8")) for sheet in
-          ("README.md", "docs/adapters.md", "docs/from_pika.md", "docs/styles.md")}  # fmt: skip
+          ("README.md", "docs/adapters.md", "docs/from_pika.md", "docs/styles.md", "docs/simulation.md")}  # fmt: skip
 PROGRAMS = [(sheet, number) for sheet, blocks in SHEETS.items() for number in range(len(blocks))]
 
 
@@ -71,3 +71,13 @@ def test_the_adapter_in_the_docs_conforms(tmp_path: Path) -> None:
     passed = re.search(r"(\d+) passed in", printed)
     assert passed, printed
     assert int(passed[1]) > 20, printed
+
+
+@pytest.mark.slow
+def test_the_test_in_the_docs_passes(tmp_path: Path) -> None:
+    _written("docs/simulation.md", tmp_path)
+    printed = run(
+        "-m", "pytest", "-q", "-c", "/dev/null", "-p", "no:cacheprovider", "--rootdir", str(tmp_path),
+        str(tmp_path / "test_mine.py"),
+    )  # fmt: skip
+    assert "1 passed in" in printed, printed

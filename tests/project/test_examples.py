@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -75,6 +77,9 @@ PRINTS["tasks/worker.py"] = (
     "queued 'first task'\nqueued 'second task'\nqueued 'third task'\n"
     r"(working on '(first|second|third) task' ?\n){3}no more tasks\n"
 )
+# This one goes on until SIGTERM, in every style.
+RELIABLE = {f"{style}/reliable.py" for style in ["async", "sync", "greenlets", *STYLES]}
+PRINTS |= dict.fromkeys(RELIABLE, r"(did 'task \d+' (again)?\n){3,}stopped\n")
 # What another client reads of it on the wire: one of the bodies that each publishes.
 PUBLISHES = {
     "sync/hello.py": b"Hello World!",
@@ -95,10 +100,11 @@ PUBLISHES = {
     "greenlets/flow_control.py": b"waited if need be",
     "greenlets/thousand.py": None,
 }
+PUBLISHES |= dict.fromkeys(RELIABLE, b"task 3")
 PUBLISHES |= {f"{style}/{name}": body for style in STYLES for name, (_, body) in FIVE.items()}
 # They need quorum queues, and run until SIGTERM.
 CLUSTER = ("cluster/publisher.py", "cluster/worker.py")
-NOT_ON_0_8 = {example for example in PRINTS if example.endswith("/publisher.py")}
+NOT_ON_0_8 = {example for example in PRINTS if example.endswith(("/publisher.py", "/reliable.py"))}
 
 
 def skip_without_extra(example: str) -> None:
@@ -111,11 +117,30 @@ def run(*command: str, **variables: str) -> str:
     """What a Python program printed; it must end by itself, and say nothing on stderr."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AMQP_URL")}
     environment = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore::DeprecationWarning", **variables}
+    if command[0].endswith("/reliable.py"):
+        return run_until_it_did_three(*command, environment=environment)
     done = subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+def run_until_it_did_three(*command: str, environment: dict[str, str]) -> str:
+    """The same of a program that goes on until SIGTERM: it gets that when three lines have come."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, *command], env=environment, stdout=pipe, stderr=pipe, text=True, bufsize=1
+    ) as program:
+        late = threading.Timer(60, program.kill)
+        late.start()
+        assert program.stdout is not None
+        lines = [program.stdout.readline() for _ in range(3)]
+        program.send_signal(signal.SIGTERM)
+        rest, errors = program.communicate()
+        late.cancel()
+    assert (program.returncode, errors) == (0, "")
+    return "".join(lines) + rest
 
 
 def test_every_example_is_tested() -> None:
@@ -173,6 +198,8 @@ def test_an_example_runs_and_pika_reads_its_messages(node: Any, traced: Any, exa
         if body is None or PUBLISHES[example] in (None, body):
             break
     traced.cancel()
+    if example in RELIABLE:
+        traced.queue_delete("cpspika.reliable")
     assert bodies, "pika read nothing of what the example published"
     assert PUBLISHES[example] in (None, bodies[-1]), bodies
 

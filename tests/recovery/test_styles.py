@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
 import cpspika
 from cpspika import tasks
+from cpspika.adapters import MemoryReactor, asyncio_adapter
+from cpspika.adapters.asyncio_reactor import AsyncioReactor
 from cpspika.broker import Served, serve
+from cpspika.client.continuations import is_abandoned
+from cpspika.styles import tasks as tasks_style
+from cpspika.threads import ThreadedConnection
 from tests.support.styles import RECOVERING, Broker, Scenario, Style
 
 every_style = pytest.mark.parametrize("recovering", RECOVERING.values(), ids=RECOVERING.keys())
@@ -282,3 +289,80 @@ def test_without_recovery_on_ready_is_called_once(broker: Served) -> None:
 
 def _fail(channel: Any) -> None:
     raise ValueError("wrong")
+
+
+@pytest.mark.parametrize("kind", [cpspika.BlockingConnection, cpspika.SelectConnection, ThreadedConnection])
+def test_a_call_that_times_out_withdraws_what_was_not_sent(kind: Any, broker: Served) -> None:
+    connection = kind(f"amqp://{broker.host}:{broker.port}", recovery=QUICK)
+    ch = connection.channel()
+    ch.confirm_select()
+    ch.queue_declare("kept")
+    broker.refuse_logins()
+    broker.drop_links()
+    connection.timeout = 0.1
+    with pytest.raises(cpspika.OperationTimeout):
+        ch.queue_declare("in flight")  # if the loss is not known yet
+    with pytest.raises(cpspika.OperationTimeout):
+        ch.queue_declare("withdrawn")
+    with pytest.raises(cpspika.OperationTimeout):
+        ch.basic_publish("", "kept", "withdrawn")
+    connection.timeout = 20
+    broker.refuse_logins(False)
+    assert ch.basic_publish("", "kept", "kept")
+    assert ch.queue_declare("kept", passive=True).message_count == 1
+    with pytest.raises(cpspika.NotFound):
+        ch.queue_declare("withdrawn", passive=True)
+    connection.close()
+
+
+def test_a_cancelled_promise_withdraws_what_was_not_sent(broker: Served) -> None:
+    async def main() -> None:
+        connection = await asyncio_adapter.connect(url, recovery=QUICK)
+        ch = await connection.channel()
+        await ch.confirm_select()
+        await ch.queue_declare("kept")
+        broker.refuse_logins()
+        lost = asyncio.get_running_loop().create_future()
+        connection.add_recovery_handler(lambda _, event: lost.done() or lost.set_result(None))
+        broker.drop_links()
+        await lost
+        declared, published = ch.queue_declare("withdrawn"), ch.basic_publish("", "kept", "withdrawn")
+        declared.cancel()
+        published.cancel()
+        broker.refuse_logins(False)
+        assert await ch.basic_publish("", "kept", "kept")
+        assert (await ch.queue_declare("kept", passive=True)).message_count == 1
+        with pytest.raises(cpspika.NotFound):
+            await ch.queue_declare("withdrawn", passive=True)
+        await connection.close()
+
+    url = f"amqp://{broker.host}:{broker.port}"
+    asyncio.run(main())
+
+
+def test_a_promise_of_each_style_says_that_nobody_waits_for_it() -> None:
+    def check(promises: Any) -> None:
+        for give_back in (None, lambda result: None):
+            promise, settle = promises.make(give_back)
+            assert not is_abandoned(settle)
+            promise.cancel()
+            assert is_abandoned(settle)
+
+    async def in_asyncio() -> None:
+        check(asyncio_adapter._Promises(AsyncioReactor()))
+
+    check(tasks_style.Promises(MemoryReactor()))
+    asyncio.run(in_asyncio())
+    if find_spec("trio") is not None:
+        from cpspika.adapters import trio_adapter
+
+        check(tasks_style.Promises(MemoryReactor(), trio_adapter.Promise))
+    if find_spec("twisted") is not None:
+        from cpspika.adapters import twisted_adapter
+
+        promises = object.__new__(twisted_adapter._Promises)
+        promise, settle = promises.make()
+        assert not is_abandoned(settle)
+        promise.addErrback(lambda failure: None)
+        promise.cancel()
+        assert is_abandoned(settle)

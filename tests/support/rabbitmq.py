@@ -224,7 +224,7 @@ class RabbitNode:
             'Text__ = unicode:characters_to_binary(io_lib:format("~s ~0tp", Result__)), '
             f'file:write_file("{result}", Text__).\n'
         )
-        output = self._run(["erl_call", "-sname", self.name, "-e"], script, timeout)
+        output = self._call_erlang(script, time.monotonic() + timeout)
         try:
             kind, _, value = result.read_text("utf-8").partition(" ")
         except FileNotFoundError:
@@ -233,6 +233,16 @@ class RabbitNode:
         if kind != "ok":
             raise RuntimeError(f"{expression}: {kind} {value}")
         return value
+
+    def _call_erlang(self, script: str, deadline: float) -> str:
+        """erl_call soon gives up to connect, as on a busy machine. Nothing was evaluated then: it is tried again."""
+        while True:
+            try:
+                return self._run(["erl_call", "-sname", self.name, "-e"], script, max(1.0, deadline - time.monotonic()))
+            except RuntimeError as error:
+                running = self._broker is not None and self._broker.poll() is None
+                if "failed to connect to node" not in str(error) or not running or time.monotonic() > deadline:
+                    raise
 
     def add_user(self, name: str, password: str, vhost: str | None = "/") -> None:
         """A user with all permissions in one virtual host, or with none at all (`vhost=None`)."""

@@ -24,6 +24,7 @@ class RecoveryWorld:
         connect: bool = True,
         listening: bool = True,
         heartbeat: int = 0,
+        channel_max: int | None = None,
         **options: Any,
     ):
         self.reactor = MemoryReactor()
@@ -40,6 +41,8 @@ class RecoveryWorld:
         options.setdefault("dice", Random(1))
         credentials = options.pop("credentials", None)
         more = {} if credentials is None else {"credentials": credentials}
+        if channel_max is not None:
+            more["channel_max"] = channel_max
         self.connection: Any = cpspika.connect(
             [f"amqp://{host}" for host in hosts],
             reactor=self.reactor,

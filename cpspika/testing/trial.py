@@ -1,0 +1,109 @@
+"""One simulated run of a seed: programs, faults and oracle together, until all has come to rest."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from .faults import Faults
+from .oracle import Oracle, WatchedBroker
+from .plan import ACTIONS, SECONDS, Entry, make_plan, smallest
+from .simulation import Simulation
+from .workload import Program
+
+REST = 120.0  # virtual seconds in which all must come to rest after the faults
+PROGRAMS = ("a", "b")
+
+
+class Trial:
+    """A run. seed: an int or a str. plan: entries; by default those of the seed. recovery: what the programs give to
+    `connect`; None: they connect again by themselves. trace: gets a line for each event, if it is a list.
+
+    After `run`, `failures` has a line for each broken rule."""
+
+    def __init__(
+        self,
+        seed: int | str,
+        plan: Iterable[Entry] | None = None,
+        recovery: Any = None,
+        trace: list[str] | None = None,
+    ):
+        self.seed = seed
+        self.plan = list(make_plan(seed) if plan is None else plan)
+        self.recovery = recovery
+        self.calm = False
+        self.simulation = Simulation(seed, ("one", "two"), heartbeat=8, make_broker=WatchedBroker)
+        self.oracle = Oracle(self.simulation.net, recovery is not None, trace)
+        broker: Any = self.simulation.broker
+        broker.oracle = self.oracle
+        self.faults = Faults(self.simulation)
+        count = random.Random(f"{seed} programs").choice([1, 1, len(PROGRAMS)])
+        self.programs = [Program(self, name, random.Random(f"{seed} program {name}")) for name in PROGRAMS[:count]]
+        self.simulation.reactor.on_error = self._stray
+
+    @property
+    def failures(self) -> list[str]:
+        return self.oracle.failures
+
+    def _stray(self, error: BaseException) -> None:
+        self.oracle.fail(f"an error that nobody was told: {error!r}")
+
+    def run(self) -> list[str]:
+        """Runs the plan until all has come to rest. Returns the failures."""
+        reactor = self.simulation.reactor
+        for program in self.programs:
+            program.start()
+        for entry in self.plan:
+            reactor.call_later(entry.time, partial(self._act, entry))
+        reactor.advance(SECONDS)
+        self.calm = True
+        self.faults.end()
+        self.oracle.note("the faults are over")
+        self._come_to_rest()
+        for program in self.programs:
+            program.stop()
+        limit = reactor.time() + REST
+        while not reactor.is_idle:
+            if reactor.time() >= limit:
+                self.oracle.fail("a timer or a call is left at rest")
+                break
+            reactor.run_once(limit - reactor.time())
+        self.oracle.at_rest(self.simulation.broker)
+        return self.failures
+
+    def _act(self, entry: Entry) -> None:
+        dice = entry.dice(self.seed)
+        if self.oracle.trace is not None:
+            self.oracle.note("----", entry)
+        if entry.kind in ACTIONS:
+            dice.choice(self.programs).act(entry.kind, dice)
+        else:
+            self.faults.act(entry.kind, dice)
+
+    def _come_to_rest(self) -> None:
+        reactor = self.simulation.reactor
+        limit = reactor.time() + REST
+        while True:
+            reactor.advance(1.0)
+            if self._at_rest():
+                return
+            if reactor.time() >= limit:
+                waiting = [role.stream.name for program in self.programs for role in program.roles if not role.ready]
+                queues = [queue for queue in self.simulation.broker.queues.values() if len(queue)]
+                self.oracle.fail(f"it did not come to rest: not ready {waiting}, queues with messages {queues}")
+                return
+
+    def _at_rest(self) -> bool:
+        broker = self.simulation.broker
+        return (
+            all(program.at_rest for program in self.programs)
+            and not self.oracle.asked
+            and not any(len(queue) or queue.unacknowledged for queue in broker.queues.values())
+        )
+
+
+def shrink(seed: int | str, recovery: Any = None) -> list[Entry]:
+    """The smallest plan found that still fails, for a seed that fails."""
+    return smallest(make_plan(seed), lambda plan: bool(Trial(seed, plan, recovery).run()))

@@ -1,0 +1,57 @@
+"""A publisher that loses nothing, and a worker that acknowledges nothing but what it did, over any number of links.
+
+With `recovery` the library connects again when the link is lost; restart the broker and see. SIGTERM ends the program.
+
+    python examples/trio/reliable.py        (on AMQP_URL if that is set, else on the embedded broker)
+"""
+
+import itertools
+import os
+import signal
+
+import trio
+
+import cpspika
+from cpspika.adapters import trio_adapter
+
+URL = os.environ.get("AMQP_URL", "embedded://")
+QUEUE = "cpspika.reliable"
+PERSISTENT = cpspika.BasicProperties(delivery_mode=2)  # persistent: the broker keeps it on disk
+RECOVERY = cpspika.Recovery(operation_timeout=None)  # without a link a publish waits as long as it takes
+
+
+async def set_up(channel):
+    """Called at every opening of the worker's channel."""
+    await channel.queue_declare(QUEUE, durable=True)
+    await channel.basic_qos(prefetch_count=10)
+
+
+def work(message):
+    print(f"did {message.body.decode()!r}", "again" if message.redelivered else "", flush=True)
+    message.ack()  # after a loss it does nothing: the broker delivers the message again
+
+
+async def publish(channel):
+    for number in itertools.count(1):
+        await channel.basic_publish(routing_key=QUEUE, body=f"task {number}", properties=PERSISTENT)
+        await trio.sleep(0.1)
+
+
+async def start(connection):
+    worker = await connection.channel(on_ready=set_up)
+    await worker.basic_consume(QUEUE, work)
+    publisher = await connection.channel()
+    await publisher.confirm_select()  # a publish is awaited until the broker has the message
+    return publisher
+
+
+async def main():
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async with trio_adapter.connect(URL, recovery=RECOVERY) as connection, trio.open_nursery() as nursery:
+            nursery.start_soon(publish, await start(connection))
+            await anext(signals)
+            nursery.cancel_scope.cancel()
+    print("stopped")
+
+
+trio.run(main)

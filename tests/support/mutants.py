@@ -1,0 +1,160 @@
+"""Mistakes that can be put into the client, one at a time, to prove that the simulator's oracle sees them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cpspika.client import channel as channel_module
+from cpspika.client.channel import Channel
+from cpspika.client.connection import Connection
+from cpspika.client.publisher import Publisher
+from cpspika.testing.trial import Trial
+from cpspika.wire.backlog import Backlog
+
+
+def confirm_settles_twice(patch: pytest.MonkeyPatch) -> None:
+    settle = Publisher._settle_acked
+
+    def twice(self: Any, publish: Any) -> None:
+        on_done = publish.on_done
+        settle(self, publish)
+        if on_done is not None:
+            on_done(None, True)
+
+    patch.setattr(Publisher, "_settle_acked", twice)
+
+
+def end_drops_an_on_done(patch: pytest.MonkeyPatch) -> None:
+    withdraw = Publisher.withdraw_all
+    patch.setattr(Publisher, "withdraw_all", lambda self: withdraw(self)[:-1])
+
+
+def end_settles_in_reverse(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(channel_module, "sorted", lambda items: sorted(items, reverse=True), raising=False)
+
+
+def return_goes_to_the_oldest(patch: pytest.MonkeyPatch) -> None:
+    def oldest(self: Any, message: Any) -> Any:
+        return next((publish for publish in self._mandatory if publish.returned is None), None)
+
+    patch.setattr(Publisher, "_returned_one", oldest)
+
+
+def window_is_shifted_by_one(patch: pytest.MonkeyPatch) -> None:
+    settled = Publisher.on_settled
+
+    def shifted(self: Any, acked: bool, tag: int, multiple: bool) -> None:
+        settled(self, acked, tag + (tag + 1 < self._window.next_tag), multiple)
+
+    patch.setattr(Publisher, "on_settled", shifted)
+
+
+def unknown_is_reported_as_confirmed(patch: pytest.MonkeyPatch) -> None:
+    """At the end, as if the broker had confirmed what it may never have got."""
+
+    def fail(self: Any, error: Any) -> None:
+        if self.on_done is not None:
+            self.on_done(None, True)
+
+    patch.setattr("cpspika.client.publisher._Publish.fail", fail)
+
+
+def nack_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    settled = Publisher.on_settled
+    patch.setattr(Publisher, "on_settled", lambda self, acked, tag, multiple: settled(self, True, tag, multiple))
+
+
+def acks_are_one_too_high(patch: pytest.MonkeyPatch) -> None:
+    ack = Channel.basic_ack
+
+    def higher(self: Any, delivery_tag: int, multiple: bool = False, *, on_done: Any = None) -> None:
+        ack(self, delivery_tag + 1, multiple, on_done=on_done)
+
+    patch.setattr(Channel, "basic_ack", higher)
+
+
+def delivery_is_handed_out_twice(patch: pytest.MonkeyPatch) -> None:
+    deliver = Channel._deliver
+
+    def twice(self: Any, message: Any) -> None:
+        deliver(self, message)
+        deliver(self, message)
+
+    patch.setattr(Channel, "_deliver", twice)
+
+
+def runs_are_handed_out_in_reverse(patch: pytest.MonkeyPatch) -> None:
+    deliver = Channel._deliver_all
+    patch.setattr(Channel, "_deliver_all", lambda self, messages: deliver(self, messages[::-1]))
+
+
+def refusal_is_told_inside_the_call(patch: pytest.MonkeyPatch) -> None:
+    def refuse(on_done: Any, error: Any, method: str, call_soon: Any) -> None:
+        if on_done is None:
+            raise error
+        on_done(error, None)
+
+    patch.setattr("cpspika.client.publisher.refuse", refuse)
+    patch.setattr(channel_module, "refuse", refuse)
+
+
+def what_waits_for_the_kernel_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Backlog, "take_unwritten", lambda self, number: [])
+
+
+def heartbeat_timer_outlives_the_connection(patch: pytest.MonkeyPatch) -> None:
+    end = Connection._end
+
+    def ended(self: Any, reason: Any) -> None:
+        end(self, reason)
+        self._timers.start("heartbeat", 1.0, lambda: ended_tick(self))
+
+    def ended_tick(self: Any) -> None:
+        self._timers.start("heartbeat", 1.0, lambda: ended_tick(self))
+
+    patch.setattr(Connection, "_end", ended)
+
+
+MUTANTS = {
+    function.__name__: function
+    for function in (
+        confirm_settles_twice,
+        end_drops_an_on_done,
+        end_settles_in_reverse,
+        return_goes_to_the_oldest,
+        window_is_shifted_by_one,
+        unknown_is_reported_as_confirmed,
+        nack_is_ignored,
+        acks_are_one_too_high,
+        delivery_is_handed_out_twice,
+        runs_are_handed_out_in_reverse,
+        refusal_is_told_inside_the_call,
+        what_waits_for_the_kernel_is_forgotten,
+        heartbeat_timer_outlives_the_connection,
+    )
+}
+
+
+@contextlib.contextmanager
+def mutated(name: str) -> Iterator[None]:
+    """The client with a mistake."""
+    with pytest.MonkeyPatch.context() as patch:
+        MUTANTS[name](patch)
+        yield
+
+
+def first_found(name: str, seeds: int) -> tuple[int, str] | None:
+    """The first seed that fails with a mutant, and the failure."""
+    with mutated(name):
+        for seed in range(seeds):
+            try:
+                failures = Trial(seed).run()
+            except Exception as error:
+                failures = [repr(error)]
+            if failures:
+                return seed, failures[0]
+    return None
