@@ -117,8 +117,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("protocol", [only] if only else VERSIONS)
 
 
+def is_repetition(item: pytest.Item) -> bool:
+    """Whether a scenario on a connection that recovers repeats what runs otherwise too: on 0-8 and on RabbitMQ one such
+    style is enough."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    style = parameters.get("style")
+    if style not in RECOVERING.values() or style is STYLES["core-select-recovering"]:
+        return False
+    return parameters.get("protocol") == "0-8" or parameters.get("broker") == "rabbitmq"
+
+
 @pytest.hookimpl(tryfirst=True)  # before the marks choose what is run
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if not is_repetition(item)]
     again = [STYLES[name] for name in AGAIN if name in STYLES]
     on_0_8 = [STYLES[name] for name in ON_0_8]
     recovering = list(RECOVERING.values())

@@ -21,6 +21,7 @@ from tests.support.cutting import CuttingProxy
 from tests.support.rabbitmq import RabbitNode
 from tests.support.styles import RECOVERING, STYLES, Broker, Scenario, Style, recovering
 
+KILLS = int(os.environ.get("CPSPIKA_KILLS", "5"))  # of the node; each takes some 8 seconds
 pytestmark = [pytest.mark.long, pytest.mark.slow]
 
 STYLED = {**RECOVERING}
@@ -223,7 +224,7 @@ def test_an_exclusive_queue_of_a_half_open_link(node: Any) -> None:
 
 
 def test_a_node_that_is_killed_again_and_again_under_load(capsys: Any) -> None:
-    kills = 20
+    kills = KILLS
     account = Account()
     stop, failures = threading.Event(), []
 

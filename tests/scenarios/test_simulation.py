@@ -44,11 +44,15 @@ def test_seeds_pass(first: int) -> None:
     assert not failed, "python -m cpspika simulate --seed N --shrink shows more"
 
 
+SEEDS = int(os.environ.get("CPSPIKA_SEEDS", "1500"))  # of the long tests; a release is tried with 10000
+
+
 @pytest.mark.long
-def test_ten_thousand_seeds_pass() -> None:
-    done = command("--seeds", "0:10000", "--jobs", "2")
+@pytest.mark.parametrize("options", [(), ("--recovery",)])
+def test_very_many_seeds_pass(options: tuple[str, ...]) -> None:
+    done = command("--seeds", f"0:{SEEDS}", "--jobs", "2", *options)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.endswith("10000 seeds, 0 failed\n")
+    assert done.stdout.endswith(f"{SEEDS} seeds, 0 failed\n")
 
 
 def test_the_plans_of_few_seeds_have_every_kind() -> None:
