@@ -517,16 +517,17 @@ class Queue:
     def _pop(self) -> Entry | None:
         """Removes and returns the first ready entry that hasn't expired; drops the expired ones before it.
 
-        Returns None if there is none, or when it has dropped `SLICE` of them.
+        The queue has ready entries. Returns None if all of them had expired, or when it has dropped `SLICE` of them.
         """
         left = SLICE
-        while self._ready and left:
+        while True:
             entry = self._remove_head()
             if entry.expires is None or entry is self._arriving or entry.expires > self._clock.time():
                 return entry
             self._drop(entry, "expired")
             left -= 1
-        return None
+            if not (left and self._ready):
+                return None
 
     def _remove_head(self) -> Entry:
         entry = self._ready.pop()
