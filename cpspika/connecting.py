@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .adapters import AsyncoreReactor, SelectReactor
 from .client.connection import Connection, OnClose, begin
 from .client.continuations import OnDone
+from .client.hints import takes_no_on_done
 from .errors import ConnectError
 from .parameters import ConnectionOptions, ConnectionParameters, targets
 from .reactor import Reactor, Transport, TransportOwner
 from .recovery import Recovering, new_connection
-from .styles.lifting import takes_no_on_done
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..errors import InvalidArgumentType
 from ..parameters import ConnectionParameters
 from ..wire.handshake import can
 
@@ -144,3 +145,11 @@ class HintsNames:
             hint = f"; pika's {name} is {ours} here" if ours is not None else ""
             text = f"{type(self).__name__!r} object has no attribute {name!r}{hint}"
             raise AttributeError(text, name=name, obj=self)
+
+
+def takes_no_on_done(name: str) -> InvalidArgumentType:
+    """The error of a facade's call that was given the core's on_done."""
+    return InvalidArgumentType(
+        f"{name} takes no on_done in this style, whose calls give their results themselves; connections of "
+        "cpspika.connect call on_done"
+    )

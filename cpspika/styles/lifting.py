@@ -30,8 +30,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
-from ..client.hints import for_arguments
-from ..errors import InvalidArgumentType
+from ..client.hints import for_arguments, takes_no_on_done
 from .wording import Wording, worded
 
 if sys.version_info >= (3, 14):
@@ -112,14 +111,6 @@ def signature(operation: Callable[..., Any]) -> inspect.Signature:
         raise TypeError(f"on_done of {operation.__qualname__} is not annotated as OnDone[...] | None")
     parameters = [parameter for name, parameter in whole.parameters.items() if name != "on_done"]
     return whole.replace(parameters=parameters, return_annotation=result[1])
-
-
-def takes_no_on_done(name: str) -> InvalidArgumentType:
-    """The error of a facade's call that was given the core's on_done."""
-    return InvalidArgumentType(
-        f"{name} takes no on_done in this style, whose calls give their results themselves; connections of "
-        "cpspika.connect call on_done"
-    )
 
 
 def timed(shown: inspect.Signature) -> inspect.Signature:

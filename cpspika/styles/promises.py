@@ -23,6 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ..client.channel import Channel
 from ..client.connection import Connection, begin
+from ..client.hints import takes_no_on_done
 from ..errors import AMQPError, ChannelClosed
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
@@ -30,7 +31,7 @@ from ..recovery import Recovering, new_connection
 from ..wire.message import Message
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade
-from .lifting import lift, takes_no_on_done
+from .lifting import lift
 from .wording import promising
 
 Settle = Callable[[AMQPError | None, Any], object]
