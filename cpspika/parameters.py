@@ -505,10 +505,13 @@ class ConnectionParameters:
         return cls(**{**given, **options})
 
     def replace(self, **options: Unpack[ConnectionOptions]) -> ConnectionParameters:
-        """A copy with these options changed. Errors as of ConnectionParameters."""
+        """A copy with these options changed. A port that is the default stays the default, also where TLS comes or
+        goes. Errors as of ConnectionParameters."""
         given = {name: getattr(self, name) for name in _OPTIONS}
         if self._own_context:
             given["ssl"] = _OwnContext(self.ssl, (self.cafile, self.certfile, self.keyfile))
+        if self.port == DEFAULT_PORTS["amqps" if self.ssl else "amqp"]:
+            given["port"] = None  # the default, which may be another with these options
         return type(self)(**{**given, **options})
 
     def __repr__(self) -> str:

@@ -78,6 +78,7 @@ class AsyncioReactor(WatchesSockets):
         self._watched: dict[int, tuple[bool, bool]] = {}  # for reading, for writing
         self._driving: Callable[[], bool] | None = None  # in `run` or `run_once`: whether that is over
         self._stopped = False
+        self._stopping = False  # the loop was told to stop
         self._strays: deque[Exception] = deque()  # exceptions that `run` or `run_once` has still to raise
 
     # --- calls and time -----------------------------------------------------------------------------------------------
@@ -128,7 +129,7 @@ class AsyncioReactor(WatchesSockets):
             if outer is None:
                 self.thread = None
             if self._driving is not None and self._driving():
-                self.loop.stop()
+                self._stop_loop()
 
     def failed(self, error: Exception, message: str, **context: Any) -> None:
         """Handles an exception of a callback, as the class says. message, context: for the loop's exception handler."""
@@ -136,7 +137,7 @@ class AsyncioReactor(WatchesSockets):
             self.on_error(error)
         elif self._driving is not None:
             self._strays.append(error)
-            self.loop.stop()
+            self._stop_loop()
         else:
             self.loop.call_exception_handler({"message": message, "exception": error, **context})
 
@@ -191,7 +192,7 @@ class AsyncioReactor(WatchesSockets):
         """Runs the loop until `stop`, or until the reactor has nothing left that could make a call. Tasks of the
         program run meanwhile. LocalError: an asyncio loop is running here already."""
         self._stopped = False
-        if self._has_work():
+        while self._has_work() and not self._stopped:
             self._drive(lambda: self._stopped or not self._has_work())
 
     def run_once(self, timeout: float | None = None) -> None:
@@ -202,7 +203,7 @@ class AsyncioReactor(WatchesSockets):
             self._drive(lambda: True)
             return
         # A stop that is queued before the loop runs makes the loop do what is due, and no more.
-        late = self.loop.call_later(timeout, self.loop.stop) if timeout > 0 else self.loop.call_soon(self.loop.stop)
+        late = self.loop.call_later(timeout, self._stop_loop) if timeout > 0 else self.loop.call_soon(self._stop_loop)
         try:
             self._drive(lambda: True)
         finally:
@@ -213,9 +214,9 @@ class AsyncioReactor(WatchesSockets):
         if self._driving is not None:
             self._stopped = True
             if asyncio._get_running_loop() is self.loop:
-                self.loop.stop()
+                self._stop_loop()
             else:
-                self.loop.call_soon_threadsafe(self.loop.stop)
+                self.loop.call_soon_threadsafe(self._stop_loop)
 
     def close(self) -> None:
         """Closes the loop, if the reactor made it. Close the connections before."""
@@ -233,7 +234,18 @@ class AsyncioReactor(WatchesSockets):
 
     def _stop_without_work(self) -> None:
         if self._driving is not None and not self._has_work():
+            self._stop_loop()
+
+    def _stop_loop(self) -> None:
+        """Ends the loop's run. Once for each run: uvloop keeps a second stop for the next one, which would end at
+        once."""
+        if not self._stopping:
+            self._stopping = True
             self.loop.stop()
+
+    def _run_loop(self) -> None:
+        self._stopping = False
+        self.loop.run_forever()
 
     def _drive(self, is_over: Callable[[], bool]) -> None:
         self._check_runnable()
@@ -241,11 +253,11 @@ class AsyncioReactor(WatchesSockets):
             outer, self.thread = self.thread, get_ident()
             self._driving = is_over
             try:
-                self.loop.run_forever()
+                self._run_loop()
                 for _ in range(TURNS_TO_CLOSE):
                     if self.leaving:
-                        self.loop.call_soon(self.loop.stop)
-                        self.loop.run_forever()
+                        self.loop.call_soon(self._stop_loop)
+                        self._run_loop()
             finally:
                 self._driving, self.thread = None, outer
         if self._strays:

@@ -449,3 +449,11 @@ def test_a_class_of_the_users_needs_a_mechanism_and_start() -> None:
 
     parameters = ConnectionParameters(credentials=Token())  # type: ignore[arg-type]
     assert response(parameters) == b"token"
+
+
+def test_a_default_port_follows_tls() -> None:
+    plain = ConnectionParameters("h")
+    secure = plain.replace(ssl=ssl.create_default_context())
+    assert (plain.port, secure.port, secure.replace(ssl=None).port) == (5672, 5671, 5672)
+    own = ConnectionParameters("h", 7000)
+    assert own.replace(ssl=ssl.create_default_context()).port == 7000

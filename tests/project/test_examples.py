@@ -78,7 +78,7 @@ PRINTS["tasks/worker.py"] = (
     r"(working on '(first|second|third) task' ?\n){3}no more tasks\n"
 )
 # This one goes on until SIGTERM, in every style.
-RELIABLE = {f"{style}/reliable.py" for style in ["async", "sync", "greenlets", *STYLES]}
+RELIABLE = [f"{style}/reliable.py" for style in ("async", "sync", "greenlets", *STYLES)]
 PRINTS |= dict.fromkeys(RELIABLE, r"(did 'task \d+' (again)?\n){3,}stopped\n")
 # What another client reads of it on the wire: one of the bodies that each publishes.
 PUBLISHES = {

@@ -187,3 +187,21 @@ def test_a_name_is_looked_up_in_a_thread(reactor: AsyncioReactor) -> None:
     reactor.resolve(cpspika.reactor.Endpoint("cpspika.invalid", 5672), take)
     reactor.run()
     assert sorted(error is None for error, _ in found) == [False, True]
+
+
+def test_two_stops_in_one_turn_end_one_run_alone() -> None:
+    """uvloop keeps the second stop for the next run, which would end before its work is done."""
+    uvloop = pytest.importorskip("uvloop")
+    reactor = AsyncioReactor(uvloop.new_event_loop())
+    try:
+        for _ in range(2):
+            called: list[str] = []
+            reactor.call_soon(reactor.stop)
+            reactor.call_soon(reactor.stop)
+            reactor.call_later(0, lambda: None).cancel()
+            reactor.run()
+            reactor.call_later(0.01, lambda called=called: called.append("timer"))
+            reactor.run()
+            assert called == ["timer"]
+    finally:
+        reactor.loop.close()
