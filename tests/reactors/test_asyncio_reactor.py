@@ -196,9 +196,7 @@ def test_two_stops_in_one_turn_end_one_run_alone() -> None:
     try:
         for _ in range(2):
             called: list[str] = []
-            reactor.call_soon(reactor.stop)
-            reactor.call_soon(reactor.stop)
-            reactor.call_later(0, lambda: None).cancel()
+            reactor.call_soon(lambda: (reactor.loop.call_soon(reactor.stop), reactor.stop()))
             reactor.run()
             reactor.call_later(0.01, lambda called=called: called.append("timer"))
             reactor.run()
