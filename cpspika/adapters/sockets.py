@@ -646,3 +646,10 @@ class SocketListener:
         if sock is not None:
             self._reactor.unwatch(self._fd)
             sock.close()
+
+    def detach(self) -> None:
+        """Closes this process's copy of the socket. For the child of a fork."""
+        sock, self.socket = self.socket, None
+        if sock is not None:
+            self._reactor.unwatch_forked(self._fd)
+            sock.close()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
@@ -90,6 +91,19 @@ class Served(Broker):
         """
         self._broker_thread.stop()
 
+    def _detach(self) -> None:
+        """Closes this process's copies of the sockets, and tells no client. For the child of a fork: the broker is the
+        parent's."""
+        for listener in self._listeners:
+            on_sockets: Any = listener
+            on_sockets.detach()
+        self._listeners.clear()
+        for session in list(self.sessions):
+            transport = session.backlog.transport
+            if transport is not None:
+                transport.detach()
+        self.sessions.clear()
+
     def __enter__(self) -> Served:
         return self
 
@@ -149,10 +163,12 @@ def serve(
         thread.stop()
         raise
     served.port = listener.port
+    _all_served.add(served)
     broker: Served = served
     return broker
 
 
+_all_served: weakref.WeakSet[Served] = weakref.WeakSet()
 _lock = threading.Lock()
 _embedded: list[_BrokerThread] = []
 
@@ -169,7 +185,10 @@ def embedded() -> Broker:
 
 
 def _after_fork() -> None:
-    """The child of a fork has no thread of the parent's, so it starts a broker of its own."""
+    """The child of a fork has no thread of the parent's, so it starts a broker of its own. A served broker is the
+    parent's: the child closes its copies of the sockets, so that clients see the end of the parent's."""
+    for served in list(_all_served):
+        served._detach()
     global _lock
     _lock = threading.Lock()  # a thread of the parent may have held it
     _embedded.clear()

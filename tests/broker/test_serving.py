@@ -329,3 +329,32 @@ def test_the_plugin_tells_of_its_fixtures(pytester: pytest.Pytester, monkeypatch
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     result = pytester.runpytest_subprocess("--fixtures", *by_name)
     result.stdout.fnmatch_lines(["*amqp_broker*", "*embedded broker*", "*amqp_url*"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_does_not_hold_the_port_or_a_link() -> None:
+    program = """
+import os, socket, cpspika
+from cpspika.broker import serve
+broker = serve()
+client = socket.create_connection((broker.host, broker.port))
+client.sendall(b"AMQP\\0\\0\\x09\\x01")
+assert client.recv(1000)
+read, write = os.pipe()
+child = os.fork()
+if not child:
+    os.close(write)
+    os.read(read, 1)  # until the parent has looked
+    os._exit(0)
+broker.stop()
+client.settimeout(10)
+while client.recv(1000): pass
+try:
+    socket.create_connection((broker.host, broker.port), 10)
+except ConnectionRefusedError:
+    print("refused")
+os.close(write)
+os.waitpid(child, 0)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("refused\n", 0), done.stderr
