@@ -5,6 +5,7 @@ With `recovery` the library connects again when the link is lost; restart the br
     python examples/threads/reliable.py        (on AMQP_URL if that is set, else on the embedded broker)
 """
 
+import contextlib
 import os
 import signal
 import threading
@@ -28,7 +29,8 @@ def set_up(channel):
 
 def work(message):
     print(f"did {message.body.decode()!r}", "again" if message.redelivered else "", flush=True)
-    message.ack()  # after a loss it does nothing: the broker delivers the message again
+    with contextlib.suppress(cpspika.ConnectionClosed):  # the program stops: the broker delivers the message again
+        message.ack()  # after a loss it does nothing, for the same reason
 
 
 def publish(channel, body):

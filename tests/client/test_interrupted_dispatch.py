@@ -59,7 +59,8 @@ class Injector:
             sys.settrace(None)
             code = frame.f_code
             self.lines.clear()
-            self.where = f"{event} in {code.co_filename.rpartition('cpspika/')[2]}:{frame.f_lineno} {code.co_qualname}"
+            function = getattr(code, "co_qualname", code.co_name)  # Python 3.10 has the bare name alone
+            self.where = f"{event} in {code.co_filename.rpartition('cpspika/')[2]}:{frame.f_lineno} {function}"
             signal.raise_signal(signal.SIGUSR1)
 
     def handler(self, *_: object) -> None:
