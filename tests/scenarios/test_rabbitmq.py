@@ -126,7 +126,7 @@ def test_a_call_that_waits_is_told_that_the_broker_closed_the_connection(node: R
     connection = cls(node.url, timeout=20)
     channel = connection.channel()
     queue = channel.queue_declare(exclusive=True).queue
-    messages = channel.consume(queue)
+    messages = channel.consume(queue, inactivity_timeout=20)
     node.close_connections("for a test")
     with pytest.raises(ConnectionForced, match="for a test"):
         next(messages)

@@ -266,7 +266,10 @@ class RabbitNode:
     def close_connections(self, reason: str) -> None:
         """Let the broker close all client connections (320, "CONNECTION_FORCED - reason")."""
         each = "C <- rabbit_networking:connections()"
-        self.eval(f'[rabbit_networking:close_connection(C, "{reason}") || {each}]')
+        deadline = time.monotonic() + STOP_SECONDS
+        # The node may list a connection a moment after it has opened it.
+        while self.eval(f'[rabbit_networking:close_connection(C, "{reason}") || {each}]').strip() == "[]":
+            assert time.monotonic() < deadline, "the node lists no connection to close"
 
     # -- inside
 
