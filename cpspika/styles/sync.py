@@ -45,7 +45,7 @@ from .handed_over import HandedOver, checked, may_be_handed_over
 from .promises import give_back_for
 from .sync_operations import ChannelOperations, ConnectionOperations
 
-GRACE = 0.1  # seconds to wait for another thread to leave, before that is an error
+GRACE = 0.5  # seconds to wait for another thread to leave, before that is an error
 MANY = 100  # exceptions in one wait; so many come from the reactor itself, and the wait would never end
 
 
