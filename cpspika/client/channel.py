@@ -394,9 +394,12 @@ class Channel(Operations):
                 self._sender.send("basic.cancel-ok", {"consumer_tag": tag})
             elif self._sender.rabbitmq_version >= CANCELS_LATE:
                 self._sender.send("basic.cancel", {"consumer_tag": tag, "no_wait": True})
-        if consumer is None:
-            return
-        self._surrender(tag, consumer.no_ack)
+        if consumer is not None:
+            self._surrender(tag, consumer.no_ack)
+            self._consumer_cancelled(tag, consumer)
+
+    def _consumer_cancelled(self, tag: str, consumer: Consumer) -> None:
+        """The broker has ended a consumer."""
         if consumer.on_cancel is not None:
             consumer.on_cancel(tag)
         elif consumer.deletion is None or consumer.deletion.failed:

@@ -20,6 +20,7 @@ from ..client.channel import Channel
 from ..client.channel_sender import ChannelSender
 from ..client.connection import Connection
 from ..client.continuations import OnDone, PendingCalls, Request, order, refuse
+from ..client.operations import Consumer
 from ..client.publisher import Content, Publisher, encode_body
 from ..errors import AMQPError, ChannelClosed, ConnectionClosed, ContentTransmissionForbidden, DeliveryUnknown
 from ..wire.codec import Method
@@ -367,15 +368,9 @@ class OpeningChannel(Channel):
             message.delivery_tag = sender.last_tag = message.delivery_tag + sender.base
         return message
 
-    def _on_cancel(self, cancel: Method) -> None:
-        consumer = self._consumers.get(cancel.consumer_tag)
-        if consumer is None or not self._recovering._cancelled_by_broker(cancel.consumer_tag, consumer):
-            super()._on_cancel(cancel)
-            return
-        self._consumers.pop(cancel.consumer_tag)
-        if not cancel.no_wait and self.is_open:
-            self._sender.send("basic.cancel-ok", {"consumer_tag": cancel.consumer_tag})
-        self._surrender(cancel.consumer_tag, consumer.no_ack)
+    def _consumer_cancelled(self, tag: str, consumer: Consumer) -> None:
+        if not self._recovering._cancelled_by_broker(tag, consumer):
+            super()._consumer_cancelled(tag, consumer)
 
     # --- handlers: the program's, of the channel that outlives this opening -------------------------------------------
 
@@ -391,11 +386,7 @@ class OpeningChannel(Channel):
         self._recovering._may_go_on()
 
 
-OpeningChannel._by_method = {
-    **Channel._by_method,
-    "basic.deliver": OpeningChannel._deliver,
-    "basic.cancel": OpeningChannel._on_cancel,
-}
+OpeningChannel._by_method = {**Channel._by_method, "basic.deliver": OpeningChannel._deliver}
 
 
 def _marked(content: Content, header: str, times: int) -> Content:

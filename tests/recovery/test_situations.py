@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import cpspika
+from cpspika.broker import session
 from tests.support.recovering import RecoveryWorld
 from tests.support.scripted import Done
 
@@ -364,6 +365,28 @@ def test_14_an_acknowledgement_timeout() -> None:
     assert [message.redelivered for message in got] == [False, True]
     got[1].ack()
     world.settle()
+    assert world.errors == []
+
+
+def test_14_a_consumer_that_rabbitmq_4_3_cancels_for_a_late_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    announced = {**session.PROPERTIES, "product": "RabbitMQ", "version": "4.3.0"}
+    monkeypatch.setattr(session, "PROPERTIES", announced)
+    world = RecoveryWorld(broker={"like": "4.3", "pretend": "quorum", "consumer_timeout": 100.0})
+    channel = world.channel()
+    declared(world, channel, durable=True, arguments={"x-queue-type": "quorum"})
+    cancelled: list[str] = []
+    got = consumed(world, channel, consumer_tag="c", on_cancel=cancelled.append)
+    channel.basic_publish("", "q", "slow")
+    world.settle()
+    world.advance(110.0)
+    world.until(lambda: len(got) == 2, "the message again")
+    assert [message.redelivered for message in got] == [False, True]
+    got[1].ack()
+    world.settle()
+    assert world.broker.queues["q"].consumer_count == 1
+    assert world.broker.queues["q"].unacknowledged == 0
+    assert world.kinds() == []
+    assert cancelled == []
     assert world.errors == []
 
 

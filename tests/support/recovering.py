@@ -15,8 +15,7 @@ LATE = 60.0  # seconds of virtual time in which what a test waits for must happe
 
 
 class RecoveryWorld:
-    """`connection`: open, with recovery. `events`: of its recovery handler. `closed`: what on_close was told. `links`:
-    the client's transports, the present one last."""
+    """`connection`: open, with recovery. `events`: of its recovery handler. `closed`: what on_close was told."""
 
     def __init__(
         self,
@@ -25,10 +24,11 @@ class RecoveryWorld:
         listening: bool = True,
         heartbeat: int = 0,
         channel_max: int | None = None,
+        broker: dict[str, Any] | None = None,
         **options: Any,
     ):
         self.reactor = MemoryReactor()
-        self.broker = Broker(self.reactor)
+        self.broker = Broker(self.reactor, **(broker or {}))
         self.hosts = hosts
         self.listeners: dict[str, Any] = {}
         self.events: list[cpspika.RecoveryEvent] = []
