@@ -195,9 +195,12 @@ class Connection(HintsNames):
         self._check_thread()
         if not self.is_open:
             return self._closed_error()
-        if len(self._channels) >= self.channel_max:
+        if self._channel_count() >= self.channel_max:
             return NoFreeChannels(f"all {self.channel_max} channels of the connection are open")
         return None
+
+    def _channel_count(self) -> int:
+        return len(self._channels)
 
     def _new_channel(self, make: Callable[[int, bool], ChannelT]) -> ChannelT:
         """A channel with a free number, which is still to be opened. make(number, reused) makes it."""

@@ -186,12 +186,15 @@ class Publisher:
         elif block_on_flow_control:
             self._hold(publish, content)
         else:
-            stopped = ContentTransmissionForbidden(
-                f"the broker stopped the flow of channel {self._channel.number}; wait for the flow change handler, "
-                "or publish with block_on_flow_control=True"
-            )
-            refuse(on_done, stopped, "basic.publish", self._sender.call_soon)
+            self._refuse_stopped(on_done)
         return self._channel.writable
+
+    def _refuse_stopped(self, on_done: OnDone[bool] | None) -> None:
+        stopped = ContentTransmissionForbidden(
+            f"the broker stopped the flow of channel {self._channel.number}; wait for the flow change handler, "
+            "or publish with block_on_flow_control=True"
+        )
+        refuse(on_done, stopped, "basic.publish", self._sender.call_soon)
 
     def _send(self, publish: Watched, content: Content) -> None:
         try:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from heapq import merge
 from typing import TYPE_CHECKING, Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection
-from ..client.continuations import Call, OnDone, Request, check_callable, describe, refuse
+from ..client.continuations import Call, OnDone, Request, check_callable, describe, refuse, settle_soon
 from ..client.operations import Consumer, message_count
 from ..client.publisher import Content, encode_body
 from ..client.setup import OnReady, run_setup
@@ -180,7 +181,7 @@ class RecoveringChannel(Channel):
         self._singles = 0  # operations of this channel in the connection's single file
         self._waiting: deque[Operation] = deque()
         self._fallen: list[tuple[Operation, AMQPError]] = []
-        self._log: list[tuple[str, dict[str, Any]] | Consume] = []  # modes and consumers, as they were asked for
+        self._log: list[Asked] = []  # modes and consumers, as they were asked for
         self._consumers_known: dict[str, Consume] = {}
         self._confirming = False
         self._transaction: Transaction | None = None
@@ -231,9 +232,8 @@ class RecoveringChannel(Channel):
             self._last_queue = arguments["queue"] or self._last_queue
         elif "queue" in arguments and not arguments["queue"]:
             arguments["queue"] = self._last_queue
-        table = arguments.get("arguments")
-        if table:
-            arguments["arguments"] = self._connection._copy(table)
+        if arguments.get("arguments"):
+            arguments["arguments"] = deepcopy(arguments["arguments"])  # the program may change its own
         return arguments
 
     def _submit(self, asked: Asked) -> bool:
@@ -258,7 +258,7 @@ class RecoveringChannel(Channel):
         elif POLICIES[asked.method] == DONE and not self._must_wait():
             self._connection._check(asked.method, asked.arguments)
             self._sender.call_soon(lambda: asked.end(None, asked.lost_result()))
-            self._without_link(asked)
+            self._carried_out_by_loss(asked)
         else:
             self._connection._check(asked.method, asked.arguments)
             self._wait(asked)
@@ -271,11 +271,11 @@ class RecoveringChannel(Channel):
             return True
         return any(isinstance(other, Asked) and other.state is WAITING for other in self._waiting)
 
-    def _without_link(self, asked: Asked) -> None:
-        """Carries out here what the loss of the link has carried out at the broker."""
-        if isinstance(asked, Cancel):
-            self._forget_consumer(asked.tag)
-        elif asked.method == "tx.rollback" and self._transaction is not None:
+    def _carried_out_by_loss(self, operation: Operation) -> None:
+        """Notes here what the loss of the opening has carried out at the broker."""
+        if isinstance(operation, Cancel):
+            self._forget_consumer(operation.tag)
+        elif operation.method == "tx.rollback" and self._transaction is not None:
             self._transaction.ended()
 
     def _wait(self, operation: Operation) -> None:
@@ -358,7 +358,7 @@ class RecoveringChannel(Channel):
         if not self.is_open:
             refuse(on_done, self._closed_error(), "drain", self._sender.call_soon)
         elif self.writable:
-            self._sender.call_soon(drain.done)
+            settle_soon(drain, self._sender.call_soon)
         else:
             self._draining.append(drain)
 
@@ -387,7 +387,7 @@ class RecoveringChannel(Channel):
     def _close(self, reply_code: int, reply_text: str, on_done: OnDone[None] | None) -> None:
         closer = Request("channel.close", on_done)
         if self._ended:
-            self._sender.call_soon(closer.done)
+            settle_soon(closer, self._sender.call_soon)
             return
         self._closers.append(closer)
         if not self.is_open:
@@ -424,18 +424,16 @@ class RecoveringChannel(Channel):
             return  # the end of the opening tells the rest
         if self._on_ready is not None:
             run_setup(self._on_ready, opening, partial(self._set_up, opening))
-        elif self._opened is not None:
-            opened, self._opened = self._opened, None
-            if self.is_open:
-                self._in_turn(self._handlers.calls("state", self, True))
-            opened.done(self)  # now: replies to what was asked for behind it may be the next calls
+        else:
+            self._first_opened()
 
     def _first_opened(self) -> None:
+        """The channel is open, if it was not before."""
         opened, self._opened = self._opened, None
         if opened is not None:
-            # At once: the replies to what was asked for behind it follow in this turn.
-            self._in_turn(self._handlers.calls("state", self, True) if self.is_open else [])
-            opened.done(self)
+            if self.is_open:
+                self._in_turn(self._handlers.calls("state", self, True))
+            opened.done(self)  # at once: the replies to what was asked for behind it follow in this turn
 
     def _set_up(self, opening: OpeningChannel, err: AMQPError | None, _: Any) -> None:
         if opening is not self._opening:
@@ -461,15 +459,15 @@ class RecoveringChannel(Channel):
             return
         for entry in self._log:
             if isinstance(entry, Consume):
+                # A channel that the program has closed only waits for earlier operations.
                 if not self.is_open or entry.absent_on is self._connection._core:
-                    continue  # the program has closed the channel, and waits for earlier operations alone
+                    continue
                 replay = Replay(self, "basic.consume", entry.tag)
                 opening._ask_consume(replay, entry.consumer, entry.arguments)
             else:
-                method, arguments = entry
-                replay = Replay(self, method)
-                opening._ask(replay, arguments)
-                if method == "confirm.select":
+                replay = Replay(self, entry.method)
+                opening._ask(replay, entry.arguments)
+                if entry.method == "confirm.select":
                     opening._publisher.confirm()
             self._replays.add(replay)
         if self._replays:
@@ -603,7 +601,7 @@ class RecoveringChannel(Channel):
             if replay.tag is not None:
                 connection._consumer_refused(self, replay.tag, reason)
             else:
-                self._log = [entry for entry in self._log if isinstance(entry, Consume) or entry[0] != replay.method]
+                self._log = [entry for entry in self._log if entry.method != replay.method]
         if not self._ended and self._opening is None:
             connection._in_turn([self._reopen])
 
@@ -638,7 +636,7 @@ class RecoveringChannel(Channel):
         elif isinstance(asked, Cancel):
             self._forget_consumer(asked.tag)
         elif method in _MODES:
-            self._note_mode(method, arguments)
+            self._note_mode(asked)
         elif method in ("tx.commit", "tx.rollback") and self._transaction is not None:
             self._transaction.ended()
         elif self._on_ready is None or method in ("queue.delete", "exchange.delete"):
@@ -646,33 +644,24 @@ class RecoveringChannel(Channel):
         if connection._alone is not None:
             connection._left(asked)
 
-    def _note_mode(self, method: str, arguments: dict[str, Any]) -> None:
-        if method == "basic.qos":
+    def _note_mode(self, asked: Asked) -> None:
+        log, start = self._log, 0
+        if asked.method == "basic.qos":
             # A later limit of the same kind replaces one that no consumer was started under.
-            last = len(self._log)
-            while last and not isinstance(self._log[last - 1], Consume):
-                last -= 1
-            kept = [
-                entry
-                for entry in self._log[last:]
-                if isinstance(entry, Consume) or entry[0] != method or entry[1]["global"] != arguments["global"]
-            ]
-            self._log[last:] = kept
-        else:
-            self._log = [entry for entry in self._log if isinstance(entry, Consume) or entry[0] != method]
-        self._log.append((method, arguments))
+            start = len(log)
+            while start and not isinstance(log[start - 1], Consume):
+                start -= 1
+        log[start:] = [entry for entry in log[start:] if not _replaces(asked, entry)]
+        log.append(asked)
 
     def _done_by_loss(self, operation: Operation) -> None:
         """Ends an operation that the loss of its opening has carried out."""
-        if isinstance(operation, Cancel):
-            self._forget_consumer(operation.tag)
-        elif operation.method == "tx.rollback" and self._transaction is not None:
-            self._transaction.ended()
+        self._carried_out_by_loss(operation)
         operation.end(None, operation.lost_result())
 
     def _mode_refused(self, method: str) -> None:
         """confirm_select or tx_select failed, after the channel was taken to be in that mode."""
-        if any(not isinstance(entry, Consume) and entry[0] == method for entry in self._log):
+        if any(entry.method == method for entry in self._log):
             return
         if method == "tx.select":
             self._transaction = None
@@ -680,7 +669,7 @@ class RecoveringChannel(Channel):
             self._confirming = False
 
     def _link_lost(self) -> None:
-        """The link is lost."""
+        """The link is lost: the channel waits for the next one, if it was not open yet."""
         if self._opened is not None:
             self._connection._wait_for_link(self._opened)
 
@@ -792,6 +781,13 @@ class RecoveringChannel(Channel):
             calls += self._handlers.calls("state", self, False)
         self._in_turn(calls)
         return told
+
+
+def _replaces(mode: Asked, earlier: Asked) -> bool:
+    """Whether a mode makes one that was asked for earlier needless."""
+    if mode.method != earlier.method:
+        return False
+    return mode.method != "basic.qos" or mode.arguments["global"] == earlier.arguments["global"]
 
 
 def _final(operation: Any, error: AMQPError) -> AMQPError:

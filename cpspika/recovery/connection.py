@@ -22,7 +22,7 @@ from typing import Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection, OnClose
-from ..client.continuations import Call, OnDone, Request, check_callable, is_abandoned, refuse
+from ..client.continuations import Call, OnDone, Request, check_callable, is_abandoned, refuse, settle_soon
 from ..client.operations import Consumer
 from ..client.publisher import Content
 from ..client.setup import OnReady
@@ -32,7 +32,6 @@ from ..errors import (
     ConnectionForked,
     DeliveryUnknown,
     LoginError,
-    NoFreeChannels,
     OperationTimeout,
     VirtualHostRefused,
     ended,
@@ -53,6 +52,7 @@ from .roles import Owner
 
 STEADY = 5.0  # seconds that a link must have held before the back-off begins anew
 REFUSED_SECONDS, REFUSED_ROUNDS = 60.0, 5  # refusals for so long, in so many rounds, end a connection that had worked
+ABSENT_SECONDS = 2.0  # in which the queue of a consumer must come back
 FRUITLESS_TO_SINGLE, FRUITLESS_LINKS = 2, 5  # links in a row that settled nothing
 ENDS_ALONE = 3  # so many links or channels ended while an operation alone was in flight: it is to blame
 
@@ -72,7 +72,6 @@ class RecoveringConnection(Connection):
         self._transport: Any = None
         self._worked = False  # there was a link once
         self._is_closing = False  # by the program
-        self._close_arguments: dict[str, Any] = {}
         self._opened_channels: list[RecoveringChannel] = []
         self._journal = Journal()
         self._restoring: Restoring | None = None
@@ -124,10 +123,7 @@ class RecoveringConnection(Connection):
 
     def channel(self, on_ready: OnReady | None = None, *, on_done: OnDone[Channel] | None = None) -> Channel | None:
         check_callable("on_ready", on_ready)
-        self._check_thread()
-        error = None if self.is_open else self._closed_error()
-        if error is None and len(self._opened_channels) >= self.channel_max:
-            error = NoFreeChannels(f"all {self.channel_max} channels of the connection are open")
+        error = self._error_of_no_channel()
         if error is not None:
             refuse(on_done, error, "channel.open", self.reactor.call_soon)
             return None
@@ -145,10 +141,13 @@ class RecoveringConnection(Connection):
                 channel._restore()
         return channel
 
+    def _channel_count(self) -> int:
+        return len(self._opened_channels)
+
     def close(self, reply_code: int = 200, reply_text: str = "", *, on_done: OnDone[None] | None = None) -> None:
         closer = Request("connection.close", on_done)
         if self._ended:
-            self.reactor.call_soon(closer.done)
+            settle_soon(closer, self.reactor.call_soon)
             return
         self._check("connection.close", {"reply_code": reply_code, "reply_text": reply_text})
         self._closers.append(closer)
@@ -184,7 +183,7 @@ class RecoveringConnection(Connection):
         self._check(update.method, {"new_secret": new_secret, "reason": reason})
         self._keep_secret(new_secret)
         if self._core is None or not self._core.is_open:
-            self.reactor.call_soon(update.done)
+            settle_soon(update, self.reactor.call_soon)
             return
 
         def updated(err: AMQPError | None, _: Any) -> None:
@@ -216,10 +215,6 @@ class RecoveringConnection(Connection):
 
     def _new_name(self, prefix: str) -> str:
         return f"{prefix}{self._dice.getrandbits(96):024x}"
-
-    def _copy(self, table: Any) -> Any:
-        """A copy of a program's table, which may be sent again when the program has changed its own."""
-        return copy.deepcopy(table)
 
     def _check(self, name: str, arguments: dict[str, Any], properties: bytes = b"\0\0") -> None:
         """Raises what sending a method would raise, without a link."""
@@ -432,18 +427,16 @@ class RecoveringConnection(Connection):
         if consume is None:
             return
         if error.code in (403, 405):
-            channel._held += 1
-            self._probe(
-                partial(_consume_and_cancel, consume),
-                (403, 405),
-                self._lock_seconds(),
-                partial(self._unlocked, channel, tag),
-            )
+            self._hold(channel, tag, partial(_consume_and_cancel, consume), (403, 405), self._lock_seconds())
         elif error.code == 404:
-            channel._held += 1
-            self._probe(partial(_exists, consume), (404,), 2.0, partial(self._unlocked, channel, tag))
+            self._hold(channel, tag, partial(_exists, consume), (404,), ABSENT_SECONDS)
         else:
             channel._consumer_failed(tag, error)
+
+    def _hold(self, channel: RecoveringChannel, tag: str, ask: Any, codes: tuple[int, ...], seconds: float) -> None:
+        """Restores a channel only when a consumer of it can start again, or cannot."""
+        channel._held += 1
+        self._probe(ask, codes, seconds, partial(self._unlocked, channel, tag))
 
     def _unlocked(self, channel: RecoveringChannel, tag: str, error: AMQPError | None) -> None:
         channel._held -= 1
@@ -465,7 +458,7 @@ class RecoveringConnection(Connection):
             else:
                 channel._consumer_failed(consume.tag, error)
 
-        self._probe(partial(_exists, consume), (404,), 2.0, found)
+        self._probe(partial(_exists, consume), (404,), ABSENT_SECONDS, found)
 
     def _probe(self, ask: Any, codes: tuple[int, ...], seconds: float, on_done: Any) -> None:
         if self._core is not None and self._core.is_open:
@@ -757,7 +750,7 @@ class RecoveringConnection(Connection):
             calls.append(partial(opening.fail, reason or error))
             told = told or opening.on_done is not None
         told = told or bool(self._closers) or self._close_handler is not None or self._handlers.has("state")
-        calls.append(partial(self._end_closers, reason))
+        calls.append(self._end_closers)
         if was_open:
             calls += self._handlers.calls("state", self, False)
         on_close = self._close_handler
@@ -767,7 +760,7 @@ class RecoveringConnection(Connection):
             calls.append(lambda: self._report(reason))
         self._in_turn(calls)
 
-    def _end_closers(self, reason: AMQPError | None) -> None:
+    def _end_closers(self) -> None:
         closers, self._closers = self._closers, []
         error, count = self._first_untold, self._lost_untold
         self._first_untold, self._lost_untold = None, 0

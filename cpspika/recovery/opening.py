@@ -22,9 +22,9 @@ from ..client.connection import Connection
 from ..client.continuations import OnDone, PendingCalls, Request, order, refuse
 from ..client.operations import Consumer
 from ..client.publisher import Content, Publisher, encode_body
-from ..errors import AMQPError, ChannelClosed, ConnectionClosed, ContentTransmissionForbidden, DeliveryUnknown
+from ..errors import AMQPError, ChannelClosed, ConnectionClosed, DeliveryUnknown
 from ..wire.codec import Method
-from ..wire.message import NO_PROPERTIES, BasicProperties, Message, encode_properties
+from ..wire.message import NO_PROPERTIES, BasicProperties, Envelope, Message, encode_properties
 from .operations import SETTLED, Publish, stale, unknown
 from .options import Resent
 from .roles import Owner
@@ -60,7 +60,7 @@ class EpochSender(ChannelSender):
         return delivery_tag - self.base if self.base < delivery_tag < self._above else None
 
     def send_ack(self, delivery_tag: int, multiple: bool) -> None:
-        """As of ChannelSender, by the fast path."""
+        # Each message is acknowledged here: what the base does stands here too, without its call.
         if delivery_tag.__class__ is not int or not self.base < delivery_tag < self._above:
             own = self.own_tag(delivery_tag, multiple)
             if own is None:
@@ -183,11 +183,7 @@ class ResendingPublisher(Publisher):
 
     def _stopped(self, content: Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
         if not block_on_flow_control:
-            stopped = ContentTransmissionForbidden(
-                f"the broker stopped the flow of channel {self._channel.number}; wait for the flow change handler, "
-                "or publish with block_on_flow_control=True"
-            )
-            refuse(on_done, stopped, "basic.publish", self._sender.call_soon)
+            self._refuse_stopped(on_done)
             return False
         publish = Publish(self._recovering, on_done, content)
         self._hold(publish, content)
@@ -225,9 +221,7 @@ class ResendingPublisher(Publisher):
     def _settle_nacked(self, publish: Any) -> None:
         if publish.__class__ is Publish:
             self.has_settled = True
-            publish.state = SETTLED
-            self._connection._release_room(publish.size)
-            self._connection._left(publish)
+            publish.leave()
         super()._settle_nacked(publish)
 
     def _fail_publish(self, publish: Any, error: AMQPError) -> None:
@@ -293,10 +287,10 @@ def _told_unknown(on_done: OnDone[bool], err: AMQPError | None, result: bool | N
 
 
 class OpeningChannel(Channel):
-    """The core's channel of one opening. `epoch`: its number. `begun`: the reactor's time then.
-    `has_settled`: the broker has answered something."""
+    """The core's channel of one opening. `begun`: the reactor's time then. `has_settled`: the broker has answered
+    something."""
 
-    __slots__ = ("_recovering", "begun", "epoch", "has_settled")
+    __slots__ = ("_recovering", "begun", "has_settled")
 
     _publisher: ResendingPublisher
     _sender: EpochSender
@@ -307,7 +301,6 @@ class OpeningChannel(Channel):
         sender = kind(link, number, epoch, recovering)
         self._recovering = recovering
         super().__init__(number, sender, reused)
-        self.epoch = epoch
         self.begun = link.reactor.time()
         self.has_settled = False
         self._publisher = ResendingPublisher(self, sender, recovering)
@@ -345,6 +338,7 @@ class OpeningChannel(Channel):
         super()._deliver(message)
 
     def _deliver_all(self, messages: list[Message]) -> PendingCalls:
+        # Nearly every message comes this way: the base's loop, with the tags.
         consumer = self._consumers.get(messages[0].envelope.consumer_tag)  # type: ignore[arg-type]
         sender = self._sender
         base = sender.base
@@ -391,8 +385,6 @@ OpeningChannel._by_method = {**Channel._by_method, "basic.deliver": OpeningChann
 
 def _marked(content: Content, header: str, times: int) -> Content:
     """The same message, with a header that counts the copies sent before."""
-    from ..wire.message import Envelope
-
     known = Message(Envelope("basic.publish", encoded=content.properties), 0, b"").properties
     values = known._present()
     values["headers"] = {**values.get("headers", {}), header: times}

@@ -53,7 +53,7 @@ class Asked(Request):
             self.answer = self.decided
             opening._pending.append(self)
         else:
-            self.channel._in_turn([partial(self.end_as_decided)])
+            self.channel._in_turn([self.end_as_decided])
 
     def end_as_decided(self) -> None:
         """Tells the end that was decided when its opening was lost."""
@@ -140,7 +140,18 @@ class Told(Asked):
             opening._sender.when_written(self)
 
 
-class Consume(Asked):
+class OfConsumer(Asked):
+    """An operation on a consumer."""
+
+    __slots__ = ()
+
+    @property
+    def tag(self) -> str:
+        tag: str = self.arguments["consumer_tag"]
+        return tag
+
+
+class Consume(OfConsumer):
     """A basic.consume. `absent_on`: the link on which the broker has cancelled the consumer, while its queue is looked
     for there."""
 
@@ -151,11 +162,6 @@ class Consume(Asked):
         self.consumer = consumer
         self.absent_on: Any = None
 
-    @property
-    def tag(self) -> str:
-        tag: str = self.arguments["consumer_tag"]
-        return tag
-
     def launch(self, opening: Opening) -> None:
         self.answer = None
         opening._ask_consume(self, self.consumer, self.arguments)
@@ -164,18 +170,13 @@ class Consume(Asked):
         self.channel._forget_consumer(self.tag)
 
 
-class Cancel(Asked):
+class Cancel(OfConsumer):
     """A basic.cancel."""
 
     __slots__ = ()
 
     def __init__(self, channel: Owner, on_done: OnDone[str] | None, tag: str):
         super().__init__(channel, "basic.cancel", on_done, {"consumer_tag": tag}, ("basic.cancel-ok",))
-
-    @property
-    def tag(self) -> str:
-        tag: str = self.arguments["consumer_tag"]
-        return tag
 
     def launch(self, opening: Opening) -> None:
         self.answer = None
@@ -267,10 +268,7 @@ class Publish(Watched):
 
     def reply(self, reply: Any) -> None:
         """It was written, on a channel that does not confirm."""
-        self.state = SETTLED
-        connection = self.channel._connection
-        connection._release_room(self.size)
-        connection._left(self)
+        self.leave()
         super().reply(reply)
 
     def fail(self, error: AMQPError) -> None:
@@ -278,16 +276,20 @@ class Publish(Watched):
 
     def end(self, error: AMQPError | None, result: Any = True) -> None:
         """Settles it, without a decision of the broker."""
-        self.state = SETTLED
-        connection = self.channel._connection
-        connection._release_room(self.size)
-        connection._left(self)
+        self.leave()
         if error is None:
             self.done(result)
         elif self.on_done is not None:
             super().fail(error)
         else:
-            connection._dropped(self.told(error))
+            self.channel._connection._dropped(self.told(error))
+
+    def leave(self) -> None:
+        """It is settled: frees its bytes in the buffer."""
+        self.state = SETTLED
+        connection = self.channel._connection
+        connection._release_room(self.size)
+        connection._left(self)
 
     def withdrawn(self) -> None:
         pass
