@@ -96,8 +96,7 @@ class _Shared(Scope, Facade):
     _connection: ThreadedConnection
 
     def _forward(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        own = getattr(type(self.core), function.__name__)
-        return self._connection._reactor.inside(own, self.core, *args, **kwargs)
+        return self._connection._reactor.inside(self._own(function), self.core, *args, **kwargs)
 
     def _register(self, registration: Callable[..., Any], handler: Any) -> Any:
         """The registrations of pika 0.5 call the handler at once: in this thread, and before any later call of it."""

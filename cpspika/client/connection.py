@@ -55,6 +55,7 @@ from .continuations import (
     PendingCalls,
     Request,
     check_callable,
+    ignore,
     in_hand,
     operation,
     refuse,
@@ -223,7 +224,7 @@ class Connection(HintsNames):
             if err is None:
                 opening.done(channel)
                 return
-            channel.close(on_done=_ignore)
+            channel.close(on_done=ignore)
             if opening.on_done is None:
                 self._report(opening.told(err))
             opening.fail(err)
@@ -772,10 +773,6 @@ def _nobody(connection: Connection, error: AMQPError | None) -> None:
 
 def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:
     told.append(channel._end(error))
-
-
-def _ignore(err: AMQPError | None, result: Any) -> None:
-    pass
 
 
 def endpoint(parameters: ConnectionParameters) -> Endpoint:

@@ -160,6 +160,10 @@ class Request(Continuation):
         self.answer = None
 
 
+def ignore(err: AMQPError | None, result: Any) -> None:
+    """The on_done of an operation whose end nobody waits for."""
+
+
 def refuse(on_done: OnDone[Any] | None, error: AMQPError, method: str, call_soon: Callable[[Call], object]) -> None:
     """Fails an operation at the call: on_done gets the error in the next turn; without an on_done it is raised."""
     check_callable("on_done", on_done)

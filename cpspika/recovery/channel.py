@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection
-from ..client.continuations import Call, OnDone, Request, check_callable, describe, refuse, settle_soon
+from ..client.continuations import Call, OnDone, Request, check_callable, describe, ignore, refuse, settle_soon
 from ..client.operations import Consumer, message_count
 from ..client.publisher import Content, encode_body
 from ..client.setup import OnReady, run_setup
@@ -447,7 +447,7 @@ class RecoveringChannel(Channel):
             if opened.on_done is None:
                 self._connection._report(told)
             self.is_open = False
-            opening.close(on_done=lambda *_: None)
+            opening.close(on_done=ignore)
             self._in_turn([partial(opened.fail, err), partial(self._finish, err)])
         elif opening.is_open:
             self._discard_opening(err)
@@ -747,7 +747,7 @@ class RecoveringChannel(Channel):
         self._ended = True
         opening, self._opening = self._opening, None
         if opening is not None and opening.is_open and opening._sender.connection_error() is None:
-            opening.close(on_done=lambda *_: None)
+            opening.close(on_done=ignore)
         self.is_open = False
         self.close_reason = self.close_reason or reason
         self._connection._channel_ended(self)

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection, OnClose
-from ..client.continuations import Call, OnDone, Request, check_callable, is_abandoned, refuse, settle_soon
+from ..client.continuations import Call, OnDone, Request, check_callable, ignore, is_abandoned, refuse, settle_soon
 from ..client.operations import Consumer
 from ..client.publisher import Content
 from ..client.setup import OnReady
@@ -158,7 +158,7 @@ class RecoveringConnection(Connection):
         self._stop_trying()
         link = self._core
         if link is not None and link.is_open:
-            link.close(reply_code, reply_text, on_done=_ignore)
+            link.close(reply_code, reply_text, on_done=ignore)
         else:
             self._core = None
             self.reactor.call_soon(partial(self._end, None if self._worked else _closed_early()))
@@ -842,7 +842,3 @@ def _consume_and_cancel(consume: Consume, channel: Channel, on_done: OnDone[Any]
 
 def _ignore_message(message: Any) -> None:
     """It goes back to its queue when the channel is closed."""
-
-
-def _ignore(err: AMQPError | None, result: Any) -> None:
-    pass

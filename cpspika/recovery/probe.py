@@ -9,6 +9,7 @@ from typing import Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection
+from ..client.continuations import ignore
 from ..errors import AMQPError
 from ..reactor import Timer
 from .backoff import Backoff
@@ -89,6 +90,6 @@ class Probe:
         if self._timer is not None:
             self._timer.cancel()
         if self._channel is not None and self._channel.is_open and self._link.is_open:
-            self._channel.close(on_done=lambda *_: None)
+            self._channel.close(on_done=ignore)
         if over is not None:
             over(self)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection
-from ..client.continuations import Request
+from ..client.continuations import Request, ignore
 from ..errors import AMQPError
 from .channel import RecoveringChannel
 from .journal import Declared, Entity, ends
@@ -66,7 +66,7 @@ class Restoring:
             self._go_on()
             return
         topology = self._topology = self._link._new_channel(self._link._plain_channel)
-        topology._open(_ignore)
+        topology._open(ignore)
         topology.add_state_change_handler(self._topology_changed)
         for declared in self._left.values():
             self._ask(topology, declared)
@@ -86,7 +86,7 @@ class Restoring:
             if self._channels_last:
                 topology.close(on_done=lambda *_: self._go_on())
             else:
-                topology.close(on_done=_ignore)
+                topology.close(on_done=ignore)
                 self._go_on()
 
     def _topology_changed(self, topology: Channel, is_open: bool) -> None:
@@ -215,7 +215,3 @@ class _Declaration(Request):
 
 def _declare(declared: Declared, channel: Channel, on_done: Any) -> None:
     channel._ask(Request(declared.method, on_done, (declared.method + "-ok",)), declared.arguments)
-
-
-def _ignore(err: AMQPError | None, result: Any) -> None:
-    pass

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from ..client.channel import Channel
+from ..client.continuations import ignore
 from ..client.hints import hinting
 from ..errors import AMQPError, ConsumerCancelled, UnknownConsumerTag
 from ..wire.message import Message
@@ -93,7 +94,7 @@ class Arrived:
     def started(self, tag: str) -> None:
         self.tag = tag
         if self.closed:  # while the broker was starting the consumer
-            self._end(_ignore)
+            self._end(ignore)
 
     def on_cancel(self, tag: str) -> None:
         self.cancelled = True
@@ -128,7 +129,7 @@ class Arrived:
 
     def close(self, on_done: OnEnd | None = None) -> None:
         """Ends the iterator: cancels the consumer, and gives back what was not handed out. on_done(err, None)."""
-        done = on_done or _ignore
+        done = on_done or ignore
         if self.closed:
             done(None, None)
             return
@@ -157,7 +158,3 @@ class Arrived:
             if self.core.is_open and not self._options["no_ack"]:
                 self.core._give_back(message.delivery_tag)
         self.wake()
-
-
-def _ignore(err: AMQPError | None, result: Any) -> None:
-    pass

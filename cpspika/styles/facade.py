@@ -51,13 +51,18 @@ class Facade(HintsNames):
         """The same for a handler; its first argument is the connection or channel that it is registered on."""
         return self._callback(function)
 
+    def _own(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function of this name of the core's own class: a connection that recovers has its own."""
+        own: Callable[..., Any] = getattr(type(self.core), function.__name__)
+        return own
+
     def _forward(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Calls a function of the core that is no operation."""
-        return function(self.core, *args, **kwargs)
+        return self._own(function)(self.core, *args, **kwargs)
 
     def _malformed(self, error: ProtocolSyntaxError) -> None:
         """Messages call this on their channel: a message's header turned out to be malformed when it was read."""
-        self._forward(type(self.core)._malformed, (error,), {})
+        self._forward(Channel._malformed, (error,), {})
 
     def _register(self, registration: Callable[..., Any], handler: Any) -> Any:
         return registration(self.core, self._handler(handler) if callable(handler) else handler)
@@ -68,14 +73,6 @@ class Facade(HintsNames):
 
 class ConnectionFacade(Facade):
     """A connection, whose channels are of one class of facades."""
-
-    def _own(self, operation: Callable[..., Any]) -> Callable[..., Any]:
-        """The core's function of this name: a connection that recovers has its own."""
-        function: Callable[..., Any] = getattr(type(self.core), operation.__name__)
-        return function
-
-    def _forward(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        return super()._forward(self._own(function), args, kwargs)
 
     def _setup(self, function: Callable[..., Any]) -> Callable[[Channel], Any]:
         """Makes the function that the core calls in place of a user's `on_ready`. If it returns a function, the setup

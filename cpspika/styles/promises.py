@@ -23,6 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ..client.channel import Channel
 from ..client.connection import Connection, begin
+from ..client.continuations import ignore
 from ..client.hints import takes_no_on_done
 from ..errors import AMQPError, ChannelClosed
 from ..parameters import ConnectionParameters
@@ -428,7 +429,7 @@ def promised_connection(
 
 def close_abandoned(core: Connection) -> None:
     """Closes a connection that nobody waits for any more."""
-    core.close(on_done=_ignore)
+    core.close(on_done=ignore)
 
 
 def give_back_for(operation: Callable[..., Any], *asked: Any) -> GiveBack | None:
@@ -436,10 +437,6 @@ def give_back_for(operation: Callable[..., Any], *asked: Any) -> GiveBack | None
     channel that was asked, and the arguments and keywords."""
     give_back = _GIVE_BACK.get(operation.__name__)
     return None if give_back is None else partial(give_back, *asked)
-
-
-def _ignore(err: AMQPError | None, result: Any) -> None:
-    pass
 
 
 def _requeue(core: Channel, args: Sequence[Any], kwargs: Mapping[str, Any], message: Message | None) -> None:
@@ -450,12 +447,12 @@ def _requeue(core: Channel, args: Sequence[Any], kwargs: Mapping[str, Any], mess
 
 def _cancel(core: Channel, args: Sequence[Any], kwargs: Mapping[str, Any], tag: str) -> None:
     if core.is_open:
-        core.basic_cancel(tag, on_done=_ignore)
+        core.basic_cancel(tag, on_done=ignore)
 
 
 def _close_channel(channel: Any) -> None:
     """channel: a facade or the core's."""
-    getattr(channel, "core", channel).close(on_done=_ignore)
+    getattr(channel, "core", channel).close(on_done=ignore)
 
 
 _PUBLISH = Channel.basic_publish

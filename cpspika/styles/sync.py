@@ -32,7 +32,7 @@ from typing import Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection, begin
-from ..client.continuations import call_site, describe
+from ..client.continuations import call_site, describe, ignore
 from ..errors import AMQPError, ConcurrentUse, OperationTimeout
 from ..interrupts import interrupts_work, is_of_signal_handler
 from ..parameters import ConnectionParameters
@@ -235,7 +235,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     def _hand_over(self, core: Channel, operation: Callable[..., Any], args: Any, kwargs: Any) -> bool | None:
         """Has the thread inside perform an operation that the broker doesn't answer. Returns as the operation does."""
         given = checked(core, operation, args, kwargs)
-        self._handed.add(lambda: operation(core, **given, on_done=_ignore), self._reactor.call_soon_threadsafe)
+        self._handed.add(lambda: operation(core, **given, on_done=ignore), self._reactor.call_soon_threadsafe)
         self._make_handed()
         return core.writable if operation is _PUBLISH else None
 
@@ -542,10 +542,6 @@ def _catch_up(connection: weakref.ref[SyncConnection]) -> None:
     alive = connection()
     if alive is not None:
         alive._catch_up()
-
-
-def _ignore(error: AMQPError | None, result: Any) -> None:
-    """An on_done for nobody."""
 
 
 def _nothing() -> None:
