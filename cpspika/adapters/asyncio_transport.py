@@ -30,7 +30,7 @@ from typing import Any
 from ..interrupts import is_interrupt
 from ..reactor import Acceptor, Call, Endpoint, Timer, TransportOwner
 from .loop_transport import LoopTransport
-from .sockets import ACCEPT_PAUSE, LOOK, RECEIVE, bound_socket, has_hung_up, keep_alive, socket_error
+from .sockets import ACCEPT_PAUSE, LOOK, RECEIVE, bound_socket, has_hung_up, keep_alive, socket_error, take_first
 
 PIECE = 256 * 1024  # bytes to pass to asyncio at once; it copies what the kernel doesn't accept
 
@@ -306,17 +306,11 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
     def _next_piece(self) -> bytes | memoryview:
         """Takes chunks from `_out`, as many as PIECE bytes hold, but at least one; a larger one is cut."""
         out = self._out
-        first = out.popleft()
-        size = len(first)
-        if size > PIECE:
-            view = memoryview(first)
+        if len(out[0]) > PIECE:
+            view = memoryview(out.popleft())
             out.appendleft(view[PIECE:])
             return view[:PIECE]
-        chunks = [first]
-        while out and size + len(out[0]) <= PIECE:
-            chunks.append(out.popleft())
-            size += len(chunks[-1])
-        return b"".join(chunks) if len(chunks) > 1 else first
+        return take_first(out, PIECE)
 
     def _encrypt(self, tls: _Tls, data: bytes | memoryview) -> int:
         """Encrypts a piece; returns the number of bytes. The rest, if TLS cannot write now, is put back."""

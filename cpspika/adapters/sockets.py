@@ -434,7 +434,7 @@ class SocketTransport:
         elif _HAS_SENDMSG:
             sent = self.socket.sendmsg([out[i] for i in range(min(len(out), GATHER))])
         else:
-            _join_first(out)
+            out.appendleft(take_first(out, JOIN))
             sent = self.socket.send(out[0])
         return sent
 
@@ -528,14 +528,14 @@ class SocketTransport:
             owner.transport_lost(error)
 
 
-def _join_first(out: deque[bytes | memoryview]) -> None:
-    """Joins the first chunks into one, as many as JOIN bytes hold."""
-    chunks = [out.popleft()]
-    size = len(chunks[0])
-    while out and size + len(out[0]) <= JOIN:
+def take_first(out: deque[bytes | memoryview], most: int) -> bytes | memoryview:
+    """Takes the first chunks, joined: as many as `most` bytes hold, but at least one."""
+    first = out.popleft()
+    chunks, size = [first], len(first)
+    while out and size + len(out[0]) <= most:
         chunks.append(out.popleft())
         size += len(chunks[-1])
-    out.appendleft(b"".join(chunks) if len(chunks) > 1 else chunks[0])
+    return b"".join(chunks) if len(chunks) > 1 else first
 
 
 def has_hung_up(sock: socket.socket) -> bool:

@@ -277,8 +277,7 @@ def test_without_sendmsg_chunks_are_joined_up_to_a_size(monkeypatch: pytest.Monk
     large, small = b"x" * (sockets.SMALL + 1), b"y"
     out: deque[Any] = deque([small, large, small, b"z" * sockets.JOIN, small])
     while out:
-        sockets._join_first(out)
-        sent.append(len(out.popleft()))
+        sent.append(len(sockets.take_first(out, sockets.JOIN)))
     assert sent == [1 + len(large) + 1, sockets.JOIN, 1]
 
 
