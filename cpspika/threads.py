@@ -233,14 +233,25 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         give_back: Callable[[Any], object] | None = None,
         timeout: float | None = None,
     ) -> Any:
-        """Calls start(continuation) inside the reactor, and waits until the continuation is called; returns the result
-        or raises the error. give_back(result): called with a result that comes after the time. `name`: the operation's
-        name in an error. timeout: seconds; by default those of the connection."""
+        """Calls start(on_done) inside the reactor, and waits until on_done is called; returns the result or raises the
+        error. give_back(result): called with a result that comes after the time. `name`: the operation's name in an
+        error. timeout: seconds; by default those of the connection."""
         self._check_may_wait(name)
-        limit = self.timeout if timeout is None else timeout
+        return self._ask(self._reactor.inside, start, give_back, name, self.timeout if timeout is None else timeout)
+
+    def _ask(
+        self,
+        inside: Callable[..., Any],
+        start: Callable[[Any], object],
+        give_back: Callable[[Any], object] | None,
+        name: str = "",
+        limit: float | None = None,
+    ) -> Any:
+        """The same; `inside` makes a call inside the reactor. limit: seconds; None for none, and then no name is
+        needed."""
         answer = _Answer(give_back, self._outward)
         try:
-            self._reactor.inside(self._start, start, answer)
+            inside(self._start, start, answer)
             if not answer.wait(limit):
                 late = OperationTimeout(f"no answer within {limit:g} s")
                 raise late.of(name, describe(call_site()))

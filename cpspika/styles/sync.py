@@ -261,7 +261,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
 
     def _push(self, name: str, over: Callable[[], bool], timeout: float | None = None) -> None:
         """Gives unsent bytes to the kernel, and turns the reactor until the kernel has taken all, or over(). Mostly the
-        kernel takes all at once, without a turn. `name`, timeout: as of `wait`."""
+        kernel takes all at once, without a turn. `name`, timeout: as of `_wait`."""
         core, limit = self.core, self.timeout if timeout is None else timeout
         if not self._spin(lambda: over() or not core._unsent, limit, finish=True, flush=True):
             raise _late(name, limit)

@@ -17,6 +17,7 @@ from typing import Any
 
 from ...client.connection import Connection
 from ...errors import AMQPError, ConnectionClosed, PublishError
+from ...wire.handshake import can
 from . import exceptions, frame, spec
 from ._channel import BlockingChannel
 from ._link import Bell, Link
@@ -82,7 +83,7 @@ class BlockingConnection:
         return not self.link.core.is_open
 
     def _capability(self, name: str) -> bool:
-        return bool((self.link.core.server_properties.get("capabilities") or {}).get(name, False))
+        return can(self.link.core.server_properties, name)
 
     @property
     def basic_nack_supported(self) -> bool:

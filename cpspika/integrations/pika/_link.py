@@ -16,7 +16,7 @@ from ...client.channel import Channel
 from ...client.continuations import Request
 from ...connecting import Target
 from ...errors import AMQPError
-from ...threads import ThreadedConnection, _Answer
+from ...threads import ThreadedConnection
 
 
 class Bell:
@@ -73,18 +73,7 @@ class Link(ThreadedConnection):
 
     def ask(self, start: Callable[[Any], object], give_back: Callable[[Any], object] | None = None) -> Any:
         """Calls start(on_done) inside, and waits for the answer: returns the result or raises the error."""
-        answer = _Answer(give_back, self._outward)
-        try:
-            self.send_now(self._start, start, answer)
-            answer.wait(None)
-        except BaseException:
-            self.inside(answer.cancel)
-            raise
-        finally:
-            self._answers.discard(answer)
-        if answer.error is not None:
-            raise answer.error
-        return answer.result
+        return self._ask(self.send_now, start, give_back)
 
     def wait_written(self, core: Channel) -> None:
         """Waits until the kernel has what the channel has sent."""
