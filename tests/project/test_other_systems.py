@@ -51,7 +51,7 @@ def test_without(hidden: str) -> None:
     if hidden == "kqueue" and not hasattr(select, "kqueue"):
         pytest.skip("this system has no kqueue")
     wanted = f"({CHOSEN[hidden]}) and not uvloop and not rabbitmq and not 0-8"
-    command = [sys.executable, "-m", "tests.support.hiding", hidden, "-q", "-n", "0", "-m", "not long", "-k", wanted]
+    command = [sys.executable, "tests/support/hiding.py", hidden, "-q", "-n", "0", "-m", "not long", "-k", wanted]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(
         [*command, *FILES], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=BOUND, check=False

@@ -1,7 +1,8 @@
-"""Hides what other systems lack, then runs pytest: `python -m tests.support.hiding NAMES [ARGUMENTS OF PYTEST]`.
+"""Hides what other systems lack, then runs pytest: `python tests/support/hiding.py NAMES [ARGUMENTS OF PYTEST]`.
 
 NAMES are keys of HIDERS, with commas between, or `all`. A process of its own is needed: cpspika looks for most of these
-when it is imported.
+when it is imported. It is run by its path: `-m tests.support.hiding` imports `tests` before pytest, and pytest warns
+of that where the tree was built (it reads the list of files of `cpspika.egg-info`).
 """
 
 from __future__ import annotations
@@ -146,4 +147,5 @@ class Hiding:
 
 
 if __name__ == "__main__":
+    del sys.path[0]  # This folder: its modules are to be found in their package alone.
     sys.exit(pytest.main(sys.argv[2:], [Hiding(sys.argv[1])]))
