@@ -238,16 +238,22 @@ class Oracle:
             body = error.message.body if error.message is not None else b""
             if not sent.returned or number_of(body) != sent.number:
                 self.fail(f"a return was given to the wrong publish: {sent}")
+            self._all_refused(sent)
         elif isinstance(error, MessageNacked):
             sent.outcome = "refused"
             if not sent.nacked:
                 self.fail(f"refused, and the broker didn't: {sent}")
+            self._all_refused(sent)
         elif isinstance(error, DeliveryUnknown):
             sent.outcome = "unknown"
         else:
             sent.outcome = "failed"
             if sent.arrived and not sent.mistaken:
                 self.fail(f"it was sent, and its error says otherwise ({error!r}): {sent}")
+
+    def _all_refused(self, sent: Sent) -> None:
+        if sent.arrived > sent.nacked + sent.returned:
+            self.fail(f"refused, though the broker may have taken an earlier copy: {sent}")
 
     # --- the broker's side --------------------------------------------------------------------------------------------
 

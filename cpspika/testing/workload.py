@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ..client.channel import Channel
 from ..client.connection import Connection
 from ..connecting import connect
-from ..errors import AMQPError
+from ..errors import AMQPError, BufferFull
 from ..recovery import Recovery
 from ..wire.message import Message
 from .oracle import Oracle, Sent, Stream
@@ -148,6 +148,8 @@ class Program:
         self.failures = 0
         self.prefetch = dice.choice([0, 1, 3, 20])
         self.transient = dice.random() < 0.3
+        self.kept = 0  # bytes in bodies of publishes that are not settled
+        self.most_kept = 0  # the same, with the link down: buffer_limit
         self._consumers = 0
         self.delayed: dict[int, Callable[[], object]] = {}
         self.topology = Role(self, "topology", self._set_up_topology)
@@ -175,6 +177,9 @@ class Program:
         if self.world.recovery is not None:
             recovery = Recovery() if self.world.recovery is True else copy(self.world.recovery)
             recovery.dice = random.Random(self.dice.random())
+            if self.world.recovery is True and self.dice.random() < 0.3:
+                recovery.buffer, recovery.buffer_limit = 6_000, 12_000
+            self.most_kept = recovery.buffer_limit
             options["recovery"] = recovery
         urls = self.simulation.urls
         first = self.serial % len(urls)
@@ -323,29 +328,29 @@ class Program:
             self._decide(role, channel, message, sent, wire)
 
     def _decide(self, role: Role, channel: Any, message: Message, sent: Sent, wire: int) -> None:
+        entry = (message.delivery_tag, sent.number, wire)
         if role.channel is channel:
-            role.unsettled.append((message.delivery_tag, sent.number, wire))
+            role.unsettled.append(entry)
         chance = 0.0 if self.world.calm else self.dice.random()
         if chance < 0.6:
-            self._settle(role, channel, message, "ack")
+            self._settle(role, channel, message, entry, "ack")
         elif chance < 0.85:
-            self.later(self.dice.uniform(0, 1.5), partial(self._settle, role, channel, message, "ack"))
+            self.later(self.dice.uniform(0, 1.5), partial(self._settle, role, channel, message, entry, "ack"))
         elif chance < 0.9:
-            self._settle(role, channel, message, "multiple")
+            self._settle(role, channel, message, entry, "multiple")
         elif chance < 0.96:
-            self.later(self.dice.uniform(0, 0.5), partial(self._settle, role, channel, message, "requeue"))
+            self.later(self.dice.uniform(0, 0.5), partial(self._settle, role, channel, message, entry, "requeue"))
         else:
-            self._settle(role, channel, message, "reject")
+            self._settle(role, channel, message, entry, "reject")
 
-    def _settle(self, role: Role, channel: Any, message: Message, how: str) -> None:
+    def _settle(self, role: Role, channel: Any, message: Message, mine: tuple[int, int, int], how: str) -> None:
         """Acks, nacks or rejects a message, if its channel is the present one; else the message comes again."""
         tag = message.delivery_tag
-        mine = [entry for entry in role.unsettled if entry[0] == tag]
-        if not mine:  # it was settled by `multiple`
+        if mine not in role.unsettled:  # it was settled by `multiple`
             return
         if not channel.is_open or (role.channel is not channel and self.world.recovery is None):
             return
-        settled = mine
+        settled = [mine]
         if how == "multiple":
             settled = [entry for entry in role.unsettled if entry[0] <= tag]
         outcome = "ack" if how == "multiple" else how
@@ -394,7 +399,7 @@ class Program:
         sent = self.oracle.publish(role.stream, persistent)
         body = self._body(sent.number, dice)
         properties = {"delivery_mode": 2} if persistent else None
-        told = partial(self.oracle.fate, sent) if channel.is_confirming else None
+        told = partial(self._fate, sent, *self._keeps(len(body))) if channel.is_confirming else None
         if transaction is not None:
             transaction.append(sent)
         error = role.ask(
@@ -411,6 +416,21 @@ class Program:
         )
         if error is not None:
             sent.outcome = "failed"
+
+    def _keeps(self, size: int) -> tuple[int, bool]:
+        """Counts a publish; returns the bytes that it counts for, and whether there is no room for it."""
+        connection: Any = self.connection
+        is_down = self.world.recovery is not None and not connection.is_connected
+        if is_down and self.kept and self.kept + size > self.most_kept:
+            return 0, True
+        self.kept += size
+        return size, False
+
+    def _fate(self, sent: Sent, size: int, has_no_room: bool, error: AMQPError | None, result: Any) -> None:
+        self.kept -= size
+        if has_no_room and not isinstance(error, BufferFull):
+            self.oracle.fail(f"it was kept beyond buffer_limit while the link was down: {sent}")
+        self.oracle.fate(sent, error, result)
 
     def do_get(self, dice: random.Random) -> None:
         role, queue, no_ack = self.extra, dice.choice(list(QUEUES)), dice.random() < 0.2

@@ -18,13 +18,14 @@ from cpspika.testing import Simulation
 from cpspika.testing.plan import ACTIONS, FAULTS, Entry, make_plan, smallest
 from cpspika.testing.trial import Trial, shrink
 from tests.support import ROOT
-from tests.support.mutants import MUTANTS, first_found, mutated
+from tests.support.mutants import MUTANTS, RECOVERY_MUTANTS, first_found, mutated
 
 QUICK = (
     "confirm_settles_twice",
     "end_drops_an_on_done",
     "end_settles_in_reverse",
     "return_goes_to_the_oldest",
+    "tags_are_not_raised",
     "window_is_shifted_by_one",
 )
 
@@ -93,7 +94,7 @@ def test_the_oracle_sees_a_mistake(mutant: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("mutant", sorted(MUTANTS))
+@pytest.mark.parametrize("mutant", sorted(MUTANTS | RECOVERY_MUTANTS))
 def test_the_oracle_sees_each_mistake(mutant: str) -> None:
     assert first_found(mutant, 1000) is not None
 

@@ -1,4 +1,4 @@
-"""Mistakes that can be put into the client, one at a time, to prove that the simulator's oracle sees them."""
+"""Mistakes that can be put into the client or recovery, one at a time, to prove that the simulator sees them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from cpspika.client import channel as channel_module
 from cpspika.client.channel import Channel
 from cpspika.client.connection import Connection
 from cpspika.client.publisher import Publisher
+from cpspika.recovery import channel as recovering_channel
+from cpspika.recovery.buffer import Buffer
+from cpspika.recovery.channel import RecoveringChannel
+from cpspika.recovery.connection import RecoveringConnection
+from cpspika.recovery.opening import EpochSender
+from cpspika.recovery.operations import SETTLED, Publish
+from cpspika.recovery.policies import DONE
 from cpspika.testing.trial import Trial
 from cpspika.wire.backlog import Backlog
 
@@ -119,6 +126,80 @@ def heartbeat_timer_outlives_the_connection(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Connection, "_end", ended)
 
 
+# --- of recovery ------------------------------------------------------------------------------------------------------
+
+
+def acks_of_earlier_openings_are_sent(patch: pytest.MonkeyPatch) -> None:
+    """The epoch of a tag is not checked."""
+
+    def own_tag(self: Any, delivery_tag: int, multiple: bool) -> int:
+        return delivery_tag & (1 << recovering_channel.EPOCH_SHIFT) - 1
+
+    def send_ack(self: Any, delivery_tag: int, multiple: bool) -> None:
+        own = own_tag(self, delivery_tag, multiple)
+        super(EpochSender, self).send_ack(own, multiple)
+
+    patch.setattr(EpochSender, "own_tag", own_tag)
+    patch.setattr(EpochSender, "send_ack", send_ack)
+
+
+def tags_are_not_raised(patch: pytest.MonkeyPatch) -> None:
+    """Every opening has the tags of the first."""
+    make = EpochSender.__init__
+
+    def first(self: Any, connection: Any, number: int, epoch: int, recovering: Any) -> None:
+        make(self, connection, number, 0, recovering)
+
+    patch.setattr(EpochSender, "__init__", first)
+    patch.setattr(RecoveringChannel, "_is_stale", lambda self, message: False)
+
+
+def lost_publishes_count_as_confirmed(patch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent again."""
+    patch.setattr(Publish, "verdict", lambda self, error: DONE)
+
+
+def operations_are_sent_again_in_reverse(patch: pytest.MonkeyPatch) -> None:
+    put_back = RecoveringChannel._put_back
+
+    def reversed_(self: Any, operations: list[Any]) -> None:
+        put_back(self, operations)
+        self._waiting.reverse()
+
+    patch.setattr(RecoveringChannel, "_put_back", reversed_)
+
+
+def the_buffer_has_no_limit(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Buffer, "refusal", lambda self, size: None)
+
+
+def a_resent_publish_that_comes_back_is_reported_as_refused(patch: pytest.MonkeyPatch) -> None:
+    """Though an earlier copy may be in the queue."""
+    patch.setattr(Publish, "unknown_or", lambda self, error: error)
+
+
+def consumers_do_not_come_back(patch: pytest.MonkeyPatch) -> None:
+    restore = RecoveringChannel._restore
+
+    def without(self: Any) -> None:
+        self._log = [entry for entry in self._log if entry.method != "basic.consume"]
+        restore(self)
+
+    patch.setattr(RecoveringChannel, "_restore", without)
+
+
+def what_expired_is_sent_all_the_same(patch: pytest.MonkeyPatch) -> None:
+    end_waiting = RecoveringConnection._end_waiting
+
+    def ended(operation: Any, error: Any) -> None:
+        end_waiting(operation, error)
+        if operation.state == SETTLED and isinstance(operation, Publish):
+            operation.state = "waiting"
+            operation.channel._waiting.appendleft(operation)
+
+    patch.setattr(RecoveringConnection, "_end_waiting", staticmethod(ended))
+
+
 MUTANTS = {
     function.__name__: function
     for function in (
@@ -137,13 +218,26 @@ MUTANTS = {
         heartbeat_timer_outlives_the_connection,
     )
 }
+RECOVERY_MUTANTS = {
+    function.__name__: function
+    for function in (
+        acks_of_earlier_openings_are_sent,
+        tags_are_not_raised,
+        lost_publishes_count_as_confirmed,
+        operations_are_sent_again_in_reverse,
+        the_buffer_has_no_limit,
+        a_resent_publish_that_comes_back_is_reported_as_refused,
+        consumers_do_not_come_back,
+        what_expired_is_sent_all_the_same,
+    )
+}
 
 
 @contextlib.contextmanager
 def mutated(name: str) -> Iterator[None]:
     """The client with a mistake."""
     with pytest.MonkeyPatch.context() as patch:
-        MUTANTS[name](patch)
+        (MUTANTS | RECOVERY_MUTANTS)[name](patch)
         yield
 
 
@@ -152,7 +246,7 @@ def first_found(name: str, seeds: int) -> tuple[int, str] | None:
     with mutated(name):
         for seed in range(seeds):
             try:
-                failures = Trial(seed).run()
+                failures = Trial(seed, recovery=True if name in RECOVERY_MUTANTS else None).run()
             except Exception as error:
                 failures = [repr(error)]
             if failures:
