@@ -20,6 +20,7 @@ from ..client.channel import Channel
 from ..client.channel_sender import ChannelSender
 from ..client.connection import Connection
 from ..client.continuations import OnDone, PendingCalls, Request, order, refuse
+from ..client.hooks import adopted
 from ..client.operations import Consumer
 from ..client.publisher import Content, Publisher, encode_body
 from ..errors import AMQPError, ChannelClosed, ConnectionClosed, DeliveryUnknown
@@ -319,6 +320,7 @@ class OpeningChannel(Channel):
 
     def _become_transactional(self) -> None:
         self._sender.__class__ = TransactionSender
+        adopted(self._sender)
 
     # --- what the program asks in on_ready ----------------------------------------------------------------------------
 
