@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import cpspika
+from cpspika.adapters import MemoryReactor
 from cpspika.client import hooks
 from tests.support.hooked import Noting, noting
 from tests.support.recovering import RecoveryWorld
@@ -111,8 +112,6 @@ def test_a_publish_that_the_link_takes_along_ends_with_its_error() -> None:
 def test_a_connection_that_is_not_opened_has_failed() -> None:
     with noting() as noted:
         failed = Done("connect")
-        from cpspika.adapters import MemoryReactor
-
         reactor = MemoryReactor()
         cpspika.connect("amqp://nobody", reactor=reactor, on_done=failed)
         reactor.advance(60)
