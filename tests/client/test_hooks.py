@@ -1,4 +1,4 @@
-"""`instrument`: who is called when the link breaks, who may be removed when, and what becomes of the parts of a channel."""
+"""`instrument`: who is called when the link breaks, who may be removed when, and which classes a channel's parts have."""
 
 from __future__ import annotations
 

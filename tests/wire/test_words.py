@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from hypothesis import given
@@ -60,7 +61,7 @@ def test_no_secret_is_told() -> None:
 @given(st.lists(st.integers(0, len(STREAM)), max_size=8))
 def test_bytes_may_be_cut_anywhere(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(STREAM)]
-    pieces = [STREAM[begin:end] for begin, end in zip(places, places[1:], strict=False)]
+    pieces = [STREAM[begin:end] for begin, end in itertools.pairwise(places)]
     assert told(*pieces) == told(STREAM)
 
 
