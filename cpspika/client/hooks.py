@@ -168,11 +168,6 @@ class HookedPublisher:
         parent: Any = super()
         return _publish(parent.publish, self._channel, *asked)
 
-    def publish_kept(self, *asked: Any) -> bool:
-        """Of recovery's publisher."""
-        parent: Any = super()
-        return _publish(parent.publish_kept, self._channel, *asked)
-
 
 class _Ending:
     """Calls `published` once, for the hooks that saw the publish begin."""

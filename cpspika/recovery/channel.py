@@ -225,11 +225,7 @@ class RecoveringChannel(Channel):
         adopted(self)
         if self._opening is not None:
             self._opening._adopt()
-        if self._ready:
-            self._ready = False
-            self._be_ready()
-        elif self._opening is None:
-            adopted(self._publisher)
+        adopted(self._publisher)
 
     def _in_turn(self, calls: Any) -> None:
         self._connection._in_turn(calls)
@@ -274,7 +270,7 @@ class RecoveringChannel(Channel):
             if self._opening is not None:
                 self._opening._become_transactional()
                 if self._ready:
-                    self._publisher = TransactionPublisher(self._opening._publisher, self._transaction)
+                    self._publisher = adopted(TransactionPublisher(self._opening._publisher, self._transaction))
         if self._ready and self._opening is not None and self._opening.is_open:
             asked.state = IN_FLIGHT
             self._launch(asked)
@@ -549,7 +545,7 @@ class RecoveringChannel(Channel):
             self._ready = True
             publisher = self._opening._publisher
             transaction = self._transaction
-            self._publisher = (
+            self._publisher = adopted(
                 OpenPublisher(publisher) if transaction is None else TransactionPublisher(publisher, transaction)
             )
 

@@ -1,4 +1,4 @@
-"""`instrument`: who is called when the link breaks, who may be removed when, and which classes a channel's parts have."""
+"""`instrument`: who is called when the link breaks, how hooks go, and which classes a channel's parts have."""
 
 from __future__ import annotations
 
