@@ -29,11 +29,11 @@ from time import perf_counter, time_ns
 from typing import Any
 from weakref import WeakSet
 
-import cpspika
-from cpspika.errors import ProtocolSyntaxError
-from cpspika.version import __version__
-from cpspika.wire.codec import property_codec
-from cpspika.wire.message import BASIC
+from ..client.hooks import instrument
+from ..errors import ProtocolSyntaxError
+from ..version import __version__
+from ..wire.codec import property_codec
+from ..wire.message import BASIC, BasicProperties
 
 try:
     from opentelemetry import context, metrics, propagate, trace
@@ -66,7 +66,7 @@ class CpspikaInstrumentor(BaseInstrumentor):  # type: ignore[misc, unused-ignore
     def _instrument(self, **options: Any) -> None:
         tracer = trace.get_tracer("cpspika", __version__, options.get("tracer_provider"))
         meter = metrics.get_meter("cpspika", __version__, options.get("meter_provider"))
-        self._remove = cpspika.instrument(
+        self._remove = instrument(
             _Hooks(
                 tracer,
                 _Metrics(meter),
@@ -112,7 +112,7 @@ class _Metrics:
         )
 
 
-class _Sent(cpspika.BasicProperties):
+class _Sent(BasicProperties):
     """Properties to publish with, which carry their span to `published`."""
 
     __slots__ = ("attributes", "begun", "span")
@@ -136,7 +136,7 @@ class _Hooks:
     def publishing(self, channel: Any, exchange: str, routing_key: str, properties: Any) -> Any:
         if not is_instrumentation_enabled():
             return properties
-        given = cpspika.BasicProperties(**properties) if isinstance(properties, Mapping) else properties
+        given = BasicProperties(**properties) if isinstance(properties, Mapping) else properties
         sent = _Sent(**(given._present() if given is not None else {}))
         headers = dict(sent.headers or {})
         links = _links(propagate.extract(headers, context.Context(), _getter))
