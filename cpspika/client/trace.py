@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import partial
 from typing import Any, TextIO
 
 from ..errors import InvalidArgumentType
@@ -28,8 +29,8 @@ def trace(connection: Any, file: TextIO | None = None) -> Callable[[], None]:
     """Prints each frame of a connection in words: time, broker, direction (`-->` to the broker, `<--` from it), method
     with its arguments. Secrets are left out, and of a body only the size is told. Returns a function that ends this.
 
-    connection: of the core or in any style. On a connection with `recovery` it counts for later links too. file: a text
-    file; by default sys.stderr.
+    connection: of the core or in any style; call this in the thread that uses it. On a connection with `recovery` it
+    counts for later links too. file: a text file; by default sys.stderr.
 
     The environment variable CPSPIKA_TRACE=1 does this for every connection of a process, from the first byte.
 
@@ -38,9 +39,14 @@ def trace(connection: Any, file: TextIO | None = None) -> Callable[[], None]:
     core = getattr(connection, "core", connection)
     if not hasattr(core, "_watch"):
         raise InvalidArgumentType(f"trace takes a connection, not {type(connection).__name__}")
-    printer = _Printer(file)
-    stop: Callable[[], None] = core._watch(printer)
-    return stop
+    # A reactor that threads share has a lock; the others belong to the thread that calls.
+    inside: Callable[..., Any] = getattr(core.reactor, "inside", _call)
+    stop: Callable[[], None] = inside(core._watch, _Printer(file))
+    return partial(inside, stop)
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*arguments)
 
 
 class _Printer:

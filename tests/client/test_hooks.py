@@ -71,6 +71,8 @@ def test_a_mistake_of_the_program_is_raised_as_without_hooks() -> None:
             channel.basic_publish("", "q", "x", on_done=5)
         with pytest.raises(cpspika.InvalidArgumentType, match="on_message"):
             channel.basic_consume("q", None)
+        with pytest.raises(TypeError, match="nothing"):
+            channel.basic_consume("q", print, nothing=1)
         assert [error for _, _, error in noted.of("published")] == [cpspika.InvalidArgumentType] * 2
     world.peer.expect_nothing()
 
@@ -117,6 +119,19 @@ def test_a_connection_that_is_not_opened_has_failed() -> None:
         reactor.advance(60)
         assert failed.error is not None
         assert noted.of("connection") == [("connection", "failed")]
+
+
+def test_an_error_names_the_place_of_the_program_s_call_with_hooks_too() -> None:
+    world = opened()
+    channel = world.channel()
+    channel.confirm_select()
+    done = Done("publish")
+    with noting():
+        channel.basic_publish("", "q", "x", on_done=done)
+        world.connection.abort()
+        world.settle()
+    assert done.error is not None
+    assert "test_hooks.py" in str(done.error.asked_at)
 
 
 def consumed(world: Any, channel: Any, queue: str, **options: Any) -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,10 @@ import pytest
 import cpspika
 from tests.support.hooked import Noting, inside, noting
 from tests.support.styles import Scenario, Style, scenario
+
+WATCHING = tuple(
+    f"cpspika/{name}.py" for name in ("client/hooks", "client/watching", "client/trace", "styles/watched", "wire/words")
+)
 
 
 @pytest.fixture
@@ -146,6 +152,36 @@ def test_a_hook_that_fails_costs_no_message(s: Style, kind: Any, caplog: Any) ->
         remove()
     blamed = {record.message.partition(" ")[0] for record in caplog.records if record.levelname == "ERROR"}
     assert blamed == {f"hooks.{name}" for name in BLAMED[kind]}
+
+
+@scenario()
+def test_without_hooks_nothing_of_theirs_is_called(s: Style) -> Scenario:
+    """As a profiler sees it: not one function of the modules that watch, in any thread."""
+    recording, called = [False], set()
+
+    def profile(frame: Any, event: str, _: Any) -> None:
+        if recording[0] and event == "call" and frame.f_code.co_filename.endswith(WATCHING):
+            called.add((frame.f_code.co_filename, frame.f_code.co_name))
+
+    threading.setprofile(profile)
+    sys.setprofile(profile)
+    try:
+        ch = yield from s.channel()
+        queue = (yield ch.queue_declare(exclusive=True)).queue
+        got: list[Any] = []
+        yield ch.basic_consume(queue, lambda message: (got.append(message), message.ack()))
+        recording[0] = True
+        yield [ch.basic_publish("", queue, "x") for _ in range(3)]
+        yield s.until(lambda: len(got) == 3)
+        if s.protocol == "0-9-1":
+            yield ch.confirm_select()
+            yield ch.basic_publish("", queue, "x")
+            yield s.until(lambda: len(got) == 4)
+        recording[0] = False
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+    assert called == set()
 
 
 @scenario(recovers=False)
