@@ -79,7 +79,7 @@ def telemetry(caplog: Any) -> Iterator[Telemetry]:
     finally:
         instrumentor.uninstrument()
     assert not hooks.are_installed()
-    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
+    assert [record.message for record in caplog.get_records("call") if record.levelname == "ERROR"] == []
 
 
 @pytest.fixture
