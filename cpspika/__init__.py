@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 from . import errors
 from .client.channel import Channel
 from .client.connection import Connection
+from .client.hooks import ConnectionEvent, instrument
 from .client.operations import QueueDeclareOk
+from .client.trace import trace
 from .connecting import connect
 from .errors import *  # noqa: F403 (errors.__all__ is every class of the tree)
 from .parameters import AmqplainCredentials, ConnectionParameters, Credentials, ExternalCredentials, PlainCredentials
@@ -43,6 +45,7 @@ __all__ = [
     "BlockingConnection",
     "Channel",
     "Connection",
+    "ConnectionEvent",
     "ConnectionParameters",
     "Credentials",
     "ExternalCredentials",
@@ -58,6 +61,8 @@ __all__ = [
     "__version__",
     "broker",
     "connect",
+    "instrument",
+    "trace",
     *errors.__all__,
 ]
 

@@ -31,7 +31,7 @@ from .reactor import Reactor
 from .recovery import Recovering
 from .styles.promises import PromisingChannel, PromisingConnection, close_abandoned, promised_connection
 from .styles.task_operations import ChannelOperations, ConnectionOperations
-from .styles.tasks import Cancelled, Promise, Promises, T, Task, Work, is_work, running
+from .styles.tasks import Cancelled, Promise, Promises, T, Task, Work, is_work, running, start
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -85,7 +85,7 @@ def spawn(work: Work[T], reactor: Reactor | None = None) -> Task[T]:
     """Starts a task, which runs beside the others from the reactor's next turn on. reactor: as in `connect`."""
     if not is_work(work):
         raise InvalidArgumentType(f"a task is made of a generator or a coroutine, not of {type(work).__name__}")
-    return Task(reactor or current_reactor(), work)
+    return start(reactor or current_reactor(), work)
 
 
 def run(work: Work[T], reactor: Reactor | None = None) -> T:

@@ -39,6 +39,7 @@ from .connecting import Target, all_targets, new_reactor
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
 from .parameters import ConnectionOptions
 from .recovery import Recovering, new_connection
+from .styles import watched
 from .styles.consumer import Consuming
 from .styles.facade import ConnectionFacade, Facade, Scope, check_runs_at_once
 from .styles.promises import close_abandoned, give_back_for
@@ -393,7 +394,7 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
         return called_by_the_core
 
     def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> ThreadConsumer:
-        return ThreadConsumer(self, queue, options, inactivity_timeout)
+        return watched.iterator(ThreadConsumer(self, queue, options, inactivity_timeout))
 
 
 def _perform_oneway(

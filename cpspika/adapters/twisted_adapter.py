@@ -34,6 +34,7 @@ from ..errors import AMQPError, InvalidArgument, InvalidArgumentType
 from ..parameters import ConnectionOptions, ConnectionParameters
 from ..reactor import Reactor, TransportOwner
 from ..recovery import Recovering
+from ..styles import watched
 from ..styles.promises import (
     GiveBack,
     PromisingChannel,
@@ -132,6 +133,9 @@ class TwistedChannel(PromisingChannel, ChannelOperations):
     """A channel whose operations return Deferreds. `core`: the Channel below."""
 
     _promises: _Promises
+
+    def _watched(self, function: Any, no_ack: bool) -> Any:
+        return watched.deferring(function, no_ack)
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         return self._promises.caller(function)

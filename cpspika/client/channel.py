@@ -32,9 +32,11 @@ from .channel_sender import ChannelSender
 from .continuations import Call, Continuation, OnDone, PendingCalls, Request, describe, refuse, settle_soon
 from .handlers import Handlers, Remove
 from .hints import remedy
+from .hooks import HookedChannel, adopted
 from .operations import Consumer, Deletion, Operations, QueueDeclareOk, message_count
 from .publisher import Publisher
 from .rabbitmq import CANCELS_LATE
+from .watching import deprecated
 
 SURRENDERED = 100  # tags of cancelled consumers that a channel remembers
 
@@ -68,6 +70,7 @@ class Channel(Operations):
     )
 
     _by_method: dict[str, Callable[[Any, Any], None]]  # what happens when a method arrives that answers no request
+    _hooked_by = HookedChannel
     _is_view = False  # True: one opening of a channel that recovers, for the program's `on_ready`
 
     # The public attributes: every facade has them too (`styles.lifting`).
@@ -243,6 +246,16 @@ class Channel(Operations):
     def _cancelled(self, ok: Method) -> str:
         self._consumers.pop(ok.consumer_tag, None)
         return str(ok.consumer_tag)
+
+    def _adopt(self) -> None:
+        """Has the hooks called, if there are any; see `hooks`."""
+        for part in (self, self._publisher, self._sender):
+            adopted(part)
+
+    def _queue_of(self, consumer_tag: str) -> str:
+        """The name of a consumer's queue; "" if it is not known."""
+        consumer = self._consumers.get(consumer_tag)
+        return consumer.queue if consumer is not None else ""
 
     def _outermost(self) -> Any:
         """The channel that messages point to: the facade, if there is one, or this."""
@@ -431,6 +444,7 @@ class Channel(Operations):
 
     def _on_close(self, close: Method) -> None:
         """The broker closes the channel; the link has answered already."""
+        deprecated(f"channel {self.number}", close.reply_text)
         reason: AMQPError = closed(ChannelClosed, close.reply_code, close.reply_text + remedy(close.reply_text))
         blamed = self._sender.method_name(close.class_id, close.method_id)
         if blamed is not None:

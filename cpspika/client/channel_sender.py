@@ -11,12 +11,14 @@ from typing import Any, Protocol
 
 from ..errors import AMQPError, ProtocolSyntaxError
 from ..interrupts import is_interrupt
+from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..wire.backlog import Backlog
 from ..wire.fast_send import FastSender
 from ..wire.handshake import can
 from ..wire.link import Link
 from .continuations import Call, Continuation, PendingCalls
+from .hooks import HookedSender
 from .rabbitmq import version
 
 
@@ -24,6 +26,7 @@ class Carrier(Protocol):
     """The connection, as its channels' senders see it."""
 
     reactor: Reactor
+    parameters: ConnectionParameters
     _link: Link
     _backlog: Backlog[Continuation]
 
@@ -41,7 +44,10 @@ class Carrier(Protocol):
 class ChannelSender:
     """The way out of the channel with one number. `version`: of the protocol."""
 
-    __slots__ = ("_backlog", "_connection", "_fast_sender", "_number", "_reactor", "version")
+    __slots__ = ("_backlog", "_connection", "_fast_sender", "_number", "_reactor", "unsettled", "version")
+
+    _hooked_by = HookedSender
+    unsettled: dict[int, Any]  # the messages that were handed out, by delivery tag; set by hooks alone
 
     def __init__(self, connection: Carrier, number: int):
         self._connection = connection
@@ -54,6 +60,11 @@ class ChannelSender:
     @property
     def server_properties(self) -> dict[str, Any]:
         return self._connection._link.peer_properties
+
+    @property
+    def parameters(self) -> ConnectionParameters:
+        """Of the broker that the connection has reached."""
+        return self._connection.parameters
 
     @property
     def rabbitmq_version(self) -> tuple[int, ...]:

@@ -65,7 +65,10 @@ from .continuations import (
 from .dialer import Dialer
 from .handlers import Handlers, Remove
 from .hints import HintsNames, hint, remedy
+from .hooks import ConnectionEvent, are_installed, when_changed
 from .setup import OnReady, run_setup
+from .trace import Sink, Tap, sinks_for_all
+from .watching import deprecated, happened, reactor_was_idle
 
 # Bytes of backlog that make a channel unwritable, and writable again. HIGH_WATER is less than a transport sends in the
 # middle of a turn (sockets.EAGER), so a publisher that waits for `writable` gives the reactor its turn first.
@@ -132,6 +135,7 @@ class Connection(HintsNames):
         self._timers = NamedTimers(reactor)
         self._last_tick = 0.0  # of the heartbeat, by the reactor's clock
         self._ended = False
+        self._sinks: list[Sink] = []  # print or log the frames of this connection
         _connections.add(self)
 
     def __repr__(self) -> str:
@@ -208,6 +212,8 @@ class Connection(HintsNames):
         number = self._free_number()
         channel = make(number, self._link.was_closed_by_peer(number))
         self._channels[number] = channel
+        if are_installed():
+            channel._adopt()
         return channel
 
     def _plain_channel(self, number: int, reused: bool) -> Channel:
@@ -381,7 +387,30 @@ class Connection(HintsNames):
 
     def _transport_ready(self) -> None:
         self._link = Link("client", self.parameters.protocol, handshake.client(self.parameters, PRODUCT))
+        for sink in [*self._sinks, *sinks_for_all()]:
+            self._tap(sink)
         self._write_answers()
+
+    def _tap(self, sink: Sink) -> None:
+        """Has a sink told each frame of the link, if there is one."""
+        if self._backlog.transport is not None and hasattr(self, "_link"):
+            Tap.of(self._where(), self._link, self._backlog).sinks.append(sink)
+
+    def _watch(self, sink: Sink) -> Callable[[], None]:
+        """Has a sink told each frame from now on. Returns a function that ends this."""
+        self._sinks.append(sink)
+        self._tap(sink)
+        return partial(self._unwatch, sink)
+
+    def _unwatch(self, sink: Sink) -> None:
+        if sink in self._sinks:
+            self._sinks.remove(sink)
+        if hasattr(self, "_link"):
+            Tap.end(self._link, sink)
+
+    def _happened(self, event: Any) -> None:
+        """Tells the log and the hooks."""
+        happened(self, event)
 
     def _dial_failed(self, error: AMQPError) -> None:
         """Ends the connection: the dialer has no address left, or the broker refused."""
@@ -407,6 +436,7 @@ class Connection(HintsNames):
         calls += self._handlers.calls("state", self, True)
         self._in_turn(calls)
         self._opening = None
+        self._happened(ConnectionEvent("opened"))
 
     def _refused(self, error: AMQPError) -> None:
         """The handshake failed. The dialer decides whether to try another address."""
@@ -480,6 +510,7 @@ class Connection(HintsNames):
             self._refused(self._refusal(close.reply_code, close.reply_text))
         elif not self._closers:
             self._hang_up()
+            deprecated(self._where(), close.reply_text)
             reason = closed(ConnectionClosed, close.reply_code, close.reply_text + remedy(close.reply_text))
             blamed = self._link.codec.method_name(close.class_id, close.method_id)
             self._end(reason if blamed is None else self._answering(blamed, reason))
@@ -508,12 +539,14 @@ class Connection(HintsNames):
             self._backlog.stop(True)
             self._timers.start("blocked", self.parameters.blocked_connection_timeout, self._blocked_too_long)
         self._in_turn(self._handlers.calls("blocked", self, True, blocked.reason))
+        self._happened(ConnectionEvent("blocked", reason=blocked.reason))
 
     def _on_unblocked(self, unblocked: Method) -> None:
         self.is_blocked = False
         self._backlog.stop(False)
         self._timers.cancel("blocked")
         self._in_turn([*self._handlers.calls("blocked", self, False, ""), *self._writable_calls()])
+        self._happened(ConnectionEvent("unblocked"))
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -557,6 +590,11 @@ class Connection(HintsNames):
             return []
         return [channel._tell_writable for channel in self._channels.values()]
 
+    def _adopt(self) -> None:
+        """Has its channels call the hooks, or call them no more; see `hooks`."""
+        for channel in list(self._channels.values()):
+            channel._adopt()
+
     def _release(self, number: int) -> None:
         if self._channels.pop(number, None) is None:
             return
@@ -571,6 +609,7 @@ class Connection(HintsNames):
         transport = self._backlog.transport
         if transport is None:
             return
+        self._idle_seconds()
         self._last_tick = self.reactor.time()
         try:
             due = self._link.tick(transport.queued)
@@ -581,6 +620,14 @@ class Connection(HintsNames):
         self._timers.start("heartbeat", self.heartbeat / 2, self._tick)
         if due:
             transport.write([due])
+
+    def _idle_seconds(self) -> float:
+        """How long nothing turned the reactor, if that was so long that heartbeats were missed; else 0."""
+        idle = self.reactor.time() - self._last_tick
+        if not self.heartbeat or idle <= 1.5 * self.heartbeat:
+            return 0.0
+        reactor_was_idle(self._where(), idle, self.heartbeat)
+        return idle
 
     def _blocked_too_long(self) -> None:
         self._abort()
@@ -634,8 +681,8 @@ class Connection(HintsNames):
             self._end(None)
             return
         cause = str(error) if error is not None else "the broker closed it"
-        idle = self.reactor.time() - self._last_tick
-        if self.heartbeat and idle > 1.5 * self.heartbeat:
+        idle = self._idle_seconds()
+        if idle:
             # The broker heard no heartbeat. The operating system's error alone would hide that.
             cause = f"nothing turned the reactor for {idle:.0f} s, with a heartbeat of {self.heartbeat} s ({cause})"
         lost = ConnectionLost(f"the link to {self._where()} was lost: {cause}")
@@ -736,6 +783,7 @@ class Connection(HintsNames):
         self._in_turn(calls)
         self._in_hand, self._opening, self._closers = [], None, []
         self._pending.clear()
+        self._happened(ConnectionEvent("closed" if was_open else "failed", reason))
 
     def _closer_calls(self, reason: AMQPError | None) -> list[Call]:
         closers = self._closers
@@ -765,6 +813,14 @@ class Connection(HintsNames):
         if self._backlog.transport is not None:
             self._backlog.transport.detach()
             self._backlog.transport = None
+
+
+def _adopt_all() -> None:
+    for connection in list(_connections):
+        connection._adopt()
+
+
+when_changed(_adopt_all)
 
 
 def _nobody(connection: Connection, error: AMQPError | None) -> None:

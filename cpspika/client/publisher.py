@@ -28,6 +28,7 @@ from ..wire.delivery_tags import Window
 from ..wire.message import NO_PROPERTIES, Message, encode_properties
 from .channel_sender import ChannelSender
 from .continuations import Call, Continuation, OnDone, PendingCalls, Request, refuse
+from .hooks import HookedPublisher
 
 if TYPE_CHECKING:
     from ..wire.message import Properties
@@ -118,6 +119,8 @@ class Publisher:
         "is_fire_and_forget",
         "permitted",
     )
+
+    _hooked_by = HookedPublisher
 
     def __init__(self, channel: Owner, sender: ChannelSender):
         self._channel = channel

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..client.channel import Channel
 from ..client.connection import Connection
 from ..client.continuations import Call, OnDone, Request, check_callable, describe, ignore, refuse, settle_soon
+from ..client.hooks import HookedPublisher, adopted
 from ..client.operations import Consumer, message_count
 from ..client.publisher import Content, encode_body
 from ..client.setup import OnReady, run_setup
@@ -27,6 +28,7 @@ from ..errors import (
     DuplicateConsumerTag,
     UnknownConsumerTag,
 )
+from ..parameters import ConnectionParameters
 from ..wire.codec import Method
 from ..wire.message import Message, encode_properties
 from .opening import EPOCH_SHIFT, SETTLING, OpeningChannel, OpenPublisher, TransactionPublisher
@@ -64,6 +66,7 @@ class WaitingPublisher:
 
     __slots__ = ("_channel",)
 
+    _hooked_by = HookedPublisher
     permitted = True
 
     def __init__(self, channel: RecoveringChannel):
@@ -112,6 +115,13 @@ class WaitingSender:
 
     def own_tag(self, delivery_tag: int, multiple: bool) -> int | None:
         return None
+
+    def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
+        self._channel._connection._check(name, arguments, properties)
+
+    @property
+    def parameters(self) -> ConnectionParameters:
+        return self._channel._connection.parameters
 
     def call_soon(self, call: Call) -> object:
         return self._channel._connection.reactor.call_soon(call)
@@ -207,6 +217,16 @@ class RecoveringChannel(Channel):
     def _is_stale(self, message: Message) -> bool:
         return not self.is_open or self._opening is None or message.delivery_tag >> EPOCH_SHIFT != self._epoch
 
+    def _queue_of(self, consumer_tag: str) -> str:
+        consume = self._consumers_known.get(consumer_tag)
+        return consume.arguments["queue"] if consume is not None else ""
+
+    def _adopt(self) -> None:
+        adopted(self)
+        if self._opening is not None:
+            self._opening._adopt()
+        adopted(self._publisher)
+
     def _in_turn(self, calls: Any) -> None:
         self._connection._in_turn(calls)
 
@@ -250,7 +270,7 @@ class RecoveringChannel(Channel):
             if self._opening is not None:
                 self._opening._become_transactional()
                 if self._ready:
-                    self._publisher = TransactionPublisher(self._opening._publisher, self._transaction)
+                    self._publisher = adopted(TransactionPublisher(self._opening._publisher, self._transaction))
         if self._ready and self._opening is not None and self._opening.is_open:
             asked.state = IN_FLIGHT
             self._launch(asked)
@@ -525,7 +545,7 @@ class RecoveringChannel(Channel):
             self._ready = True
             publisher = self._opening._publisher
             transaction = self._transaction
-            self._publisher = (
+            self._publisher = adopted(
                 OpenPublisher(publisher) if transaction is None else TransactionPublisher(publisher, transaction)
             )
 
@@ -566,7 +586,7 @@ class RecoveringChannel(Channel):
             self._transaction.lost()
         if not self._ended:
             self._sender = WaitingSender(self, opening._sender.version)  # type: ignore[assignment]
-            self._publisher = WaitingPublisher(self)
+            self._publisher = adopted(WaitingPublisher(self))
 
     def _discard_opening(self, error: AMQPError, opening: OpeningChannel | None = None) -> None:
         """Gives up an opening, which the broker does not serve, and does not wait for its channel.close-ok."""

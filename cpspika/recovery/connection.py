@@ -23,8 +23,10 @@ from typing import Any
 from ..client.channel import Channel
 from ..client.connection import Connection, OnClose
 from ..client.continuations import Call, OnDone, Request, check_callable, ignore, is_abandoned, refuse, settle_soon
+from ..client.hooks import ConnectionEvent, OnDoneWithHooks, are_installed
 from ..client.operations import Consumer
 from ..client.setup import OnReady
+from ..client.trace import Sink
 from ..errors import (
     AMQPError,
     ConnectionClosed,
@@ -55,6 +57,13 @@ REFUSED_SECONDS, REFUSED_ROUNDS = 60.0, 5  # refusals for so long, in so many ro
 ABSENT_SECONDS = 2.0  # in which the queue of a consumer must come back
 FRUITLESS_TO_SINGLE, FRUITLESS_LINKS = 2, 5  # links in a row that settled nothing
 ENDS_ALONE = 3  # so many links or channels ended while an operation alone was in flight: it is to blame
+
+
+class LinkConnection(Connection):
+    """One link of a connection that recovers. The log and the hooks hear of the program's connection alone."""
+
+    def _happened(self, event: Any) -> None:
+        pass
 
 
 class RecoveringConnection(Connection):
@@ -126,6 +135,8 @@ class RecoveringConnection(Connection):
             return None
         channel = RecoveringChannel(self, on_ready, on_done)
         self._opened_channels.append(channel)
+        if are_installed():
+            channel._adopt()
         restoring = self._restoring
         if self._core is None or not self._core.is_open:
             assert channel._opened is not None
@@ -294,6 +305,8 @@ class RecoveringConnection(Connection):
         operation.withdrawn()
         if isinstance(operation, Publish):
             self._buffer.release(operation.size)
+            if isinstance(operation.on_done, OnDoneWithHooks):
+                operation.on_done.withdrawn(OperationTimeout("nobody waits for it any more, and it was not sent"))
         return True
 
     def _left(self, operation: Operation) -> None:
@@ -375,7 +388,7 @@ class RecoveringConnection(Connection):
         stale, self._stale = self._stale, 0
         if stale:
             event = event._replace(stale=stale)
-        self._in_turn(self._handlers.calls("recovery", self, event))
+        self._in_turn([*self._handlers.calls("recovery", self, event), partial(self._happened, event)])
 
     # --- consumers ----------------------------------------------------------------------------------------------------
 
@@ -435,7 +448,8 @@ class RecoveringConnection(Connection):
     def _try(self) -> None:
         """Tries the targets in order."""
         self._attempt += 1
-        link = Connection(self.reactor, self._link_ended)
+        link = LinkConnection(self.reactor, self._link_ended)
+        link._sinks = self._sinks
         self._dialled = link
         link._dial(self._targets, lambda err, _: self._tried(link, err))
 
@@ -466,6 +480,21 @@ class RecoveringConnection(Connection):
         delay = self._backoff.next()
         self._tell_recovery(RecoveryEvent("retrying", error=self._last_error, attempt=self._attempt + 1, delay=delay))
         self._timers.start("retry", delay, self._try)
+
+    def _tap(self, sink: Sink) -> None:
+        for link in (self._core, self._dialled):
+            if link is not None:
+                link._tap(sink)
+
+    def _unwatch(self, sink: Sink) -> None:
+        super()._unwatch(sink)
+        for link in (self._core, self._dialled):
+            if link is not None:
+                link._unwatch(sink)
+
+    def _adopt(self) -> None:
+        for channel in list(self._opened_channels):
+            channel._adopt()
 
     def _stop_trying(self) -> None:
         self._timers.cancel("retry", "give up", "steady", "expire")
@@ -500,6 +529,7 @@ class RecoveringConnection(Connection):
             opening, self._opening = self._opening, None
             calls: list[Call] = [partial(opening.done, self)] if opening is not None else []
             self._in_turn([*calls, *self._handlers.calls("state", self, True)])
+            self._happened(ConnectionEvent("opened"))
         else:
             self._restoring = Restoring(self, link)
             self._restoring.begin()
@@ -507,6 +537,7 @@ class RecoveringConnection(Connection):
     def _link_blocked(self, link: Any, blocked: bool, reason: str) -> None:
         self.is_blocked = blocked
         self._in_turn(self._handlers.calls("blocked", self, blocked, reason))
+        self._happened(ConnectionEvent("blocked" if blocked else "unblocked", reason=reason))
 
     def _restored(self) -> None:
         """Everything is as it was before the link was lost."""
@@ -714,6 +745,7 @@ class RecoveringConnection(Connection):
             calls.append(lambda: on_close(self, reason))
         if reason is not None and not told:
             calls.append(lambda: self._report(reason))
+        calls.insert(0, partial(self._happened, ConnectionEvent("closed" if was_open else "failed", reason)))
         self._in_turn(calls)
 
     def _end_closers(self) -> None:

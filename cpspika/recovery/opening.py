@@ -20,6 +20,7 @@ from ..client.channel import Channel
 from ..client.channel_sender import ChannelSender
 from ..client.connection import Connection
 from ..client.continuations import OnDone, PendingCalls, Request, order, refuse
+from ..client.hooks import HookedPublisher, adopted
 from ..client.operations import Consumer
 from ..client.publisher import Content, Publisher, encode_body
 from ..errors import AMQPError, ChannelClosed, ConnectionClosed, DeliveryUnknown
@@ -194,6 +195,8 @@ class OpenPublisher:
 
     __slots__ = ("_publisher", "_recovering", "_sender", "_unwritten")
 
+    _hooked_by = HookedPublisher
+
     def __init__(self, publisher: ResendingPublisher):
         self._publisher = publisher
         self._recovering = publisher._recovering
@@ -243,6 +246,10 @@ class OpenPublisher:
         position = unwritten.transport.queued
         kept.append((position, next(order), self._recovering, exchange, routing_key, False, False, encoded, octets))
         return writable
+
+    @property
+    def _channel(self) -> Owner:
+        return self._recovering
 
     @property
     def permitted(self) -> bool:
@@ -319,6 +326,7 @@ class OpeningChannel(Channel):
 
     def _become_transactional(self) -> None:
         self._sender.__class__ = TransactionSender
+        adopted(self._sender)
 
     # --- what the program asks in on_ready ----------------------------------------------------------------------------
 

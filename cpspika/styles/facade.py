@@ -16,6 +16,7 @@ from ..client.channel import Channel
 from ..client.hints import HintsNames
 from ..errors import AMQPError, InvalidArgumentType, ProtocolSyntaxError
 from ..wire.message import Message
+from . import watched
 
 S = TypeVar("S", bound="Scope")
 
@@ -46,6 +47,10 @@ class Facade(HintsNames):
         """Makes the function that the core calls in place of a user's callback. no_ack: its messages are not to be
         acknowledged, so nobody else has them."""
         raise NotImplementedError
+
+    def _watched(self, function: Any, no_ack: bool) -> Any:
+        """A user's callback for messages, with the hooks around it if there are any."""
+        return watched.callback(function, no_ack)
 
     def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The same for a handler; its first argument is the connection or channel that it is registered on."""

@@ -12,6 +12,7 @@ A style says how it performs an operation in methods of its own:
 - `_perform(operation, args, kwargs)` runs an operation (a function of the core class, which takes `on_done`);
 - `_perform_oneway(operation, args, kwargs)` runs an operation that the broker doesn't answer (`continuations.oneway`);
 - `_callback(function, no_ack)` makes a user's callback into one that the core may call;
+- `_watched(function, no_ack)` puts hooks around a consumer's callback (`Facade` has one that does for most styles);
 - `_setup(function)` does so for `on_ready` of a channel, which may go on after it has returned;
 - `_register(registration, handler)` passes a handler to the core (`Facade` has one that does for most styles);
 - `_forward(function, args, kwargs)` calls another function of the core (`Facade` has one that does for most styles).
@@ -222,9 +223,12 @@ def _with_callbacks(
     except TypeError as error:
         raise for_arguments(error, kwargs) from None
     del given["self"]
+    no_ack = bool(given.get("no_ack", False))
+    if "on_message" in given:
+        given["on_message"] = self._watched(given["on_message"], no_ack)
     for callback in CALLBACKS & given.keys():
         if callable(given[callback]):
-            given[callback] = self._callback(given[callback], bool(given.get("no_ack", False)))
+            given[callback] = self._callback(given[callback], no_ack)
     if callable(given.get(SETUP)):
         given[SETUP] = self._setup(given[SETUP])
     return given

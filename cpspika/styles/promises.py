@@ -30,6 +30,7 @@ from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..recovery import Recovering, new_connection
 from ..wire.message import Message
+from . import watched
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade
 from .lifting import lift
@@ -236,7 +237,7 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
         return called_by_the_core
 
     def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> AsyncConsumer:
-        return AsyncConsumer(self, queue, options, inactivity_timeout)
+        return watched.iterator(AsyncConsumer(self, queue, options, inactivity_timeout))
 
 
 def _oneway_method(operation: Callable[..., Any]) -> Callable[..., Any]:

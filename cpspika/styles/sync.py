@@ -25,7 +25,8 @@ import sys
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextvars import copy_context
 from functools import partial
 from threading import RLock, get_ident
 from typing import Any
@@ -33,12 +34,14 @@ from typing import Any
 from ..client.channel import Channel
 from ..client.connection import Connection, begin
 from ..client.continuations import call_site, describe, ignore
+from ..client.hooks import are_installed
 from ..errors import AMQPError, ConcurrentUse, OperationTimeout
 from ..interrupts import interrupts_work, is_of_signal_handler
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..recovery import Recovering, new_connection
 from ..wire.message import Message
+from . import watched
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade, Scope, check_runs_at_once, is_stale
 from .handed_over import HandedOver, checked, may_be_handed_over
@@ -235,7 +238,10 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     def _hand_over(self, core: Channel, operation: Callable[..., Any], args: Any, kwargs: Any) -> bool | None:
         """Has the thread inside perform an operation that the broker doesn't answer. Returns as the operation does."""
         given = checked(core, operation, args, kwargs)
-        self._handed.add(lambda: operation(core, **given, on_done=ignore), self._reactor.call_soon_threadsafe)
+        call = partial(operation, core, **given, on_done=ignore)
+        if are_installed():
+            call = partial(copy_context().run, call)  # hooks see the context of the thread that asked
+        self._handed.add(call, self._reactor.call_soon_threadsafe)
         self._make_handed()
         return core.writable if operation is _PUBLISH else None
 
@@ -500,9 +506,9 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
             raise
         messages = self._messages(arrived, inactivity_timeout)
         next(messages)
-        return messages
+        return watched.messages(messages, options["no_ack"])
 
-    def _messages(self, arrived: Arrived, patience: float | None) -> Iterator[Any]:
+    def _messages(self, arrived: Arrived, patience: float | None) -> Generator[Any, Any, Any]:
         connection, core = self.connection, self.core
         try:
             yield None  # for _iterate: a generator that has not begun would not run what stands under "finally"

@@ -8,11 +8,13 @@ already is answered in a loop. So depth and length cost memory alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
 from functools import partial
 from threading import local
 from typing import Any, Generic, TypeVar, cast
 
 from ..client.continuations import check_callable
+from ..client.hooks import are_installed
 from ..errors import InvalidArgumentType, LocalError
 from ..reactor import Reactor
 from .promises import Block, GiveBack, ResolvedPromises, Settle
@@ -261,6 +263,31 @@ class Task(Promise[T]):
             self.settle(error, result)
 
 
+class ContextTask(Task[T]):
+    """A task with a context of its own (`contextvars`), as it was at the spawn. So a span that one task has open is not
+    another's."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, reactor: Reactor, work: Work[T]):
+        super().__init__(reactor, work)
+        self._context = copy_context()
+
+    def go_on(self) -> None:
+        run, held = self._context.run, [self]
+        del self  # as in _Turn
+        run(_go_on, held)
+
+
+def _go_on(held: list[Any]) -> None:
+    Task.go_on(held.pop())
+
+
+def start(reactor: Reactor, work: Work[T]) -> Task[T]:
+    """Starts a task. While there are hooks, it has a context of its own."""
+    return ContextTask(reactor, work) if are_installed() else Task(reactor, work)
+
+
 def _outcome(promise: Promise[Any]) -> tuple[BaseException | None, Any]:
     promise.ignore_error()
     if promise._state == _FULFILLED:
@@ -290,7 +317,7 @@ class Promises:
         self.reactor = reactor
         self.fulfilled = ResolvedPromises(self._fulfil).__getitem__
         self._kind = kind
-        self.spawn = spawn or partial(Task, reactor)
+        self.spawn = spawn or partial(start, reactor)
 
     def make(self, give_back: GiveBack | None = None) -> tuple[Promise[Any], Settle]:
         promise = self._kind(self.reactor, give_back)

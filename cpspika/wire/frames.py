@@ -153,6 +153,13 @@ class FrameReader:
         self.left -= size
         return BODY, self._channel, memoryview(buffer)[at : at + size], at + size
 
+    def begun_frame(self) -> tuple[bytes, int]:
+        """The bytes that were kept; and how many of the payload and end of a frame read in parts are still to come,
+        those kept included."""
+        if not self.left:
+            return b"".join(self._parts), 0
+        return b"", self.left + len(END) - sum(map(len, self._parts))
+
     @staticmethod
     def _check_end(kind: int, channel: int, octet: int) -> None:
         if octet != END[0]:

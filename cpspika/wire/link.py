@@ -495,6 +495,11 @@ class Link:
         self._bodies = [channel for channel in self._bodies if channel.body is not None]
         return sum(channel.body.tell() for channel in self._bodies if channel.body is not None)
 
+    def begun_frame(self) -> tuple[bytes, int]:
+        """The bytes that have come of a frame that is not complete; and how many are still to come of a body frame that
+        is read in parts, its end mark included."""
+        return self._reader.begun_frame()
+
     # --- liveness -----------------------------------------------------------------------------------------------------
 
     def tick(self, sent: int) -> bytes:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from tests.support import ROOT
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHEETS = {sheet: BLOCK.findall((ROOT / sheet).read_text("utf-8")) for sheet in
-          ("README.md", "docs/adapters.md", "docs/from_pika.md", "docs/styles.md", "docs/simulation.md")}  # fmt: skip
+          ("README.md", "docs/adapters.md", "docs/from_pika.md", "docs/styles.md", "docs/simulation.md",
+          "docs/watching.md")}  # fmt: skip
 PROGRAMS = [(sheet, number) for sheet, blocks in SHEETS.items() for number in range(len(blocks))]
 
 
@@ -48,6 +52,23 @@ def test_the_sheets_have_programs() -> None:
     assert [len(blocks) >= 2 for blocks in SHEETS.values()] == [True] * len(SHEETS)
 
 
+# What the programs of docs/watching.md say beside what they print, one after another.
+WATCHED = ("connected to cpspika", "--> channel 1 basic.publish(", "greetings: ack", '"name": "process greetings"')
+
+
+def check_watched(number: int, path: str) -> None:
+    done = subprocess.run(
+        [sys.executable, path],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "b'Hello World!'\n"), done.stderr
+    assert [told for told in WATCHED if told in done.stderr] == [WATCHED[number]]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("sheet", "number"), PROGRAMS)
 def test_a_program_in_the_docs_runs(sheet: str, number: int, tmp_path: Path) -> None:
@@ -55,6 +76,9 @@ def test_a_program_in_the_docs_runs(sheet: str, number: int, tmp_path: Path) -> 
     missing = _missing(SHEETS[sheet][number], {path.stem for path in paths})
     if missing is not None:
         pytest.skip(f"no {missing} here")
+    if sheet == "docs/watching.md":
+        check_watched(number, str(paths[number]))
+        return
     printed = run(str(paths[number]))
     if sheet == "docs/styles.md":
         assert sorted(printed.splitlines()) == [f"b'message {number}'" for number in range(3)]

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from ...client.channel import Channel
+from ...client.hooks import HandedOut, are_installed
 from ...client.operations import QueueDeclareOk
 from ...errors import AMQPError, ChannelClosed, ConnectionClosed, PublishError, UnknownConsumerTag
 from ...styles.promises import give_back_for
@@ -207,6 +208,10 @@ class BlockingChannel:
         if consumer.on_message is not None and (self._core.is_open or consumer.auto_ack):
             consumer.on_message(self, *_delivery(message))
 
+    def _delivered_with_hooks(self, consumer: _Consumer, message: Message) -> None:
+        with HandedOut(message, not consumer.auto_ack):
+            self._delivered(consumer, message)
+
     def _cancelled_by_broker(self, consumer: _Consumer, message: None) -> None:
         self._consumers.pop(consumer.tag, None)
         if consumer.on_message is not None:
@@ -258,9 +263,12 @@ class BlockingChannel:
         consumer = _Consumer(tag, auto_ack, on_message, events)
         # The messages of `consume` go into a queue of their own, which the connection doesn't look at.
         append, wake = events.append, self._connection.ring if on_message is not None else self._connection.stir
+        delivered = BlockingChannel._delivered
+        if on_message is not None and are_installed():
+            delivered = BlockingChannel._delivered_with_hooks
 
         def arrived(message: Message) -> None:
-            append((BlockingChannel._delivered, consumer, message))
+            append((delivered, consumer, message))
             wake()
 
         def cancelled(tag: str) -> None:
@@ -339,6 +347,7 @@ class BlockingChannel:
         """Starts a consumer when it is first asked for a message, and yields (method, properties, body). After
         inactivity_timeout seconds without a message it yields (None, None, None). `cancel` ends it."""
         parameters = (queue, auto_ack, exclusive)
+        watched = are_installed()
         generator = self._generator
         if generator is None or not generator.events:
             self._check_open()
@@ -360,7 +369,12 @@ class BlockingChannel:
                 if message is None:
                     self._generator = None
                     return
-                if self._core.is_open or auto_ack:
+                if not (self._core.is_open or auto_ack):
+                    continue
+                if watched:
+                    with HandedOut(message, not auto_ack):
+                        yield _delivery(message)
+                else:
                     yield _delivery(message)
             elif inactivity_timeout is None:
                 self._process_data_events(None)
