@@ -1,0 +1,28 @@
+"""Queues a task: its name, and the seconds that it takes.
+
+python examples/tutorials/2_work_queues/greenlets/queue_task.py boil 3        (the broker: AMQP_URL, or amqp://localhost)
+"""
+
+from gevent import monkey
+
+monkey.patch_all()  # before every other import; the rest is as in a script
+
+import os  # noqa: E402
+import sys  # noqa: E402
+
+import cpspika  # noqa: E402
+
+URL = os.environ.get("AMQP_URL", "amqp://localhost")
+EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+name, seconds = sys.argv[1:] or ("wash up", "2")
+
+with cpspika.BlockingConnection(URL) as connection:
+    channel = connection.channel()
+    channel.confirm_select()  # from here on a publish is done when the broker has taken the message
+    channel.queue_declare("tasks", durable=True, arguments=EXPIRES)
+    channel.basic_publish(
+        routing_key="tasks",
+        body=f"{name}:{seconds}",
+        properties={"delivery_mode": 2},  # persistent: the broker keeps it on disk
+    )
+    print(f"queued {name!r}")
