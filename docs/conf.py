@@ -23,6 +23,7 @@ extensions = [
     # The project's own, in docs/_ext:
     "docstrings",
     "complete",
+    "facade",
     "programs",
     "repository_links",
 ]
@@ -37,7 +38,7 @@ suppress_warnings = ["ref.python"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 4
 
-autodoc_default_options = {"members": True, "undoc-members": True, "inherited-members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "undoc-members": True, "inherited-members": True}
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
 autodoc_typehints_format = "short"
@@ -45,6 +46,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 toc_object_entries_show_parents = "hide"
 add_module_names = False
+smartquotes = False  # "--" is an option here
 default_role = "code"
 
 html_theme = "furo"

@@ -16,8 +16,15 @@ import cpspika
 
 logger = logging.getLogger(__name__)
 API = Path(__file__).parent.parent / "api.md"
-# Names that other libraries or the language define; the page of the module names them.
+# A module, which has a page, and the version.
 NOT_ENTRIES = {"cpspika.broker", "cpspika.__version__"}
+# docs/adapters.md tells what a subclass overrides; the rest are tests.
+FOR_SUBCLASSES = {"cpspika.testing.conformance.ReactorConformance"}
+# Their members are those of the core, whose entries stand for them.
+LIFTED = {
+    "cpspika.styles.lifted.ConnectionOperations": "cpspika.Connection",
+    "cpspika.styles.lifted.ChannelOperations": "cpspika.Channel",
+}
 
 
 def public_names() -> list[str]:
@@ -30,7 +37,7 @@ def public_names() -> list[str]:
     members = [
         f"{name}.{member}"
         for name, found in names.items()
-        if inspect.isclass(found) and not issubclass(found, BaseException)
+        if inspect.isclass(found) and not issubclass(found, BaseException) and name not in FOR_SUBCLASSES
         for member in dir(found)
         if not member.startswith("_") and _is_ours(found, member)
     ]
@@ -46,6 +53,8 @@ def _is_ours(cls: Any, member: str) -> bool:
 def _inherited(name: str, described: set[str]) -> bool:
     """Whether `name` is a member that the entry of a base class of `cpspika` has."""
     owner, _, member = name.rpartition(".")
+    if owner in LIFTED:
+        return f"{LIFTED[owner]}.{member}" in described
     cls = getattr(cpspika, owner.rpartition(".")[2], None)
     bases = cls.__mro__[1:] if inspect.isclass(cls) else ()
     return any(f"cpspika.{base.__name__}.{member}" in described for base in bases)
@@ -58,6 +67,15 @@ def check(app: Sphinx, env: BuildEnvironment) -> None:
             logger.warning("the reference lacks %s, which is a public name", name, location="api")
 
 
+def check_text(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Each function and each error says what it does, or when it is raised. This comes after `docstrings`."""
+    if what in ("function", "method", "class", "exception") and not any(lines):
+        logger.warning("%s has no docstring", name, location=name)
+    if what == "exception" and not re.match(r"(Raised|Passed|Base class|The base class)\b", lines[0] if lines else ""):
+        logger.warning("the docstring of %s doesn't begin with what raises it", name, location=name)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("env-check-consistency", check)
+    app.connect("autodoc-process-docstring", check_text, priority=900)
     return {"parallel_read_safe": True}

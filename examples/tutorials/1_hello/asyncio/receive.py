@@ -1,6 +1,6 @@
 """Prints the messages of the queue "hello", until Ctrl-C.
 
-python examples/tutorials/1_hello/asyncio/receive.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/1_hello/asyncio/receive.py
 """
 
 import asyncio
@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from cpspika.adapters import asyncio_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 
 
 async def main():

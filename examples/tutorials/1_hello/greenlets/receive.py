@@ -1,6 +1,6 @@
 """Prints the messages of the queue "hello", until Ctrl-C.
 
-python examples/tutorials/1_hello/greenlets/receive.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/1_hello/greenlets/receive.py
 """
 
 from gevent import monkey
@@ -12,8 +12,8 @@ from contextlib import suppress  # noqa: E402
 
 import cpspika  # noqa: E402
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 
 with suppress(KeyboardInterrupt), cpspika.BlockingConnection(URL) as connection:
     channel = connection.channel()

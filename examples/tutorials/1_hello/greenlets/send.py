@@ -1,6 +1,6 @@
 """Sends one message to the queue "hello".
 
-python examples/tutorials/1_hello/greenlets/send.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/1_hello/greenlets/send.py
 """
 
 from gevent import monkey
@@ -11,8 +11,8 @@ import os  # noqa: E402
 
 import cpspika  # noqa: E402
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 
 with cpspika.BlockingConnection(URL) as connection:
     channel = connection.channel()

@@ -1,14 +1,14 @@
 """Sends one message to the queue "hello".
 
-python examples/tutorials/1_hello/sync/send.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/1_hello/sync/send.py
 """
 
 import os
 
 import cpspika
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 
 with cpspika.BlockingConnection(URL) as connection:
     channel = connection.channel()

@@ -1,6 +1,6 @@
 """Prints the messages of the queue "hello", until Ctrl-C.
 
-python examples/tutorials/1_hello/threads/receive.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/1_hello/threads/receive.py
 """
 
 import os
@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from cpspika.threads import ThreadedConnection
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 
 
 def on_message(message):  # on a thread of the connection's
@@ -22,4 +22,4 @@ with suppress(KeyboardInterrupt), ThreadedConnection(URL) as connection:
     channel.queue_declare("hello", durable=True, arguments=EXPIRES)
     channel.basic_consume("hello", on_message)
     print("waiting for messages; Ctrl-C ends this", flush=True)
-    connection.join()  # until it is closed; raises the error that closed it
+    connection.join()  # until it is closed

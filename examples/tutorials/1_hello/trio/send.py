@@ -1,6 +1,6 @@
 """Sends one message to the queue "hello".
 
-python examples/tutorials/1_hello/trio/send.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/1_hello/trio/send.py
 """
 
 import os
@@ -9,8 +9,8 @@ import trio
 
 from cpspika.adapters import trio_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 
 
 async def main():

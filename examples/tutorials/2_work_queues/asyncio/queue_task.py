@@ -1,6 +1,6 @@
 """Queues a task: its name, and the seconds that it takes.
 
-python examples/tutorials/2_work_queues/asyncio/queue_task.py boil 3        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/2_work_queues/asyncio/queue_task.py boil 3
 """
 
 import asyncio
@@ -9,15 +9,15 @@ import sys
 
 from cpspika.adapters import asyncio_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 name, seconds = sys.argv[1:] or ("wash up", "2")
 
 
 async def main():
     async with asyncio_adapter.connect(URL) as connection:
         channel = await connection.channel()
-        await channel.confirm_select()  # from here on a publish is done when the broker has taken the message
+        await channel.confirm_select()  # a publish is done when the broker has the message
         await channel.queue_declare("tasks", durable=True, arguments=EXPIRES)
         await channel.basic_publish(
             routing_key="tasks",

@@ -1,14 +1,14 @@
 """Does the tasks of the queue, one after another, until Ctrl-C. Start several.
 
-python examples/tutorials/2_work_queues/callbacks/worker.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/2_work_queues/callbacks/worker.py
 """
 
 import os
 
 import cpspika
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 
 
 def connected(err, connection):
@@ -31,10 +31,10 @@ def on_message(message):
 
     def done():
         print(f"did {name!r}", flush=True)
-        message.ack()  # only now: if this worker ends before, another one gets the task
+        message.ack()  # if this worker ends before, another one does the task
 
     print(f"began {name!r}", flush=True)
-    connection.reactor.call_later(float(seconds), done)  # a callback must not sleep: the reactor waits for it
+    connection.reactor.call_later(float(seconds), done)  # it must not sleep here
 
 
 connection = cpspika.connect(URL, on_done=connected)

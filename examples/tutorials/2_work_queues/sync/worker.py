@@ -1,6 +1,6 @@
 """Does the tasks of the queue, one after another, until Ctrl-C. Start several.
 
-python examples/tutorials/2_work_queues/sync/worker.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/2_work_queues/sync/worker.py
 """
 
 import os
@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import cpspika
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 
 with suppress(KeyboardInterrupt), cpspika.BlockingConnection(URL) as connection:
     channel = connection.channel()
@@ -22,4 +22,4 @@ with suppress(KeyboardInterrupt), cpspika.BlockingConnection(URL) as connection:
         print(f"began {name!r}", flush=True)
         time.sleep(float(seconds))
         print(f"did {name!r}", flush=True)
-        message.ack()  # only now: if this worker ends before, another one gets the task
+        message.ack()  # if this worker ends before, another one does the task

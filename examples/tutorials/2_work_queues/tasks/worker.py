@@ -1,6 +1,6 @@
 """Does the tasks of the queue, one after another, until Ctrl-C. Start several.
 
-python examples/tutorials/2_work_queues/tasks/worker.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/2_work_queues/tasks/worker.py
 """
 
 import os
@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from cpspika import tasks
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 
 
 async def main():
@@ -23,7 +23,7 @@ async def main():
             print(f"began {name!r}", flush=True)
             await tasks.sleep(float(seconds))
             print(f"did {name!r}", flush=True)
-            message.ack()  # only now: if this worker ends before, another one gets the task
+            message.ack()  # if this worker ends before, another one does the task
 
 
 with suppress(KeyboardInterrupt):

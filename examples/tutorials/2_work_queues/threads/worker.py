@@ -1,6 +1,6 @@
 """Does the tasks of the queue, one after another, until Ctrl-C. Start several.
 
-python examples/tutorials/2_work_queues/threads/worker.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/2_work_queues/threads/worker.py
 """
 
 import os
@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from cpspika.threads import ThreadedConnection
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 
 
 def on_message(message):  # on a thread of the connection's
@@ -18,7 +18,7 @@ def on_message(message):  # on a thread of the connection's
     print(f"began {name!r}", flush=True)
     time.sleep(float(seconds))
     print(f"did {name!r}", flush=True)
-    message.ack()  # only now: if this worker ends before, another one gets the task
+    message.ack()  # if this worker ends before, another one does the task
 
 
 with suppress(KeyboardInterrupt), ThreadedConnection(URL) as connection:
@@ -27,4 +27,4 @@ with suppress(KeyboardInterrupt), ThreadedConnection(URL) as connection:
     channel.basic_qos(prefetch_count=1)  # one task at a time; other workers get the rest
     channel.basic_consume("tasks", on_message)
     print("waiting for messages; Ctrl-C ends this", flush=True)
-    connection.join()  # until it is closed; raises the error that closed it
+    connection.join()  # until it is closed

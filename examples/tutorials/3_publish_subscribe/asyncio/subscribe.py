@@ -1,6 +1,6 @@
 """Prints all news from now on, until Ctrl-C. Start several.
 
-python examples/tutorials/3_publish_subscribe/asyncio/subscribe.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/3_publish_subscribe/asyncio/subscribe.py
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from cpspika.adapters import asyncio_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 
 
 async def main():

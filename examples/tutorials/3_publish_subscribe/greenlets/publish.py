@@ -1,6 +1,6 @@
 """Publishes a piece of news to all who listen.
 
-python examples/tutorials/3_publish_subscribe/greenlets/publish.py "it rains"        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/3_publish_subscribe/greenlets/publish.py "it rains"
 """
 
 from gevent import monkey
@@ -12,7 +12,7 @@ import sys  # noqa: E402
 
 import cpspika  # noqa: E402
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 text = " ".join(sys.argv[1:]) or "it rains"
 
 with cpspika.BlockingConnection(URL) as connection:

@@ -1,6 +1,6 @@
 """Prints all news from now on, until Ctrl-C. Start several.
 
-python examples/tutorials/3_publish_subscribe/greenlets/subscribe.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/3_publish_subscribe/greenlets/subscribe.py
 """
 
 from gevent import monkey
@@ -12,7 +12,7 @@ from contextlib import suppress  # noqa: E402
 
 import cpspika  # noqa: E402
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 
 with suppress(KeyboardInterrupt), cpspika.BlockingConnection(URL) as connection:
     channel = connection.channel()

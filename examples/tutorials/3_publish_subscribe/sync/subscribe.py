@@ -1,6 +1,6 @@
 """Prints all news from now on, until Ctrl-C. Start several.
 
-python examples/tutorials/3_publish_subscribe/sync/subscribe.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/3_publish_subscribe/sync/subscribe.py
 """
 
 import os
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import cpspika
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 
 with suppress(KeyboardInterrupt), cpspika.BlockingConnection(URL) as connection:
     channel = connection.channel()

@@ -1,6 +1,6 @@
 """Prints all news from now on, until Ctrl-C. Start several.
 
-python examples/tutorials/3_publish_subscribe/tasks/subscribe.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/3_publish_subscribe/tasks/subscribe.py
 """
 
 import os
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from cpspika import tasks
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 
 
 async def main():

@@ -1,6 +1,6 @@
 """Prints all news from now on, until Ctrl-C. Start several.
 
-python examples/tutorials/3_publish_subscribe/threads/subscribe.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/3_publish_subscribe/threads/subscribe.py
 """
 
 import os
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from cpspika.threads import ThreadedConnection
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 
 
 def on_message(message):  # on a thread of the connection's
@@ -22,4 +22,4 @@ with suppress(KeyboardInterrupt), ThreadedConnection(URL) as connection:
     channel.queue_bind(queue, "news")
     channel.basic_consume(queue, on_message, no_ack=True)
     print("waiting for messages; Ctrl-C ends this", flush=True)
-    connection.join()  # until it is closed; raises the error that closed it
+    connection.join()  # until it is closed

@@ -1,6 +1,6 @@
 """Publishes a piece of news to all who listen.
 
-python examples/tutorials/3_publish_subscribe/trio/publish.py "it rains"        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/3_publish_subscribe/trio/publish.py "it rains"
 """
 
 import os
@@ -10,7 +10,7 @@ import trio
 
 from cpspika.adapters import trio_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 text = " ".join(sys.argv[1:]) or "it rains"
 
 

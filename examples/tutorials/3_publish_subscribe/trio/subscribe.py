@@ -1,6 +1,6 @@
 """Prints all news from now on, until Ctrl-C. Start several.
 
-python examples/tutorials/3_publish_subscribe/trio/subscribe.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/3_publish_subscribe/trio/subscribe.py
 """
 
 import os
@@ -10,7 +10,7 @@ import trio
 
 from cpspika.adapters import trio_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 
 
 async def main():

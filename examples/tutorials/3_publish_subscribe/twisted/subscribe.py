@@ -1,6 +1,6 @@
 """Prints all news from now on, until Ctrl-C. Start several.
 
-python examples/tutorials/3_publish_subscribe/twisted/subscribe.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/3_publish_subscribe/twisted/subscribe.py
 """
 
 import os
@@ -9,7 +9,7 @@ from twisted.internet.task import react
 
 from cpspika.adapters import twisted_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 
 
 async def main(reactor):

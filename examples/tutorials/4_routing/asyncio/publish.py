@@ -1,6 +1,6 @@
 """Publishes an alert: its level, and its text.
 
-python examples/tutorials/4_routing/asyncio/publish.py error "disk full"        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/4_routing/asyncio/publish.py error "disk full"
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import sys
 
 from cpspika.adapters import asyncio_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 level, text = sys.argv[1:] or ("info", "all is well")
 
 

@@ -1,6 +1,6 @@
 """Publishes an alert: its level, and its text.
 
-python examples/tutorials/4_routing/callbacks/publish.py error "disk full"        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/4_routing/callbacks/publish.py error "disk full"
 """
 
 import os
@@ -8,7 +8,7 @@ import sys
 
 import cpspika
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 level, text = sys.argv[1:] or ("info", "all is well")
 
 

@@ -1,6 +1,6 @@
 """Publishes an alert: its level, and its text.
 
-python examples/tutorials/4_routing/greenlets/publish.py error "disk full"        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/4_routing/greenlets/publish.py error "disk full"
 """
 
 from gevent import monkey
@@ -12,7 +12,7 @@ import sys  # noqa: E402
 
 import cpspika  # noqa: E402
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 level, text = sys.argv[1:] or ("info", "all is well")
 
 with cpspika.BlockingConnection(URL) as connection:

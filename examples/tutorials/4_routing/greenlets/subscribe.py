@@ -1,6 +1,6 @@
 """Prints the alerts of some levels, until Ctrl-C.
 
-python examples/tutorials/4_routing/greenlets/subscribe.py warning error        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/4_routing/greenlets/subscribe.py warning error
 """
 
 from gevent import monkey
@@ -13,7 +13,7 @@ from contextlib import suppress  # noqa: E402
 
 import cpspika  # noqa: E402
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 levels = sys.argv[1:] or ["warning", "error"]
 
 with suppress(KeyboardInterrupt), cpspika.BlockingConnection(URL) as connection:

@@ -1,6 +1,6 @@
 """Prints the alerts of some levels, until Ctrl-C.
 
-python examples/tutorials/4_routing/tasks/subscribe.py warning error        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/4_routing/tasks/subscribe.py warning error
 """
 
 import os
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from cpspika import tasks
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 levels = sys.argv[1:] or ["warning", "error"]
 
 

@@ -1,6 +1,6 @@
 """Prints the alerts of some levels, until Ctrl-C.
 
-python examples/tutorials/4_routing/threads/subscribe.py warning error        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/4_routing/threads/subscribe.py warning error
 """
 
 import os
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from cpspika.threads import ThreadedConnection
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 levels = sys.argv[1:] or ["warning", "error"]
 
 
@@ -25,4 +25,4 @@ with suppress(KeyboardInterrupt), ThreadedConnection(URL) as connection:
         channel.queue_bind(queue, "alerts", routing_key=level)
     channel.basic_consume(queue, on_message, no_ack=True)
     print("waiting for messages; Ctrl-C ends this", flush=True)
-    connection.join()  # until it is closed; raises the error that closed it
+    connection.join()  # until it is closed

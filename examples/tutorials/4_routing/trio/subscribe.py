@@ -1,6 +1,6 @@
 """Prints the alerts of some levels, until Ctrl-C.
 
-python examples/tutorials/4_routing/trio/subscribe.py warning error        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/4_routing/trio/subscribe.py warning error
 """
 
 import os
@@ -11,7 +11,7 @@ import trio
 
 from cpspika.adapters import trio_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 levels = sys.argv[1:] or ["warning", "error"]
 
 

@@ -1,6 +1,6 @@
 """Prints the alerts of some levels, until Ctrl-C.
 
-python examples/tutorials/4_routing/twisted/subscribe.py warning error        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/4_routing/twisted/subscribe.py warning error
 """
 
 import os
@@ -10,7 +10,7 @@ from twisted.internet.task import react
 
 from cpspika.adapters import twisted_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 levels = sys.argv[1:] or ["warning", "error"]
 
 

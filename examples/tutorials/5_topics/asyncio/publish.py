@@ -1,6 +1,6 @@
 """Publishes a reading: where and what it is of, and its value.
 
-python examples/tutorials/5_topics/asyncio/publish.py kitchen.temperature 21        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/5_topics/asyncio/publish.py kitchen.temperature 21
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import sys
 
 from cpspika.adapters import asyncio_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 topic, text = sys.argv[1:] or ("kitchen.temperature", "21")
 
 

@@ -1,6 +1,6 @@
 """Prints the readings whose topic matches one of the patterns, until Ctrl-C.
 
-python examples/tutorials/5_topics/greenlets/subscribe.py "kitchen.*"        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/5_topics/greenlets/subscribe.py "kitchen.*"
 """
 
 from gevent import monkey
@@ -13,7 +13,7 @@ from contextlib import suppress  # noqa: E402
 
 import cpspika  # noqa: E402
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 patterns = sys.argv[1:] or ["#"]
 
 with suppress(KeyboardInterrupt), cpspika.BlockingConnection(URL) as connection:

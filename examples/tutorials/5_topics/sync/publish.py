@@ -1,6 +1,6 @@
 """Publishes a reading: where and what it is of, and its value.
 
-python examples/tutorials/5_topics/sync/publish.py kitchen.temperature 21        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/5_topics/sync/publish.py kitchen.temperature 21
 """
 
 import os
@@ -8,7 +8,7 @@ import sys
 
 import cpspika
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 topic, text = sys.argv[1:] or ("kitchen.temperature", "21")
 
 with cpspika.BlockingConnection(URL) as connection:

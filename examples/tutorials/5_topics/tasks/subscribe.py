@@ -1,6 +1,6 @@
 """Prints the readings whose topic matches one of the patterns, until Ctrl-C.
 
-python examples/tutorials/5_topics/tasks/subscribe.py "kitchen.*"        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/5_topics/tasks/subscribe.py "kitchen.*"
 """
 
 import os
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from cpspika import tasks
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 patterns = sys.argv[1:] or ["#"]
 
 

@@ -1,6 +1,6 @@
 """Publishes a reading: where and what it is of, and its value.
 
-python examples/tutorials/5_topics/threads/publish.py kitchen.temperature 21        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/5_topics/threads/publish.py kitchen.temperature 21
 """
 
 import os
@@ -8,7 +8,7 @@ import sys
 
 from cpspika.threads import ThreadedConnection
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 topic, text = sys.argv[1:] or ("kitchen.temperature", "21")
 
 with ThreadedConnection(URL) as connection:

@@ -1,6 +1,6 @@
 """Prints the readings whose topic matches one of the patterns, until Ctrl-C.
 
-python examples/tutorials/5_topics/threads/subscribe.py "kitchen.*"        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/5_topics/threads/subscribe.py "kitchen.*"
 """
 
 import os
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from cpspika.threads import ThreadedConnection
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 patterns = sys.argv[1:] or ["#"]
 
 
@@ -25,4 +25,4 @@ with suppress(KeyboardInterrupt), ThreadedConnection(URL) as connection:
         channel.queue_bind(queue, "readings", routing_key=pattern)
     channel.basic_consume(queue, on_message, no_ack=True)
     print("waiting for messages; Ctrl-C ends this", flush=True)
-    connection.join()  # until it is closed; raises the error that closed it
+    connection.join()  # until it is closed

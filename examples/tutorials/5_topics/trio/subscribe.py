@@ -1,6 +1,6 @@
 """Prints the readings whose topic matches one of the patterns, until Ctrl-C.
 
-python examples/tutorials/5_topics/trio/subscribe.py "kitchen.*"        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/5_topics/trio/subscribe.py "kitchen.*"
 """
 
 import os
@@ -11,7 +11,7 @@ import trio
 
 from cpspika.adapters import trio_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 patterns = sys.argv[1:] or ["#"]
 
 

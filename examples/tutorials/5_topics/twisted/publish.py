@@ -1,6 +1,6 @@
 """Publishes a reading: where and what it is of, and its value.
 
-python examples/tutorials/5_topics/twisted/publish.py kitchen.temperature 21        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/5_topics/twisted/publish.py kitchen.temperature 21
 """
 
 import os
@@ -10,7 +10,7 @@ from twisted.internet.task import react
 
 from cpspika.adapters import twisted_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 topic, text = sys.argv[1:] or ("kitchen.temperature", "21")
 
 

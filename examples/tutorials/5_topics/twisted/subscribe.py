@@ -1,6 +1,6 @@
 """Prints the readings whose topic matches one of the patterns, until Ctrl-C.
 
-python examples/tutorials/5_topics/twisted/subscribe.py "kitchen.*"        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/5_topics/twisted/subscribe.py "kitchen.*"
 """
 
 import os
@@ -10,7 +10,7 @@ from twisted.internet.task import react
 
 from cpspika.adapters import twisted_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 patterns = sys.argv[1:] or ["#"]
 
 

@@ -1,6 +1,6 @@
 """Asks the server for a factorial, and waits for the answer.
 
-python examples/tutorials/6_rpc/greenlets/client.py 5        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/6_rpc/greenlets/client.py 5
 """
 
 from gevent import monkey
@@ -13,7 +13,7 @@ import uuid  # noqa: E402
 
 import cpspika  # noqa: E402
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 number = (sys.argv[1:] or ["5"])[0]
 
 with cpspika.BlockingConnection(URL) as connection:

@@ -1,6 +1,6 @@
 """Asks the server for a factorial, and waits for the answer.
 
-python examples/tutorials/6_rpc/sync/client.py 5        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/6_rpc/sync/client.py 5
 """
 
 import os
@@ -9,7 +9,7 @@ import uuid
 
 import cpspika
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 number = (sys.argv[1:] or ["5"])[0]
 
 with cpspika.BlockingConnection(URL) as connection:

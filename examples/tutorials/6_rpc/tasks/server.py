@@ -1,6 +1,6 @@
 """Answers requests: the factorial of the number that each brings, until Ctrl-C.
 
-python examples/tutorials/6_rpc/tasks/server.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/6_rpc/tasks/server.py
 """
 
 import math
@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from cpspika import tasks
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 
 
 async def main():

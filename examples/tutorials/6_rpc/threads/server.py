@@ -1,6 +1,6 @@
 """Answers requests: the factorial of the number that each brings, until Ctrl-C.
 
-python examples/tutorials/6_rpc/threads/server.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/6_rpc/threads/server.py
 """
 
 import math
@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from cpspika.threads import ThreadedConnection
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-EXPIRES = {"x-expires": 600_000}  # the broker deletes the queue after ten minutes (in ms) without use
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
 
 
 def on_message(message):  # on a thread of the connection's
@@ -30,4 +30,4 @@ with suppress(KeyboardInterrupt), ThreadedConnection(URL) as connection:
     channel.basic_qos(prefetch_count=1)
     channel.basic_consume("factorial", on_message)
     print("waiting for messages; Ctrl-C ends this", flush=True)
-    connection.join()  # until it is closed; raises the error that closed it
+    connection.join()  # until it is closed

@@ -1,6 +1,6 @@
 """Asks the server for a factorial, and waits for the answer.
 
-python examples/tutorials/6_rpc/trio/client.py 5        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/6_rpc/trio/client.py 5
 """
 
 import os
@@ -11,7 +11,7 @@ import trio
 
 from cpspika.adapters import trio_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
 number = (sys.argv[1:] or ["5"])[0]
 
 

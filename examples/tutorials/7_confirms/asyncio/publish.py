@@ -1,6 +1,6 @@
 """Publishes six messages, and tells the fate of each: three fit into the queue, one goes to no queue.
 
-python examples/tutorials/7_confirms/asyncio/publish.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/7_confirms/asyncio/publish.py
 """
 
 import asyncio
@@ -9,8 +9,8 @@ import os
 import cpspika
 from cpspika.adapters import asyncio_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-THREE = {"x-max-length": 3, "x-overflow": "reject-publish"}  # room for three messages; the rest is refused
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+THREE = {"x-max-length": 3, "x-overflow": "reject-publish"}  # room for three messages
 
 
 async def fate(publish):

@@ -1,14 +1,14 @@
 """Publishes six messages, and tells the fate of each: three fit into the queue, one goes to no queue.
 
-python examples/tutorials/7_confirms/callbacks/publish.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/7_confirms/callbacks/publish.py
 """
 
 import os
 
 import cpspika
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-THREE = {"x-max-length": 3, "x-overflow": "reject-publish"}  # room for three messages; the rest is refused
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+THREE = {"x-max-length": 3, "x-overflow": "reject-publish"}  # room for three messages
 
 
 def connected(err, connection):

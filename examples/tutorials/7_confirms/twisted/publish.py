@@ -1,6 +1,6 @@
 """Publishes six messages, and tells the fate of each: three fit into the queue, one goes to no queue.
 
-python examples/tutorials/7_confirms/twisted/publish.py        (the broker: AMQP_URL, or amqp://localhost)
+python examples/tutorials/7_confirms/twisted/publish.py
 """
 
 import os
@@ -10,8 +10,8 @@ from twisted.internet.task import react
 import cpspika
 from cpspika.adapters import twisted_adapter
 
-URL = os.environ.get("AMQP_URL", "amqp://localhost")
-THREE = {"x-max-length": 3, "x-overflow": "reject-publish"}  # room for three messages; the rest is refused
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+THREE = {"x-max-length": 3, "x-overflow": "reject-publish"}  # room for three messages
 
 
 async def fate(publish):
