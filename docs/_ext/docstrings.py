@@ -32,7 +32,7 @@ LIFTED = {
 OPERATIONS = {name for core in CORE.values() for name in operations(core)}
 FACADE = re.compile(r"cpspika\..*?(?:Asyncio|Twisted|Trio|Task|Threaded)(Channel|Connection)\.(\w+)$")
 # Not made by programs, but by `connect` and `channel`.
-MADE = re.compile(r"cpspika\..*?((Sync|Asyncio|Twisted|Trio|Task)?(Connection|Channel)|ThreadedChannel)$")
+MADE = re.compile(r"cpspika\.(.*\.)?((Sync|Asyncio|Twisted|Trio|Task)?(Connection|Channel)|ThreadedChannel)$")
 FIELD = re.compile(r"(?:^|(?<=[.;)])\s+)((?:[a-z]\w*(?:\([^)]*\))?, )*[a-z]\w*(?:\([^)]*\))?|Errors|Result): ")
 WORD = re.compile(r"(?<![\w`.])(" + "|".join(sorted(cpspika.errors.__all__, key=len, reverse=True)) + r")(?![\w`])")
 
@@ -89,12 +89,8 @@ def change_signature(
 
 def _in_short(text: str, core: str, member: str) -> list[str]:
     first = re.split(r"(?<=\.)\s", " ".join(text.split("\n\n")[0].split()), maxsplit=1)[0]
-    return [
-        inline(first, f"cpspika.{core}.{member}"),
-        "",
-        f"In full: :py:obj:`{core}.{member} <cpspika.{core}.{member}>`.",
-        "",
-    ]
+    whole = f"In full: :py:obj:`{core}.{member} <cpspika.{core}.{member}>`."
+    return [f"{inline(first, f'cpspika.{core}.{member}')} {whole}", ""]
 
 
 def _parameters(obj: Any) -> list[str]:
@@ -177,7 +173,7 @@ def _code(text: str, name: str) -> str:
 def _target(text: str, name: str) -> str | None:
     """The entry that a name in backticks stands for."""
     bare = text.removesuffix("()").removeprefix("cpspika.")
-    if not re.fullmatch(r"\w+(\.\w+)*", bare) or bare == name.rpartition(".")[2]:
+    if not re.fullmatch(r"\w+(\.\w+)*", bare) or f"cpspika.{bare}" == name:
         return None
     owner, _, member = bare.rpartition(".")
     if not owner and bare in cpspika.__all__ and bare not in ("broker", "__version__"):

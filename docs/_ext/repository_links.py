@@ -2,6 +2,7 @@
 
 - A page such as docs/changelog.md stands for a file of the repository's root; in the site it has the text of this file.
 - A link to such a file becomes one to its page: (../RELEASING.md), (docs/styles.md) in a file of the root.
+- A link whose text is the name of a page's file gets the title of the page.
 - A link to a folder or a program of the repository, which the site does not have, becomes its text.
 """
 
@@ -37,6 +38,7 @@ def rewrite(app: Sphinx, docname: str, source: list[str]) -> None:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(written_in), target))
         path = PAGES.get(path, path)
         if path.startswith("docs/"):
+            text = "" if text.endswith(".md") else text  # MyST puts the title of the page for it
             return f"[{text}]({posixpath.relpath(path, posixpath.dirname(page))}{anchor})"
         if (ROOT / path).exists():
             return text if "`" in text else f"`{text}`"

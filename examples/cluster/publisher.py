@@ -42,7 +42,7 @@ def publish(channel: cpspika.SyncChannel, body: str) -> cpspika.SyncChannel:
             if stopping:
                 raise
             time.sleep(1)
-            channel.close()  # RabbitMQ may go on to refuse on this one: docs/rabbitmq.md
+            channel.close()  # RabbitMQ may go on to refuse on this one: docs/cluster.md
             channel = confirming(channel.connection)
 
 
