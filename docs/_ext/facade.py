@@ -38,7 +38,9 @@ def members(cls: Any) -> list[str]:
         for name in (*inspect.get_annotations(base), *vars(base)):
             if not name.startswith("_") and base.__module__.startswith("cpspika"):
                 found[name] = None
-    return list(found)
+    annotated = {name for base in cls.__mro__ for name in inspect.get_annotations(base)}
+    # A name of another library that is there for a hint in its error raises AttributeError.
+    return [name for name in found if name in annotated or hasattr(cls, name)]
 
 
 class Facade(SphinxDirective):

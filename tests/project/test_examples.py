@@ -91,7 +91,7 @@ PRINTS["tasks/worker.py"] = (
 )
 # This one goes on until SIGTERM, in every style.
 RELIABLE = ["sync/service.py", *(f"{style}/reliable.py" for style in ("async", "sync", "greenlets", *STYLES))]
-PRINTS |= dict.fromkeys(RELIABLE, r"(did 'task \d+' (again)?\n){3,}stopped\n")
+PRINTS |= dict.fromkeys(RELIABLE, r"(did 'task \d+' ?(again)?\n){3,}stopped\n")
 # What another client reads of it on the wire: one of the bodies that each publishes.
 PUBLISHES = {
     "sync/hello.py": b"Hello World!",
