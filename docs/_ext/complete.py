@@ -32,14 +32,18 @@ def public_names() -> list[str]:
     names = {f"cpspika.{name}": getattr(cpspika, name) for name in cpspika.__all__}
     for row in re.findall(r"^\| (`cpspika\..*)\|$", API.read_text("utf-8"), re.MULTILINE):
         module, *listed = re.findall(r"`([^`]+)`", row)
-        found = import_module(module)
+        try:
+            found = import_module(module)
+        except ModuleNotFoundError as error:
+            logger.warning("%s, which docs/api.md names, cannot be imported: %s", module, error, location="api")
+            continue
         names |= {f"{module}.{name}": getattr(found, name) for name in listed if hasattr(found, name)}
     members = [
         f"{name}.{member}"
         for name, found in names.items()
         if inspect.isclass(found) and not issubclass(found, BaseException) and name not in FOR_SUBCLASSES
         for member in dir(found)
-        if not member.startswith("_") and _is_ours(found, member)
+        if not member.startswith("_") and hasattr(found, member) and _is_ours(found, member)
     ]
     return [name for name in [*names, *members] if name not in NOT_ENTRIES]
 
