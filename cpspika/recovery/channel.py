@@ -22,7 +22,6 @@ from ..client.publisher import Content, encode_body
 from ..client.setup import OnReady, run_setup
 from ..errors import (
     AMQPError,
-    BufferFull,
     ChannelClosed,
     ConsumerCancelled,
     DuplicateConsumerTag,
@@ -370,19 +369,16 @@ class RecoveringChannel(Channel):
             return False
         publish = Publish(self, on_done, content)  # checks on_done
         connection._check("basic.publish", content.arguments, content.properties)
-        error: AMQPError | None = None
+        error: AMQPError | None
         if self._transaction is not None:
             error = self._transaction.no_buffer()
-        elif connection._size and connection._size + publish.size > connection.options.buffer_limit:
-            error = BufferFull(
-                f"{connection._size} bytes of messages wait for a link, and with this one (of {publish.size}) they "
-                f"would exceed buffer_limit={connection.options.buffer_limit}; the message is not kept"
-            )
+        else:
+            error = connection._buffer.refusal(publish.size)
         if error is not None:
             refuse(on_done, error, "basic.publish", self._sender.call_soon)
             return False
         self._wait(publish)
-        return connection._take_room(publish.size) and self.writable
+        return connection._buffer.take(publish.size) and self.writable
 
     def _close(self, reply_code: int, reply_text: str, on_done: OnDone[None] | None) -> None:
         closer = Request("channel.close", on_done)

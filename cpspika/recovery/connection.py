@@ -24,7 +24,6 @@ from ..client.channel import Channel
 from ..client.connection import Connection, OnClose
 from ..client.continuations import Call, OnDone, Request, check_callable, ignore, is_abandoned, refuse, settle_soon
 from ..client.operations import Consumer
-from ..client.publisher import Content
 from ..client.setup import OnReady
 from ..errors import (
     AMQPError,
@@ -41,6 +40,7 @@ from ..reactor import Reactor
 from ..wire import handshake
 from ..wire.link import Link
 from .backoff import Backoff
+from .buffer import Buffer, Unwritten
 from .channel import RecoveringChannel
 from .journal import Journal
 from .operations import SETTLED, WAITING, Asked, Cancel, Close, Consume, Open, Operation, Publish, Told
@@ -69,7 +69,6 @@ class RecoveringConnection(Connection):
         self._targets: list[ConnectionParameters] = []
         self._core: Connection | None = None
         self._dialled: Connection | None = None
-        self._transport: Any = None
         self._worked = False  # there was a link once
         self._is_closing = False  # by the program
         self._opened_channels: list[RecoveringChannel] = []
@@ -84,10 +83,8 @@ class RecoveringConnection(Connection):
         self._fruitless = 0
         self._single: deque[Operation] = deque()
         self._alone: Operation | None = None
-        self._size = 0  # bytes of messages that wait or are unconfirmed
-        self._is_full = False
-        self._unwritten: deque[Any] = deque()  # position in the stream, order, channel, and the fields of its content
-        self._watching = False
+        self._buffer = Buffer(options, self._has_room)
+        self._unwritten: Unwritten  # of the present link, or of the last
         self._expiring: deque[tuple[float, Operation]] = deque()
         self._stale = self._resent = self._lost_untold = 0
         self._first_untold: AMQPError | None = None
@@ -102,7 +99,7 @@ class RecoveringConnection(Connection):
 
     @property
     def writable(self) -> bool:
-        return not self._is_full and (self._core is None or self._core.writable)
+        return not self._buffer.is_full and (self._core is None or self._core.writable)
 
     @property
     def _unsent(self) -> int:
@@ -226,48 +223,9 @@ class RecoveringConnection(Connection):
     def _error_if_closed(self) -> AMQPError | None:
         return None if self.is_open else self._closed_error()
 
-    def _take_room(self, size: int) -> bool:
-        """A message is kept. Returns whether the program may publish more."""
-        self._size += size
-        if self._size > self.options.buffer:
-            self._is_full = True
-        return not self._is_full
-
-    def _release_room(self, size: int) -> None:
-        self._size -= size
-        if self._is_full:
-            self._may_be_writable()
-
-    def _eased(self, publish: Publish) -> None:
-        """A publish was confirmed, and its bytes are free."""
-        if self._is_full:
-            self._may_be_writable()
-        self._left(publish)
-
-    def _may_be_writable(self) -> None:
-        if self._size <= self.options.buffer // 2:
-            self._is_full = False
-            self._in_turn([channel._tell_writable for channel in self._opened_channels])
-
-    def _watch_unwritten(self) -> None:
-        """Has the publishes that nobody confirms dropped when the kernel has them."""
-        self._watching = True
-        self.reactor.call_soon(self._drop_written)
-
-    def _drop_written(self, _: Any = None) -> None:
-        unwritten, transport = self._unwritten, self._transport
-        self._watching = False
-        if transport is None:
-            return
-        written = transport.written
-        if unwritten and unwritten[-1][0] <= written:
-            unwritten.clear()
-            return
-        while unwritten and unwritten[0][0] <= written:
-            unwritten.popleft()
-        if unwritten and self._core is not None:
-            self._watching = True
-            self._core._backlog.when_written(0, _Written("basic.publish", None, convert=self._drop_written))
+    def _has_room(self) -> None:
+        """The buffer was full, and has room again."""
+        self._in_turn([channel._tell_writable for channel in self._opened_channels])
 
     def _wait_for_link(self, operation: Operation) -> None:
         """Bounds the time that an operation waits."""
@@ -335,7 +293,7 @@ class RecoveringConnection(Connection):
         operation.state = SETTLED
         operation.withdrawn()
         if isinstance(operation, Publish):
-            self._release_room(operation.size)
+            self._buffer.release(operation.size)
         return True
 
     def _left(self, operation: Operation) -> None:
@@ -527,9 +485,8 @@ class RecoveringConnection(Connection):
 
     def _link_up(self, link: Connection) -> None:
         self._core = link
-        self._transport = link._backlog.transport
+        self._unwritten = Unwritten(link)
         self._encoder = None
-        self._unwritten.clear()
         for name in ("parameters", "server_properties", "heartbeat", "frame_max", "channel_max"):
             setattr(self, name, getattr(link, name))
         link.add_blocked_handler(self._link_blocked)
@@ -567,7 +524,7 @@ class RecoveringConnection(Connection):
         if link is not self._core:
             return
         unwritten = self._lost_unwritten(err)
-        self._core = self._transport = None
+        self._core = None
         restoring, self._restoring = self._restoring, None
         for probe in list(self._probes):
             probe.cancel()
@@ -631,21 +588,20 @@ class RecoveringConnection(Connection):
 
     def _lost_unwritten(self, err: AMQPError | None) -> list[Publish]:
         """Publishes that nobody confirms, and that the kernel has not taken whole."""
-        unwritten, transport = self._unwritten, self._transport
-        self._unwritten = deque()
-        if err is None or transport is None or self._is_closing:
+        lost = list(self._unwritten.take_lost())
+        if err is None or self._is_closing:
             return []
         cause = err.__cause__
         if isinstance(cause, ConnectionAbortedError) and cause.__cause__ is not None:
             return []  # an exception came amid sending: nobody knows what went out, and twice would be wrong
-        lost = []
-        for position, rank, channel, *content in unwritten:
-            if position > transport.written and not channel._ended:
-                publish = Publish(channel, None, Content(*content))
+        publishes = []
+        for rank, channel, content in lost:
+            if not channel._ended:
+                publish = Publish(channel, None, content)
                 publish.order = rank
-                self._take_room(publish.size)
-                lost.append(publish)
-        return lost
+                self._buffer.take(publish.size)
+                publishes.append(publish)
+        return publishes
 
     def _culprit(self, fallen: list[tuple[Operation, AMQPError]], blamed: str | None) -> Operation | None:
         """The operation that a close answers, if it is known: the oldest of its method, since replies come in order; of
@@ -785,19 +741,6 @@ class RecoveringConnection(Connection):
         self._stop_asking()
         for channel in self._opened_channels:
             channel.close_reason = self.close_reason
-
-
-class _Written(Request):
-    """Stands in a link's backlog until what was written before it has gone to the kernel."""
-
-    __slots__ = ()
-
-    def reply(self, reply: Any) -> None:
-        assert self.convert is not None
-        self.convert(None)
-
-    def fail(self, error: AMQPError) -> None:
-        """The link ended first."""
 
 
 def _blamed(operation: Operation, reason: AMQPError) -> AMQPError:

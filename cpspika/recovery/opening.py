@@ -25,12 +25,10 @@ from ..client.publisher import Content, Publisher, encode_body
 from ..errors import AMQPError, ChannelClosed, ConnectionClosed, DeliveryUnknown
 from ..wire.codec import Method
 from ..wire.message import NO_PROPERTIES, BasicProperties, Envelope, Message, encode_properties
-from .operations import SETTLED, Publish, stale, unknown
+from .operations import Publish, Sent, stale, unknown
 from .options import Resent
 from .roles import Owner
 from .transaction import Transaction
-
-_new_tuple = tuple.__new__  # makes a named tuple without the call of its own function
 
 EPOCH_SHIFT = 44
 SETTLING = frozenset(("basic.ack", "basic.nack", "basic.reject"))
@@ -106,80 +104,28 @@ class TransactionSender(EpochSender):
 class ResendingPublisher(Publisher):
     """The publishes of one opening, each kept until the broker has decided it. `has_settled`: it has decided one."""
 
-    __slots__ = ("_connection", "_recovering", "has_settled")
+    __slots__ = ("_connection", "_recovering", "buffer", "has_settled")
 
     def __init__(self, opening: OpeningChannel, sender: EpochSender, recovering: Owner):
         super().__init__(opening, sender)
         self._recovering = recovering
         self._connection = recovering._connection
+        self.buffer = self._connection._buffer
         self.has_settled = False
 
-    def publish_kept(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: str | bytes,
-        properties: Any,
-        mandatory: bool,
-        immediate: bool,
-        block_on_flow_control: bool,
-        on_done: OnDone[bool] | None,
-    ) -> bool:
-        """`publish` of a message that is sent again if the link is lost before it is decided. `publish` itself is for
-        on_ready: what that publishes fails with its opening."""
-        octets = body if body.__class__ is bytes else encode_body(body)
-        encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
-        connection, window = self._connection, self._window
-        if mandatory or immediate or not self.permitted or not self._channel.is_open:
-            content = Content(exchange, routing_key, mandatory, immediate, encoded, octets)
-            return self._publish_otherwise(content, block_on_flow_control, on_done)
-        if window is None and on_done is None:
-            writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
-            connection._unwritten.append(
-                (
-                    connection._transport.queued,
-                    next(order),
-                    self._recovering,
-                    exchange,
-                    routing_key,
-                    False,
-                    False,
-                    encoded,
-                    octets,
-                )
-            )
-            if not connection._watching:
-                connection._watch_unwritten()
-            return writable
-        content = _new_tuple(Content, (exchange, routing_key, False, False, encoded, octets))
-        publish = Publish(self._recovering, on_done, content)
-        if window is None:
-            self._send(publish, content)
-        else:
-            try:
-                self._sender.send_publish(exchange, routing_key, encoded, octets)
-                publish.undecided = True
-                window.add(publish)
-            except BaseException as error:
-                self._sender.failed(error)
-                raise
-        return connection._take_room(publish.size) and self._sender.writable
-
-    def _publish_otherwise(self, content: Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
-        connection, sender = self._connection, self._sender
+    def publish_otherwise(self, content: Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
+        sender = self._sender
         if not self._channel.is_open:
             return self._recovering._publish_later(content, on_done)
         if not self.permitted:
             return self._stopped(content, block_on_flow_control, on_done)
         if self._window is None and on_done is None:
             sender.send_content("basic.publish", content.arguments, content.properties, content.body)
-            connection._unwritten.append((connection._transport.queued, next(order), self._recovering, *content))
-            if not connection._watching:
-                connection._watch_unwritten()
+            self._connection._unwritten.add(next(order), self._recovering, content)
             return sender.writable
         publish = Publish(self._recovering, on_done, content)
         self._send(publish, content)
-        return connection._take_room(publish.size) and sender.writable
+        return self.buffer.take(publish.size) and sender.writable
 
     def _stopped(self, content: Content, block_on_flow_control: bool, on_done: OnDone[bool] | None) -> bool:
         if not block_on_flow_control:
@@ -187,7 +133,7 @@ class ResendingPublisher(Publisher):
             return False
         publish = Publish(self._recovering, on_done, content)
         self._hold(publish, content)
-        self._connection._take_room(publish.size)
+        self.buffer.take(publish.size)
         return False
 
     def launch(self, publish: Publish) -> None:
@@ -204,21 +150,29 @@ class ResendingPublisher(Publisher):
             self._hold(publish, content)
 
     def _settle_acked(self, publish: Any) -> None:
-        if publish.__class__ is not Publish:  # of on_ready
+        if publish.__class__ is Sent:
+            self.has_settled = True
+            buffer = self.buffer
+            buffer.size -= publish.size
+            if buffer.is_full:
+                buffer.ease()
+            on_done = publish.on_done
+            if on_done is not None:
+                publish.on_done = None  # as in Continuation.done
+                on_done(None, True)
+        elif publish.__class__ is Publish:
+            self.has_settled = True
+            publish.leave()
+            if publish.returned is not None:
+                super()._settle_acked(publish)
+            else:
+                publish.done(Resent(publish.times) if publish.times else True)
+        else:  # of on_ready
             super()._settle_acked(publish)
-            return
-        self.has_settled = True
-        connection = self._connection
-        publish.state = SETTLED
-        connection._size -= publish.size
-        if connection._is_full or connection._alone is publish:
-            connection._eased(publish)
-        if publish.returned is not None:
-            super()._settle_acked(publish)
-        elif publish.on_done is not None:
-            publish.on_done(None, Resent(publish.times) if publish.times else True)
 
     def _settle_nacked(self, publish: Any) -> None:
+        if publish.__class__ is Sent:
+            publish = publish.lost()
         if publish.__class__ is Publish:
             self.has_settled = True
             publish.leave()
@@ -234,13 +188,61 @@ class ResendingPublisher(Publisher):
 
 
 class OpenPublisher:
-    """The publisher of a recovering channel that is open: its publishes go out at once. `publish`: as of Publisher."""
+    """The publisher of a recovering channel that is open: its publishes go out at once, and are sent again if the link
+    is lost before they are decided. (ResendingPublisher.publish is for on_ready: what that publishes fails with its
+    opening.)"""
 
-    __slots__ = ("_publisher", "publish")
+    __slots__ = ("_publisher", "_recovering", "_sender", "_unwritten")
 
     def __init__(self, publisher: ResendingPublisher):
         self._publisher = publisher
-        self.publish: Callable[..., bool] = publisher.publish_kept
+        self._recovering = publisher._recovering
+        self._sender = publisher._sender
+        self._unwritten = publisher._connection._unwritten
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: str | bytes,
+        properties: Any,
+        mandatory: bool,
+        immediate: bool,
+        block_on_flow_control: bool,
+        on_done: OnDone[bool] | None,
+    ) -> bool:
+        # Each publish comes this way: what Unwritten.add and Buffer.take do stands here too, without their calls.
+        publisher = self._publisher
+        octets = body if body.__class__ is bytes else encode_body(body)
+        encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
+        if mandatory or immediate or not publisher.permitted or not publisher._channel.is_open:
+            content = Content(exchange, routing_key, mandatory, immediate, encoded, octets)
+            return publisher.publish_otherwise(content, block_on_flow_control, on_done)
+        window, sender = publisher._window, self._sender
+        if window is not None:
+            sent = Sent(self._recovering, on_done, (exchange, routing_key, encoded, octets))
+            try:
+                writable = sender.send_publish(exchange, routing_key, encoded, octets)
+                window.add(sent)
+            except BaseException as error:
+                sender.failed(error)
+                raise
+            buffer = publisher.buffer
+            buffer.size += sent.size
+            if buffer.size > buffer.most:
+                buffer.is_full = True
+            return writable and not buffer.is_full
+        if on_done is not None:
+            content = Content(exchange, routing_key, False, False, encoded, octets)
+            return publisher.publish_otherwise(content, False, on_done)
+        writable = sender.send_publish(exchange, routing_key, encoded, octets)
+        unwritten = self._unwritten
+        kept = unwritten.kept
+        if not kept:
+            unwritten.watch()
+        position = unwritten.transport.queued
+        kept.append((position, next(order), self._recovering, exchange, routing_key, False, False, encoded, octets))
+        return writable
 
     @property
     def permitted(self) -> bool:
@@ -266,15 +268,14 @@ class TransactionPublisher(OpenPublisher):
     def __init__(self, publisher: ResendingPublisher, transaction: Transaction):
         super().__init__(publisher)
         self._transaction = transaction
-        self.publish: Callable[..., bool] = self._publish
 
-    def _publish(self, *asked: Any) -> bool:
+    def publish(self, *asked: Any) -> bool:
         *content, on_done = asked
         error = self._transaction.refusal("basic.publish")
         if error is not None:
-            refuse(on_done, error, "basic.publish", self._publisher._sender.call_soon)
+            refuse(on_done, error, "basic.publish", self._sender.call_soon)
             return False
-        publish: Callable[..., bool] = self._publisher.publish
+        publish: Callable[..., bool] = super().publish
         writable = publish(*content, on_done and partial(_told_unknown, on_done))
         self._transaction.begun()
         return writable

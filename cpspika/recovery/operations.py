@@ -11,15 +11,16 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from ..client import publisher as client_publisher
 from ..client.continuations import OnDone, Request, call_site, check_callable, order
 from ..client.operations import Consumer
 from ..client.publisher import Content, Watched
 from ..errors import AMQPError, DeliveryUnknown, OutcomeUnknown, PublishError, StaleDelivery
+from .buffer import OVERHEAD
 from .policies import AGAIN, POLICIES, STALE, UNKNOWN
 from .roles import Opening, Owner
 
 WAITING, IN_FLIGHT, SETTLED = "waiting", "in flight", "settled"
-OVERHEAD = 128  # bytes that a message counts for in the buffer, beside its body and its names
 
 
 class Asked(Request):
@@ -238,29 +239,51 @@ class Deletion(Asked):
         super().end(error, result)
 
 
-class Publish(Watched):
-    """A publish. `size`: bytes that it counts for in the buffer. `times`: how often it was sent before."""
+class Sent(client_publisher.Publish):
+    """A publish on its first way, which nearly every one ends on. A loss makes it a `Publish`.
 
-    __slots__ = ("channel", "deadline", "ends", "size", "state", "times")
+    `content`: as of client.publisher.Content, without the flags, which are not set."""
 
-    convert: Any
-    deadline: float | None
-    state: str
+    __slots__ = ("channel", "content", "size")
 
-    def __init__(self, channel: Owner, on_done: OnDone[bool] | None, content: Content):
-        # Each confirmed publish is one of these: what Watched and Continuation do stands here, without their calls.
+    content: Any
+
+    def __init__(self, channel: Owner, on_done: OnDone[bool] | None, content: tuple[str, str, bytes, bytes]):
+        # Each confirmed publish is one of these: what Continuation does stands here, without its call.
         if not callable(on_done):
             check_callable("on_done", on_done)
         self.on_done = on_done
         self.call_site = call_site(3)
         self.order = next(order)
-        self.content = content
-        self.convert = self.returned = self.deadline = None
-        self.undecided = False
         self.channel = channel
+        self.content = content
+        self.size = OVERHEAD + len(content[2]) + len(content[3])
+
+    def fail(self, error: AMQPError) -> None:
+        self.channel._fell(self.lost(), error)
+
+    def lost(self) -> Publish:
+        """The same publish, for what may become of it now."""
+        exchange, routing_key, properties, body = self.content
+        publish = Publish(self.channel, self.on_done, Content(exchange, routing_key, False, False, properties, body))
+        publish.call_site, publish.order = self.call_site, self.order
+        publish.undecided = True
+        publish.state = IN_FLIGHT
+        return publish
+
+
+class Publish(Watched):
+    """A publish. `size`: bytes that it counts for in the buffer. `times`: how often it was sent before."""
+
+    __slots__ = ("channel", "deadline", "ends", "size", "state", "times")
+
+    def __init__(self, channel: Owner, on_done: OnDone[bool] | None, content: Content):
+        super().__init__(on_done, content)
+        self.channel = channel
+        self.deadline: float | None = None
         self.ends = self.times = 0
         self.state = IN_FLIGHT
-        self.size = len(content.body) + len(content.properties) + OVERHEAD
+        self.size = OVERHEAD + len(content.properties) + len(content.body)
 
     def go(self, opening: Opening) -> None:
         """Sends it on an opening; while its flow is stopped, it is held there."""
@@ -288,7 +311,7 @@ class Publish(Watched):
         """It is settled: frees its bytes in the buffer."""
         self.state = SETTLED
         connection = self.channel._connection
-        connection._release_room(self.size)
+        connection._buffer.release(self.size)
         connection._left(self)
 
     def withdrawn(self) -> None:

@@ -389,6 +389,7 @@ class _WatchedSession(Session):
         self.wire: int = transport.wire.number
         self._unconfirmed: dict[ServerChannel, dict[int, Sent]] = {}
         self._count: dict[ServerChannel, int] = {}
+        self._gets: dict[int, deque[str]] = {}  # by channel: the queues of gets without a reply yet
 
     def _handle_channel(self, number: int, event: Any) -> None:
         oracle, name = self.broker.oracle, event.name
@@ -401,6 +402,8 @@ class _WatchedSession(Session):
             elif name == "confirm.select":
                 self._unconfirmed.setdefault(channel, {})
                 self._count.setdefault(channel, 0)
+            elif name == "basic.get":
+                self._gets.setdefault(number, deque()).append(event.queue or channel.last_queue)
             elif name == "queue.purge" and event.queue in self.vhost.queues:
                 oracle.purged(self.vhost.queues[event.queue])
         super()._handle_channel(number, event)
@@ -428,6 +431,10 @@ class _WatchedSession(Session):
             channel = self.channels.get(number)
             if channel is not None:
                 self._decide(channel, name, arguments["delivery_tag"], arguments["multiple"])
+        elif name == "basic.get-empty":
+            self._gets[number].popleft()
+        elif name in ("channel.close", "channel.close-ok"):
+            self._gets.pop(number, None)
         super().send(number, name, arguments)
 
     def _decide(self, channel: ServerChannel, name: str, tag: int, multiple: bool) -> None:
@@ -446,9 +453,9 @@ class _WatchedSession(Session):
         elif name == "basic.get-ok":
             channel = self.channels[number]
             tag = arguments["delivery_tag"]
-            entry = next((delivery.entry for known, delivery in channel.unsettled if known == tag), None)
-            queue = entry.queue.name if entry is not None else "?"
-            oracle.delivered(self.wire, number, queue, message, arguments["redelivered"], entry is None)
+            no_ack = all(known != tag for known, _ in channel.unsettled)
+            queue = self._gets[number].popleft()
+            oracle.delivered(self.wire, number, queue, message, arguments["redelivered"], no_ack)
         super().send_content(number, name, arguments, message)
 
     def fast_deliverer(self, number: int, consumer_tag: str) -> Any:

@@ -160,7 +160,7 @@ def test_a_channel_that_is_asked_for_while_another_waits_for_a_lock_opens_at_onc
     channel = world.channel()
     declared(world, channel, "mine", exclusive=True)
     world.session()._timers.cancel("heartbeat")
-    world.connection._transport.lost(ConnectionResetError("cut at this end alone"))
+    world.connection._unwritten.transport.lost(ConnectionResetError("cut at this end alone"))
     world.until(lambda: world.connection.is_connected, "a link")
     world.advance(1)
     assert "restored" not in world.kinds()
@@ -274,7 +274,7 @@ def test_nothing_grows_with_the_number_of_links() -> None:
                 connection._expiring,
                 connection._probes,
                 connection._single,
-                connection._unwritten,
+                connection._unwritten.kept,
                 connection._timers._by_name,
                 channel._log,
                 channel._waiting,

@@ -361,7 +361,7 @@ def test_one_error_tells_of_all_publishes_that_nobody_was_told_of() -> None:
     [error] = world.errors
     assert isinstance(error, cpspika.OperationTimeout)
     assert "9 publishes more" in str(error)
-    assert world.connection._size == 0
+    assert world.connection._buffer.size == 0
 
 
 def test_a_publish_in_a_transaction_that_is_refused_was_surely_not_sent() -> None:

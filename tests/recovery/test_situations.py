@@ -65,8 +65,8 @@ def test_3_a_lost_confirm_means_a_copy_and_says_so() -> None:
     channel = world.confirming()
     declared(world, channel)
     done = world.ask(channel.basic_publish, "", "q", "hello", {"headers": {"a": 1}})
-    world.connection._transport.flush()
-    world.connection._transport.pause_reading(True)  # the confirm stays in the network
+    world.connection._unwritten.transport.flush()
+    world.connection._unwritten.transport.pause_reading(True)  # the confirm stays in the network
     world.settle()
     assert world.bodies("q") == [b"hello"]
     assert done.pending
@@ -514,8 +514,8 @@ def test_18_an_exclusive_queue_locked_by_the_dead_link() -> None:
     got = consumed(world, channel, "mine")
     beside = consumed(world, other, "q")
     dead = world.session()
-    world.connection._transport.pause_reading(True)
-    world.connection._transport.lost(ConnectionResetError("cut at this end alone"))
+    world.connection._unwritten.transport.pause_reading(True)
+    world.connection._unwritten.transport.lost(ConnectionResetError("cut at this end alone"))
     world.until(lambda: "retrying" in world.kinds() and world.connection.is_connected, "a new link")
     waiting = world.ask(channel.queue_declare, "later")
     other.basic_publish("", "q", "the other channel goes on")
@@ -536,7 +536,7 @@ def test_18_a_lock_that_stays() -> None:
     declared(world, channel, "mine", exclusive=True)
     cancelled: list[str] = []
     consumed(world, channel, "mine", on_cancel=cancelled.append)
-    world.connection._transport.lost(ConnectionResetError("cut at this end alone"))
+    world.connection._unwritten.transport.lost(ConnectionResetError("cut at this end alone"))
     session = world.session()
     session._timers.cancel("heartbeat")  # the broker doesn't notice
     world.until(lambda: "restored" in world.kinds(), "the end of waiting", 120)
@@ -550,7 +550,7 @@ def test_18_an_exclusive_consumer_that_the_dead_link_still_has() -> None:
     declared(world, channel, "q")
     got = consumed(world, channel, "q", exclusive=True)
     dead = world.session()
-    world.connection._transport.lost(ConnectionResetError("cut at this end alone"))
+    world.connection._unwritten.transport.lost(ConnectionResetError("cut at this end alone"))
     world.until(lambda: world.connection.is_connected and "lost" in world.kinds(), "a new link")
     world.advance(1)
     dead.drop_now()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from cpspika.client.hints import ARGUMENTS, NAMES
+import cpspika
+from cpspika.adapters.asyncio_adapter import AsyncioConnection
+from cpspika.client.hints import ARGUMENTS, NAMES, HintsNames
+from cpspika.recovery.channel import RecoveringChannel
+from cpspika.threads import ThreadedConnection
 from tests.support.styles import Scenario, Style, scenario
 
 
@@ -66,3 +71,24 @@ def test_the_names_are_pikas() -> None:
         getattr(blocking.BlockingChannel, name).__code__ for name in ("basic_consume", "exchange_declare", "basic_qos")
     ]
     assert {name for each in code for name in each.co_varnames} >= ARGUMENTS.keys()
+
+
+def own_classes(cls: type) -> Iterator[type]:
+    for below in cls.__subclasses__():
+        yield below
+        yield from own_classes(below)
+
+
+def test_no_attribute_is_slower_for_the_hints() -> None:
+    """`__getattr__` in a class makes every attribute of its objects slower, on the fast paths too."""
+    classes = {cls for cls in own_classes(HintsNames) if cls.__module__.startswith("cpspika.")}
+    assert classes >= {cpspika.Channel, cpspika.Connection, RecoveringChannel, ThreadedConnection, AsyncioConnection}
+    for cls in classes:
+        assert not hasattr(cls, "__getattr__")
+        assert cls.__getattribute__ is object.__getattribute__
+
+
+def test_dir_has_no_names_of_pika() -> None:
+    with cpspika.BlockingConnection("embedded://") as connection:
+        for subject in (connection, connection.channel(), cpspika.Channel, cpspika.Connection):
+            assert all(hasattr(subject, name) for name in dir(subject) if name in NAMES)

@@ -72,7 +72,7 @@ class RecoveryWorld:
 
     def cut(self) -> None:
         """Cuts the link now, at both ends; what is on its way is lost."""
-        transport = self.connection._transport
+        transport = self.connection._unwritten.transport
         peer = transport.peer
         if peer is not None:
             peer.lost(ConnectionResetError("cut by the test"))
@@ -80,7 +80,7 @@ class RecoveryWorld:
 
     def deaf(self) -> None:
         """The link is half-open: nothing arrives at either end any more, and nobody is told."""
-        transport = self.connection._transport
+        transport = self.connection._unwritten.transport
         transport.peer.pause_reading(True)
         transport.pause_reading(True)
 
