@@ -38,8 +38,12 @@ class Credentials(Protocol):
 
     @property
     def mechanism(self) -> str: ...
-    def start(self) -> bytes | Mapping[str, str]: ...
-    def respond(self, challenge: bytes) -> bytes: ...
+
+    def start(self) -> bytes | Mapping[str, str]:
+        """The first response: bytes, or a mapping that is sent as a field table."""
+
+    def respond(self, challenge: bytes) -> bytes:
+        """The response to a challenge of the broker."""
 
 
 def to_octets(text: str) -> bytes | None:

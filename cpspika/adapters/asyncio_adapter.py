@@ -62,6 +62,7 @@ class Wanted(Block[T], asyncio.Future[T]):
         return self.cancelled()
 
     def settle(self, err: AMQPError | None, result: Any) -> None:
+        """Gives the future its result or error. The result for one that was cancelled is given back."""
         if not self.done():
             _settle(self, err, result)
         elif err is None and self.cancelled():

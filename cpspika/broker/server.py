@@ -345,6 +345,7 @@ class Broker:
     # --- for sessions -------------------------------------------------------------------------------------------------
 
     def nacks_now(self) -> bool:
+        """Whether the next publish is to be nacked: `nack_next` said so. Counts it."""
         if self._nacks:
             self._nacks -= 1
             return True
@@ -364,6 +365,7 @@ class Broker:
         return name != "guest" or self.allow_remote_guest or address is None or _is_loopback(address)
 
     def login_failed(self) -> float:
+        """Counts a failed login. Returns the seconds after which its client is told."""
         failures, last = self._failures
         now = self.reactor.time()
         failures = max(0.0, failures - (now - last)) + 1
@@ -404,6 +406,7 @@ class Broker:
             session.throttle(False)
 
     def forget_throttled(self, session: Session) -> None:
+        """Forgets a session that was told to publish no more: it has ended."""
         self._throttled.pop(session, None)
 
     def _review(self) -> None:

@@ -91,6 +91,7 @@ class _Scope:
                 raise  # otherwise the error of the block says more
 
     async def aclose(self) -> None:
+        """As `close`, under the name that `contextlib.aclosing` calls."""
         closing: Any = self
         await closing.close()
 

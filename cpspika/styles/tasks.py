@@ -90,6 +90,7 @@ class Promise(Block[T], Generic[T]):
             self.when_settled(tell)
 
     def when_settled(self, call: Callable[[], object]) -> None:
+        """Has call() called when the promise is settled."""
         if self._waiting is None:
             self._waiting = []
         self._waiting.append(call)
@@ -100,6 +101,8 @@ class Promise(Block[T], Generic[T]):
             self._finish(_CANCELLED, None)
 
     def settle(self, err: BaseException | None, result: T | None) -> None:
+        """Fulfils the promise with a result, or rejects it with an error. The result for a promise that was cancelled
+        is given back."""
         if self._state == _PENDING:
             self._finish(_FULFILLED if err is None else _REJECTED, result if err is None else err)
         elif self._state == _CANCELLED and err is None and self._give_back is not None:

@@ -19,7 +19,7 @@ PERSISTENT = cpspika.BasicProperties(delivery_mode=2)  # persistent: the broker 
 
 async def main():
     async with asyncio_adapter.connect(URL) as connection, connection.channel() as channel:
-        await channel.queue_declare(QUEUE, durable=True)
+        await channel.queue_declare(QUEUE, durable=True, arguments={"x-expires": 600_000})  # gone 10 min after use
         for task in sys.argv[1:] or ["first task", "second task", "third task"]:
             await channel.basic_publish(routing_key=QUEUE, body=task, properties=PERSISTENT)
             print(f"queued {task!r}")

@@ -13,14 +13,15 @@ import cpspika
 
 URLS = os.environ.get("AMQP_URLS", "amqp://localhost").split()
 QUEUE = os.environ.get("QUEUE", "cpspika.cluster")
+KIND = {"x-queue-type": "quorum", "x-expires": 3_600_000}  # gone an hour after its last use; leave that out of yours
 stopping: list[int] = []
 
 
 def set_up(channel: cpspika.SyncChannel) -> None:
     """Called at every opening of the channel. The worker declares the same."""
-    channel.queue_declare(QUEUE + ".failed", durable=True, arguments={"x-queue-type": "quorum"})
+    channel.queue_declare(QUEUE + ".failed", durable=True, arguments=KIND)
     failed = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": QUEUE + ".failed", "x-delivery-limit": 20}
-    channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "quorum", **failed})
+    channel.queue_declare(QUEUE, durable=True, arguments={**KIND, **failed})
 
 
 def confirming(connection: cpspika.SyncConnection) -> cpspika.SyncChannel:
@@ -41,7 +42,7 @@ def publish(channel: cpspika.SyncChannel, body: str) -> cpspika.SyncChannel:
             if stopping:
                 raise
             time.sleep(1)
-            channel.close()  # RabbitMQ may go on to refuse on this one: docs/rabbitmq.md
+            channel.close()  # RabbitMQ may go on to refuse on this one: docs/cluster.md
             channel = confirming(channel.connection)
 
 

@@ -15,14 +15,15 @@ import cpspika
 
 URLS = os.environ.get("AMQP_URLS", "amqp://localhost").split()
 QUEUE = os.environ.get("QUEUE", "cpspika.cluster")
+KIND = {"x-queue-type": "quorum", "x-expires": 3_600_000}  # gone an hour after its last use; leave that out of yours
 done: dict[str | None, None] = {}  # ids. Several workers, or one that restarts, keep them in a database
 
 
 def set_up(channel: cpspika.SyncChannel) -> None:
     """Called at every opening of the channel. The publisher declares the same."""
-    channel.queue_declare(QUEUE + ".failed", durable=True, arguments={"x-queue-type": "quorum"})
+    channel.queue_declare(QUEUE + ".failed", durable=True, arguments=KIND)
     failed = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": QUEUE + ".failed", "x-delivery-limit": 20}
-    channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "quorum", **failed})
+    channel.queue_declare(QUEUE, durable=True, arguments={**KIND, **failed})
 
 
 def work(body: str) -> None:

@@ -26,7 +26,7 @@ stop = threading.Event()
 
 def set_up(channel):
     """Called at every opening of the worker's channel."""
-    channel.queue_declare(QUEUE, durable=True)
+    channel.queue_declare(QUEUE, durable=True, arguments={"x-expires": 600_000})  # gone 10 min after use
     channel.basic_qos(prefetch_count=10)
 
 

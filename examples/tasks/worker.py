@@ -27,7 +27,7 @@ async def work(connection):
 
 async def main():
     async with await tasks.connect(URL) as connection, await connection.channel() as channel:
-        await channel.queue_declare(QUEUE, durable=True)
+        await channel.queue_declare(QUEUE, durable=True, arguments={"x-expires": 600_000})  # gone 10 min after use
         for task in sys.argv[1:] or ["first task", "second task", "third task"]:
             await channel.basic_publish(routing_key=QUEUE, body=task, properties=PERSISTENT)
             print(f"queued {task!r}")

@@ -23,7 +23,7 @@ CONSUMERS = 1
 def main():
     with ThreadedConnection(URL) as connection:
         channel = connection.channel()
-        channel.queue_declare(QUEUE, durable=True)
+        channel.queue_declare(QUEUE, durable=True, arguments={"x-expires": 600_000})  # gone 10 min after use
         for task in sys.argv[1:] or ["first task", "second task", "third task"]:
             channel.basic_publish(routing_key=QUEUE, body=task, properties=PERSISTENT)
             print(f"queued {task!r}")

@@ -22,7 +22,7 @@ RECOVERY = cpspika.Recovery(operation_timeout=None)  # without a link a publish 
 
 async def set_up(channel):
     """Called at every opening of the worker's channel."""
-    await channel.queue_declare(QUEUE, durable=True)
+    await channel.queue_declare(QUEUE, durable=True, arguments={"x-expires": 600_000})  # gone 10 min after use
     await channel.basic_qos(prefetch_count=10)
 
 

@@ -14,7 +14,7 @@ import cpspika
 
 PACKAGE = Path(cpspika.__file__).parent
 ROOT = PACKAGE.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CODE = re.compile(r"`([^`\n]+)`")
 BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 FUNCTION = re.compile(r"([\w/]+\.py): ([\w.]+)")  # `client/channel.py: Channel._handle`

@@ -18,8 +18,17 @@ from tests.support import ROOT
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHEETS = {sheet: BLOCK.findall((ROOT / sheet).read_text("utf-8")) for sheet in
           ("README.md", "docs/adapters.md", "docs/from_pika.md", "docs/styles.md", "docs/simulation.md",
-          "docs/watching.md")}  # fmt: skip
+           "docs/watching.md")}  # fmt: skip
+# Pages whose programs are followed by what they print; one without that is a module or test that another one uses.
+PRINTING = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PRINTED = [
+    (sheet, number, program, printed)
+    for sheet in ("docs/first_steps.md", "docs/long_work.md", "docs/threads.md", "docs/tokens.md")
+    for number, (program, printed) in enumerate(PRINTING.findall((ROOT / sheet).read_text("utf-8")))
+]
+TESTED = {"docs/simulation.md": ("test_mine.py", 1), "docs/testing.md": ("test_greeter.py", 3)}
 PROGRAMS = [(sheet, number) for sheet, blocks in SHEETS.items() for number in range(len(blocks))]
+SHEETS["docs/testing.md"] = BLOCK.findall((ROOT / "docs/testing.md").read_text("utf-8"))
 
 
 def _missing(program: str, beside: set[str]) -> str | None:
@@ -98,10 +107,28 @@ def test_the_adapter_in_the_docs_conforms(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_test_in_the_docs_passes(tmp_path: Path) -> None:
-    _written("docs/simulation.md", tmp_path)
+@pytest.mark.parametrize(("sheet", "number", "program", "printed"), PRINTED, ids=[f"{p[0]}-{p[1]}" for p in PRINTED])
+def test_a_program_prints_what_the_page_says(
+    sheet: str, number: int, program: str, printed: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(program, "utf-8")
+    assert run(str(path)) == printed
+
+
+def test_each_program_of_such_a_page_is_run() -> None:
+    for sheet in {sheet for sheet, *_ in PRINTED}:
+        programs = BLOCK.findall((ROOT / sheet).read_text("utf-8"))
+        assert programs == [program for of, _, program, _ in PRINTED if of == sheet], sheet
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sheet", TESTED)
+def test_the_tests_in_the_docs_pass(sheet: str, tmp_path: Path) -> None:
+    file, number = TESTED[sheet]
+    _written(sheet, tmp_path)
     printed = run(
         "-m", "pytest", "-q", "-c", "/dev/null", "-p", "no:cacheprovider", "--rootdir", str(tmp_path),
-        str(tmp_path / "test_mine.py"),
+        str(tmp_path / file),
     )  # fmt: skip
-    assert "1 passed in" in printed, printed
+    assert f"{number} passed in" in printed, printed

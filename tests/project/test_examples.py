@@ -51,6 +51,18 @@ PRINTS = {
     "sync/thread_per_connection.py": r"(worker [012] did task \d+\n){12}",
     "sync/shared_connection.py": "4 threads published 100 messages over one connection\n",
     "sync/tls.py": "not encrypted, got b'Hello World!'\n",
+    "sync/topics.py": (
+        "kitchen: kitchen.temperature 21\nkitchen: to all the end\n"
+        "humidity: cellar.wall.humidity 80\nhumidity: to all the end\n"
+        "log: kitchen.temperature 21\nlog: cellar.wall.humidity 80\nlog: to all the end\n"
+    ),
+    "sync/json_messages.py": "order 17: bread and plums\nrefused: its content type is None\nrefused: Expecting .*\n",
+    "sync/rpc.py": "1 squared is 1, 2 squared is 4, 3 squared is 9, 4 squared is 16, 5 squared is 25\n",
+    # The fine task's only try may come before or after the first of the other.
+    "sync/retry.py": (
+        r"(try 1: 20\n)?try 1: division by zero\n(try 1: 20\n)?try 2: division by zero\ntry 3: division by zero\n"
+        r"failed: 0\n"
+    ),
     "async/hello.py": "got 'Hello World!'\n",
     "async/consumer.py": "".join(f"delivery {n}: message {n}\n" for n in range(1, 6)) + "cancelled the consumer\n",
     "async/publisher.py": "10 MessageReturned, 90 confirmed\n",
@@ -78,8 +90,8 @@ PRINTS["tasks/worker.py"] = (
     r"(working on '(first|second|third) task' ?\n){3}no more tasks\n"
 )
 # This one goes on until SIGTERM, in every style.
-RELIABLE = [f"{style}/reliable.py" for style in ("async", "sync", "greenlets", *STYLES)]
-PRINTS |= dict.fromkeys(RELIABLE, r"(did 'task \d+' (again)?\n){3,}stopped\n")
+RELIABLE = ["sync/service.py", *(f"{style}/reliable.py" for style in ("async", "sync", "greenlets", *STYLES))]
+PRINTS |= dict.fromkeys(RELIABLE, r"(did 'task \d+' ?(again)?\n){3,}stopped\n")
 # What another client reads of it on the wire: one of the bodies that each publishes.
 PUBLISHES = {
     "sync/hello.py": b"Hello World!",
@@ -89,6 +101,10 @@ PUBLISHES = {
     "sync/thread_per_connection.py": None,
     "sync/shared_connection.py": None,
     "sync/tls.py": b"Hello World!",
+    "sync/topics.py": b"the end",
+    "sync/json_messages.py": b'{"order": 18}',
+    "sync/rpc.py": b"25",
+    "sync/retry.py": None,
     "async/hello.py": b"Hello World!",
     "async/consumer.py": b"message 5",
     "async/publisher.py": None,
@@ -104,7 +120,7 @@ PUBLISHES |= dict.fromkeys(RELIABLE, b"task 3")
 PUBLISHES |= {f"{style}/{name}": body for style in STYLES for name, (_, body) in FIVE.items()}
 # They need quorum queues, and run until SIGTERM.
 CLUSTER = ("cluster/publisher.py", "cluster/worker.py")
-NOT_ON_0_8 = {example for example in PRINTS if example.endswith(("/publisher.py", "/reliable.py"))}
+NOT_ON_0_8 = {example for example in PRINTS if example.endswith(("/publisher.py", "/reliable.py", "/retry.py"))}
 
 
 def skip_without_extra(example: str) -> None:
@@ -117,7 +133,7 @@ def run(*command: str, **variables: str) -> str:
     """What a Python program printed; it must end by itself, and say nothing on stderr."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AMQP_URL")}
     environment = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore::DeprecationWarning", **variables}
-    if command[0].endswith("/reliable.py"):
+    if command[0].endswith(("/reliable.py", "/service.py")):
         return run_until_it_did_three(*command, environment=environment)
     done = subprocess.run(
         [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -144,7 +160,7 @@ def run_until_it_did_three(*command: str, environment: dict[str, str]) -> str:
 
 
 def test_every_example_is_tested() -> None:
-    found = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py")}
+    found = {path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.glob("*/*.py")}  # test_tutorials.py: the others
     assert found == {*PRINTS, *CLUSTER, "sync/pika_0_5.py"}
 
 
@@ -199,7 +215,8 @@ def test_an_example_runs_and_pika_reads_its_messages(node: Any, traced: Any, exa
             break
     traced.cancel()
     if example in RELIABLE:
-        traced.queue_delete("cpspika.reliable")
+        for queue in ("cpspika.reliable", "cpspika.service"):
+            traced.queue_delete(queue)
     assert bodies, "pika read nothing of what the example published"
     assert PUBLISHES[example] in (None, bodies[-1]), bodies
 
@@ -278,7 +295,7 @@ def test_tasks_of_the_work_queue_are_read_by_pika(node: Any) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(node.url))
     try:
         channel = connection.channel()
-        channel.queue_declare("cpspika.tasks", durable=True)
+        channel.queue_declare("cpspika.tasks", durable=True, arguments={"x-expires": 600_000})
         channel.basic_publish("", "cpspika.tasks", b"a task of pika's")
         printed = run(str(EXAMPLES / "sync/worker.py"), "mine", AMQP_URL=node.url)
         assert 'working on "a task of pika\'s"' in printed

@@ -14,7 +14,7 @@ import pytest
 from tests.support import ROOT
 
 PROGRAMS = dict(
-    re.findall(r"^### (\w+)\n.*?^```python\n(.*?)^```$", (ROOT / "docs/shutdown.md").read_text("utf-8"), re.M | re.S)
+    re.findall(r"^## (\w+)\n.*?^```python\n(.*?)^```$", (ROOT / "docs/shutdown.md").read_text("utf-8"), re.M | re.S)
 )
 
 

@@ -402,7 +402,7 @@ def test_a_client_comes_to_a_living_node(cluster: RabbitCluster) -> None:
 
 @only_if_asked
 def test_the_loop_in_the_docs_publishes_all_without_recovery(cluster: RabbitCluster) -> None:
-    text = (ROOT / "docs" / "rabbitmq.md").read_text("utf-8")
+    text = (ROOT / "docs" / "cluster.md").read_text("utf-8")
     program = re.search(r"```python\n(import time.*?def publish_all.*?)```", text, re.DOTALL)
     assert program is not None
     names: dict[str, Any] = {}

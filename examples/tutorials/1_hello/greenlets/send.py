@@ -1,0 +1,21 @@
+"""Sends one message to the queue "hello".
+
+python examples/tutorials/1_hello/greenlets/send.py
+"""
+
+from gevent import monkey
+
+monkey.patch_all()  # before every other import; the rest is as in a script
+
+import os  # noqa: E402
+
+import cpspika  # noqa: E402
+
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
+
+with cpspika.BlockingConnection(URL) as connection:
+    channel = connection.channel()
+    channel.queue_declare("hello", durable=True, arguments=EXPIRES)
+    channel.basic_publish(routing_key="hello", body="Hello World!")
+    print("sent 'Hello World!'")

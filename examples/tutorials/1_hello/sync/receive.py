@@ -1,0 +1,20 @@
+"""Prints the messages of the queue "hello", until Ctrl-C.
+
+python examples/tutorials/1_hello/sync/receive.py
+"""
+
+import os
+from contextlib import suppress
+
+import cpspika
+
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
+
+with suppress(KeyboardInterrupt), cpspika.BlockingConnection(URL) as connection:
+    channel = connection.channel()
+    channel.queue_declare("hello", durable=True, arguments=EXPIRES)
+    print("waiting for messages; Ctrl-C ends this", flush=True)
+    for message in channel.consume("hello"):
+        print(f"received {message.body.decode()!r}", flush=True)
+        message.ack()

@@ -1,0 +1,24 @@
+"""Sends one message to the queue "hello".
+
+python examples/tutorials/1_hello/trio/send.py
+"""
+
+import os
+
+import trio
+
+from cpspika.adapters import trio_adapter
+
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
+
+
+async def main():
+    async with trio_adapter.connect(URL) as connection:
+        channel = await connection.channel()
+        await channel.queue_declare("hello", durable=True, arguments=EXPIRES)
+        await channel.basic_publish(routing_key="hello", body="Hello World!")
+        print("sent 'Hello World!'")
+
+
+trio.run(main)

@@ -1,0 +1,29 @@
+"""Does the tasks of the queue, one after another, until Ctrl-C. Start several.
+
+python examples/tutorials/2_work_queues/greenlets/worker.py
+"""
+
+from gevent import monkey
+
+monkey.patch_all()  # before every other import; the rest is as in a script
+
+import os  # noqa: E402
+import time  # noqa: E402
+from contextlib import suppress  # noqa: E402
+
+import cpspika  # noqa: E402
+
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
+
+with suppress(KeyboardInterrupt), cpspika.BlockingConnection(URL) as connection:
+    channel = connection.channel()
+    channel.queue_declare("tasks", durable=True, arguments=EXPIRES)
+    channel.basic_qos(prefetch_count=1)  # one task at a time; other workers get the rest
+    print("waiting for messages; Ctrl-C ends this", flush=True)
+    for message in channel.consume("tasks"):
+        name, seconds = message.body.decode().split(":")
+        print(f"began {name!r}", flush=True)
+        time.sleep(float(seconds))
+        print(f"did {name!r}", flush=True)
+        message.ack()  # if this worker ends before, another one does the task

@@ -1,0 +1,29 @@
+"""Queues a task: its name, and the seconds that it takes.
+
+python examples/tutorials/2_work_queues/tasks/queue_task.py boil 3
+"""
+
+import os
+import sys
+
+from cpspika import tasks
+
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+EXPIRES = {"x-expires": 600_000}  # ms without use; then the queue is gone
+name, seconds = sys.argv[1:] or ("wash up", "2")
+
+
+async def main():
+    async with await tasks.connect(URL) as connection:
+        channel = await connection.channel()
+        await channel.confirm_select()  # a publish is done when the broker has the message
+        await channel.queue_declare("tasks", durable=True, arguments=EXPIRES)
+        await channel.basic_publish(
+            routing_key="tasks",
+            body=f"{name}:{seconds}",
+            properties={"delivery_mode": 2},  # persistent: the broker keeps it on disk
+        )
+        print(f"queued {name!r}")
+
+
+tasks.run(main())

@@ -1,0 +1,24 @@
+"""Publishes a piece of news to all who listen.
+
+python examples/tutorials/3_publish_subscribe/asyncio/publish.py "it rains"
+"""
+
+import asyncio
+import os
+import sys
+
+from cpspika.adapters import asyncio_adapter
+
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+text = " ".join(sys.argv[1:]) or "it rains"
+
+
+async def main():
+    async with asyncio_adapter.connect(URL) as connection:
+        channel = await connection.channel()
+        await channel.exchange_declare("news", "fanout", auto_delete=True)
+        await channel.basic_publish("news", "", text)
+        print(f"published {text!r}")
+
+
+asyncio.run(main())

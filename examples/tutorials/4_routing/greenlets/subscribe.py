@@ -1,0 +1,27 @@
+"""Prints the alerts of some levels, until Ctrl-C.
+
+python examples/tutorials/4_routing/greenlets/subscribe.py warning error
+"""
+
+from gevent import monkey
+
+monkey.patch_all()  # before every other import; the rest is as in a script
+
+import os  # noqa: E402
+import sys  # noqa: E402
+from contextlib import suppress  # noqa: E402
+
+import cpspika  # noqa: E402
+
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+levels = sys.argv[1:] or ["warning", "error"]
+
+with suppress(KeyboardInterrupt), cpspika.BlockingConnection(URL) as connection:
+    channel = connection.channel()
+    channel.exchange_declare("alerts", "direct", auto_delete=True)
+    queue = channel.queue_declare(exclusive=True).queue
+    for level in levels:
+        channel.queue_bind(queue, "alerts", routing_key=level)
+    print("waiting for messages; Ctrl-C ends this", flush=True)
+    for message in channel.consume(queue, no_ack=True):
+        print(f"{message.routing_key}: {message.body.decode()}", flush=True)

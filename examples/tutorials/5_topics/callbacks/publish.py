@@ -1,0 +1,30 @@
+"""Publishes a reading: where and what it is of, and its value.
+
+python examples/tutorials/5_topics/callbacks/publish.py kitchen.temperature 21
+"""
+
+import os
+import sys
+
+import cpspika
+
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+topic, text = sys.argv[1:] or ("kitchen.temperature", "21")
+
+
+def connected(err, connection):
+    if err:
+        raise err
+    channel = connection.channel()
+    channel.exchange_declare("readings", "topic", auto_delete=True)
+    channel.basic_publish("readings", topic, text)
+    connection.close(on_done=closed)
+
+
+def closed(err, result):
+    if err:
+        raise err
+    print(f"published {topic} {text}")
+
+
+cpspika.connect(URL, on_done=connected).reactor.run()

@@ -1,0 +1,33 @@
+"""Prints the readings whose topic matches one of the patterns, until Ctrl-C.
+
+python examples/tutorials/5_topics/twisted/subscribe.py "kitchen.*"
+"""
+
+import os
+import sys
+
+from twisted.internet.task import react
+
+from cpspika.adapters import twisted_adapter
+
+URL = os.environ.get("AMQP_URL", "amqp://localhost")  # the broker
+patterns = sys.argv[1:] or ["#"]
+
+
+async def main(reactor):
+    def on_message(message):
+        print(f"{message.routing_key} {message.body.decode()}", flush=True)
+
+    connection = await twisted_adapter.connect(URL, reactor=reactor)
+    reactor.addSystemEventTrigger("before", "shutdown", connection.close)  # at Ctrl-C
+    channel = await connection.channel()
+    await channel.exchange_declare("readings", "topic", auto_delete=True)
+    queue = (await channel.queue_declare(exclusive=True)).queue
+    for pattern in patterns:
+        await channel.queue_bind(queue, "readings", routing_key=pattern)
+    await channel.basic_consume(queue, on_message, no_ack=True)
+    print("waiting for messages; Ctrl-C ends this", flush=True)
+    await connection.wait_closed()
+
+
+react(main)
