@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from ..errors import AMQPError
 from . import shared, terminal
 from .bench_figures import Interval, Result, check_plot, plot
 from .bench_worker import SECOND, STAMP, Load, Role, Sample, work
@@ -133,7 +134,7 @@ def _queues(arguments: argparse.Namespace) -> Iterator[list[str]]:
     """Names of new queues, which are deleted at the end."""
     names = [f"cpspika-bench-{secrets.token_hex(4)}" for _ in range(arguments.queues)]
     table = {"x-queue-type": arguments.queue_type, "x-expires": UNUSED}
-    with shared.connect(arguments) as connection:
+    with shared.connected(arguments) as connection:
         channel = connection.channel()
         for name in names:
             channel.queue_declare(name, durable=True, arguments=table)
@@ -141,10 +142,13 @@ def _queues(arguments: argparse.Namespace) -> Iterator[list[str]]:
         yield names
     finally:
         # On a connection of its own: the first would have had no heartbeats meanwhile.
-        with shared.connect(arguments) as connection:
-            channel = connection.channel()
-            for name in names:
-                channel.queue_delete(name)
+        try:
+            with shared.connected(arguments) as connection:
+                channel = connection.channel()
+                for name in names:
+                    channel.queue_delete(name)
+        except AMQPError as error:
+            terminal.note(f"{', '.join(names)} not deleted: {shared.told(error)}; the broker does it after ten minutes")
 
 
 def _warn(arguments: argparse.Namespace, result: Result) -> None:

@@ -31,7 +31,7 @@ from ..parameters import ConnectionParameters
 from ..wire.codec import Method
 from ..wire.link import Link
 from . import certificates
-from .shared import told
+from .shared import close, told
 
 if TYPE_CHECKING:
     import ssl
@@ -96,8 +96,7 @@ class Examination:
 
     def close(self) -> None:
         if self._connection is not None:
-            with suppress(AMQPError):
-                self._connection.close()
+            close(self._connection)
 
     def _steps(self) -> list[tuple[str, Callable[[], tuple[str, str]], bool]]:
         """(name, step, whether the later ones need it). A step returns a detail, and an advice for a warning."""

@@ -56,11 +56,15 @@ class Outbox:
         self._settled = 0  # confirmed and failed
         if confirms:
             self._channel.confirm_select()
-        self._connection.add_blocked_handler(lambda _, blocked, reason: self._tell_blocked(blocked, reason))
+        self._told_blocked = False
+        self._connection.add_blocked_handler(lambda *_: self._tell_blocked())
+        self._tell_blocked()
 
-    @staticmethod
-    def _tell_blocked(blocked: bool, reason: str) -> None:
-        note(f"the broker blocks publishers ({reason}); waiting" if blocked else "the broker takes messages again")
+    def _tell_blocked(self) -> None:
+        blocked = self._connection.is_blocked
+        if blocked != self._told_blocked:
+            self._told_blocked = blocked
+            note("the broker blocks publishers; waiting" if blocked else "the broker takes messages again")
 
     def publish(self, number: int, exchange: str, routing_key: str, body: bytes, properties: BasicProperties) -> None:
         """Publishes a message, when there is room for it. AMQPError: it cannot be encoded."""

@@ -50,7 +50,7 @@ def run_ping(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace, parameters: ConnectionParameters) -> dict[str, Any]:
     began = time.perf_counter()
-    with shared.connect(arguments) as connection:
+    with shared.connected(arguments) as connection:
         opened = time.perf_counter()
         channel = connection.channel()
         trips = []

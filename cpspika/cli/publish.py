@@ -57,7 +57,7 @@ def run_publish(arguments: argparse.Namespace) -> None:
             from_file = arguments.file not in (None, "-")
             file = stack.enter_context(Path(arguments.file).open("rb")) if from_file else sys.stdin.buffer
         body = b"" if arguments.lines else _body(arguments, file)
-        connection = stack.enter_context(shared.connect(arguments))
+        connection = stack.enter_context(shared.connected(arguments))
         progress = stack.enter_context(terminal.Progress("published", arguments.count))
         outbox = Outbox(
             connection,
@@ -100,4 +100,4 @@ def _tell(arguments: argparse.Namespace, number: int) -> None:
         terminal.say_json({"published": number, "confirmed": 0 if arguments.no_confirm else number})
     else:
         verb = "sent, unconfirmed" if arguments.no_confirm else "published and confirmed"
-        terminal.say(f"{number} message{'' if number == 1 else 's'} {verb}")
+        terminal.say(f"{terminal.messages(number)} {verb}")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 URL = "CPSPIKA_URL"  # the environment variable with the broker's URL
 DEFAULT_URL = "amqp://guest:guest@localhost/"
+FAREWELL = 2.0  # seconds to wait for the answer to a close
 ANSWER = 15.0  # seconds to wait for the broker, where --timeout does not say otherwise
 
 STATUS = """\
@@ -49,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 
 def masked(text: str) -> str:
     """The text with what stands between the name and the host of a URL replaced."""
-    return re.sub(r"(://[^\s:/@]*):\S*@", r"\1:***@", text)
+    return re.sub(r"(:/+[^\s:/@]*):\S*@", r"\1:***@", text)
 
 
 def one_line(text: str) -> str:
@@ -171,13 +172,31 @@ def answer_time(arguments: argparse.Namespace) -> float:
     return ANSWER if arguments.timeout is None else float(arguments.timeout)
 
 
-def connect(arguments: argparse.Namespace) -> SelectConnection:
+@contextmanager
+def connected(arguments: argparse.Namespace) -> Iterator[SelectConnection]:
     """A connection in this thread: for commands that only wait for the broker."""
     from ..adapters import SelectReactor
     from ..blocking import SelectConnection
 
     parameters = parameters_of(arguments)
-    return SelectConnection(parameters, timeout=answer_time(arguments), reactor=SelectReactor())
+    connection = SelectConnection(parameters, timeout=answer_time(arguments), reactor=SelectReactor())
+    try:
+        yield connection
+    finally:
+        close(connection)
+
+
+def close(connection: SelectConnection) -> None:
+    """Closes a connection whose work is done: that its end goes wrong changes nothing. A broker that blocks publishers
+    may not even read the close."""
+    core = connection.core
+    try:
+        if not core.is_blocked:
+            connection.close(timeout=FAREWELL)
+    except AMQPError:
+        pass
+    finally:
+        core.abort()
 
 
 @contextmanager

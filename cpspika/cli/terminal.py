@@ -32,6 +32,11 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def messages(number: int) -> str:
+    """ "1 message", "2 messages"."""
+    return f"{number:,} message{'' if number == 1 else 's'}"
+
+
 def is_terminal(stream: Any) -> bool:
     try:
         return bool(stream.isatty())

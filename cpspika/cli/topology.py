@@ -119,7 +119,7 @@ def run_declare_queue(arguments: argparse.Namespace) -> None:
     table = dict(arguments.argument)
     if arguments.type is not None:
         table["x-queue-type"] = arguments.type
-    with shared.connect(arguments) as connection:
+    with shared.connected(arguments) as connection:
         ok = connection.channel().queue_declare(
             arguments.name,
             passive=arguments.passive,
@@ -130,13 +130,13 @@ def run_declare_queue(arguments: argparse.Namespace) -> None:
     _tell(
         arguments,
         ok._asdict(),
-        f"queue {ok.queue!r} is there: {_messages(ok.message_count)} ready, {ok.consumer_count} consumers",
+        f"queue {ok.queue!r} is there: {terminal.messages(ok.message_count)} ready, {ok.consumer_count} consumers",
     )
 
 
 def run_declare_exchange(arguments: argparse.Namespace) -> None:
     """Errors as of `exchange_declare`."""
-    with shared.connect(arguments) as connection:
+    with shared.connected(arguments) as connection:
         connection.channel().exchange_declare(
             arguments.name,
             arguments.type,
@@ -161,7 +161,7 @@ def run_unbind(arguments: argparse.Namespace) -> None:
 
 def _change_binding(arguments: argparse.Namespace, operation: str, verb: str) -> None:
     destination, source, key = arguments.destination, arguments.source, arguments.routing_key
-    with shared.connect(arguments) as connection:
+    with shared.connected(arguments) as connection:
         getattr(connection.channel(), operation)(destination, source, key, table_of(arguments.argument))
     kind = "exchange" if arguments.to_exchange else "queue"
     _tell(
@@ -173,31 +173,31 @@ def _change_binding(arguments: argparse.Namespace, operation: str, verb: str) ->
 
 def run_purge(arguments: argparse.Namespace) -> None:
     """Errors as of `queue_purge`."""
-    with shared.connect(arguments) as connection:
+    with shared.connected(arguments) as connection:
         dropped = connection.channel().queue_purge(arguments.queue)
     _tell(
         arguments,
         {"queue": arguments.queue, "message_count": dropped},
-        f"queue {arguments.queue!r}: {_messages(dropped)} dropped",
+        f"queue {arguments.queue!r}: {terminal.messages(dropped)} dropped",
     )
 
 
 def run_delete_queue(arguments: argparse.Namespace) -> None:
     """Errors as of `queue_delete`."""
-    with shared.connect(arguments) as connection:
+    with shared.connected(arguments) as connection:
         dropped = connection.channel().queue_delete(
             arguments.name, if_unused=arguments.if_unused, if_empty=arguments.if_empty
         )
     _tell(
         arguments,
         {"queue": arguments.name, "message_count": dropped},
-        f"queue {arguments.name!r} is deleted, with {_messages(dropped)}",
+        f"queue {arguments.name!r} is deleted, with {terminal.messages(dropped)}",
     )
 
 
 def run_delete_exchange(arguments: argparse.Namespace) -> None:
     """Errors as of `exchange_delete`."""
-    with shared.connect(arguments) as connection:
+    with shared.connected(arguments) as connection:
         connection.channel().exchange_delete(arguments.name, if_unused=arguments.if_unused)
     _tell(arguments, {"exchange": arguments.name}, f"exchange {arguments.name!r} is deleted")
 
@@ -207,7 +207,3 @@ def _tell(arguments: argparse.Namespace, result: dict[str, Any], text: str) -> N
         terminal.say_json(result)
     else:
         terminal.say(terminal.harmless(text))
-
-
-def _messages(number: int) -> str:
-    return f"{number} message{'' if number == 1 else 's'}"

@@ -73,7 +73,7 @@ def run_dump(arguments: argparse.Namespace) -> None:
     if to_stdout and arguments.json:
         arguments.parser.error("--json and FILE - would both write to standard output")
     with ExitStack() as stack:
-        connection = stack.enter_context(shared.connect(arguments))
+        connection = stack.enter_context(shared.connected(arguments))
         channel = connection.channel()
         total = channel.queue_declare(arguments.queue, passive=True).message_count
         if arguments.count is not None:
@@ -90,7 +90,9 @@ def run_dump(arguments: argparse.Namespace) -> None:
         terminal.say_json({"queue": arguments.queue, "file": arguments.file, "messages": progress.done})
     elif not to_stdout:
         kept = ", and left in the queue" if arguments.keep else ""
-        terminal.say(f"{progress.done} messages of queue {arguments.queue!r} are in {arguments.file}{kept}")
+        terminal.say(
+            f"{terminal.messages(progress.done)} of queue {arguments.queue!r} written to {arguments.file}{kept}"
+        )
 
 
 @contextmanager
@@ -197,7 +199,7 @@ def run_load(arguments: argparse.Namespace) -> None:
     with ExitStack() as stack:
         from_stdin = arguments.file == "-"
         file = sys.stdin.buffer if from_stdin else stack.enter_context(Path(arguments.file).open("rb"))
-        connection = stack.enter_context(shared.connect(arguments))
+        connection = stack.enter_context(shared.connected(arguments))
         progress = stack.enter_context(terminal.Progress("loaded"))
         outbox = Outbox(connection, progress, shared.answer_time(arguments), patient=arguments.timeout is None)
         wrong = _publish_lines(arguments, file, outbox)
@@ -207,12 +209,12 @@ def run_load(arguments: argparse.Namespace) -> None:
         raise shared.Failure(f"{arguments.file} {outbox.first_failure('line')}; --from-line {first} goes on there")
     if wrong is not None:
         number, fault = wrong
-        done = f"the {outbox.confirmed} messages before it are confirmed; --from-line {number} goes on there"
+        done = f"before it {terminal.messages(outbox.confirmed)} confirmed; --from-line {number} goes on there"
         raise shared.Failure(f"{arguments.file} line {number}: {fault}; {done}")
     if arguments.json:
         terminal.say_json({"file": arguments.file, "messages": outbox.confirmed})
     else:
-        terminal.say(f"{outbox.confirmed} messages of {arguments.file} are published and confirmed")
+        terminal.say(f"{terminal.messages(outbox.confirmed)} of {arguments.file} published and confirmed")
 
 
 def _publish_lines(arguments: argparse.Namespace, file: Any, outbox: Outbox) -> tuple[int, str] | None:
