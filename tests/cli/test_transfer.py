@@ -162,7 +162,9 @@ def test_a_full_disk_loses_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=lambda how: how.name)
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGKILL], ids=["interrupted", "killed"]
+)
 def test_an_interrupted_dump_loses_nothing(
     how: signal.Signals, on_embedded: CommandLine, embedded_queue: str, connected: Connect, tmp_path: Path
 ) -> None:
