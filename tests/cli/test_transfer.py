@@ -169,13 +169,13 @@ def test_an_interrupted_dump_loses_nothing(
     how: signal.Signals, on_embedded: CommandLine, embedded_queue: str, connected: Connect, tmp_path: Path
 ) -> None:
     channel = connected(on_embedded.url)
-    sent = [b"%d" % number for number in range(20_000)]
+    sent = [b"%d" % number for number in range(8_000)]
     for body in sent:
         channel.basic_publish("", embedded_queue, body)
     assert left(channel, embedded_queue) == len(sent)
     file = tmp_path / "dump"
     with on_embedded.start("dump", embedded_queue, str(file)) as running:
-        while running.poll() is None and not (file.exists() and file.stat().st_size > 100_000):
+        while running.poll() is None and not (file.exists() and file.stat().st_size > 50_000):
             left(channel, embedded_queue)  # a moment, for the broker too
         running.send_signal(how)
         running.wait(DEADLINE)
