@@ -40,6 +40,7 @@ from .operations import (
     Close,
     Consume,
     Deletion,
+    EndOfTransaction,
     Open,
     Operation,
     Publish,
@@ -350,6 +351,9 @@ class RecoveringChannel(Channel):
         arguments = self._resolved("queue.delete", arguments)
         self._submit(Deletion(self, "queue.delete", on_done, arguments, ("queue.delete-ok",), message_count))
 
+    def _end_transaction(self, name: str, on_done: OnDone[Any] | None) -> None:
+        self._submit(EndOfTransaction(self, name, on_done, {}, (name + "-ok",)))
+
     def _got(self, reply: Method | Message) -> Message | None:
         return self._opening._got(reply) if self._opening is not None else None
 
@@ -577,7 +581,7 @@ class RecoveringChannel(Channel):
         opening = opening or self._opening
         if opening is None or opening is not self._opening or not opening.is_open:
             return
-        opening._sender.send("channel.close", {"reply_code": 200, "reply_text": ""})
+        opening._sender.send_now("channel.close", {"reply_code": 200, "reply_text": ""})
         opening._shut(error, None)
 
     def _closed_alone(self, opening: OpeningChannel) -> None:
