@@ -274,10 +274,18 @@ class Connection(HintsNames):
                 self._dialer = None
             self._abort()
             self._end(ConnectionClosed("the connection was aborted"))
+        else:
+            self._abort()
+
+    @property
+    def _is_gone(self) -> bool:
+        """Whether it has ended, and its link does not wait for the answer to a last connection.close."""
+        return self._ended and self._backlog.transport is None
 
     def _drop(self) -> None:
         """Closes the link of a connection that the program has dropped: nobody is told. In any thread."""
-        self._close_handler = _nobody
+        self._close_handler = None
+        self._closers.append(Request("connection.close", ignore))  # so the end, and what it cuts off, has been told
         if self.reactor.thread in (None, get_ident()):
             self.abort()
         else:
@@ -657,6 +665,7 @@ class Connection(HintsNames):
             transport.close()
 
     def _abort(self) -> None:
+        self._timers.cancel("farewell")
         transport, self._backlog.transport = self._backlog.transport, None
         if transport is not None:
             transport.abort()
@@ -765,10 +774,6 @@ class Connection(HintsNames):
         if self._backlog.transport is not None:
             self._backlog.transport.detach()
             self._backlog.transport = None
-
-
-def _nobody(connection: Connection, error: AMQPError | None) -> None:
-    """An on_close for nobody."""
 
 
 def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:

@@ -754,6 +754,7 @@ class RecoveringChannel(Channel):
             opening.close(on_done=ignore)
         self.is_open = False
         self.close_reason = self.close_reason or reason
+        self._connection._timers.cancel(f"replay {id(self)}")
         self._connection._channel_ended(self)
         error = self._closed_error()
         left: list[Any] = [operation for operation in self._waiting if operation.state is not SETTLED]
