@@ -211,6 +211,7 @@ class Channel(Operations):
         starting = self._starting
         if self.is_open and starting is not None and consumer_tag in starting:
             # RabbitMQ 3.10 ends the connection (541) for a cancel that arrives right behind its basic.consume.
+            self._sender.check_thread()
             self._pending.append(cancel)
             starting[consumer_tag] += 1
         else:
@@ -270,6 +271,7 @@ class Channel(Operations):
         elif self.writable:
             settle_soon(continuation, self._sender.call_soon)
         else:
+            self._sender.check_thread()
             self._draining.append(continuation)
 
     def _close(self, reply_code: int, reply_text: str, on_done: OnDone[None] | None) -> None:
@@ -277,6 +279,7 @@ class Channel(Operations):
         if self._ended:
             settle_soon(closer, self._sender.call_soon)
             return
+        self._sender.check_thread()
         try:
             if self.is_open:
                 self._sender.send_now("channel.close", {"reply_code": reply_code, "reply_text": reply_text})

@@ -175,7 +175,12 @@ class ChannelSender:
         """Removes and returns this channel's continuations that wait for that."""
         return self._backlog.take_unwritten(self._number)
 
+    def check_thread(self) -> None:
+        """Raises ConcurrentUse if another thread is inside the connection."""
+        self._connection._check_thread()
+
     def call_soon(self, call: Call) -> object:
+        self._connection._check_thread()
         return self._reactor.call_soon(call)
 
     def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:

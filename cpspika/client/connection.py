@@ -252,6 +252,7 @@ class Connection(HintsNames):
         connection.close, 0-9-1 §1.4.2.9.
         """
         closer = Request("connection.close", on_done)
+        self._check_thread()
         if self._ended:
             settle_soon(closer, self.reactor.call_soon)
             return
@@ -268,6 +269,7 @@ class Connection(HintsNames):
     def abort(self) -> None:
         """Closes the link at once, without connection.close. Operations that wait get ConnectionClosed in the next
         turn."""
+        self._check_thread()
         if not self._ended:
             if self._dialer is not None:
                 self._dialer.cancel()
@@ -300,6 +302,7 @@ class Connection(HintsNames):
         connection.update-secret, a RabbitMQ extension of 0-9-1.
         """
         continuation = Request("connection.update-secret", on_done, ("connection.update-secret-ok",))
+        self._check_thread()
         if not self.is_open:
             refuse(on_done, self._closed_error(), continuation.method, self.reactor.call_soon)
             return

@@ -216,6 +216,7 @@ class Publisher:
     # --- flow ---------------------------------------------------------------------------------------------------------
 
     def _hold(self, publish: Watched, content: Content) -> None:
+        self._sender.check_thread()
         # Encoding checks the arguments. A mistake must raise at the call, not when the flow resumes.
         self._sender.check("basic.publish", content.arguments, content.properties)
         if self._held is None:
