@@ -214,6 +214,7 @@ class Channel(Operations):
         starting = self._starting
         if self.is_open and starting is not None and consumer_tag in starting:
             # RabbitMQ 3.10 ends the connection (541) for a cancel that arrives right behind its basic.consume.
+            self._sender.check_thread()
             self._pending.append(cancel)
             starting[consumer_tag] += 1
         else:
@@ -236,6 +237,14 @@ class Channel(Operations):
     def _ask_deletion(self, deletion: Deletion, arguments: dict[str, Any]) -> None:
         if self._ask(deletion, arguments):
             self._sender.expect_cancels(arguments["queue"] or self._last_queue, deletion)
+
+    def _end_transaction(self, name: str, on_done: OnDone[Any] | None) -> None:
+        self._ask_end_of_transaction(Request(name, on_done, (name + "-ok",)))
+
+    def _ask_end_of_transaction(self, request: Request) -> None:
+        """Publishes that are held belong to the transaction, and what is asked for later does not."""
+        self._publisher.hold_what_follows()
+        self._ask(request, {})
 
     def _expect_cancels(self, queue: str, deletion: Deletion) -> None:
         """Notes that this connection deletes a queue: the end of a consumer of it is then no error."""
@@ -275,6 +284,7 @@ class Channel(Operations):
         elif self.writable:
             settle_soon(continuation, self._sender.call_soon)
         else:
+            self._sender.check_thread()
             self._draining.append(continuation)
 
     def _close(self, reply_code: int, reply_text: str, on_done: OnDone[None] | None) -> None:
@@ -282,9 +292,10 @@ class Channel(Operations):
         if self._ended:
             settle_soon(closer, self._sender.call_soon)
             return
+        self._sender.check_thread()
         try:
             if self.is_open:
-                self._sender.send("channel.close", {"reply_code": reply_code, "reply_text": reply_text})
+                self._sender.send_now("channel.close", {"reply_code": reply_code, "reply_text": reply_text})
                 self.is_open = False
             self._closers.append(closer)
         except BaseException as error:
@@ -404,9 +415,9 @@ class Channel(Operations):
         consumer = self._consumers.pop(tag, None)
         if self.is_open:
             if not cancel.no_wait:
-                self._sender.send("basic.cancel-ok", {"consumer_tag": tag})
+                self._sender.send_now("basic.cancel-ok", {"consumer_tag": tag})
             elif self._sender.rabbitmq_version >= CANCELS_LATE:
-                self._sender.send("basic.cancel", {"consumer_tag": tag, "no_wait": True})
+                self._sender.send_now("basic.cancel", {"consumer_tag": tag, "no_wait": True})
         if consumer is not None:
             self._surrender(tag, consumer.no_ack)
             self._consumer_cancelled(tag, consumer)
@@ -431,7 +442,7 @@ class Channel(Operations):
 
     def _on_flow(self, flow: Method) -> None:
         if self.is_open:
-            self._sender.send("channel.flow-ok", {"active": flow.active})
+            self._sender.send_now("channel.flow-ok", {"active": flow.active})
             self._publisher.on_flow(flow.active)
 
     def _on_open_ok(self, ok: Method) -> None:

@@ -5,6 +5,7 @@ Publishes and acknowledgements take the fast path (`wire.fast_send`); every othe
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from threading import get_ident
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 from ..errors import AMQPError, ProtocolSyntaxError
 from ..interrupts import is_interrupt
 from ..parameters import ConnectionParameters
-from ..reactor import Reactor
+from ..reactor import Reactor, Transport
 from ..wire.backlog import Backlog
 from ..wire.fast_send import FastSender
 from ..wire.handshake import can
@@ -41,6 +42,34 @@ class Carrier(Protocol):
     def _expect_cancels(self, queue: str, deletion: Any) -> None: ...
 
 
+class HeldBack:
+    """Stands in the place of a channel's backlog while all that the channel sends waits in `held`, behind publishes
+    that the broker's flow holds: chunks, and continuations that wait until the bytes before them are written."""
+
+    __slots__ = ("_backlog", "_held")
+
+    def __init__(self, backlog: Backlog[Continuation], held: deque[Any]):
+        self._backlog = backlog
+        self._held = held
+
+    @property
+    def writable(self) -> bool:
+        return self._backlog.writable
+
+    @property
+    def transport(self) -> Transport | None:
+        return self._backlog.transport
+
+    def write(self, chunks: Iterable[bytes | memoryview]) -> None:
+        self._held.append(list(chunks))
+
+    def when_written(self, number: int, waiter: Continuation) -> None:
+        self._held.append(waiter)
+
+    def take_unwritten(self, number: int) -> list[Continuation]:
+        return self._backlog.take_unwritten(number)
+
+
 class ChannelSender:
     """The way out of the channel with one number. `version`: of the protocol."""
 
@@ -52,7 +81,7 @@ class ChannelSender:
     def __init__(self, connection: Carrier, number: int):
         self._connection = connection
         self._reactor = connection.reactor
-        self._backlog = connection._backlog
+        self._backlog: Backlog[Continuation] | HeldBack = connection._backlog
         self._number = number
         self._fast_sender: FastSender | None = None
         self.version = connection._link.version
@@ -89,6 +118,30 @@ class ChannelSender:
         except BaseException as error:
             self.failed(error)
             raise
+
+    def send_now(self, name: str, arguments: dict[str, Any]) -> None:
+        """`send` of a method that does not wait behind what is held."""
+        held, self._backlog = self._backlog, self._connection._backlog
+        try:
+            self.send(name, arguments)
+        finally:
+            self._backlog = held
+
+    def hold(self, held: deque[Any]) -> None:
+        """Has all that is sent from here on wait in `held`, until `let_go`."""
+        self._connection._check_thread()
+        self._backlog = HeldBack(self._connection._backlog, held)
+
+    def let_go(self) -> None:
+        """Sends again. What is held is the caller's to send, by `resume`."""
+        self._backlog = self._connection._backlog
+
+    def resume(self, held: Any) -> None:
+        """Sends an item that was held."""
+        if isinstance(held, Continuation):
+            self.when_written(held)
+        else:
+            self._backlog.write(held)
 
     def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None:
         """Sends a method and its content; errors as of `send`. `properties`: flags and values, encoded."""
@@ -133,7 +186,12 @@ class ChannelSender:
         """Removes and returns this channel's continuations that wait for that."""
         return self._backlog.take_unwritten(self._number)
 
+    def check_thread(self) -> None:
+        """Raises ConcurrentUse if another thread is inside the connection."""
+        self._connection._check_thread()
+
     def call_soon(self, call: Call) -> object:
+        self._connection._check_thread()
         return self._reactor.call_soon(call)
 
     def in_turn(self, calls: Iterable[Call | PendingCalls]) -> None:

@@ -258,6 +258,7 @@ class Connection(HintsNames):
         connection.close, 0-9-1 §1.4.2.9.
         """
         closer = Request("connection.close", on_done)
+        self._check_thread()
         if self._ended:
             settle_soon(closer, self.reactor.call_soon)
             return
@@ -274,16 +275,25 @@ class Connection(HintsNames):
     def abort(self) -> None:
         """Closes the link at once, without connection.close. Operations that wait get ConnectionClosed in the next
         turn."""
+        self._check_thread()
         if not self._ended:
             if self._dialer is not None:
                 self._dialer.cancel()
                 self._dialer = None
             self._abort()
             self._end(ConnectionClosed("the connection was aborted"))
+        else:
+            self._abort()
+
+    @property
+    def _is_gone(self) -> bool:
+        """Whether it has ended, and its link does not wait for the answer to a last connection.close."""
+        return self._ended and self._backlog.transport is None
 
     def _drop(self) -> None:
         """Closes the link of a connection that the program has dropped: nobody is told. In any thread."""
-        self._close_handler = _nobody
+        self._close_handler = None
+        self._closers.append(Request("connection.close", ignore))  # so the end, and what it cuts off, has been told
         if self.reactor.thread in (None, get_ident()):
             self.abort()
         else:
@@ -298,6 +308,7 @@ class Connection(HintsNames):
         connection.update-secret, a RabbitMQ extension of 0-9-1.
         """
         continuation = Request("connection.update-secret", on_done, ("connection.update-secret-ok",))
+        self._check_thread()
         if not self.is_open:
             refuse(on_done, self._closed_error(), continuation.method, self.reactor.call_soon)
             return
@@ -704,6 +715,7 @@ class Connection(HintsNames):
             transport.close()
 
     def _abort(self) -> None:
+        self._timers.cancel("farewell")
         transport, self._backlog.transport = self._backlog.transport, None
         if transport is not None:
             transport.abort()
@@ -821,10 +833,6 @@ def _adopt_all() -> None:
 
 
 when_changed(_adopt_all)
-
-
-def _nobody(connection: Connection, error: AMQPError | None) -> None:
-    """An on_close for nobody."""
 
 
 def _end_channel(channel: Channel, error: AMQPError, told: list[bool]) -> None:

@@ -115,6 +115,8 @@ class Operations(HintsNames):
     @abstractmethod
     def _cancel(self, consumer_tag: str, on_done: OnDone[str] | None) -> None: ...
     @abstractmethod
+    def _end_transaction(self, name: str, on_done: OnDone[Any] | None) -> None: ...
+    @abstractmethod
     def _got(self, reply: Any) -> Message | None: ...
     @abstractmethod
     def _drain(self, on_done: OnDone[None] | None) -> None: ...
@@ -625,9 +627,11 @@ class Operations(HintsNames):
     def tx_commit(self, *, on_done: OnDone[None] | None = None) -> None:
         """Carries out the publishes and acknowledgements since the last commit, and begins the next transaction.
 
+        Publishes that are held (see `block_on_flow_control`) go out first, and what is asked for later goes out last.
+
         tx.commit, 0-9-1 §1.9.2.3.
         """
-        self._request("tx.commit", on_done)
+        self._end_transaction("tx.commit", on_done)
 
     @operation
     def tx_rollback(self, *, on_done: OnDone[None] | None = None) -> None:
@@ -636,7 +640,7 @@ class Operations(HintsNames):
 
         tx.rollback, 0-9-1 §1.9.2.5.
         """
-        self._request("tx.rollback", on_done)
+        self._end_transaction("tx.rollback", on_done)
 
     # --- the channel itself -------------------------------------------------------------------------------------------
 

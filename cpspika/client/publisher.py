@@ -130,7 +130,7 @@ class Publisher:
         self._window: Window[Publish] | None = None
         self._mandatory: dict[Watched, None] = {}
         self._last_returned = -1
-        self._held: deque[tuple[Watched, Content]] | None = None
+        self._held: deque[Any] | None = None  # (publish, content), and what waits behind: see `HeldBack`
         self.decided: PendingCalls = iter(
             ()
         )  # publishes that an ack or nack of many decided, and whose on_done is not called yet
@@ -219,17 +219,29 @@ class Publisher:
     # --- flow ---------------------------------------------------------------------------------------------------------
 
     def _hold(self, publish: Watched, content: Content) -> None:
+        self._sender.check_thread()
         # Encoding checks the arguments. A mistake must raise at the call, not when the flow resumes.
         self._sender.check("basic.publish", content.arguments, content.properties)
         if self._held is None:
             self._held = deque()
         self._held.append((publish, content))
 
+    def hold_what_follows(self) -> None:
+        """Has what the channel sends from here on wait behind the publishes that are held, if any are."""
+        if self._held and self._channel.is_open:
+            self._sender.hold(self._held)
+
     def on_flow(self, active: bool) -> None:
         changed, self.permitted = self.permitted != active, active
         self.is_fire_and_forget = active and self._window is None
-        while active and self._held:
-            self._send(*self._held.popleft())
+        if active and self._held:
+            self._sender.let_go()
+            while self._held:
+                held = self._held.popleft()
+                if isinstance(held, tuple):
+                    self._send(*held)
+                else:
+                    self._sender.resume(held)
         if changed:
             channel = self._channel
             channel._in_turn((lambda: channel._emit("flow", channel, active), channel._tell_writable))
@@ -305,7 +317,10 @@ class Publisher:
     def withdraw_all(self) -> list[Continuation]:
         """Removes and returns every publish that waits. The broker will not decide any more."""
         waiting: list[Continuation] = [publish for _, publish in self._window or ()]
-        waiting += [publish for publish, _ in self._held or ()]
+        for held in self._held or ():
+            first = held[0] if isinstance(held, tuple) else held
+            if isinstance(first, Continuation):
+                waiting.append(first)
         self._window = self._held = None
         self._mandatory = {}
         return waiting

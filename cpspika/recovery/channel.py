@@ -41,6 +41,7 @@ from .operations import (
     Close,
     Consume,
     Deletion,
+    EndOfTransaction,
     Open,
     Operation,
     Publish,
@@ -369,6 +370,9 @@ class RecoveringChannel(Channel):
         arguments = self._resolved("queue.delete", arguments)
         self._submit(Deletion(self, "queue.delete", on_done, arguments, ("queue.delete-ok",), message_count))
 
+    def _end_transaction(self, name: str, on_done: OnDone[Any] | None) -> None:
+        self._submit(EndOfTransaction(self, name, on_done, {}, (name + "-ok",)))
+
     def _got(self, reply: Method | Message) -> Message | None:
         return self._opening._got(reply) if self._opening is not None else None
 
@@ -593,7 +597,7 @@ class RecoveringChannel(Channel):
         opening = opening or self._opening
         if opening is None or opening is not self._opening or not opening.is_open:
             return
-        opening._sender.send("channel.close", {"reply_code": 200, "reply_text": ""})
+        opening._sender.send_now("channel.close", {"reply_code": 200, "reply_text": ""})
         opening._shut(error, None)
 
     def _closed_alone(self, opening: OpeningChannel) -> None:
@@ -766,6 +770,7 @@ class RecoveringChannel(Channel):
             opening.close(on_done=ignore)
         self.is_open = False
         self.close_reason = self.close_reason or reason
+        self._connection._timers.cancel(f"replay {id(self)}")
         self._connection._channel_ended(self)
         error = self._closed_error()
         left: list[Any] = [operation for operation in self._waiting if operation.state is not SETTLED]

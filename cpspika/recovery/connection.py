@@ -78,6 +78,7 @@ class RecoveringConnection(Connection):
         self._targets: list[ConnectionParameters] = []
         self._core: Connection | None = None
         self._dialled: Connection | None = None
+        self._former: Connection | None = None  # the link that was lost last; it may wait for its close-ok
         self._worked = False  # there was a link once
         self._is_closing = False  # by the program
         self._opened_channels: list[RecoveringChannel] = []
@@ -177,11 +178,18 @@ class RecoveringConnection(Connection):
             self._stop_trying()
             self._abort()
             self._end(ConnectionClosed("the connection was aborted"))
+        else:
+            self._abort()
 
     def _abort(self) -> None:
-        link, self._core = self._core, None
-        if link is not None:
-            link.abort()
+        for link in (self._core, self._former):
+            if link is not None:
+                link.abort()
+        self._core = self._former = None
+
+    @property
+    def _is_gone(self) -> bool:
+        return self._ended and (self._former is None or self._former._is_gone)
 
     def update_secret(self, new_secret: str | bytes, reason: str = "", *, on_done: OnDone[None] | None = None) -> None:
         update = Request("connection.update-secret", on_done)
@@ -555,7 +563,7 @@ class RecoveringConnection(Connection):
         if link is not self._core:
             return
         unwritten = self._lost_unwritten(err)
-        self._core = None
+        self._former, self._core = self._core, None
         restoring, self._restoring = self._restoring, None
         for probe in list(self._probes):
             probe.cancel()

@@ -141,6 +141,16 @@ class Told(Asked):
             opening._sender.when_written(self)
 
 
+class EndOfTransaction(Asked):
+    """A tx.commit or tx.rollback."""
+
+    __slots__ = ()
+
+    def launch(self, opening: Opening) -> None:
+        self.answer = None
+        opening._ask_end_of_transaction(self)
+
+
 class OfConsumer(Asked):
     """An operation on a consumer."""
 

@@ -196,7 +196,10 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         finally:
             self._leave()
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error, outcome  # the error refers to this frame: with these the connection would wait for the gc
         spins.raise_stray()
 
     # --- threads ------------------------------------------------------------------------------------------------------
@@ -327,9 +330,10 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     ) -> None:
         # The core and its reactor refer to a facade only for a consumer. So nobody has this connection any more.
         core = getattr(self, "core", None)
-        if core is not None and not core._ended and not is_finalizing():
+        if core is not None and not core._is_gone and not is_finalizing():
             try:
-                warn(f"unclosed {self!r}", ResourceWarning, source=self)
+                if not core._ended:
+                    warn(f"unclosed {self!r}", ResourceWarning, source=self)
             finally:
                 core._drop()
 
@@ -366,6 +370,19 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 if isinstance(arg, Message):
                     arg.channel = connection._outward(arg.channel)
             connection._callback(function)(*args)
+
+        return called_by_the_core
+
+    def _setup(self, function: Callable[..., Any]) -> Callable[[Channel], Any]:
+        """As of `ConnectionFacade`. A channel that recovers holds its `on_ready`, which does not keep the connection
+        alive."""
+        check_runs_at_once(function)
+        mine = weakref.ref(self)
+
+        def called_by_the_core(core: Channel) -> None:
+            connection = mine()
+            if connection is not None:
+                function(connection._view(core))
 
         return called_by_the_core
 

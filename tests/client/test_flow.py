@@ -391,6 +391,108 @@ def test_publishes_behind_held_ones_do_not_overtake_them() -> None:
     assert world.peer.expect("basic.publish").body == b"last"
 
 
+# --- transactions -----------------------------------------------------------------------------------------------------
+
+
+def transaction() -> tuple[World, Any]:
+    """The same, in transactions."""
+    world = opened()
+    channel = world.channel()
+    channel.tx_select()
+    world.peer.expect("tx.select")
+    world.peer.send(1, "tx.select-ok")
+    world.peer.send(1, "channel.flow", active=False)
+    world.settle()
+    world.peer.expect("channel.flow-ok")
+    return world, channel
+
+
+@pytest.mark.parametrize("end", ["tx_commit", "tx_rollback"])
+def test_the_end_of_a_transaction_waits_behind_its_held_publishes(end: str) -> None:
+    """And what is asked for behind it, so that it counts to the next transaction, and replies come in order."""
+    world, channel = transaction()
+    log: list[Any] = []
+    hold(channel, "1", "2", log=log)
+    channel.basic_ack(1)  # of the same transaction
+    world.peer.expect("basic.ack")
+    getattr(channel, end)(on_done=Done(end, log))
+    channel.basic_ack(2, on_done=Done("ack", log))
+    channel.basic_ack(3)
+    hold(channel, "3", log=log)
+    channel.queue_declare("q", on_done=Done("declare", log))
+    channel.tx_commit(on_done=Done("again", log))
+    world.settle()
+    world.peer.expect_nothing()
+    assert log == []
+    resume(world)
+    came = []
+    for name in ("basic.publish", "basic.publish", end.replace("_", "."), "basic.ack", "basic.ack", "basic.publish"):
+        event = world.peer.expect(name)
+        came.append(getattr(event, "body", None) or event.name)
+    assert came == [b"1", b"2", end.replace("_", "."), "basic.ack", "basic.ack", b"3"]
+    world.peer.expect("queue.declare")
+    world.peer.expect("tx.commit")
+    world.peer.send(1, f"{end.replace('_', '.')}-ok")
+    world.peer.send(1, "queue.declare-ok", queue="q")
+    world.peer.send(1, "tx.commit-ok")
+    world.settle()
+    assert [name for name, error, _ in log if error is None] == ["1", "2", "ack", "3", end, "declare", "again"]
+    channel.basic_ack(4)
+    assert world.peer.expect("basic.ack").delivery_tag == 4, "nothing is held any more"
+
+
+def test_a_commit_without_held_publishes_goes_out_at_once() -> None:
+    world, channel = transaction()
+    channel.tx_commit()
+    world.peer.expect("tx.commit")
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_waits_behind_a_held_publish_is_told_when_the_channel_ends(end: str) -> None:
+    world, channel = transaction()
+    log: list[Any] = []
+    hold(channel, "1", log=log)
+    channel.tx_commit(on_done=Done("commit", log))
+    channel.basic_ack(1, on_done=Done("ack", log))
+    hold(channel, "2", log=log)
+    channel.queue_declare("q", on_done=Done("declare", log))
+    ENDS[end](world, channel)
+    world.settle()
+    assert [name for name, _, _ in log] == ["1", "commit", "ack", "2", "declare"]
+    gone = cpspika.ConnectionClosed if "connection" in end or end == "cut" else cpspika.ChannelClosed
+    assert all(isinstance(error, gone) for _, error, _ in log)
+    assert not world.peer.came("tx.commit")
+    assert not world.peer.came("basic.ack")
+
+
+def test_the_answers_to_the_broker_do_not_wait_behind_a_held_commit() -> None:
+    world, channel = transaction()
+    cancelled: list[str] = []
+    channel.basic_consume("q", print, consumer_tag="c", on_cancel=cancelled.append)
+    world.peer.expect("basic.consume")
+    world.peer.send(1, "basic.consume-ok", consumer_tag="c")
+    world.settle()
+    hold(channel, "1")
+    channel.tx_commit()
+    world.peer.send(1, "basic.cancel", consumer_tag="c", no_wait=False)
+    world.settle()
+    world.peer.expect("basic.cancel-ok")
+    assert cancelled == ["c"]
+
+
+def test_a_commit_from_another_thread_holds_nothing() -> None:
+    world, channel = transaction()
+    hold(channel, "1")
+    world.reactor.thread = -1
+    with pytest.raises(cpspika.ConcurrentUse):
+        channel.tx_commit()
+    world.reactor.thread = None
+    channel.basic_ack(1)
+    world.peer.expect("basic.ack")
+    resume(world)
+    world.peer.expect("basic.publish")
+
+
 # --- the synchronous facade -------------------------------------------------------------------------------------------
 
 

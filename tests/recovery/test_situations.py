@@ -683,6 +683,42 @@ def test_22_flow_off_when_lost() -> None:
     assert world.bodies("q") == [b"held"]
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_22_a_commit_behind_a_held_publish(lost: bool) -> None:
+    """Without a loss it commits what was held; a loss drops both, and the program is told."""
+    world = RecoveryWorld()
+    channel = world.channel()
+    declared(world, channel)
+    channel.tx_select()
+    world.broker.flow(False)
+    world.settle()
+    held = world.ask(channel.basic_publish, "", "q", "held", block_on_flow_control=True)
+    commit = world.ask(channel.tx_commit)
+    behind = world.ask(channel.basic_publish, "", "q", "next", block_on_flow_control=True)
+    world.settle()
+    assert held.pending
+    assert commit.pending
+    assert not world.bodies("q")
+    if lost:
+        world.cut()
+        world.restored()
+        for done in (held, commit, behind):
+            assert isinstance(done.error, cpspika.OutcomeUnknown), done
+        assert world.ask(channel.tx_rollback).pending
+        world.settle()
+        again = world.ask(channel.basic_publish, "", "q", "again")
+        world.settle()
+        assert again.result is True
+        assert world.ask(channel.tx_commit).pending
+        world.settle()
+        assert world.bodies("q") == [b"again"]
+    else:
+        world.broker.flow(True)
+        world.settle()
+        assert (held.result, commit.result, behind.result) == (True, None, True)
+        assert world.bodies("q") == [b"held"], "the commit is of what was asked for before it"
+
+
 def test_23_a_channel_that_is_closed_again_and_again() -> None:
     world = RecoveryWorld()
     fails: list[int] = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import socket
+import threading
 import time
 import warnings
 import weakref
@@ -16,6 +18,7 @@ import pytest
 import cpspika
 from cpspika import AsyncoreConnection, BlockingConnection, SelectConnection
 from cpspika.adapters import SelectReactor
+from cpspika.broker import serve
 from tests.support.scripted import DEADLINE, SocketBroker
 
 KINDS = [SelectConnection, AsyncoreConnection, BlockingConnection]
@@ -32,9 +35,9 @@ def opened(request: pytest.FixtureRequest, broker: SocketBroker) -> Callable[...
     return lambda **options: request.param(f"{broker.url}?heartbeat=1", timeout=20, **options)
 
 
-def wait_for_hang_up(broker: SocketBroker) -> None:
+def wait_for_hang_up(broker: SocketBroker, number: int = 0) -> None:
     end = time.monotonic() + DEADLINE
-    while not broker.peers[0].hung_up:
+    while not broker.peers[number].hung_up:
         assert time.monotonic() < end, "the connection is still open at the broker"
         time.sleep(0.001)
 
@@ -115,6 +118,25 @@ def test_the_others_on_the_reactor_hear_nothing_of_it(broker: SocketBroker) -> N
         reactor.run_once(0)
 
 
+def test_one_that_lingers_after_a_fault_of_the_brokers(opened: Any, broker: SocketBroker) -> None:
+    """It has ended, so nobody is warned. Its link waits for the close-ok, and nobody turns the reactor for that."""
+    connection = opened()
+    channel = connection.channel()
+
+    def err(peer: Any, number: int, declare: Any) -> None:
+        peer.answering = False
+        peer.send(number, "tx.select-ok")
+
+    broker.peers[0].when("queue.declare", err)
+    with pytest.raises(cpspika.ConnectionClosed):
+        channel.queue_declare("q")
+    assert not broker.peers[0].hung_up
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del connection, channel
+    wait_for_hang_up(broker)
+
+
 def test_a_closed_connection_warns_of_nothing(opened: Any, broker: SocketBroker) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -145,4 +167,146 @@ def test_in_callback_style_the_reactor_keeps_a_connection() -> None:
     gc.collect()
     reactor.run()
     assert got == [b"hello"]
+    reactor.close()
+
+
+# --- with recovery ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=KINDS)
+def recovering(request: pytest.FixtureRequest, broker: SocketBroker) -> Callable[..., Any]:
+    """Each with a reactor that no other test uses, so that what is left in it is seen."""
+
+    def make(target: str = broker.url, **options: Any) -> Any:
+        options = {"recovery": True, "timeout": 20, **options}
+        if request.param is SelectConnection:
+            options["reactor"] = SelectReactor()
+        return request.param(f"{target}?heartbeat=1", **options)
+
+    return make
+
+
+def assert_nothing_left(reactor: Any, threads: set[Any]) -> None:
+    end = time.monotonic() + DEADLINE
+    while reactor._has_work():
+        assert time.monotonic() < end, (
+            f"left in the reactor: {len(reactor._ready)} calls, a timer in {reactor.next_timer()} s, "
+            f"{list(reactor.transports)}"
+        )
+        if reactor.next_timer() is not None and not reactor._ready:
+            assert not reactor.next_timer(), f"a timer is left, due in {reactor.next_timer()} s"
+        reactor.run_once(0)
+    assert set(threading.enumerate()) <= threads
+
+
+def test_a_dropped_connection_that_recovers_is_closed_too(recovering: Any, broker: SocketBroker) -> None:
+    threads = set(threading.enumerate())
+    told: list[Any] = []
+    connection = recovering(on_close=lambda *args: told.append(args))
+    connection.add_recovery_handler(lambda *args: told.append(args))
+    channel = connection.channel()
+    channel.queue_declare("q")
+    channel.basic_qos(prefetch_count=1)
+    channel.basic_publish("", "q", "x")
+    confirming = connection.channel()
+    confirming.confirm_select()
+    reactor, core = connection.reactor, weakref.ref(connection.core)
+    with pytest.warns(ResourceWarning, match=r"unclosed <.*Connection of <.*Connection to 127\.0\.0\.1:.* open>>"):
+        del connection, channel, confirming
+    wait_for_hang_up(broker)
+    assert_nothing_left(reactor, threads)
+    assert told == []
+    assert len(broker.peers) == 1, "it connects no more"
+    gc.collect()
+    assert core() is None
+
+
+def test_on_ready_does_not_keep_a_connection(recovering: Any, broker: SocketBroker) -> None:
+    threads = set(threading.enumerate())
+    seen: list[Any] = []
+    connection = recovering()
+    channel = connection.channel(on_ready=lambda channel: seen.append(channel.queue_declare("q").queue))
+    assert seen == ["q"]
+    reactor = connection.reactor
+    with pytest.warns(ResourceWarning):
+        del connection, channel
+    wait_for_hang_up(broker)
+    assert_nothing_left(reactor, threads)
+
+
+def test_one_that_is_dropped_without_a_link_dials_no_more(recovering: Any) -> None:
+    threads = set(threading.enumerate())
+    events: list[str] = []
+    with serve() as broker:
+        connection = recovering(target=broker.url)
+        channel = connection.channel()
+        connection.add_recovery_handler(lambda _, event: events.append(event.kind))
+    end = time.monotonic() + DEADLINE
+    while "retrying" not in events:
+        assert time.monotonic() < end, f"the loss was not noticed: {events}"
+        connection.drain_events(0.05)
+    channel.basic_publish("", "q", "it waits for a link")
+    reactor = connection.reactor
+    with pytest.warns(ResourceWarning):
+        del connection, channel
+    assert_nothing_left(reactor, threads)
+
+
+@pytest.mark.parametrize("fault", [False, True], ids=["silence", "fault"])
+def test_one_that_is_dropped_while_a_link_is_restored(fault: bool) -> None:
+    """The timer that bounds the restoring goes too; and a link that lingers for its close-ok, after a fault of the
+    broker's."""
+
+    def err(peer: Any, number: int, qos: Any) -> None:
+        peer.answering = False
+        peer.send(number, "tx.select-ok")
+
+    def script(peer: Any) -> None:
+        peer.expect_header()
+        peer.serve()
+        if peer is broker.peers[0]:
+            peer.wait(lambda: bool(peer.came("basic.qos")), None)
+            peer.socket.shutdown(socket.SHUT_RDWR)
+        elif fault:
+            peer.when("basic.qos", err)
+        else:
+            peer.when("basic.qos", lambda *_: None)
+        peer.expect_hang_up()
+
+    threads = set(threading.enumerate())
+    with SocketBroker(script) as broker:
+        reactor = SelectReactor()
+        recovery = cpspika.Recovery(backoff=(0.05, 60))  # it is dropped before the third link
+        connection = SelectConnection(broker.url, timeout=20, reactor=reactor, recovery=recovery)
+        channel = connection.channel()
+        channel.basic_qos(prefetch_count=1)
+        sign = "connection.close" if fault else "basic.qos"
+        end = time.monotonic() + DEADLINE
+        while len(broker.peers) < 2 or not broker.peers[1].came(sign):
+            assert time.monotonic() < end, f"it was not restored: {[peer.received for peer in broker.peers]}"
+            connection.drain_events(0.005)
+        assert reactor.next_timer() is not None
+        with pytest.warns(ResourceWarning):
+            del connection, channel
+        wait_for_hang_up(broker, 1)
+        assert_nothing_left(reactor, threads | set(broker._threads))
+
+
+def test_the_others_on_the_reactor_hear_nothing_of_one_that_recovers() -> None:
+    """Not even of a publish that waited, and that nobody confirms."""
+    reactor = SelectReactor()
+    with serve() as broker:
+        first = SelectConnection(broker.url, timeout=20, reactor=reactor, recovery=True)
+        lone = first.channel()
+    with SelectConnection("embedded://", timeout=20, reactor=reactor) as second:
+        channel = second.channel()
+        end = time.monotonic() + DEADLINE
+        while first.is_connected:
+            assert time.monotonic() < end, "the loss was not noticed"
+            reactor.run_once(0.05)
+        lone.basic_publish("", "q", "it waits for a link")
+        with pytest.warns(ResourceWarning):
+            del first, lone
+        assert channel.queue_declare("q", exclusive=True).queue == "q"
+        reactor.run_once(0)
     reactor.close()
