@@ -282,7 +282,7 @@ class TransactionPublisher(OpenPublisher):
         if error is not None:
             refuse(on_done, error, "basic.publish", self._sender.call_soon)
             return False
-        publish: Callable[..., bool] = super().publish
+        publish: Callable[..., bool] = self._publisher.publish
         writable = publish(*content, on_done and partial(_told_unknown, on_done))
         self._transaction.begun()
         return writable
