@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from .adapters.shared_reactor import SharedReactor
 from .client.channel import Channel
-from .client.connection import Connection, begin
+from .client.connection import HIGH_WATER, Connection, begin
 from .client.continuations import call_site, check_callable, describe
 from .connecting import Target, all_targets, new_reactor
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
@@ -41,6 +41,7 @@ from .parameters import ConnectionOptions
 from .recovery import Recovering, new_connection
 from .styles.consumer import Consuming
 from .styles.facade import ConnectionFacade, Facade, Scope, check_runs_at_once
+from .styles.pipelined import Pipelined, Pipelining
 from .styles.promises import close_abandoned, give_back_for
 from .styles.thread_consumer import ThreadConsumer
 from .styles.thread_operations import ChannelOperations, ConnectionOperations
@@ -320,7 +321,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         return ThreadedChannel(self, core)
 
 
-class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
+class ThreadedChannel(_Shared, Pipelining, Consuming[ThreadConsumer], ChannelOperations):
     """A channel that any thread may use at any time. `core`: the Channel below; `connection`: the ThreadedConnection
     that it belongs to."""
 
@@ -330,6 +331,7 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
         """Not for programs: `connection.channel()` opens a channel."""
         self.connection = self._connection = connection
         self.core = core
+        self._blocks: dict[int, Pipelined] = {}
 
     def _perform(
         self,
@@ -354,6 +356,10 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
     ) -> Any:
         core, reactor = self.core, self.connection._reactor
         publishes = operation is _PUBLISH
+        if self._blocks and publishes:
+            block = self._blocks.get(threading.get_ident())
+            if block is not None:
+                return self._publish_in(block, args, kwargs, timeout)
         while not reactor.inside(_perform_oneway, core, operation, args, kwargs):
             if reactor.is_mine and not core.is_confirming:
                 operation(core, *args, **kwargs)  # the reactor's own thread must not wait
@@ -362,6 +368,20 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
                 return self._perform(operation, args, kwargs, timeout)
             self._wait_for_room(timeout)
         return True if publishes else None
+
+    def _publish_in(self, block: Pipelined, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: Any) -> bool:
+        core, connection = self.core, self.connection
+        if block._is_full:
+            self._await_confirms(block, block.window - 1, timeout)
+        if not core.is_open:
+            raise block._refuse(core._closed_error())
+        writable = connection._reactor.inside(block._publish, _PUBLISH, core, args, kwargs)
+        if not writable and connection.core._unsent >= HIGH_WATER:
+            self._wait_for_room(timeout)
+        return core.writable
+
+    def _await_confirms(self, block: Pipelined, left: int, timeout: float | None) -> None:
+        self.connection._wait("basic_publish", partial(block._when_left, left), timeout=timeout)
 
     def _wait_for_room(self, timeout: float | None) -> None:
         """Waits until the channel is writable."""

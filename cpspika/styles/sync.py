@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from threading import RLock, get_ident
+from time import monotonic
 from typing import Any
 
 from ..client.channel import Channel
@@ -42,10 +43,12 @@ from ..wire.message import Message
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade, Scope, check_runs_at_once, is_stale
 from .handed_over import HandedOver, checked, may_be_handed_over
+from .pipelined import Pipelined, Pipelining
 from .promises import give_back_for
 from .sync_operations import ChannelOperations, ConnectionOperations
 
 GRACE = 0.5  # seconds to wait for another thread to leave, before that is an error
+TURN = 0.002  # seconds between two turns of the reactor in a block of publishes
 MANY = 100  # exceptions in one wait; so many come from the reactor itself, and the wait would never end
 
 
@@ -409,7 +412,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return bool(self._inbox)
 
 
-class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations):
+class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], ChannelOperations):
     """A channel whose calls return their results, or raise their errors. `core`: the Channel below; `connection`: the
     SyncConnection that it belongs to."""
 
@@ -420,6 +423,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         self.connection = connection
         self.core = core
         self._stopped = False
+        self._blocks: dict[int, Pipelined] = {}
 
     def _perform(
         self,
@@ -438,6 +442,10 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         timeout: float | None = None,
     ) -> Any:
         core, connection = self.core, self.connection
+        if self._blocks and operation is _PUBLISH:
+            block = self._blocks.get(get_ident())
+            if block is not None:
+                return self._publish_in(block, args, kwargs, timeout)
         if not core.writable or not core.is_open or (operation is _PUBLISH and core.is_confirming):
             return self._perform(operation, args, kwargs, timeout)
         if not connection._enter(may_be_handed_over(core, operation)):
@@ -452,6 +460,39 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         finally:
             connection._leave()
         return result
+
+    # --- publishes in a block -----------------------------------------------------------------------------------------
+
+    def _publish_in(self, block: Pipelined, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: Any) -> bool:
+        core, connection = self.core, self.connection
+        connection._enter()
+        try:
+            if connection._spins.strays:
+                connection._spins.raise_stray()
+            if block._is_full:
+                self._await_confirms(block, block.window - 1, timeout)
+            if not core.is_open:
+                raise block._refuse(core._closed_error())
+            writable = block._publish(_PUBLISH, core, args, kwargs)
+            if not writable:
+                connection._push("basic_publish", lambda: core.writable or not core.is_open, timeout)
+                return core.writable
+            now = monotonic()
+            if now >= block._turn_due:
+                block._turn_due = now + TURN
+                connection._spin(_never, 0, finish=True)
+        finally:
+            connection._leave()
+        return writable
+
+    def _await_confirms(self, block: Pipelined, left: int, timeout: float | None) -> None:
+        connection = self.connection
+        limit = connection.timeout if timeout is None else timeout
+        with _Inside(connection):
+            if not connection._spin(lambda: block._has_left(left), limit, finish=True, flush=True):
+                raise _late("basic_publish", limit)
+
+    # --- callbacks ----------------------------------------------------------------------------------------------------
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         return self.connection._callback(function, no_ack)
@@ -546,6 +587,11 @@ def _catch_up(connection: weakref.ref[SyncConnection]) -> None:
 
 def _nothing() -> None:
     """A call that only wakes the reactor."""
+
+
+def _never() -> bool:
+    """The end of a wait that makes one turn."""
+    return False
 
 
 class _Inside:
