@@ -19,6 +19,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _STDLIB = os.path.dirname(os.__file__) + os.sep
+WRITTEN = "<cpspika, written for "
+"""The begin of the file name of a facade's methods, which stand in no file (`styles.written`)."""
 _waits: set[CodeType] = set()
 
 
@@ -26,7 +28,7 @@ class _OwnFiles(dict[str, bool]):
     """File names that were met, and whether they belong to the library."""
 
     def __missing__(self, name: str) -> bool:
-        self[name] = own = name.startswith(_PACKAGE)
+        self[name] = own = name.startswith((_PACKAGE, WRITTEN))
         return own
 
 

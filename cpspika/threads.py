@@ -282,12 +282,11 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         self,
         operation: Callable[..., Any],
         args: Sequence[Any],
-        kwargs: Mapping[str, Any],
         timeout: float | None = None,
     ) -> Any:
         return self._wait(
             operation.__name__,
-            lambda on_done: self._own(operation)(self.core, *args, **kwargs, on_done=on_done),
+            lambda on_done: self._own(operation)(self.core, *args, on_done=on_done),
             give_back_for(operation),
             timeout,
         )
@@ -337,13 +336,12 @@ class ThreadedChannel(_Shared, Pipelining, Consuming[ThreadConsumer], ChannelOpe
         self,
         operation: Callable[..., Any],
         args: Sequence[Any],
-        kwargs: Mapping[str, Any],
         timeout: float | None = None,
     ) -> Any:
         return self.connection._wait(
             operation.__name__,
-            lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done),
-            give_back_for(operation, self.core, args, kwargs),
+            lambda on_done: operation(self.core, *args, on_done=on_done),
+            give_back_for(operation, self.core, args),
             timeout,
         )
 
@@ -351,7 +349,6 @@ class ThreadedChannel(_Shared, Pipelining, Consuming[ThreadConsumer], ChannelOpe
         self,
         operation: Callable[..., Any],
         args: Sequence[Any],
-        kwargs: Mapping[str, Any],
         timeout: float | None = None,
     ) -> Any:
         core, reactor = self.core, self.connection._reactor
@@ -359,23 +356,23 @@ class ThreadedChannel(_Shared, Pipelining, Consuming[ThreadConsumer], ChannelOpe
         if self._blocks and publishes:
             block = self._blocks.get(threading.get_ident())
             if block is not None:
-                return self._publish_in(block, args, kwargs, timeout)
-        while not reactor.inside(_perform_oneway, core, operation, args, kwargs):
+                return self._publish_in(block, args, timeout)
+        while not reactor.inside(_perform_oneway, core, operation, args):
             if reactor.is_mine and not core.is_confirming:
-                operation(core, *args, **kwargs)  # the reactor's own thread must not wait
+                operation(core, *args)  # the reactor's own thread must not wait
                 break
             if not publishes or not core._is_fire_and_forget or core.writable:
-                return self._perform(operation, args, kwargs, timeout)
+                return self._perform(operation, args, timeout)
             self._wait_for_room(timeout)
         return True if publishes else None
 
-    def _publish_in(self, block: Pipelined, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: Any) -> bool:
+    def _publish_in(self, block: Pipelined, args: Sequence[Any], timeout: float | None) -> bool:
         core, connection = self.core, self.connection
         if block._is_full:
             self._await_confirms(block, block.window - 1, timeout)
         if not core.is_open:
             raise block._refuse(core._closed_error())
-        writable = connection._reactor.inside(block._publish, _PUBLISH, core, args, kwargs)
+        writable = connection._reactor.inside(block._publish, _PUBLISH, core, args)
         if not writable and connection.core._unsent >= HIGH_WATER:
             self._wait_for_room(timeout)
         return core.writable
@@ -416,14 +413,12 @@ class ThreadedChannel(_Shared, Pipelining, Consuming[ThreadConsumer], ChannelOpe
         return ThreadConsumer(self, queue, options, inactivity_timeout)
 
 
-def _perform_oneway(
-    core: Channel, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> bool:
+def _perform_oneway(core: Channel, operation: Callable[..., Any], args: Sequence[Any]) -> bool:
     """Runs an operation without an answer, if it need not wait and no continuation would be called. False: not run."""
     done_with_the_call = core._is_fire_and_forget if operation is _PUBLISH else core.is_open
     if not done_with_the_call or not core.writable:
         return False
-    operation(core, *args, **kwargs, on_done=None)
+    operation(core, *args)
     return True
 
 

@@ -7,7 +7,7 @@ A style calls `_publish` inside the connection, and says in `_await_confirms` ho
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from threading import get_ident
 from types import TracebackType
@@ -102,13 +102,13 @@ class Pipelined:
     def _is_full(self) -> bool:
         return len(self._waiting) >= self.window
 
-    def _publish(self, operation: Callable[..., bool], core: Channel, args: Any, kwargs: Any) -> bool:
+    def _publish(self, operation: Callable[..., bool], core: Channel, args: Sequence[Any]) -> bool:
         """Publishes, by an operation of `core`. Inside the connection."""
         index = self._calls
         self._calls = index + 1
         self._waiting[index] = None
         try:
-            return operation(core, *args, **kwargs, on_done=partial(self._settle, index))
+            return operation(core, *args, on_done=partial(self._settle, index))
         except BaseException:
             self._waiting.pop(index, None)  # the exception tells its fate
             raise

@@ -25,7 +25,7 @@ import sys
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from threading import RLock, get_ident
 from time import monotonic
@@ -140,50 +140,46 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             begin(self.core, targets, on_done)
 
         try:
-            self._wait("connect", dial, self, (), {})
+            self._wait("connect", dial, self)
         except BaseException:
             # Perhaps nobody will turn the reactor for a connection that nobody has: so abort, not close.
             if hasattr(self, "core"):
                 self.core.abort()
             raise
 
-    def _perform(
-        self,
-        operation: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        timeout: float | None = None,
-    ) -> Any:
-        return self._wait(operation.__name__, self._own(operation), self.core, args, kwargs, timeout=timeout)
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], timeout: float | None = None) -> Any:
+        name = operation.__name__
+        return self._wait(name, self._own(operation), self.core, args, timeout, name == "close")
 
     def _wait(
         self,
         name: str,
         operation: Callable[..., object],
         core: Any,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        give_back: Callable[[Any], object] | None = None,
+        args: Sequence[Any] = (),
         timeout: float | None = None,
+        hands_over: bool = False,
+        give_back: Callable[[Any], object] | None = None,
     ) -> Any:
         """Calls `operation` of `core` with these arguments, and turns the reactor until the operation is done; returns
-        the result or raises the error. `name`: the operation's name in an error. give_back(result): called with a
-        result that this call does not return; by default the function that `give_back_for` knows. timeout: seconds;
-        by default those of the connection."""
+        the result or raises the error. `name`: the operation's name in an error. timeout: seconds; by default those of
+        the connection. hands_over: a call that comes while another thread is inside is handed over to that thread.
+        give_back(result): called with a result that this call does not return; by default the function that
+        `give_back_for` knows."""
         limit = self.timeout if timeout is None else timeout
-        outcome = _Outcome()
         spins, closes = self._spins, name == "close"
         if closes and interrupts_work():
             # Its bytes would come in the middle of others. What was interrupted goes on, and closes at its end.
-            self._handed.add_close(partial(operation, core, *args, **kwargs), self._reactor.call_soon_threadsafe)
+            self._handed.add_close(partial(operation, core, *args), self._reactor.call_soon_threadsafe)
             return None
-        if not self._enter(closes or (isinstance(core, Channel) and may_be_handed_over(core, operation))):
-            return self._ask_owner(name, operation, core, args, kwargs, limit)
+        if (hands_over or not self.lock.acquire(False)) and not self._enter(hands_over):
+            return self._ask_owner(name, operation, core, args, limit)
         try:
             if spins.strays and not closes:
                 spins.raise_stray()
+            outcome = _Outcome()
             try:
-                operation(core, *args, **kwargs, on_done=outcome.settle)
+                operation(core, *args, on_done=outcome.settle)
                 if not self._spin(outcome.is_told, limit, finish=True):
                     raise _late(name, limit)
                 assert outcome.told is not None
@@ -191,7 +187,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 if error is None and not (closes and spins.strays):
                     return self._outward(result)
             except BaseException:
-                outcome.abandon(give_back or give_back_for(operation, *self._asked(core, args, kwargs)))
+                outcome.abandon(give_back or give_back_for(operation, *self._asked(core, args)))
                 raise
         finally:
             self._leave()
@@ -235,22 +231,22 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             finally:
                 self.lock.release()
 
-    def _hand_over(self, core: Channel, operation: Callable[..., Any], args: Any, kwargs: Any) -> bool | None:
+    def _hand_over(self, core: Channel, operation: Callable[..., Any], args: Sequence[Any]) -> bool | None:
         """Has the thread inside perform an operation that the broker doesn't answer. Returns as the operation does."""
-        given = checked(core, operation, args, kwargs)
+        given = checked(core, operation, args)
         self._handed.add(lambda: operation(core, **given, on_done=ignore), self._reactor.call_soon_threadsafe)
         self._make_handed()
         return core.writable if operation is _PUBLISH else None
 
-    def _ask_owner(
-        self, name: str, operation: Any, core: Any, args: Any, kwargs: Mapping[str, Any], limit: float | None
-    ) -> Any:
+    def _ask_owner(self, name: str, operation: Any, core: Any, args: Sequence[Any], limit: float | None) -> Any:
         """Has the thread inside perform an operation, and waits for it: returns the result or raises the error."""
         if name != "close":
             if not core.is_open:
                 raise core._closed_error().of(f"basic.{name[6:]}", describe(call_site()))
-            args, kwargs = (), checked(core, operation, args, kwargs)
-        ask, reactor = partial(operation, core, *args, **kwargs), self._reactor
+            ask = partial(operation, core, **checked(core, operation, args))
+        else:
+            ask = partial(operation, core, *args)
+        reactor = self._reactor
         outcome = self._handed.ask(ask, reactor.call_soon_threadsafe, limit, reactor.time, self._make_handed)
         if outcome is None:
             raise _late(name, limit)
@@ -258,9 +254,9 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             raise outcome[0]
         return outcome[1]
 
-    def _asked(self, core: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    def _asked(self, core: Any, args: Sequence[Any]) -> tuple[Any, ...]:
         """What `give_back_for` wants to know of an operation of a channel."""
-        return (core, args, kwargs) if isinstance(core, Channel) else ()
+        return (core, args) if isinstance(core, Channel) else ()
 
     def _push(self, name: str, over: Callable[[], bool], timeout: float | None = None) -> None:
         """Gives unsent bytes to the kernel, and turns the reactor until the kernel has taken all, or over(). Mostly the
@@ -425,35 +421,25 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
         self._stopped = False
         self._blocks: dict[int, Pipelined] = {}
 
-    def _perform(
-        self,
-        operation: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        timeout: float | None = None,
-    ) -> Any:
-        return self.connection._wait(operation.__name__, operation, self.core, args, kwargs, timeout=timeout)
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], timeout: float | None = None) -> Any:
+        name = operation.__name__
+        return self.connection._wait(name, operation, self.core, args, timeout, name == "close")
 
-    def _perform_oneway(
-        self,
-        operation: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        timeout: float | None = None,
-    ) -> Any:
+    def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], timeout: float | None = None) -> Any:
         core, connection = self.core, self.connection
         if self._blocks and operation is _PUBLISH:
             block = self._blocks.get(get_ident())
             if block is not None:
-                return self._publish_in(block, args, kwargs, timeout)
+                return self._publish_in(block, args, timeout)
+        hands_over = may_be_handed_over(core, operation)
         if not core.writable or not core.is_open or (operation is _PUBLISH and core.is_confirming):
-            return self._perform(operation, args, kwargs, timeout)
-        if not connection._enter(may_be_handed_over(core, operation)):
-            return connection._hand_over(core, operation, args, kwargs)
+            return connection._wait(operation.__name__, operation, core, args, timeout, hands_over)
+        if not connection._enter(hands_over):
+            return connection._hand_over(core, operation, args)
         try:
             if connection._spins.strays:
                 connection._spins.raise_stray()
-            result = operation(core, *args, **kwargs)
+            result = operation(core, *args)
             connection._push(operation.__name__, lambda: not core.is_open, timeout)
             if not core.is_open:
                 raise core._closed_error()
@@ -463,7 +449,7 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
 
     # --- publishes in a block -----------------------------------------------------------------------------------------
 
-    def _publish_in(self, block: Pipelined, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: Any) -> bool:
+    def _publish_in(self, block: Pipelined, args: Sequence[Any], timeout: float | None) -> bool:
         core, connection = self.core, self.connection
         connection._enter()
         try:
@@ -473,7 +459,7 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
                 self._await_confirms(block, block.window - 1, timeout)
             if not core.is_open:
                 raise block._refuse(core._closed_error())
-            writable = block._publish(_PUBLISH, core, args, kwargs)
+            writable = block._publish(_PUBLISH, core, args)
             if not writable:
                 connection._push("basic_publish", lambda: core.writable or not core.is_open, timeout)
                 return core.writable
@@ -533,9 +519,9 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
 
     def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> Iterator[Message]:
         arrived = Arrived(self.core, options)
-        start = partial(self.connection._wait, "basic_consume", Channel.basic_consume, self.core, ())
+        start = partial(Channel.basic_consume, **arrived.arguments(queue))
         try:
-            arrived.started(start(arrived.arguments(queue), arrived.started))
+            arrived.started(self.connection._wait("basic_consume", start, self.core, give_back=arrived.started))
         except BaseException:
             arrived.close()  # a consumer that starts later is cancelled
             raise
@@ -561,7 +547,7 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
         finally:
             try:
                 if core.is_open:
-                    connection._wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
+                    connection._wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core)
                     with _Inside(connection):
                         connection._push("basic_nack", lambda: not core.is_open)
             except AMQPError:
