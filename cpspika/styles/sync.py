@@ -149,7 +149,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], timeout: float | None = None) -> Any:
         name = operation.__name__
-        return self._wait(name, self._own(operation), self.core, args, timeout, name == "close")
+        return self._outward(self._wait(name, self._own(operation), self.core, args, timeout, name == "close"))
 
     def _wait(
         self,
@@ -182,10 +182,9 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 operation(core, *args, on_done=outcome.settle)
                 if not self._spin(outcome.is_told, limit, finish=True):
                     raise _late(name, limit)
-                assert outcome.told is not None
-                error, result = outcome.told
+                error, result = outcome.told  # type: ignore[misc]
                 if error is None and not (closes and spins.strays):
-                    return self._outward(result)
+                    return result
             except BaseException:
                 outcome.abandon(give_back or give_back_for(operation, *self._asked(core, args)))
                 raise
@@ -274,22 +273,17 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         An exception that comes out of the reactor meanwhile is raised. finish: it is kept for the next call, so that no
         operation is left half-way or loses its result. flush: unsent bytes are sent first, which may be enough.
         """
-        reactor = self.core.reactor
+        reactor, spins = self._reactor, self._spins
         deadline = None if timeout is None else reactor.time() + timeout
-        strays = 0
-        turned = False
-        spins = self._spins
+        left = timeout if timeout is None or timeout > 0 else 0
+        strays, over = 0, False
         spins.depth += 1
         try:
             if flush:
                 self.core._flush()
             while not done():
-                left = None if deadline is None else deadline - reactor.time()
-                if left is not None and left <= 0 and turned:
-                    break
-                turned = True
                 try:
-                    reactor.run_once(None if left is None else max(left, 0))
+                    reactor.run_once(left)
                 except ConcurrentUse:
                     raise
                 except Exception as stray:
@@ -299,6 +293,12 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                     if not finish or strays == MANY:
                         raise
                     spins.strays.append(stray)
+                if deadline is not None:
+                    left = deadline - reactor.time()
+                    if left <= 0:
+                        break
+            else:
+                over = True
         finally:
             spins.depth -= 1
             if spins.depth:
@@ -311,7 +311,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                         reactor.call_soon(partial(_catch_up, weakref.ref(connection)))
                 if strays and spins.strays:
                     reactor.call_soon(lambda: spins.raise_in_turn(reactor))
-        return bool(done())
+        return over or bool(done())
 
     # --- dropped ------------------------------------------------------------------------------------------------------
 
