@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import InvalidArgumentType
 from ..parameters import ConnectionParameters
@@ -133,18 +133,32 @@ def hinting(method: F) -> F:
     return hinted  # type: ignore[return-value]
 
 
+class _PikasName:
+    """An attribute that pika has and we don't: asking for it is an error that names ours. A `__getattr__` would do the
+    same, but Python looks up every attribute of a class with one the slow way, also those that are there."""
+
+    def __init__(self, name: str, ours: str):
+        self._name, self._ours = name, ours
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        text = f"{owner.__name__!r} object has no attribute {self._name!r}; pika's {self._name} is {self._ours} here"
+        raise AttributeError(text, name=self._name, obj=instance)
+
+    def __repr__(self) -> str:
+        return f"<a name of pika's; here: {self._ours}>"
+
+
 class HintsNames:
     """Has the AttributeError for a name of pika say what to use."""
 
     __slots__ = ()
 
-    if not TYPE_CHECKING:  # a type checker would take every name for one that is there
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in NAMES]
 
-        def __getattr__(self, name: str) -> Any:
-            ours = NAMES.get(name)
-            hint = f"; pika's {name} is {ours} here" if ours is not None else ""
-            text = f"{type(self).__name__!r} object has no attribute {name!r}{hint}"
-            raise AttributeError(text, name=name, obj=self)
+
+for _name, _ours in NAMES.items():  # where a type checker does not see them
+    setattr(HintsNames, _name, _PikasName(_name, _ours))
 
 
 def takes_no_on_done(name: str) -> InvalidArgumentType:

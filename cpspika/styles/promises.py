@@ -210,12 +210,10 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
         return promise
 
     def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any]) -> Any:
-        """Runs an operation without an answer whose promise is not fulfilled at once; see `_handing_over`."""
+        """Runs an acknowledgement on a closed channel. It does nothing, and no harm: the broker has the message again.
+        A program that wants the error awaits the promise."""
         promise, settle = self._promises.make()
-        if operation is not _PUBLISH:
-            # An ack on a closed channel does nothing, and no harm: the broker has the message again. A program that
-            # wants the error awaits the promise.
-            self._promises.ignore_error(promise)
+        self._promises.ignore_error(promise)
         operation(self.core, *args, on_done=settle)
         return promise
 
@@ -258,9 +256,12 @@ if not core.is_open:
 return self._promises.fulfilled(None)"""
 _HAND_OVER_PUBLISH = """\
 core = self.core
-if not core._is_fire_and_forget:
-    return self._perform_oneway({operation}, {together})
-if {operation}(core, {arguments}):
+publisher = core._publisher
+if not publisher.is_fire_and_forget or not core.is_open:
+    promise, settle = self._promises.make()
+    {operation}(core, {arguments}, on_done=settle)
+    return promise
+if publisher.publish({arguments}, None):  # all that the core's basic_publish does
     return self._promises.fulfilled(True)
 return self._when_writable()"""
 
