@@ -369,7 +369,10 @@ class PlainReactor(ABC):
             self._wake()
 
     def run_once(self, timeout: float | None = None) -> None:
-        outer, self.thread = self._enter()
+        outer, me = self.thread, threading.get_ident()
+        if outer is not None and outer != me:
+            self._enter()  # raises the error
+        self.thread = me
         try:
             # After calls the turn doesn't wait: they may have done what the caller of `run_once` waits for.
             if self._ready and make_calls(self._ready, None if self.on_error is None else self.call):
@@ -429,7 +432,8 @@ class PlainReactor(ABC):
         """The longest time in seconds that the turn may wait; None: no limit."""
         if self._ready or self._stopped:
             return 0
-        due = self._timers.next()
+        heap = self._timers.heap
+        due = heap[0][0] if heap and heap[0][2].call is not None else self._timers.next()
         if due is None:
             return timeout
         until = due - self.time()

@@ -70,7 +70,10 @@ class BlockingReactor(PlainReactor):
             if events & FAILED:
                 events = READ * self._events[0] | WRITE * self._events[1]  # reading or writing raises the error
             if events & READ and transport is not None:
-                self.call(transport.on_readable)
+                if self.on_error is None:
+                    transport.on_readable()
+                else:
+                    self.call(transport.on_readable)
             if events & WRITE and transport is not None and transport.socket is not None:
                 self.call(transport.on_writable)
 

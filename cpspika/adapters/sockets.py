@@ -300,11 +300,11 @@ class SocketTransport:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def on_readable(self) -> None:
-        if self._advance() or self.socket is None:
+        if (self._step is not None and self._advance()) or self.socket is None:
             return
         try:
             try:
-                data = self._receive()
+                data = self.socket.recv(RECEIVE) if self._endpoint.ssl is None else self._receive()
             except self._would_block:
                 return
             except OSError as error:

@@ -86,12 +86,10 @@ class _Outcome:
     """How the operation of a call ended. `told`: the error and the result, None until then. `abandoned`: nobody
     waits any more; then `give_back` gets the result."""
 
-    __slots__ = ("abandoned", "give_back", "told")
-
-    def __init__(self) -> None:
-        self.abandoned = False
-        self.told: tuple[AMQPError | None, Any] | None = None
-        self.give_back: Callable[[Any], object] | None = None
+    # Values of the class, so that a call need not set them.
+    abandoned = False
+    told: tuple[AMQPError | None, Any] | None = None
+    give_back: Callable[[Any], object] | None = None
 
     def settle(self, error: AMQPError | None, result: Any) -> None:
         """on_done."""
@@ -148,8 +146,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             raise
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], timeout: float | None = None) -> Any:
-        name = operation.__name__
-        return self._outward(self._wait(name, self._own(operation), self.core, args, timeout, name == "close"))
+        return self._outward(self._wait(operation.__name__, self._own(operation), self.core, args, timeout))
 
     def _wait(
         self,
@@ -168,10 +165,12 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         `give_back_for` knows."""
         limit = self.timeout if timeout is None else timeout
         spins, closes = self._spins, name == "close"
-        if closes and interrupts_work():
-            # Its bytes would come in the middle of others. What was interrupted goes on, and closes at its end.
-            self._handed.add_close(partial(operation, core, *args), self._reactor.call_soon_threadsafe)
-            return None
+        if closes:
+            if interrupts_work():
+                # Its bytes would come in the middle of others. What was interrupted goes on, and closes at its end.
+                self._handed.add_close(partial(operation, core, *args), self._reactor.call_soon_threadsafe)
+                return None
+            hands_over = True
         if (hands_over or not self.lock.acquire(False)) and not self._enter(hands_over):
             return self._ask_owner(name, operation, core, args, limit)
         try:
@@ -420,10 +419,6 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
         self.core = core
         self._stopped = False
         self._blocks: dict[int, Pipelined] = {}
-
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], timeout: float | None = None) -> Any:
-        name = operation.__name__
-        return self.connection._wait(name, operation, self.core, args, timeout, name == "close")
 
     def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], timeout: float | None = None) -> Any:
         core, connection = self.core, self.connection

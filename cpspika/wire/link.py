@@ -457,7 +457,9 @@ class Link:
 
         InvalidArgument, InvalidArgumentType: an argument cannot be encoded. LocalError: the method cannot be sent now.
         After an error nothing has changed."""
-        payload = self._sized(name, self.codec.encode(name, arguments))
+        payload = self.codec.encode(name, arguments)
+        if self.frame_max and len(payload) + frames.OVERHEAD > self.frame_max:
+            self._sized(name, payload)  # raises the error
         if number == 0:
             self._step_connection(">", name)
         else:
