@@ -141,6 +141,8 @@ class _PikasName:
         self._name, self._ours = name, ours
 
     def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self  # for help(), and whoever looks at all that a class has
         text = f"{owner.__name__!r} object has no attribute {self._name!r}; pika's {self._name} is {self._ours} here"
         raise AttributeError(text, name=self._name, obj=instance)
 
