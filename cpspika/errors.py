@@ -11,6 +11,7 @@ An error that settles a continuation names the operation that it answers (`metho
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from . import spec
@@ -66,6 +67,7 @@ __all__ = [
     "ProtocolSyntaxError",
     "ProtocolVersionMismatch",
     "PublishError",
+    "PublishesFailed",
     "RemoteError",
     "ReplyError",
     "ResourceError",
@@ -81,6 +83,7 @@ __all__ = [
 ]
 
 E = TypeVar("E", bound="AMQPError")
+SHOWN = 3  # failures that the text of a PublishesFailed names
 
 
 class AMQPError(Exception):
@@ -285,6 +288,18 @@ class DeliveryUnknown(PublishError):
     the reply code."""
 
 
+class PublishesFailed(PublishError):
+    """Raised at the end of a block of publishes (`channel.pipelined`), when one or more of them failed.
+
+    failures: a list of (index, error), in the order of the indices: the number of the publish in the block, from 0, and
+    its fate, such as MessageNacked. If the connection or channel has ended, the error is also a ConnectionClosed or a
+    ChannelClosed, as DeliveryUnknown is."""
+
+    def __init__(self, text: str = "", *, failures: Sequence[tuple[int, AMQPError]] = (), **details: Any):
+        super().__init__(text, **details)
+        self.failures = list(failures)
+
+
 # --- the protocol -----------------------------------------------------------------------------------------------------
 
 
@@ -428,6 +443,20 @@ def unknown_fate(reason: AMQPError) -> AMQPError:
     unknown: AMQPError = cls(f"the broker may have taken the message or not: {reason.text}", code=reason.code)
     unknown.__cause__ = reason
     return unknown
+
+
+def publishes_failed(failures: Sequence[tuple[int, AMQPError]]) -> PublishesFailed:
+    """The error of a block of publishes. Its class is also that of the end of the connection or channel, if that ended.
+    The first failure is its cause."""
+    errors = [error for _, error in failures]
+    gone = [error for kind in (ConnectionClosed, ChannelClosed) for error in errors if isinstance(error, kind)]
+    ends = [cls for cls in _bases(type(gone[0])) if not issubclass(cls, PublishError)] if gone else []
+    told = [f"{index} ({type(error).__name__}: {error.plain()})" for index, error in failures[:SHOWN]]
+    more = [f"and {len(failures) - SHOWN} more"] if len(failures) > SHOWN else []
+    text = f"{len(failures)} of the block's publishes failed, by their index: {', '.join([*told, *more])}"
+    failed: PublishesFailed = _combined(PublishesFailed, *ends)(text, failures=failures)
+    failed.__cause__ = errors[0]
+    return failed
 
 
 def _as(cls: Any, error: AMQPError) -> AMQPError:

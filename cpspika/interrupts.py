@@ -19,6 +19,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _STDLIB = os.path.dirname(os.__file__) + os.sep
+WRITTEN = "<cpspika, written for "
+"""The begin of the file name of a facade's methods, which stand in no file (`styles.written`)."""
 _waits: set[CodeType] = set()
 
 
@@ -26,7 +28,7 @@ class _OwnFiles(dict[str, bool]):
     """File names that were met, and whether they belong to the library."""
 
     def __missing__(self, name: str) -> bool:
-        self[name] = own = name.startswith(_PACKAGE)
+        self[name] = own = name.startswith((_PACKAGE, WRITTEN))
         return own
 
 
@@ -72,8 +74,13 @@ def is_of_signal_handler(error: BaseException) -> bool:
 def interrupts_work() -> bool:
     """Whether the caller is a signal handler that has interrupted the library's own code, and not where the reactor
     waits. What that code has under way must not be done again, nor something else in its middle."""
-    handlers = set(_handlers())
-    frame: FrameType | None = sys._getframe(1) if handlers else None
+    frame: FrameType | None = sys._getframe(1)
+    for own in (True, False):  # past the library's own call, and past the program that made it
+        while frame is not None and is_own_file[frame.f_code.co_filename] is own:
+            frame = frame.f_back
+    if frame is None:
+        return False  # nothing of the library's is under way below; to look for signal handlers takes long
+    handlers, frame = set(_handlers()), sys._getframe(1)
     while frame is not None and frame.f_code not in handlers:
         frame = frame.f_back
     while frame is not None:

@@ -261,40 +261,42 @@ class _Timer:
 class Timers:
     """A heap of timers. A cancelled timer is removed when it is due, or earlier, when most timers in the heap are
     cancelled. A program may set a timeout for each operation and cancel nearly all of them; these must not fill the
-    heap."""
+    heap.
+
+    heap: (time, order, timer); its first entry is the earliest."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, _Timer]] = []
+        self.heap: list[tuple[float, int, _Timer]] = []
         self._order = itertools.count()
         self._cancelled = 0
 
     def add(self, when: float, call: Call) -> _Timer:
         """Adds a call at a time. Calls of the same time are made in the order in which they were added."""
         timer = _Timer(self, call)
-        heapq.heappush(self._heap, (when, next(self._order), timer))
+        heapq.heappush(self.heap, (when, next(self._order), timer))
         return timer
 
     def cancelled(self) -> None:
         """Counts a timer in the heap as cancelled, and removes all such timers if they are more than half."""
         self._cancelled += 1
-        if self._cancelled > 64 and self._cancelled * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2].call is not None]
-            heapq.heapify(self._heap)
+        if self._cancelled > 64 and self._cancelled * 2 > len(self.heap):
+            self.heap = [entry for entry in self.heap if entry[2].call is not None]
+            heapq.heapify(self.heap)
             self._cancelled = 0
 
     def next(self) -> float | None:
         """The time when the earliest timer is due, or None if there is none."""
-        while self._heap and self._heap[0][2].call is None:
-            heapq.heappop(self._heap)
+        while self.heap and self.heap[0][2].call is None:
+            heapq.heappop(self.heap)
             self._cancelled -= 1
-        return self._heap[0][0] if self._heap else None
+        return self.heap[0][0] if self.heap else None
 
     def due(self, now: float) -> Call | None:
         """Removes the earliest timer that is due and returns its call, or None if none is due."""
         when = self.next()
         if when is None or when > now:
             return None
-        return heapq.heappop(self._heap)[2].take()
+        return heapq.heappop(self.heap)[2].take()
 
 
 class _WakingCalls(deque[Call]):
@@ -328,8 +330,7 @@ class PlainReactor(ABC):
         self._is_watched = False  # by a foreign loop: see `fileno`
         _reactors.add(self)
 
-    def time(self) -> float:
-        return time.monotonic()
+    time = staticmethod(time.monotonic)
 
     def call_soon(self, call: Call) -> None:
         self._ready.append(call)
@@ -368,16 +369,20 @@ class PlainReactor(ABC):
             self._wake()
 
     def run_once(self, timeout: float | None = None) -> None:
-        outer, self.thread = self._enter()
+        outer, me = self.thread, threading.get_ident()
+        if outer is not None and outer != me:
+            self._enter()  # raises the error
+        self.thread = me
         try:
             # After calls the turn doesn't wait: they may have done what the caller of `run_once` waits for.
             if self._ready and make_calls(self._ready, None if self.on_error is None else self.call):
                 timeout = 0
             patience = self._patience(timeout)
             self._poll(LONGEST_WAIT if patience is not None and patience > LONGEST_WAIT else patience)
-            now = self.time()
-            while (call := self._timers.due(now)) is not None:
-                self.call(call)
+            heap = self._timers.heap
+            if heap and heap[0][0] <= (now := self.time()):
+                while (call := self._timers.due(now)) is not None:
+                    self.call(call)
             if self._ready:
                 make_calls(self._ready, None if self.on_error is None else self.call)
         except BaseException as error:
@@ -427,7 +432,8 @@ class PlainReactor(ABC):
         """The longest time in seconds that the turn may wait; None: no limit."""
         if self._ready or self._stopped:
             return 0
-        due = self._timers.next()
+        heap = self._timers.heap
+        due = heap[0][0] if heap and heap[0][2].call is not None else self._timers.next()
         if due is None:
             return timeout
         until = due - self.time()

@@ -21,6 +21,7 @@ If nobody asks for a promise that is rejected, its error leaves the reactor as a
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from .client.connection import Connection
@@ -31,7 +32,7 @@ from .reactor import Reactor
 from .recovery import Recovering
 from .styles.promises import PromisingChannel, PromisingConnection, close_abandoned, promised_connection
 from .styles.task_operations import ChannelOperations, ConnectionOperations
-from .styles.tasks import Cancelled, Promise, Promises, T, Task, Work, is_work, running, start
+from .styles.tasks import Cancelled, Promise, Promises, T, Task, Work, is_work, outcome, running, start
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -126,9 +127,9 @@ def gather(*works: Promise[Any] | Work[Any] | Awaitable[Any]) -> Promise[list[An
     results: list[Any] = [None] * len(promises)
     left = len(promises)
 
-    def settled(index: int, err: BaseException | None, result: Any) -> None:
+    def settled(index: int, promise: Promise[Any]) -> None:
         nonlocal left
-        results[index] = result
+        err, results[index] = outcome(promise)
         left -= 1
         if err is not None:
             together.settle(err, None)
@@ -136,7 +137,12 @@ def gather(*works: Promise[Any] | Work[Any] | Awaitable[Any]) -> Promise[list[An
             together.settle(None, results)
 
     for index, promise in enumerate(promises):
-        promise.then(lambda err, result, index=index: settled(index, err, result))  # type: ignore[misc]
+        promise.ignore_error()  # the promise of all has it
+        call = partial(settled, index, promise)
+        if promise.done:
+            reactor.call_soon(call)
+        else:
+            promise.when_settled(call)
 
     def cancelled() -> None:
         for promise in promises if together.cancelled else ():

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from .adapters.shared_reactor import SharedReactor
 from .client.channel import Channel
-from .client.connection import Connection, begin
+from .client.connection import HIGH_WATER, Connection, begin
 from .client.continuations import call_site, check_callable, describe
 from .connecting import Target, all_targets, new_reactor
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
@@ -42,6 +42,7 @@ from .recovery import Recovering, new_connection
 from .styles import watched
 from .styles.consumer import Consuming
 from .styles.facade import ConnectionFacade, Facade, Scope, check_runs_at_once
+from .styles.pipelined import Pipelined, Pipelining
 from .styles.promises import close_abandoned, give_back_for
 from .styles.thread_consumer import ThreadConsumer
 from .styles.thread_operations import ChannelOperations, ConnectionOperations
@@ -282,12 +283,11 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         self,
         operation: Callable[..., Any],
         args: Sequence[Any],
-        kwargs: Mapping[str, Any],
         timeout: float | None = None,
     ) -> Any:
         return self._wait(
             operation.__name__,
-            lambda on_done: self._own(operation)(self.core, *args, **kwargs, on_done=on_done),
+            lambda on_done: self._own(operation)(self.core, *args, on_done=on_done),
             give_back_for(operation),
             timeout,
         )
@@ -321,7 +321,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         return ThreadedChannel(self, core)
 
 
-class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
+class ThreadedChannel(_Shared, Pipelining, Consuming[ThreadConsumer], ChannelOperations):
     """A channel that any thread may use at any time. `core`: the Channel below; `connection`: the ThreadedConnection
     that it belongs to."""
 
@@ -331,18 +331,18 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
         """Not for programs: `connection.channel()` opens a channel."""
         self.connection = self._connection = connection
         self.core = core
+        self._blocks: dict[int, Pipelined] = {}
 
     def _perform(
         self,
         operation: Callable[..., Any],
         args: Sequence[Any],
-        kwargs: Mapping[str, Any],
         timeout: float | None = None,
     ) -> Any:
         return self.connection._wait(
             operation.__name__,
-            lambda on_done: operation(self.core, *args, **kwargs, on_done=on_done),
-            give_back_for(operation, self.core, args, kwargs),
+            lambda on_done: operation(self.core, *args, on_done=on_done),
+            give_back_for(operation, self.core, args),
             timeout,
         )
 
@@ -350,19 +350,36 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
         self,
         operation: Callable[..., Any],
         args: Sequence[Any],
-        kwargs: Mapping[str, Any],
         timeout: float | None = None,
     ) -> Any:
         core, reactor = self.core, self.connection._reactor
         publishes = operation is _PUBLISH
-        while not reactor.inside(_perform_oneway, core, operation, args, kwargs):
+        if self._blocks and publishes:
+            block = self._blocks.get(threading.get_ident())
+            if block is not None:
+                return self._publish_in(block, args, timeout)
+        while not reactor.inside(_perform_oneway, core, operation, args):
             if reactor.is_mine and not core.is_confirming:
-                operation(core, *args, **kwargs)  # the reactor's own thread must not wait
+                operation(core, *args)  # the reactor's own thread must not wait
                 break
             if not publishes or not core._is_fire_and_forget or core.writable:
-                return self._perform(operation, args, kwargs, timeout)
+                return self._perform(operation, args, timeout)
             self._wait_for_room(timeout)
         return True if publishes else None
+
+    def _publish_in(self, block: Pipelined, args: Sequence[Any], timeout: float | None) -> bool:
+        core, connection = self.core, self.connection
+        if block._is_full:
+            self._await_confirms(block, block.window - 1, timeout)
+        if not core.is_open:
+            raise block._refuse(core._closed_error())
+        writable = connection._reactor.inside(block._publish, _PUBLISH, core, args)
+        if not writable and connection.core._unsent >= HIGH_WATER:
+            self._wait_for_room(timeout)
+        return core.writable
+
+    def _await_confirms(self, block: Pipelined, left: int, timeout: float | None) -> None:
+        self.connection._wait("basic_publish", partial(block._when_left, left), timeout=timeout)
 
     def _wait_for_room(self, timeout: float | None) -> None:
         """Waits until the channel is writable."""
@@ -397,14 +414,12 @@ class ThreadedChannel(_Shared, Consuming[ThreadConsumer], ChannelOperations):
         return watched.iterator(ThreadConsumer(self, queue, options, inactivity_timeout))
 
 
-def _perform_oneway(
-    core: Channel, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> bool:
+def _perform_oneway(core: Channel, operation: Callable[..., Any], args: Sequence[Any]) -> bool:
     """Runs an operation without an answer, if it need not wait and no continuation would be called. False: not run."""
     done_with_the_call = core._is_fire_and_forget if operation is _PUBLISH else core.is_open
     if not done_with_the_call or not core.writable:
         return False
-    operation(core, *args, **kwargs, on_done=None)
+    operation(core, *args)
     return True
 
 

@@ -63,13 +63,19 @@ class BlockingReactor(PlainReactor):
 
     def _poll(self, timeout: float | None) -> None:
         transport = self._transport
-        waker, readable, writable = self._wait(timeout)
-        if waker:
-            self._waker.drain()
-        if readable and transport is not None:
-            self.call(transport.on_readable)
-        if writable and transport is not None and transport.socket is not None:
-            self.call(transport.on_writable)
+        for fd, events in self._wait(timeout):
+            if fd != self._fd:
+                self._waker.drain()
+                continue
+            if events & FAILED:
+                events = READ * self._events[0] | WRITE * self._events[1]  # reading or writing raises the error
+            if events & READ and transport is not None:
+                if self.on_error is None:
+                    transport.on_readable()
+                else:
+                    self.call(transport.on_readable)
+            if events & WRITE and transport is not None and transport.socket is not None:
+                self.call(transport.on_writable)
 
     def fileno(self) -> int:
         """As of `PlainReactor`."""
@@ -102,10 +108,11 @@ class BlockingReactor(PlainReactor):
             self._poll_file = None
 
 
-Ready = tuple[bool, bool, bool]
-"""(the waker was woken, the socket is readable, the socket is writable)."""
+Ready = list[tuple[int, int]]
+"""File descriptors that are ready, each with its events."""
 
 if hasattr(select, "poll"):
+    READ, WRITE, FAILED = select.POLLIN, select.POLLOUT, select.POLLHUP | select.POLLERR | select.POLLNVAL
 
     class _Wait:
         """Waits for the waker and one socket, by poll. Both are registered once, not at each wait."""
@@ -115,11 +122,11 @@ if hasattr(select, "poll"):
             self._fd, self._events = -1, 0
             self._polling = False
             self._poll = select.poll()
-            self._poll.register(waker, select.POLLIN)
+            self._poll.register(waker, READ)
 
         def watch(self, fd: int, read: bool, write: bool) -> None:
             self._fd = fd
-            self._events = read * select.POLLIN | write * select.POLLOUT
+            self._events = read * READ | write * WRITE
             if self._events:
                 self._poll.register(fd, self._events)
             else:
@@ -127,33 +134,22 @@ if hasattr(select, "poll"):
                     self._poll.unregister(fd)
 
         @wait
-        def _poll_once(self, milliseconds: float | None) -> list[tuple[int, int]]:
+        def __call__(self, timeout: float | None) -> Ready:
             """Polls. A signal handler that runs amid the wait may wait too, with a poll object of its own."""
             poll, outer = self._poll, self._polling
             if outer:
                 poll = select.poll()
-                poll.register(self._waker, select.POLLIN)
+                poll.register(self._waker, READ)
                 if self._events:
                     poll.register(self._fd, self._events)
             self._polling = True
             try:
-                return poll.poll(milliseconds)
+                return poll.poll(None if timeout is None else -(-timeout * 1000 // 1))
             finally:
                 self._polling = outer
 
-        @wait
-        def __call__(self, timeout: float | None) -> Ready:
-            woken, events = False, 0
-            for fd, found in self._poll_once(None if timeout is None else -(-timeout * 1000 // 1)):
-                if fd == self._waker:
-                    woken = True
-                else:
-                    events = found
-            if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
-                events = self._events  # the read or write that follows raises the error
-            return woken, bool(events & select.POLLIN), bool(events & select.POLLOUT)
-
 else:
+    READ, WRITE, FAILED = 1, 2, 0
 
     class _Wait:  # type: ignore[no-redef]
         """Waits for the waker and one socket, by select."""
@@ -170,4 +166,6 @@ else:
             readers = [self._waker, self._fd] if self._read else [self._waker]
             writers = [self._fd] if self._write else []
             readable, writable, failed = select.select(readers, writers, writers, limited(timeout) if DEAF else timeout)
-            return self._waker in readable, self._fd in readable, bool(writable or failed)
+            events = (self._fd in readable) * READ | bool(writable or failed) * WRITE
+            woken = [(self._waker, READ)] if self._waker in readable else []
+            return [*woken, (self._fd, events)] if events else woken

@@ -300,11 +300,11 @@ class SocketTransport:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def on_readable(self) -> None:
-        if self._advance() or self.socket is None:
+        if (self._step is not None and self._advance()) or self.socket is None:
             return
         try:
             try:
-                data = self._receive()
+                data = self.socket.recv(RECEIVE) if self._endpoint.ssl is None else self._receive()
             except self._would_block:
                 return
             except OSError as error:
@@ -388,12 +388,23 @@ class SocketTransport:
 
     def _send(self) -> None:
         """Sends the queued chunks, as many as the kernel accepts."""
-        out = self._out
+        out, new = self._out, self._new
         try:
-            if self._new:
+            if len(new) == 1:
+                out.append(new[0])
+                del new[0]
+            elif new:
                 self._gather()
             while out and not self._stuck:
-                self._remove_sent(self._send_some())
+                if len(out) > 1:
+                    self._remove_sent(self._send_some())
+                    continue
+                sent = self.socket.send(out[0])
+                if sent == len(out[0]):
+                    self.written += sent
+                    del out[0]
+                else:
+                    self._remove_sent(sent)
         except self._would_block:
             self._wait_for_room()
         except BaseException as error:
@@ -427,9 +438,9 @@ class SocketTransport:
             self._out.append(b"".join(small))
 
     def _send_some(self) -> int:
-        """Makes one system call; returns the number of bytes that the kernel accepted."""
+        """Makes one system call for several chunks; returns the number of bytes that the kernel accepted."""
         out = self._out
-        if len(out) == 1 or self._endpoint.ssl is not None:
+        if self._endpoint.ssl is not None:
             sent: int = self.socket.send(out[0])
         elif _HAS_SENDMSG:
             sent = self.socket.sendmsg([out[i] for i in range(min(len(out), GATHER))])

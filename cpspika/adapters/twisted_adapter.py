@@ -17,7 +17,7 @@ Deferred of `close` fires, or that of `connect` fails, nothing of the connection
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -150,8 +150,8 @@ class TwistedConnection(PromisingConnection, ConnectionOperations):
     channels = TwistedChannel
     _promises: _Promises
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        promise = super()._perform(operation, args, kwargs)
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any]) -> Any:
+        promise = super()._perform(operation, args)
         if operation is Connection.close:
             promise.addBoth(self._promises.when_quiet)
         return promise

@@ -137,9 +137,10 @@ class Channel(Operations):
 
     def _ask(self, request: Request, arguments: dict[str, Any]) -> bool:
         """Sends a request, which then waits for its reply. False: it failed at the call."""
+        if not self.is_open:
+            return self._send(request, request.method, arguments)  # tells that the channel is closed
         try:
-            if not self._send(request, request.method, arguments):
-                return False
+            self._sender.send(request.method, arguments)
             self._pending.append(request)
         except BaseException as error:
             self._sender.failed(error)

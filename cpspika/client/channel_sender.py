@@ -111,8 +111,9 @@ class ChannelSender:
 
     def send(self, name: str, arguments: dict[str, Any]) -> None:
         """Sends a method. LocalError: it cannot be sent; nothing has changed then."""
-        connection = self._connection
-        connection._check_thread()
+        connection, thread = self._connection, self._reactor.thread
+        if thread is not None and thread != get_ident():
+            connection._check_thread()
         try:
             self._backlog.write([connection._link.send(self._number, name, arguments)])
         except BaseException as error:

@@ -471,7 +471,14 @@ class Connection(HintsNames):
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def _data_received(self, data: bytes) -> None:
-        self._call_queue.process(self._arrived(data))
+        alone = self._link.alone(data)
+        if alone is None:
+            self._call_queue.process(self._arrived(data))
+            return
+        # The reply to a program that asks and waits: one frame, and nothing behind it.
+        channel = self._channels.get(alone[0])
+        if channel is not None:
+            self._call_queue.make(channel._handle, alone[1])
 
     def _arrived(self, data: bytes) -> PendingCalls:
         """The calls for arrived bytes, for one frame (or one run of deliveries) at a time."""

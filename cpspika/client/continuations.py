@@ -189,7 +189,7 @@ def in_hand(trace: TracebackType | None) -> list[Continuation]:
         name = trace.tb_frame.f_code.co_filename
         if is_own_file[name]:
             dispatches = dispatches or os.path.dirname(name).endswith("adapters") or name.endswith("reactor.py")
-            dispatches = dispatches or trace.tb_frame.f_code is CallQueue.run.__code__
+            dispatches = dispatches or trace.tb_frame.f_code in (CallQueue.run.__code__, CallQueue.make.__code__)
             if dispatches:
                 for value in list(trace.tb_frame.f_locals.values()):
                     _gather(value, found, 3)
@@ -269,6 +269,25 @@ class CallQueue:
         self._promised = False
         self.run()
 
+    def make(self, function: Callable[[Any], object], argument: Any) -> None:
+        """Makes the one call for bytes that arrived, behind those that wait. Mostly none waits: then there is nothing
+        that the reactor would have to resume. The call may add others."""
+        if self._items:
+            self._items.append(partial(function, argument))
+            self.run()
+            return
+        try:
+            function(argument)
+        except BaseException as error:
+            self._look_for_interrupt(error)
+            raise
+        if self._items:
+            self.run()
+
+    def _look_for_interrupt(self, error: BaseException) -> None:
+        if self._interrupted is not None and is_interrupt(error):
+            self._interrupted(error)
+
     def process(self, calls: PendingCalls) -> None:
         """Adds an iterator of calls at the end, and makes all calls of the queue."""
         self._items.append((calls,))
@@ -297,8 +316,7 @@ class CallQueue:
                         items.popleft()
                     self._after()
         except BaseException as error:
-            if self._interrupted is not None and is_interrupt(error):
-                self._interrupted(error)
+            self._look_for_interrupt(error)
             raise
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..client.channel import Channel
@@ -28,7 +28,10 @@ _METHODS: dict[Callable[..., Any], str] = {
     Channel.basic_nack: "basic.nack",
     Channel.basic_reject: "basic.reject",
 }
-_SIGNATURES = {operation: inspect.signature(operation) for operation in (*_METHODS, Channel.basic_publish)}
+_NAMES = {
+    operation: [name for name in inspect.signature(operation).parameters if name not in ("self", "on_done")]
+    for operation in (*_METHODS, Channel.basic_publish)
+}
 
 
 class HandedOver:
@@ -107,15 +110,12 @@ class HandedOver:
 
 def may_be_handed_over(core: Any, operation: Callable[..., Any]) -> bool:
     """Whether an operation need not wait for the broker: ack, nack, reject, and a publish that isn't confirmed."""
-    return operation in _SIGNATURES and (operation in _METHODS or not core.is_confirming)
+    return operation in _NAMES and (operation in _METHODS or not core.is_confirming)
 
 
-def checked(core: Channel, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def checked(core: Channel, operation: Callable[..., Any], args: Sequence[Any]) -> dict[str, Any]:
     """The arguments by name, of an operation that is made later. Raises what the operation would raise for them."""
-    bound = _SIGNATURES[operation].bind(core, *args, **kwargs)
-    bound.apply_defaults()
-    given = dict(bound.arguments)
-    del given["self"], given["on_done"]
+    given = dict(zip(_NAMES[operation], args, strict=True))
     sender = core._sender
     if operation is Channel.basic_publish:
         given["body"] = encode_body(given["body"])  # the caller may change a bytearray

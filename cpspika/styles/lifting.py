@@ -7,10 +7,12 @@
 - a method for every function that takes a handler, and for every other public function (`abort`);
 - a read-only property for every public attribute (`is_open`).
 
-A style says how it performs an operation in methods of its own:
+The methods of operations are written out and compiled (`written`), each with its own parameters. A style says how it
+performs an operation in methods of its own:
 
-- `_perform(operation, args, kwargs)` runs an operation (a function of the core class, which takes `on_done`);
-- `_perform_oneway(operation, args, kwargs)` runs an operation that the broker doesn't answer (`continuations.oneway`);
+- `_perform(operation, args)` runs an operation: a function of the core class, which takes all of its arguments in their
+  order, and `on_done`;
+- `_perform_oneway(operation, args)` runs an operation that the broker doesn't answer (`continuations.oneway`);
 - `_callback(function, no_ack)` makes a user's callback into one that the core may call;
 - `_watched(function, no_ack)` puts hooks around a consumer's callback (`Facade` has one that does for most styles);
 - `_setup(function)` does so for `on_ready` of a channel, which may go on after it has returned;
@@ -31,15 +33,11 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any
 
-from ..client.hints import for_arguments, takes_no_on_done
 from .wording import Wording, worded
+from .written import Body, written
 
 if sys.version_info >= (3, 14):
     import annotationlib
-
-HandedOver = Callable[[Callable[..., Any]], Callable[..., Any]]
-CALLBACKS = frozenset(("on_message", "on_cancel", "handler"))
-SETUP = "on_ready"
 
 
 def operations(core: type) -> dict[str, Any]:
@@ -120,11 +118,11 @@ def timed(shown: inspect.Signature) -> inspect.Signature:
     return shown.replace(parameters=[*shown.parameters.values(), timeout])
 
 
-def lift(core: type, module: str, wording: Wording, handed_over: HandedOver | None = None, waits: bool = False) -> type:
+def lift(core: type, module: str, wording: Wording, body: Body | None = None, waits: bool = False) -> type:
     """A class with the operations, handlers and attributes of `core`, in the module of that name.
 
-    handed_over(operation): makes the method of an operation that the broker doesn't answer; by default the method calls
-    `_perform_oneway`. waits: a call waits, so it takes `timeout`, which `_perform` and `_perform_oneway` get last.
+    body: writes the last lines of an operation's method (`written`); by default the method calls `_perform` or
+    `_perform_oneway`. waits: a call waits, so it takes `timeout`, which these two get last.
     """
     name = f"{core.__name__}Operations"
     members: dict[str, Any] = {"__doc__": f"The operations of {core.__name__}, lifted.", "__module__": module}
@@ -132,16 +130,26 @@ def lift(core: type, module: str, wording: Wording, handed_over: HandedOver | No
         members[attribute] = _lifted_attribute(core, attribute)
     for method_name, method in other_methods(core).items():
         members[method_name] = _lifted_method(method)
-    for operation_name, operation in operations(core).items():
-        make = handed_over if handed_over is not None and operation_name in oneways(core) else _lifted_operation
-        shown = signature(operation)
-        if waits:
-            make, shown = _lifted_call, timed(shown)
-        members[operation_name] = _dressed(make(operation), operation, shown)
-        members[operation_name].__doc__ = worded(operation.__doc__, wording)
+    asked = operations(core)
+    shown = {each: timed(signature(operation)) if waits else signature(operation) for each, operation in asked.items()}
+    body = body or (_waiting if waits else _asking)
+    for operation_name, method in written(f"{module}.{name}", shown, asked, body).items():
+        members[operation_name] = _dressed(method, asked[operation_name], shown[operation_name])
+        method.__doc__ = worded(asked[operation_name].__doc__, wording)
     for registration_name, registration in registrations(core).items():
         members[registration_name] = _lifted_registration(registration)
     return type(name, (), members)
+
+
+def _asking(operation: Callable[..., Any]) -> str:
+    """The body of an operation's method."""
+    perform = "_perform_oneway" if getattr(operation, "__oneway__", False) else "_perform"
+    return f"return self.{perform}({{operation}}, {{together}})"
+
+
+def _waiting(operation: Callable[..., Any]) -> str:
+    """The same in a style whose calls wait."""
+    return _asking(operation)[:-1] + ", timeout)"
 
 
 def _lifted_attribute(core: type, name: str) -> property:
@@ -161,77 +169,6 @@ def _lifted_method(method: Callable[..., Any]) -> Callable[..., Any]:
         return self._forward(method, args, kwargs)
 
     return _dressed(lifted, method, written_signature(method))
-
-
-def _lifted_operation(operation: Callable[..., Any]) -> Callable[..., Any]:
-    shown, name = signature(operation), operation.__name__
-    if getattr(operation, "__oneway__", False):
-
-        def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            if "on_done" in kwargs:
-                raise takes_no_on_done(name)
-            return self._perform_oneway(operation, args, kwargs)
-
-    elif shown.parameters.keys().isdisjoint({*CALLBACKS, SETUP}):
-
-        def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            if "on_done" in kwargs:
-                raise takes_no_on_done(name)
-            return self._perform(operation, args, kwargs)
-
-    else:
-
-        def lifted(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            return self._perform(operation, (), _with_callbacks(self, name, shown, args, kwargs))
-
-    return lifted
-
-
-def _lifted_call(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """As `_lifted_operation`, of a style whose calls wait."""
-    shown, name = signature(operation), operation.__name__
-    if getattr(operation, "__oneway__", False):
-
-        def lifted(self: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
-            if "on_done" in kwargs:
-                raise takes_no_on_done(name)
-            return self._perform_oneway(operation, args, kwargs, timeout)
-
-    elif shown.parameters.keys().isdisjoint({*CALLBACKS, SETUP}):
-
-        def lifted(self: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
-            if "on_done" in kwargs:
-                raise takes_no_on_done(name)
-            return self._perform(operation, args, kwargs, timeout)
-
-    else:
-
-        def lifted(self: Any, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
-            return self._perform(operation, (), _with_callbacks(self, name, shown, args, kwargs), timeout)
-
-    return lifted
-
-
-def _with_callbacks(
-    self: Any, name: str, shown: inspect.Signature, args: Any, kwargs: dict[str, Any]
-) -> dict[str, Any]:
-    """The arguments of a call by name, its callbacks made into those that the core may call."""
-    if "on_done" in kwargs:
-        raise takes_no_on_done(name)
-    try:
-        given = shown.bind(self, *args, **kwargs).arguments
-    except TypeError as error:
-        raise for_arguments(error, kwargs) from None
-    del given["self"]
-    no_ack = bool(given.get("no_ack", False))
-    if "on_message" in given:
-        given["on_message"] = self._watched(given["on_message"], no_ack)
-    for callback in CALLBACKS & given.keys():
-        if callable(given[callback]):
-            given[callback] = self._callback(given[callback], no_ack)
-    if callable(given.get(SETUP)):
-        given[SETUP] = self._setup(given[SETUP])
-    return given
 
 
 def _lifted_registration(registration: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ cancelled, a channel or connection is closed.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
@@ -24,7 +24,6 @@ from typing import Any, Generic, Protocol, TypeVar
 from ..client.channel import Channel
 from ..client.connection import Connection, begin
 from ..client.continuations import ignore
-from ..client.hints import takes_no_on_done
 from ..errors import AMQPError, ChannelClosed
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
@@ -148,13 +147,10 @@ class PromisingConnection(_Scope, ConnectionFacade):
             forget = core.add_state_change_handler(lambda _, is_open: None if is_open else tell())
         return promise
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any]) -> Any:
         promise, settle = self._promises.make(give_back_for(operation))
         self._own(operation)(
-            self.core,
-            *args,
-            **kwargs,
-            on_done=lambda err, result: settle(err, None if err else self._outward(result)),
+            self.core, *args, on_done=lambda err, result: settle(err, None if err else self._outward(result))
         )
         return promise
 
@@ -210,19 +206,23 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
         self.core = core
         self._promises = connection._promises
 
-    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        promise, settle = self._promises.make(give_back_for(operation, self.core, args, kwargs))
-        operation(self.core, *args, **kwargs, on_done=settle)
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any]) -> Any:
+        promise, settle = self._promises.make(give_back_for(operation, self.core, args))
+        operation(self.core, *args, on_done=settle)
         return promise
 
-    def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Runs an operation without an answer whose promise is not fulfilled at once; see `_oneway_method`."""
+    def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any]) -> Any:
+        """Runs an acknowledgement on a closed channel. It does nothing, and no harm: the broker has the message again.
+        A program that wants the error awaits the promise."""
         promise, settle = self._promises.make()
-        if operation is not _PUBLISH:
-            # An ack on a closed channel does nothing, and no harm: the broker has the message again. A program that
-            # wants the error awaits the promise.
-            self._promises.ignore_error(promise)
-        operation(self.core, *args, **kwargs, on_done=settle)
+        self._promises.ignore_error(promise)
+        operation(self.core, *args, on_done=settle)
+        return promise
+
+    def _when_writable(self) -> Any:
+        """A promise that is fulfilled when the channel is writable again."""
+        promise, settle = self._promises.make()
+        self.core.drain(on_done=lambda err, _: settle(err, None if err else True))
         return promise
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
@@ -241,42 +241,38 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
         return watched.iterator(AsyncConsumer(self, queue, options, inactivity_timeout))
 
 
-def _oneway_method(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """The method of an operation that the broker doesn't answer. Each publish and each ack comes this way, so it is one
-    call deep."""
+def _handing_over(operation: Callable[..., Any]) -> str:
+    """The body of an operation's method (`written`). Each publish and each ack comes this way, so it is one call deep
+    where the broker doesn't answer."""
     if operation is _PUBLISH:
+        return _HAND_OVER_PUBLISH
+    return _HAND_OVER if getattr(operation, "__oneway__", False) else _ASK
 
-        def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            if "on_done" in kwargs:
-                raise takes_no_on_done(operation.__name__)
-            core = self.core
-            if not core._is_fire_and_forget:
-                return self._perform_oneway(operation, args, kwargs)
-            if operation(core, *args, **kwargs):
-                return self._promises.fulfilled(True)
-            promise, settle = self._promises.make()
-            core.drain(on_done=lambda err, _: settle(err, None if err else True))
-            return promise
 
-    else:
-
-        def hand_over(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-            if "on_done" in kwargs:
-                raise takes_no_on_done(operation.__name__)
-            core = self.core
-            if core.is_open:
-                operation(core, *args, **kwargs)
-                return self._promises.fulfilled(None)
-            return self._perform_oneway(operation, args, kwargs)
-
-    return hand_over
+_ASK = "return self._perform({operation}, {together})"
+_HAND_OVER = """\
+core = self.core
+if not core.is_open:
+    return self._perform_oneway({operation}, {together})
+{operation}(core, {arguments})
+return self._promises.fulfilled(None)"""
+_HAND_OVER_PUBLISH = """\
+core = self.core
+publisher = core._publisher
+if not publisher.is_fire_and_forget or not core.is_open:
+    promise, settle = self._promises.make()
+    {operation}(core, {arguments}, on_done=settle)
+    return promise
+if publisher.publish({arguments}, None):  # all that the core's basic_publish does
+    return self._promises.fulfilled(True)
+return self._when_writable()"""
 
 
 def lift_promising(module: str, promise: str = "promise") -> tuple[type, type]:
     """The operations of Connection and Channel for a style whose promises have this name in docstrings; `module` is the
     name of the module that they are for."""
     wording = promising(promise)
-    return lift(Connection, module, wording), lift(Channel, module, wording, _oneway_method)
+    return lift(Connection, module, wording), lift(Channel, module, wording, _handing_over)
 
 
 class _Arrived(Arrived):
@@ -436,18 +432,18 @@ def close_abandoned(core: Connection) -> None:
 
 def give_back_for(operation: Callable[..., Any], *asked: Any) -> GiveBack | None:
     """The function that gives back a result of `operation` that comes for a cancelled promise, or None. `asked`: the
-    channel that was asked, and the arguments and keywords."""
+    channel that was asked, and the arguments in their order."""
     give_back = _GIVE_BACK.get(operation.__name__)
     return None if give_back is None else partial(give_back, *asked)
 
 
-def _requeue(core: Channel, args: Sequence[Any], kwargs: Mapping[str, Any], message: Message | None) -> None:
-    no_ack = _GET.bind(core, *args, **kwargs).arguments.get("no_ack", False)
+def _requeue(core: Channel, args: Sequence[Any], message: Message | None) -> None:
+    _, no_ack = args
     if message is not None and core.is_open and not no_ack:
         core._give_back(message.delivery_tag)
 
 
-def _cancel(core: Channel, args: Sequence[Any], kwargs: Mapping[str, Any], tag: str) -> None:
+def _cancel(core: Channel, args: Sequence[Any], tag: str) -> None:
     if core.is_open:
         core.basic_cancel(tag, on_done=ignore)
 
@@ -458,7 +454,6 @@ def _close_channel(channel: Any) -> None:
 
 
 _PUBLISH = Channel.basic_publish
-_GET = inspect.signature(Channel.basic_get)
 _GIVE_BACK: dict[str, Callable[..., object]] = {
     "basic_get": _requeue,
     "basic_consume": _cancel,

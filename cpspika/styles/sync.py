@@ -25,10 +25,11 @@ import sys
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextvars import copy_context
 from functools import partial
 from threading import RLock, get_ident
+from time import monotonic
 from typing import Any
 
 from ..client.channel import Channel
@@ -45,10 +46,12 @@ from . import watched
 from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade, Scope, check_runs_at_once, is_stale
 from .handed_over import HandedOver, checked, may_be_handed_over
+from .pipelined import Pipelined, Pipelining
 from .promises import give_back_for
 from .sync_operations import ChannelOperations, ConnectionOperations
 
 GRACE = 0.5  # seconds to wait for another thread to leave, before that is an error
+TURN = 0.002  # seconds between two turns of the reactor in a block of publishes
 MANY = 100  # exceptions in one wait; so many come from the reactor itself, and the wait would never end
 
 
@@ -86,12 +89,10 @@ class _Outcome:
     """How the operation of a call ended. `told`: the error and the result, None until then. `abandoned`: nobody
     waits any more; then `give_back` gets the result."""
 
-    __slots__ = ("abandoned", "give_back", "told")
-
-    def __init__(self) -> None:
-        self.abandoned = False
-        self.told: tuple[AMQPError | None, Any] | None = None
-        self.give_back: Callable[[Any], object] | None = None
+    # Values of the class, so that a call need not set them.
+    abandoned = False
+    told: tuple[AMQPError | None, Any] | None = None
+    give_back: Callable[[Any], object] | None = None
 
     def settle(self, error: AMQPError | None, result: Any) -> None:
         """on_done."""
@@ -140,58 +141,54 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             begin(self.core, targets, on_done)
 
         try:
-            self._wait("connect", dial, self, (), {})
+            self._wait("connect", dial, self)
         except BaseException:
             # Perhaps nobody will turn the reactor for a connection that nobody has: so abort, not close.
             if hasattr(self, "core"):
                 self.core.abort()
             raise
 
-    def _perform(
-        self,
-        operation: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        timeout: float | None = None,
-    ) -> Any:
-        return self._wait(operation.__name__, self._own(operation), self.core, args, kwargs, timeout=timeout)
+    def _perform(self, operation: Callable[..., Any], args: Sequence[Any], timeout: float | None = None) -> Any:
+        return self._outward(self._wait(operation.__name__, self._own(operation), self.core, args, timeout))
 
     def _wait(
         self,
         name: str,
         operation: Callable[..., object],
         core: Any,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        give_back: Callable[[Any], object] | None = None,
+        args: Sequence[Any] = (),
         timeout: float | None = None,
+        hands_over: bool = False,
+        give_back: Callable[[Any], object] | None = None,
     ) -> Any:
         """Calls `operation` of `core` with these arguments, and turns the reactor until the operation is done; returns
-        the result or raises the error. `name`: the operation's name in an error. give_back(result): called with a
-        result that this call does not return; by default the function that `give_back_for` knows. timeout: seconds;
-        by default those of the connection."""
+        the result or raises the error. `name`: the operation's name in an error. timeout: seconds; by default those of
+        the connection. hands_over: a call that comes while another thread is inside is handed over to that thread.
+        give_back(result): called with a result that this call does not return; by default the function that
+        `give_back_for` knows."""
         limit = self.timeout if timeout is None else timeout
-        outcome = _Outcome()
         spins, closes = self._spins, name == "close"
-        if closes and interrupts_work():
-            # Its bytes would come in the middle of others. What was interrupted goes on, and closes at its end.
-            self._handed.add_close(partial(operation, core, *args, **kwargs), self._reactor.call_soon_threadsafe)
-            return None
-        if not self._enter(closes or (isinstance(core, Channel) and may_be_handed_over(core, operation))):
-            return self._ask_owner(name, operation, core, args, kwargs, limit)
+        if closes:
+            if interrupts_work():
+                # Its bytes would come in the middle of others. What was interrupted goes on, and closes at its end.
+                self._handed.add_close(partial(operation, core, *args), self._reactor.call_soon_threadsafe)
+                return None
+            hands_over = True
+        if (hands_over or not self.lock.acquire(False)) and not self._enter(hands_over):
+            return self._ask_owner(name, operation, core, args, limit)
         try:
             if spins.strays and not closes:
                 spins.raise_stray()
+            outcome = _Outcome()
             try:
-                operation(core, *args, **kwargs, on_done=outcome.settle)
+                operation(core, *args, on_done=outcome.settle)
                 if not self._spin(outcome.is_told, limit, finish=True):
                     raise _late(name, limit)
-                assert outcome.told is not None
-                error, result = outcome.told
+                error, result = outcome.told  # type: ignore[misc]
                 if error is None and not (closes and spins.strays):
-                    return self._outward(result)
+                    return result
             except BaseException:
-                outcome.abandon(give_back or give_back_for(operation, *self._asked(core, args, kwargs)))
+                outcome.abandon(give_back or give_back_for(operation, *self._asked(core, args)))
                 raise
         finally:
             self._leave()
@@ -238,9 +235,9 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             finally:
                 self.lock.release()
 
-    def _hand_over(self, core: Channel, operation: Callable[..., Any], args: Any, kwargs: Any) -> bool | None:
+    def _hand_over(self, core: Channel, operation: Callable[..., Any], args: Sequence[Any]) -> bool | None:
         """Has the thread inside perform an operation that the broker doesn't answer. Returns as the operation does."""
-        given = checked(core, operation, args, kwargs)
+        given = checked(core, operation, args)
         call = partial(operation, core, **given, on_done=ignore)
         if are_installed():
             call = partial(copy_context().run, call)  # hooks see the context of the thread that asked
@@ -248,15 +245,15 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         self._make_handed()
         return core.writable if operation is _PUBLISH else None
 
-    def _ask_owner(
-        self, name: str, operation: Any, core: Any, args: Any, kwargs: Mapping[str, Any], limit: float | None
-    ) -> Any:
+    def _ask_owner(self, name: str, operation: Any, core: Any, args: Sequence[Any], limit: float | None) -> Any:
         """Has the thread inside perform an operation, and waits for it: returns the result or raises the error."""
         if name != "close":
             if not core.is_open:
                 raise core._closed_error().of(f"basic.{name[6:]}", describe(call_site()))
-            args, kwargs = (), checked(core, operation, args, kwargs)
-        ask, reactor = partial(operation, core, *args, **kwargs), self._reactor
+            ask = partial(operation, core, **checked(core, operation, args))
+        else:
+            ask = partial(operation, core, *args)
+        reactor = self._reactor
         outcome = self._handed.ask(ask, reactor.call_soon_threadsafe, limit, reactor.time, self._make_handed)
         if outcome is None:
             raise _late(name, limit)
@@ -264,9 +261,9 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             raise outcome[0]
         return outcome[1]
 
-    def _asked(self, core: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+    def _asked(self, core: Any, args: Sequence[Any]) -> tuple[Any, ...]:
         """What `give_back_for` wants to know of an operation of a channel."""
-        return (core, args, kwargs) if isinstance(core, Channel) else ()
+        return (core, args) if isinstance(core, Channel) else ()
 
     def _push(self, name: str, over: Callable[[], bool], timeout: float | None = None) -> None:
         """Gives unsent bytes to the kernel, and turns the reactor until the kernel has taken all, or over(). Mostly the
@@ -284,22 +281,17 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         An exception that comes out of the reactor meanwhile is raised. finish: it is kept for the next call, so that no
         operation is left half-way or loses its result. flush: unsent bytes are sent first, which may be enough.
         """
-        reactor = self.core.reactor
+        reactor, spins = self._reactor, self._spins
         deadline = None if timeout is None else reactor.time() + timeout
-        strays = 0
-        turned = False
-        spins = self._spins
+        left = timeout if timeout is None or timeout > 0 else 0
+        strays, over = 0, False
         spins.depth += 1
         try:
             if flush:
                 self.core._flush()
             while not done():
-                left = None if deadline is None else deadline - reactor.time()
-                if left is not None and left <= 0 and turned:
-                    break
-                turned = True
                 try:
-                    reactor.run_once(None if left is None else max(left, 0))
+                    reactor.run_once(left)
                 except ConcurrentUse:
                     raise
                 except Exception as stray:
@@ -309,6 +301,12 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                     if not finish or strays == MANY:
                         raise
                     spins.strays.append(stray)
+                if deadline is not None:
+                    left = deadline - reactor.time()
+                    if left <= 0:
+                        break
+            else:
+                over = True
         finally:
             spins.depth -= 1
             if spins.depth:
@@ -321,7 +319,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                         reactor.call_soon(partial(_catch_up, weakref.ref(connection)))
                 if strays and spins.strays:
                     reactor.call_soon(lambda: spins.raise_in_turn(reactor))
-        return bool(done())
+        return over or bool(done())
 
     # --- dropped ------------------------------------------------------------------------------------------------------
 
@@ -432,7 +430,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return bool(self._inbox)
 
 
-class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations):
+class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], ChannelOperations):
     """A channel whose calls return their results, or raise their errors. `core`: the Channel below; `connection`: the
     SyncConnection that it belongs to."""
 
@@ -443,38 +441,62 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         self.connection = connection
         self.core = core
         self._stopped = False
+        self._blocks: dict[int, Pipelined] = {}
 
-    def _perform(
-        self,
-        operation: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        timeout: float | None = None,
-    ) -> Any:
-        return self.connection._wait(operation.__name__, operation, self.core, args, kwargs, timeout=timeout)
-
-    def _perform_oneway(
-        self,
-        operation: Callable[..., Any],
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        timeout: float | None = None,
-    ) -> Any:
+    def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], timeout: float | None = None) -> Any:
         core, connection = self.core, self.connection
+        if self._blocks and operation is _PUBLISH:
+            block = self._blocks.get(get_ident())
+            if block is not None:
+                return self._publish_in(block, args, timeout)
+        hands_over = may_be_handed_over(core, operation)
         if not core.writable or not core.is_open or (operation is _PUBLISH and core.is_confirming):
-            return self._perform(operation, args, kwargs, timeout)
-        if not connection._enter(may_be_handed_over(core, operation)):
-            return connection._hand_over(core, operation, args, kwargs)
+            return connection._wait(operation.__name__, operation, core, args, timeout, hands_over)
+        if not connection._enter(hands_over):
+            return connection._hand_over(core, operation, args)
         try:
             if connection._spins.strays:
                 connection._spins.raise_stray()
-            result = operation(core, *args, **kwargs)
+            result = operation(core, *args)
             connection._push(operation.__name__, lambda: not core.is_open, timeout)
             if not core.is_open:
                 raise core._closed_error()
         finally:
             connection._leave()
         return result
+
+    # --- publishes in a block -----------------------------------------------------------------------------------------
+
+    def _publish_in(self, block: Pipelined, args: Sequence[Any], timeout: float | None) -> bool:
+        core, connection = self.core, self.connection
+        connection._enter()
+        try:
+            if connection._spins.strays:
+                connection._spins.raise_stray()
+            if block._is_full:
+                self._await_confirms(block, block.window - 1, timeout)
+            if not core.is_open:
+                raise block._refuse(core._closed_error())
+            writable = block._publish(_PUBLISH, core, args)
+            if not writable:
+                connection._push("basic_publish", lambda: core.writable or not core.is_open, timeout)
+                return core.writable
+            now = monotonic()
+            if now >= block._turn_due:
+                block._turn_due = now + TURN
+                connection._spin(_never, 0, finish=True)
+        finally:
+            connection._leave()
+        return writable
+
+    def _await_confirms(self, block: Pipelined, left: int, timeout: float | None) -> None:
+        connection = self.connection
+        limit = connection.timeout if timeout is None else timeout
+        with _Inside(connection):
+            if not connection._spin(lambda: block._has_left(left), limit, finish=True, flush=True):
+                raise _late("basic_publish", limit)
+
+    # --- callbacks ----------------------------------------------------------------------------------------------------
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         return self.connection._callback(function, no_ack)
@@ -515,9 +537,9 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
 
     def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> Iterator[Message]:
         arrived = Arrived(self.core, options)
-        start = partial(self.connection._wait, "basic_consume", Channel.basic_consume, self.core, ())
+        start = partial(Channel.basic_consume, **arrived.arguments(queue))
         try:
-            arrived.started(start(arrived.arguments(queue), arrived.started))
+            arrived.started(self.connection._wait("basic_consume", start, self.core, give_back=arrived.started))
         except BaseException:
             arrived.close()  # a consumer that starts later is cancelled
             raise
@@ -543,7 +565,7 @@ class SyncChannel(Scope, Facade, Consuming[Iterator[Message]], ChannelOperations
         finally:
             try:
                 if core.is_open:
-                    connection._wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core, (), {})
+                    connection._wait("basic_cancel", lambda _, on_done: arrived.close(on_done), core)
                     with _Inside(connection):
                         connection._push("basic_nack", lambda: not core.is_open)
             except AMQPError:
@@ -569,6 +591,11 @@ def _catch_up(connection: weakref.ref[SyncConnection]) -> None:
 
 def _nothing() -> None:
     """A call that only wakes the reactor."""
+
+
+def _never() -> bool:
+    """The end of a wait that makes one turn."""
+    return False
 
 
 class _Inside:

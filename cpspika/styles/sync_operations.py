@@ -1,10 +1,22 @@
 """The lifted operations, as this style has them: see the stub beside this."""
 
+from collections.abc import Callable
+from typing import Any
+
 from ..client.channel import Channel
 from ..client.connection import Connection
 from .lifting import lift
 from .wording import CALLS
 
-ConnectionOperations, ChannelOperations = (lift(core, __name__, CALLS, waits=True) for core in (Connection, Channel))
+
+def _waiting(operation: Callable[..., Any]) -> str:
+    """The body of a channel's method (`written`): a call of it is one call less deep than by `_perform`."""
+    if getattr(operation, "__oneway__", False):
+        return "return self._perform_oneway({operation}, {together}, timeout)"
+    return f"return self.connection._wait({operation.__name__!r}, {{operation}}, self.core, {{together}}, timeout)"
+
+
+ConnectionOperations = lift(Connection, __name__, CALLS, waits=True)
+ChannelOperations = lift(Channel, __name__, CALLS, _waiting, waits=True)
 
 __all__ = ["ChannelOperations", "ConnectionOperations"]

@@ -104,7 +104,12 @@ class Promise(Block[T], Generic[T]):
         """Fulfils the promise with a result, or rejects it with an error. The result for a promise that was cancelled
         is given back."""
         if self._state == _PENDING:
-            self._finish(_FULFILLED if err is None else _REJECTED, result if err is None else err)
+            # As `_finish` does: each confirm comes this way.
+            self._state, self._value = (_FULFILLED, result) if err is None else (_REJECTED, err)
+            waiting = self._waiting
+            if waiting is not None:
+                self._waiting = None
+                self._call(waiting)
         elif self._state == _CANCELLED and err is None and self._give_back is not None:
             self._give_back(result)
 
@@ -215,7 +220,7 @@ class Task(Promise[T]):
     def go_on(self) -> None:
         """Runs the task from the promise that is settled to one that isn't."""
         wanted, self._wanted = self._wanted, None
-        error, value = _outcome(wanted) if wanted is not None else (None, None)
+        error, value = outcome(wanted) if wanted is not None else (None, None)
         if self.cancelling and wanted is not None:
             wanted.discard()  # it was settled between the cancel and this turn
         while True:
@@ -250,7 +255,7 @@ class Task(Promise[T]):
         """Deals with a yielded object that need not be waited for; (error, result) for the task."""
         if isinstance(asked, Promise):
             if asked.done:
-                return _outcome(asked)
+                return outcome(asked)
             asked.cancel()  # the task was cancelled, by itself, and will not wait
         elif is_work(asked):
             self._stack.append(asked)
@@ -291,7 +296,8 @@ def start(reactor: Reactor, work: Work[T]) -> Task[T]:
     return ContextTask(reactor, work) if are_installed() else Task(reactor, work)
 
 
-def _outcome(promise: Promise[Any]) -> tuple[BaseException | None, Any]:
+def outcome(promise: Promise[Any]) -> tuple[BaseException | None, Any]:
+    """(error, result) of a promise that is settled."""
     promise.ignore_error()
     if promise._state == _FULFILLED:
         return None, promise._value

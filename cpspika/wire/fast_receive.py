@@ -105,14 +105,14 @@ class FastReceiver:
         Returns `Found`; or the size in bytes of a message whose body is still arriving, if it is worth waiting for; or
         None: the general path reads what is there."""
         if end - at < _PUBLISH_MIN:
-            return self._method(buffer, at, end)
+            return self.method(buffer, at, end)
         # The name of a delivery ends with its consumer tag; the name of a publish is its whole method frame.
         name_end = at + (
             12 + buffer[at + 11] if self._peer == "S" else 8 + int.from_bytes(buffer[at + 3 : at + 7], "big")
         )
         template = self._templates.get(buffer[at:name_end])
         if template is None:
-            return self._method(buffer, at, end) or self._learn(buffer, at, end, name_end)
+            return self.method(buffer, at, end) or self._learn(buffer, at, end, name_end)
         messages: list[Message] = []
         name, limit = template.name, self._limit
         # Each turn of the outer loop has one template; each turn of the inner loop reads one message.
@@ -160,7 +160,7 @@ class FastReceiver:
         self._templates[template.name] = other
         return other
 
-    def _method(self, buffer: bytes, at: int, end: int) -> Found | None:
+    def method(self, buffer: bytes, at: int, end: int) -> tuple[int, Method, int] | None:
         """Decodes a method that has no content and leaves its channel open. None: the frame is not such a method, is
         not complete, or is for the general path to judge."""
         if end - at < 12:

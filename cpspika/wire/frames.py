@@ -79,6 +79,11 @@ class FrameReader:
         self._channel = 0  # of the body frame that is read in parts
         self.left = 0
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether bytes of a frame were kept, or read in part."""
+        return bool(self._parts or self.left)
+
     def feed(self, data: bytes) -> bytes:
         """The bytes that were kept, followed by `data`; b"" as long as the frame that they begin is not complete. So a
         large frame that arrives in small pieces is joined once, not with each piece."""

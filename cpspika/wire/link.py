@@ -188,6 +188,20 @@ class Link:
             if at < len(buffer):
                 self._reader.keep(buffer, at, need)
 
+    def alone(self, data: bytes) -> tuple[int, Method] | None:
+        """(channel number, method), if these bytes are one whole frame, and its method has no content and leaves its
+        channel open. None: `runs` reads them."""
+        size = len(data)
+        # The first test tells a delivery, and several frames.
+        if size != int.from_bytes(data[3:7], "big") + 8 or self.state != "open" or self._reader.has_begun:
+            return None
+        found = self._fast_receiver.method(data, 0, size) if not self._discards else None
+        if found is None:
+            return None
+        self._heard = True
+        self._last_method = data[7:11]
+        return found[:2]
+
     def _receive_frame(self, kind: int, number: int, payload: bytes, events: list[tuple[int, Event]]) -> None:
         try:
             if kind == frames.METHOD:
@@ -443,7 +457,9 @@ class Link:
 
         InvalidArgument, InvalidArgumentType: an argument cannot be encoded. LocalError: the method cannot be sent now.
         After an error nothing has changed."""
-        payload = self._sized(name, self.codec.encode(name, arguments))
+        payload = self.codec.encode(name, arguments)
+        if self.frame_max and len(payload) + frames.OVERHEAD > self.frame_max:
+            self._sized(name, payload)  # raises the error
         if number == 0:
             self._step_connection(">", name)
         else:

@@ -44,7 +44,7 @@ def deliveries(wire: MemoryWire) -> list[tuple[str, int, bool]]:
 
 
 def timers(world: MemoryWorld) -> int:
-    return sum(timer.call is not None for _, _, timer in world.reactor._timers._heap)
+    return sum(timer.call is not None for _, _, timer in world.reactor._timers.heap)
 
 
 def counts(world: MemoryWorld) -> tuple[int, int]:

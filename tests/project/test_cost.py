@@ -220,4 +220,4 @@ def test_a_negotiated_heartbeat_is_the_only_timer_of_an_idle_connection() -> Non
         for _ in range(50):
             open_channel(reactor, connection)
         assert isinstance(Negotiated(0, 0, 60, "/", {}), tuple)
-        assert sum(1 for entry in reactor._timers._heap if entry[2].call is not None) == 1
+        assert sum(1 for entry in reactor._timers.heap if entry[2].call is not None) == 1

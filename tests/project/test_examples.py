@@ -47,6 +47,7 @@ PRINTS = {
         "working on 'first task' ?\nworking on 'second task' ?\nworking on 'third task' ?\nno more tasks\n"
     ),
     "sync/publisher.py": ("one: confirmed\ntwo: confirmed\ntoo many: refused\nastray: returned, since NO_ROUTE\n"),
+    "sync/batch.py": "message 1000: MessageNacked\nmessage 1001: MessageNacked\npublished 2 again\n",
     "sync/flow_control.py": "published: waited if need be\npublished: permitted\npublished: tried\n",
     "sync/thread_per_connection.py": r"(worker [012] did task \d+\n){12}",
     "sync/shared_connection.py": "4 threads published 100 messages over one connection\n",
@@ -97,6 +98,7 @@ PUBLISHES = {
     "sync/hello.py": b"Hello World!",
     "sync/worker.py": b"first task",
     "sync/publisher.py": b"one",
+    "sync/batch.py": b"message 1000",
     "sync/flow_control.py": b"waited if need be",
     "sync/thread_per_connection.py": None,
     "sync/shared_connection.py": None,
@@ -120,7 +122,9 @@ PUBLISHES |= dict.fromkeys(RELIABLE, b"task 3")
 PUBLISHES |= {f"{style}/{name}": body for style in STYLES for name, (_, body) in FIVE.items()}
 # They need quorum queues, and run until SIGTERM.
 CLUSTER = ("cluster/publisher.py", "cluster/worker.py")
-NOT_ON_0_8 = {example for example in PRINTS if example.endswith(("/publisher.py", "/reliable.py", "/retry.py"))}
+NOT_ON_0_8 = {
+    example for example in PRINTS if example.endswith(("/publisher.py", "/reliable.py", "/retry.py", "/batch.py"))
+}
 
 
 def skip_without_extra(example: str) -> None:

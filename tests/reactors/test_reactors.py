@@ -157,7 +157,7 @@ def test_the_heap_does_not_grow_with_cancelled_timers(reactor: Any) -> None:
     keep = [reactor.call_later(3600, lambda: None) for _ in range(10)]
     for _ in range(20_000):
         reactor.call_later(1800, lambda: None).cancel()
-    assert len(reactor._timers._heap) < 500
+    assert len(reactor._timers.heap) < 500
     for timer in keep:
         timer.cancel()
 

@@ -20,7 +20,7 @@ from cpspika import tasks, threads
 from cpspika.adapters import MemoryReactor, asyncio_adapter
 from cpspika.client.channel import Channel
 from cpspika.client.connection import Connection
-from cpspika.styles import lifting, promises, thread_consumer, wording
+from cpspika.styles import lifting, pipelined, promises, thread_consumer, wording
 
 FACADES: list[tuple[type, type]] = [
     (Connection, cpspika.SyncConnection),
@@ -71,9 +71,9 @@ OF_CHANNEL = (
 # What a style adds; docs/api.md lists the same.
 ADDED = {
     "SyncConnection": "lock timeout drain_events",
-    "SyncChannel": "start_consuming stop_consuming",
+    "SyncChannel": "start_consuming stop_consuming pipelined",
     "ThreadedConnection": "timeout on_error join",
-    "ThreadedChannel": "",
+    "ThreadedChannel": "pipelined",
 }
 ADDED_WITH_PROMISES = {"Connection": "wait_closed aclose channels", "Channel": "aclose"}
 
@@ -110,6 +110,7 @@ def test_an_iterator_over_messages_shows_what_a_program_may_use() -> None:
 
     assert public(promises.AsyncConsumer) == {"aclose", "consumer_tag"}
     assert public(thread_consumer.ThreadConsumer) == {"close", "consumer_tag"}
+    assert public(pipelined.Pipelined) == {"unconfirmed"}  # and attributes: window, failures
 
 
 @pytest.mark.parametrize(

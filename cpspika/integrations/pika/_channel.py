@@ -136,7 +136,7 @@ class BlockingChannel:
         try:
             return self._link.ask(
                 lambda on_done: operation(core, **arguments, on_done=on_done),
-                give_back_for(operation, core, (), arguments),
+                give_back_for(operation, core, tuple(arguments.values())),
             )
         except AMQPError as error:
             raise self._translated(error) from error
