@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import weakref
 from collections.abc import Callable
 from time import monotonic
@@ -50,6 +51,7 @@ class Connection:
             self.link = BlockingConnection(parameters, timeout=_longest(options))
         except AMQPError as error:
             raise translated(error) from error
+        self._poll = self._watch()
         # On the core: a handler of the facade would wait for drain_events.
         ended = weakref.WeakMethod(self._ended)
         self.link.core.add_state_change_handler(lambda _, is_open: None if (call := ended()) is None else call())
@@ -170,6 +172,31 @@ class Connection:
     def look(self) -> None:
         """Takes in what has arrived, and keeps events for drain_events. Errors: as of the connection's end."""
         self._check_connected()
+        if self._is_quiet():
+            return
+        self._turn()
+
+    def _is_quiet(self) -> bool:
+        """Whether a turn would find nothing to do. To ask costs less than a turn."""
+        link: Any = self.link
+        if self._poll is None or not link.is_open or link.reactor.next_timer() == 0:
+            return False
+        try:
+            return not self._poll.poll(0)
+        except RuntimeError:  # another thread asks in this moment
+            return False
+
+    def _watch(self) -> Any:
+        """A poll object on the socket; None: there is none to poll."""
+        transport: Any = self.link.core._backlog.transport
+        sock = getattr(transport, "socket", None)
+        if sock is None or not hasattr(select, "poll"):
+            return None
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return poll
+
+    def _turn(self) -> None:
         try:
             self.link.turn()
         except AMQPError as error:
@@ -177,7 +204,8 @@ class Connection:
 
     def heartbeat_tick(self, rate: int = 2) -> None:
         """Sends a heartbeat if one is due. ConnectionForced: the broker sent nothing for two intervals."""
-        self.look()
+        self._check_connected()
+        self._turn()
 
     def fileno(self) -> int:
         """The file descriptor for an event loop: readable when there may be an event."""

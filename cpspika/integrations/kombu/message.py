@@ -9,7 +9,7 @@ from typing import Any
 from kombu import message as kombu_message
 
 from ...wire.codec import property_codec
-from ...wire.message import BASIC
+from ...wire.message import BASIC, BasicProperties
 from ...wire.message import Message as Delivery
 
 # py-amqp's name for the headers, by which kombu and Celery ask for them.
@@ -91,7 +91,7 @@ class Outgoing:
         self.properties = properties
 
 
-def encoded(message: Any) -> tuple[bytes, dict[str, Any]]:
+def encoded(message: Any) -> tuple[bytes, BasicProperties]:
     """Body and properties of a message to publish, for cpspika. `message`: Outgoing, or a Message of py-amqp. Names
     that are none of AMQP's properties are left out, as in py-amqp."""
     properties = {
@@ -108,4 +108,7 @@ def encoded(message: Any) -> tuple[bytes, dict[str, Any]]:
     headers = properties.get("headers")
     if headers is not None and not isinstance(headers, Mapping):
         properties["headers"] = dict(headers)
-    return body, properties
+    # Encoded at once, since they go out at once and never change.
+    made = BasicProperties.__new__(BasicProperties)
+    object.__setattr__(made, "_encoded", property_codec(BASIC).encode(properties))
+    return body, made
