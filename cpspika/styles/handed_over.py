@@ -35,7 +35,8 @@ _NAMES = {
 
 
 class HandedOver:
-    """The calls of one connection that were handed over. `unfinished`: closes that were handed over, and are not done.
+    """The calls of one connection that were handed over. `unfinished`: closes, and calls that a thread waits
+    for, that were handed over and are not done.
 
     call_soon(call): as of the reactor's call_soon_threadsafe."""
 
@@ -87,6 +88,7 @@ class HandedOver:
         outcome: list[tuple[Any, Any]] = []
 
         def settle(error: BaseException | None, result: Any) -> None:
+            self.unfinished -= 1
             outcome.append((error, result))
             told.set()
 
@@ -96,6 +98,8 @@ class HandedOver:
             except Exception as mistake:
                 settle(mistake, None)
 
+        # The thread inside may leave between the call and its answer, as drain_events does when the connection closes.
+        self.unfinished += 1
         self.add(call, call_soon)
         deadline = None if timeout is None else time() + timeout
         while not told.wait(LOOK if deadline is None else max(0.0, min(LOOK, deadline - time()))):

@@ -400,33 +400,55 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             if self._inbox:
                 self.reactor.call_soon(partial(_catch_up, weakref.ref(self)))
 
-    def drain_events(self, timeout: float | None = None) -> bool:
+    def drain_events(self, timeout: float | None = None, limit: int | None = None) -> bool:
         """Runs the callbacks that are due, and returns whether there were any.
 
-        timeout: seconds to wait for the first; None: without limit. Errors: on a closed connection without callbacks,
-        the error that closed it.
+        timeout: seconds to wait for the first; None: without limit. limit: run at most so many, and leave the others
+        for the next call; None: all. Errors: the error that ended the connection, once no callback is left. After a
+        close of the program's own that is an error only if there was no callback.
         """
         with _Inside(self):
-            ran = self._run_callbacks(lambda: not self.core.is_open, timeout)
-            if not ran and not self.core.is_open:
-                raise self.core._closed_error()
+            ran = self._run_callbacks(lambda: not self.core.is_open, timeout, limit)
+            core = self.core
+            if not core.is_open and not self._inbox and (not ran or core.close_reason is not None):
+                raise core._closed_error()
         return ran
 
-    def _run_callbacks(self, over: Callable[[], bool], timeout: float | None) -> bool:
-        """Waits until callbacks are due, or over() says that none will come. Runs them, and returns whether there were
-        any."""
+    def turn(self, timeout: float | None = 0) -> None:
+        """Makes one turn of the reactor: input, output and timers, such as heartbeats. Callbacks that become due are
+        put by, for `drain_events`.
+
+        timeout: the longest wait in seconds, if there is nothing to do; 0 by default; None: without limit. While
+        another thread is inside the connection it does nothing, since that thread turns the reactor. Errors: on a
+        connection that is not open, the error that closed it.
+        """
+        if not self._enter(hands_over=True):
+            return
+        try:
+            self._spins.raise_stray()
+            before = iter((False,))
+            self._spin(lambda: next(before, True), timeout)
+            if not self.core.is_open:
+                raise self.core._closed_error()
+        finally:
+            self._leave()
+
+    def _run_callbacks(self, over: Callable[[], bool], timeout: float | None, limit: int | None = None) -> bool:
+        """Waits until callbacks are due, or over() says that none will come. Runs them, at most `limit`, and returns
+        whether there were any."""
         self._spins.raise_stray()
-        if not self._inbox:
-            self._spin(lambda: bool(self._inbox) or over(), timeout)
-        count = len(self._inbox)
-        for _ in range(count):
-            if self._inbox:
-                self._inbox.popleft()()
+        inbox = self._inbox
+        if not inbox:
+            self._spin(lambda: bool(inbox) or over(), timeout)
+        count = len(inbox)
+        for _ in range(count if limit is None else min(count, limit)):
+            if inbox:
+                inbox.popleft()()
         return count > 0
 
     @property
-    def _has_callbacks(self) -> bool:
-        """Whether callbacks are put by."""
+    def has_callbacks(self) -> bool:
+        """Whether callbacks are put by, which `drain_events` would run at once."""
         return bool(self._inbox)
 
 
@@ -513,7 +535,7 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
         was_open = core.is_open
         try:
             with _Inside(connection):
-                while not self._stopped and (core.has_consumers or connection._has_callbacks):
+                while not self._stopped and (core.has_consumers or connection.has_callbacks):
                     connection._run_callbacks(lambda: self._stopped or not core.has_consumers, None)
             of_connection = connection.core
             reason = core.close_reason if of_connection.is_open else of_connection.close_reason

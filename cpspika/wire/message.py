@@ -97,6 +97,23 @@ class BasicProperties:
         self.app_id = app_id
         self.cluster_id = cluster_id
 
+    @classmethod
+    def from_dict(cls, properties: Mapping[str, Any]) -> BasicProperties:
+        """The properties in a dict: names to values. InvalidArgument: a name is none of a message's properties; any
+        other name can go into headers."""
+        names = property_codec(BASIC).names
+        unknown = properties.keys() - set(names)
+        if unknown:
+            raise InvalidArgument(
+                f"properties has unknown names: {', '.join(sorted(map(str, unknown)))}. The properties of a message "
+                f"are {', '.join(names)}; any other name can go into headers"
+            )
+        return cls(**properties)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The properties that are present: names to values. `from_dict` takes it, and so does a publish."""
+        return self._present()
+
     def _present(self) -> dict[str, Any]:
         values = ((name, getattr(self, name)) for name in property_codec(BASIC).names)
         return {name: value for name, value in values if value is not None}
@@ -137,14 +154,7 @@ def encode_properties(properties: BasicProperties | Mapping[str, Any] | None) ->
     if properties is None:
         return NO_PROPERTIES
     if isinstance(properties, Mapping):
-        names = property_codec(BASIC).names
-        unknown = properties.keys() - set(names)
-        if unknown:
-            raise InvalidArgument(
-                f"properties has unknown names: {', '.join(sorted(map(str, unknown)))}. The properties of a message "
-                f"are {', '.join(names)}; any other name can go into headers"
-            )
-        return BasicProperties(**properties).encode()
+        return BasicProperties.from_dict(properties).encode()
     if not isinstance(properties, BasicProperties):
         raise InvalidArgumentType(f"properties takes BasicProperties or a dict, not {type(properties).__name__}")
     return properties.encode()

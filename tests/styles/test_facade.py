@@ -70,7 +70,7 @@ OF_CHANNEL = (
 )
 # What a style adds; docs/api.md lists the same.
 ADDED = {
-    "SyncConnection": "lock timeout drain_events",
+    "SyncConnection": "lock timeout drain_events has_callbacks turn",
     "SyncChannel": "start_consuming stop_consuming pipelined",
     "ThreadedConnection": "timeout on_error join",
     "ThreadedChannel": "pipelined",

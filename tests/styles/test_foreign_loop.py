@@ -4,8 +4,10 @@ call."""
 from __future__ import annotations
 
 import select
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 from unittest import mock
 
@@ -15,7 +17,7 @@ import cpspika
 from cpspika import AsyncoreConnection, BlockingConnection, SelectConnection
 from cpspika.adapters import MemoryReactor, SelectReactor
 from cpspika.threads import ThreadedConnection
-from tests.support.scripted import DEADLINE, SocketBroker
+from tests.support.scripted import DEADLINE, SocketBroker, deliver_three
 
 KINDS = [SelectConnection, AsyncoreConnection, BlockingConnection]
 
@@ -193,3 +195,102 @@ def test_timeout_may_be_longer_than_the_connections(kind: Any) -> None:
         ch.basic_publish("", "q", "hello", timeout=DEADLINE)
         ch.basic_ack(1, timeout=DEADLINE)
         connection.close(timeout=DEADLINE)
+
+
+def put_by(connection: Any, ch: Any, count: int) -> list[bytes]:
+    """A consumer whose `count` messages have arrived and are put by; the list that they go to."""
+    queue = ch.queue_declare(exclusive=True).queue
+    got: list[bytes] = []
+    for number in range(count):
+        ch.basic_publish("", queue, str(number))
+    ch.basic_consume(queue, lambda message: got.append(message.body), no_ack=True)
+    end = time.monotonic() + DEADLINE
+    while len(connection._inbox) < count:
+        assert time.monotonic() < end, f"{len(connection._inbox)} of {count} messages arrived"
+        connection.turn(0.05)
+    return got
+
+
+def test_a_turn_puts_callbacks_by(connection: Any) -> None:
+    ch = connection.channel()
+    assert not connection.has_callbacks
+    got = put_by(connection, ch, 3)
+    assert got == []
+    assert connection.has_callbacks
+    assert connection.drain_events(0)
+    assert got == [b"0", b"1", b"2"]
+    assert not connection.has_callbacks
+
+
+def test_drain_events_runs_at_most_so_many_callbacks(connection: Any) -> None:
+    got = put_by(connection, connection.channel(), 3)
+    for done in range(1, 4):
+        assert connection.drain_events(0, limit=1)
+        assert len(got) == done
+    assert not connection.drain_events(0, limit=1)
+
+
+def test_a_turn_does_what_timers_ask_for(connection: Any) -> None:
+    called: list[int] = []
+    connection.reactor.call_later(0.0, lambda: called.append(1))
+    end = time.monotonic() + DEADLINE
+    while not called:
+        assert time.monotonic() < end
+        connection.turn(0.05)
+
+
+def test_a_turn_of_another_thread_leaves_the_one_inside_alone(connection: Any) -> None:
+    """That thread turns the reactor itself."""
+    inside = threading.Event()
+    connection.reactor.call_soon(inside.set)
+
+    def drain() -> None:
+        with suppress(cpspika.ConnectionClosed):
+            connection.drain_events(DEADLINE)
+
+    waiting = threading.Thread(target=drain)
+    waiting.start()
+    assert inside.wait(DEADLINE)
+    for _ in range(3):
+        connection.turn()
+    connection.close()  # handed over
+    waiting.join(DEADLINE)
+    assert not waiting.is_alive()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_drain_in_which_the_connection_ended_raises_though_callbacks_ran(kind: Any) -> None:
+    told: list[bool] = []
+    with SocketBroker(lose_with_a_message) as broker:
+        connection = kind(broker.url, timeout=DEADLINE)
+        ch = connection.channel()
+        connection.add_state_change_handler(lambda _, is_open: told.append(is_open))
+        ch.basic_consume("q", lambda message: told.append(True), no_ack=True)
+        drains = iter(lambda: connection.drain_events(DEADLINE), False)
+        with pytest.raises(cpspika.ConnectionForced, match="so long"):
+            list(drains)
+        assert told[-1] is False
+        with pytest.raises(cpspika.ConnectionForced, match="so long"):
+            connection.turn()
+
+
+def lose_with_a_message(peer: Any) -> None:
+    peer.expect_header()
+    peer.serve()
+
+    def deliver(peer: Any, number: int, consume: Any) -> None:
+        deliver_three(peer, number, consume)
+        peer.send(0, "connection.close", reply_code=320, reply_text="so long")
+
+    peer.when("basic.consume", deliver)
+    peer.wait(lambda: peer.hung_up, None)
+
+
+def test_a_close_of_the_programs_own_in_a_callback_is_no_error(connection: Any) -> None:
+    ch = connection.channel()
+    queue = ch.queue_declare(exclusive=True).queue
+    ch.basic_consume(queue, lambda message: connection.close(), no_ack=True)
+    ch.basic_publish("", queue, "x")
+    assert connection.drain_events(DEADLINE)
+    with pytest.raises(cpspika.ConnectionClosed):
+        connection.drain_events(0)

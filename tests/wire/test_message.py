@@ -66,6 +66,13 @@ def test_a_dict_does_as_well_as_properties() -> None:
     assert encode_properties({}) == encode_properties(BasicProperties()) == encode_properties(None) == b"\0\0"
 
 
+def test_properties_are_made_of_a_dict_and_into_one() -> None:
+    assert BasicProperties.from_dict(FULL).as_dict() == FULL
+    assert BasicProperties(priority=0).as_dict() == {"priority": 0}
+    with pytest.raises(InvalidArgument, match="unknown names: colour"):
+        BasicProperties.from_dict({"colour": "red"})
+
+
 def test_a_property_that_basic_has_not_is_refused_and_named() -> None:
     wanted = r"^properties has unknown names: colour, persistent\. .* content_type, .*, cluster_id; "
     with pytest.raises(InvalidArgument, match=wanted):

@@ -1,0 +1,248 @@
+"""kombu on its transport of cpspika, on the embedded broker and on RabbitMQ."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.support.scripted import free_port
+
+kombu: Any = pytest.importorskip("kombu")
+amqp: Any = pytest.importorskip("amqp")
+hub: Any = pytest.importorskip("kombu.asynchronous.hub")
+face: Any = pytest.importorskip("cpspika.integrations.kombu")
+
+TRANSPORT = "cpspika.integrations.kombu:Transport"
+PATIENCE = 10.0
+
+
+def url(broker: Any, port: int | None = None) -> str:
+    return f"amqp://guest:guest@{broker.host}:{port or broker.port}//"
+
+
+@pytest.fixture
+def connection(broker: Any) -> Iterator[Any]:
+    with kombu.Connection(url(broker), transport=TRANSPORT) as made:
+        yield made
+
+
+@pytest.fixture
+def queue() -> Any:
+    name = f"kombu-{uuid4().hex}"
+    return kombu.Queue(name, routing_key=name, auto_delete=True)
+
+
+def publish(channel: Any, queue: Any, *bodies: Any, **options: Any) -> None:
+    producer = kombu.Producer(channel)
+    for body in bodies:
+        producer.publish(body, routing_key=queue.routing_key, declare=[queue], **options)
+
+
+def drained(connection: Any, ready: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not ready():
+        assert time.monotonic() < end, f"it did not happen within {PATIENCE} s"
+        try:
+            connection.drain_events(timeout=0.1)
+        except TimeoutError:
+            pass
+
+
+def test_a_message_arrives_as_py_amqp_gives_it(connection: Any, queue: Any) -> None:
+    got: list[Any] = []
+    publish(connection, queue, {"a": 1}, headers={"k": ["v", None]}, priority=3, correlation_id="c", timestamp=7)
+    with connection.Consumer([queue], on_message=got.append):
+        drained(connection, lambda: bool(got))
+    (message,) = got
+    assert message.payload == {"a": 1}
+    assert message.body == '{"a": 1}'
+    assert message.headers == message.properties["application_headers"] == {"k": ["v", None]}
+    expected = {"priority": 3, "correlation_id": "c", "timestamp": 7, "content_encoding": "utf-8", "delivery_mode": 2}
+    assert expected.items() <= message.properties.items()
+    assert message.delivery_info["routing_key"] == queue.name
+    message.ack()
+
+
+def test_a_drain_hands_out_one_event(connection: Any, queue: Any) -> None:
+    got: list[Any] = []
+    publish(connection, queue, 0, 1, 2)
+    with connection.Consumer([queue], callbacks=[lambda body, message: got.append(body)], no_ack=True):
+        for number in range(3):
+            connection.drain_events(timeout=PATIENCE)
+            assert got == list(range(number + 1))
+        with pytest.raises(socket.timeout):
+            connection.drain_events(timeout=0)
+
+
+def test_a_cancel_hands_out_what_has_arrived(connection: Any, queue: Any) -> None:
+    got: list[Any] = []
+    publish(connection, queue, 0, 1, 2)
+    with connection.Consumer([queue], callbacks=[lambda body, message: got.append(body)], no_ack=True):
+        connection.drain_events(timeout=PATIENCE)
+    assert got == [0, 1, 2]
+
+
+def test_a_refused_connection_is_an_os_error() -> None:
+    refused = kombu.Connection(f"amqp://127.0.0.1:{free_port()}", transport=TRANSPORT)
+    with pytest.raises(ConnectionRefusedError):
+        refused.connect()
+
+
+def test_a_wrong_password_and_a_missing_virtual_host(broker: Any) -> None:
+    options = {"hostname": broker.host, "port": broker.port, "transport": TRANSPORT}
+    with pytest.raises(amqp.AccessRefused) as refused:
+        kombu.Connection(userid="guest", password="wrong-secret", **options).connect()
+    assert "wrong-secret" not in str(refused.value)
+    with pytest.raises(amqp.NotAllowed):
+        kombu.Connection(virtual_host="nowhere", **options).connect()
+
+
+def test_failover_keeps_the_transport(broker: Any) -> None:
+    urls = [url(broker, free_port()), url(broker)]
+    with kombu.Connection(urls, transport=TRANSPORT) as connection:
+        connection.ensure_connection(max_retries=3, interval_start=0)
+        assert connection.transport.driver_name == "cpspika"
+        assert connection.port == broker.port
+        assert connection.clone().transport.driver_name == "cpspika"
+
+
+def test_a_channel_goes_on_after_an_error_of_its_own(connection: Any, queue: Any) -> None:
+    channel = connection.channel()
+    with pytest.raises(amqp.NotFound) as missing:
+        channel.queue_declare(uuid4().hex, passive=True)
+    assert (missing.value.reply_code, missing.value.method_sig) == (404, (50, 10))
+    assert isinstance(missing.value, connection.channel_errors)
+    publish(channel, queue, "after")
+    assert queue(channel).get(no_ack=True).payload == "after"
+
+
+def test_an_ack_of_a_message_before_the_channels_error_hits_no_other(connection: Any, queue: Any) -> None:
+    channel = connection.channel()
+    publish(channel, queue, "first")
+    before = queue(channel).get()
+    with pytest.raises(amqp.NotFound):
+        channel.queue_declare(uuid4().hex, passive=True)
+    after = queue(channel).get()
+    with pytest.raises(connection.channel_errors):
+        before.ack()
+    after.ack()
+    assert queue(channel).get() is None
+
+
+def test_confirms_and_returns(broker: Any, queue: Any) -> None:
+    options = {"confirm_publish": True}
+    with kombu.Connection(url(broker), transport=TRANSPORT, transport_options=options) as connection:
+        publish(connection, queue, "confirmed")
+        assert connection.default_channel.queue_declare(queue.name, passive=True).message_count == 1
+        returned: list[Any] = []
+        producer = kombu.Producer(connection, on_return=lambda error, *rest: returned.append((error, *rest)))
+        producer.publish("lost", routing_key=uuid4().hex, mandatory=True)
+        assert [error.reply_code for error, *_ in returned] == [312]
+        with pytest.raises(amqp.ChannelError):
+            kombu.Producer(connection.channel()).publish("lost", routing_key=uuid4().hex, mandatory=True)
+        queue(connection.default_channel).delete()
+
+
+def test_a_lost_connection_is_told_before_kombu_replaces_it(connection: Any, queue: Any) -> None:
+    with connection.Consumer([queue]):
+        link = connection.connection
+        link.sock.shutdown(socket.SHUT_RDWR)
+        assert connection.connected
+        with pytest.raises(connection.connection_errors):
+            connection.drain_events(timeout=PATIENCE)
+        assert not connection.connected
+
+
+def test_a_publish_after_a_loss_is_sent_again(connection: Any, queue: Any) -> None:
+    publish(connection, queue, "before")
+    connection.connection.sock.shutdown(socket.SHUT_RDWR)
+    producer = kombu.Producer(connection)
+    producer.publish("after", routing_key=queue.routing_key, retry=True, declare=[queue])
+    bodies = {queue(connection.default_channel).get(no_ack=True).payload for _ in range(2)}
+    assert bodies == {"before", "after"}
+    queue(connection.default_channel).delete()
+
+
+@pytest.mark.parametrize("how", ["hub", "thread"])
+def test_an_ack_from_elsewhere_has_the_next_message_come(connection: Any, queue: Any, how: str) -> None:
+    """With a prefetch of 1, and kombu's event loop: the ack is the loop's own call, or made in the thread."""
+    loop, got, threads = hub.Hub(), [], []
+
+    def callback(body: Any, message: Any) -> None:
+        got.append(body)
+        ack = (lambda: loop.call_soon(message.ack)) if how == "hub" else message.ack
+        threads.append(threading.Timer(0.05, ack))
+        threads[-1].start()
+
+    publish(connection, queue, *range(3))
+    with connection.Consumer([queue], callbacks=[callback], prefetch_count=1):
+        try:
+            connection.register_with_event_loop(loop)
+            end = time.monotonic() + PATIENCE
+            while len(got) < 3:
+                assert time.monotonic() < end, got
+                loop.run_once()
+        finally:
+            for thread in threads:
+                thread.join()
+            loop.close()
+    assert got == [0, 1, 2]
+
+
+def test_an_ack_while_another_thread_drains(connection: Any, queue: Any) -> None:
+    got: list[Any] = []
+    threads: list[threading.Timer] = []
+
+    def callback(body: Any, message: Any) -> None:
+        got.append(body)
+        threads.append(threading.Timer(0.05, message.ack))
+        threads[-1].start()
+
+    publish(connection, queue, *range(3))
+    with connection.Consumer([queue], callbacks=[callback], prefetch_count=1):
+        for _ in range(3):
+            connection.drain_events(timeout=PATIENCE)
+        for thread in threads:
+            thread.join()
+    assert got == [0, 1, 2]
+
+
+def test_heartbeats_are_negotiated_and_checked(broker: Any) -> None:
+    with kombu.Connection(url(broker), transport=TRANSPORT, heartbeat=30) as connection:
+        assert connection.get_heartbeat_interval() == 30
+        connection.heartbeat_check()
+        connection.connection.sock.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(connection.connection_errors):
+            connection.heartbeat_check()
+    with kombu.Connection(url(broker), transport=TRANSPORT) as connection:
+        connection.connect()
+        assert connection.get_heartbeat_interval() == 0
+
+
+def test_install_takes_the_urls_of_amqp(broker: Any) -> None:
+    face.install()
+    try:
+        assert kombu.Connection(url(broker)).transport.driver_name == "cpspika"
+        assert kombu.Connection("amqps://localhost").transport.client.ssl
+    finally:
+        face.uninstall()
+    assert kombu.Connection(url(broker)).transport.driver_name == "py-amqp"
+    with kombu.Connection(url(broker).replace("amqp://", "cpspika://")) as connection:
+        assert connection.connect()
+
+
+def test_tls_verifies_the_name(node: Any, certificates: Any) -> None:
+    options = {"port": node.tls_port, "transport": TRANSPORT, "ssl": {"ca_certs": certificates.ca}}
+    with kombu.Connection("localhost", **options) as connection:
+        connection.connect()
+    with pytest.raises(OSError, match=r"(?i)certificate"):
+        kombu.Connection("127.0.0.1", **options).connect()
+    options["ssl"] = {"ca_certs": certificates.ca, "server_hostname": "localhost"}
+    with kombu.Connection("127.0.0.1", **options) as connection:
+        connection.connect()
