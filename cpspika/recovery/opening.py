@@ -282,7 +282,8 @@ class TransactionPublisher(OpenPublisher):
         if error is not None:
             refuse(on_done, error, "basic.publish", self._sender.call_soon)
             return False
-        publish: Callable[..., bool] = self._publisher.publish
+        # The class's own: hooks have seen the publish already.
+        publish: Callable[..., bool] = partial(ResendingPublisher.publish, self._publisher)
         writable = publish(*content, on_done and partial(_told_unknown, on_done))
         self._transaction.begun()
         return writable

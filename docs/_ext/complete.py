@@ -19,7 +19,12 @@ API = Path(__file__).parent.parent / "api.md"
 # A module, which has a page, and the version.
 NOT_ENTRIES = {"cpspika.broker", "cpspika.__version__"}
 # docs/adapters.md tells what a subclass overrides; the rest are tests.
-FOR_SUBCLASSES = {"cpspika.testing.conformance.ReactorConformance"}
+FOR_SUBCLASSES = {
+    "cpspika.testing.conformance.ReactorConformance",
+    # Their members are kombu's.
+    "cpspika.integrations.kombu.Transport",
+    "cpspika.integrations.kombu.SSLTransport",
+}
 # Their members are those of the core, whose entries stand for them.
 LIFTED = {
     "cpspika.styles.lifted.ConnectionOperations": "cpspika.Connection",
