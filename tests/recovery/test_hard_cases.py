@@ -319,3 +319,23 @@ def test_a_channel_is_open_before_what_was_asked_on_it_is_done() -> None:
     channel.queue_declare("q", on_done=Done("declare", log))
     world.settle()
     assert [name for name, *_ in log] == ["channel", "declare"]
+
+
+def test_what_was_sent_again_stays_before_what_waits_still() -> None:
+    """The second link is lost while it is congested: some publishes are in flight, and some have not gone out."""
+    world = RecoveryWorld()
+    channel = world.confirming()
+    channel.queue_declare("q", durable=True)
+    world.settle()
+    world.down()
+    world.cut()
+    log: list[Any] = []
+    for number in range(12):
+        channel.basic_publish("", "q", b"%d " % number + bytes(2**20), on_done=Done(number, log))
+    world.up()
+    world.step_until(lambda: channel._flowing and channel._waiting, "a link that is congested")
+    assert 0 < len(channel._waiting) < 12
+    world.cut()
+    world.until(lambda: len(log) == 12, "the confirms")
+    assert [each[0] for each in log] == list(range(12))
+    assert [body.split()[0] for body in world.bodies("q")] == [b"%d" % number for number in range(12)]
