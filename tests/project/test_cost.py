@@ -23,6 +23,7 @@ from tests.support.scripted import Done, run_until, using
 pytestmark = pytest.mark.slow
 
 CHANNEL = 3 * 1024
+RECOVERING_CHANNEL = 6 * 1024
 CONNECTION = 30 * 1024
 
 
@@ -117,9 +118,9 @@ def bytes_of_each(make: Callable[[], Any], count: int) -> float:
         del keep
 
 
-def open_connection(reactor: Any, url: str) -> Any:
+def open_connection(reactor: Any, url: str, **options: Any) -> Any:
     done = Done()
-    connection = cpspika.connect(url, reactor=reactor, on_done=done)
+    connection = cpspika.connect(url, reactor=reactor, on_done=done, **options)
     run_until(reactor, lambda: not done.pending)
     assert done.result is connection
     for _ in range(3):
@@ -149,6 +150,16 @@ def test_memory_of_an_idle_channel(world: Any) -> None:
         each = bytes_of_each(lambda: open_channel(reactor, connection), 1000)
     print(f"an idle channel takes {each:.0f} bytes; the bound is {CHANNEL}")
     assert each < CHANNEL
+
+
+@worlds
+def test_memory_of_an_idle_channel_that_recovers(world: Any) -> None:
+    with world() as (reactor, url):
+        connection = open_connection(reactor, url, recovery=True)
+        each = bytes_of_each(lambda: open_channel(reactor, connection), 1000)
+        connection.abort()
+    print(f"an idle channel with recovery takes {each:.0f} bytes; the bound is {RECOVERING_CHANNEL}")
+    assert each < RECOVERING_CHANNEL
 
 
 @worlds

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
 
 import cpspika
+from cpspika.adapters import MemoryReactor
+from cpspika.broker import Broker
 from tests.recovery.test_situations import consumed, declared
 from tests.support.recovering import RecoveryWorld
 from tests.support.scripted import Done
@@ -339,3 +342,38 @@ def test_what_was_sent_again_stays_before_what_waits_still() -> None:
     world.until(lambda: len(log) == 12, "the confirms")
     assert [each[0] for each in log] == list(range(12))
     assert [body.split()[0] for body in world.bodies("q")] == [b"%d" % number for number in range(12)]
+
+
+def test_many_clients_come_back_spread_over_the_back_offs_window() -> None:
+    """Their broker is away for a while, and back: they don't come all at once."""
+    reactor = MemoryReactor()
+    broker = Broker(reactor)
+    arrivals: list[float] = []
+
+    def accept(transport: Any) -> Any:
+        arrivals.append(reactor.time())
+        return broker.accept(transport)
+
+    listener = reactor.listen("broker", 5672, accept)
+    clients: list[Any] = [
+        cpspika.connect("amqp://broker", reactor=reactor, recovery=cpspika.Recovery(dice=Random(number)), heartbeat=0)
+        for number in range(300)
+    ]
+    reactor.settle()
+    assert all(client.is_connected for client in clients)
+    listener.close()
+    broker.close_connections()
+    reactor.advance(10)  # so the window has grown to seconds
+    assert not any(client.is_connected for client in clients)
+    arrivals.clear()
+    reactor.listen("broker", 5672, accept)
+    began = reactor.time()
+    for _ in range(400):
+        reactor.advance(0.1)
+    assert all(client.is_connected for client in clients)
+    assert len(arrivals) == 300, "each comes once"
+    assert max(sum(second <= at - began < second + 1 for at in arrivals) for second in range(40)) < 100
+    for client in clients:
+        client.close()
+    reactor.settle()
+    assert not broker.connections
