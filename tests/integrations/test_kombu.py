@@ -246,3 +246,16 @@ def test_tls_verifies_the_name(node: Any, certificates: Any) -> None:
     options["ssl"] = {"ca_certs": certificates.ca, "server_hostname": "localhost"}
     with kombu.Connection("127.0.0.1", **options) as connection:
         connection.connect()
+
+
+def test_an_event_loop_hears_nothing_of_a_connection_that_the_program_has_closed(broker: Any) -> None:
+    """Celery closes the connection that was lost and makes another: an error of the old one would end that too."""
+    loop = hub.Hub()
+    client = kombu.Connection(url(broker), transport=TRANSPORT)
+    client.connect()
+    link = client.connection
+    client.transport.register_with_event_loop(link, loop)
+    loop.call_soon(client.transport.on_readable, link, loop)
+    client.close()
+    loop.run_once()
+    loop.close()

@@ -87,6 +87,11 @@ class Connection:
         link = self.link
         return link.is_open or not (self._told or self._collected or isinstance(link.close_reason, ConnectionForked))
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the program has closed or dropped the connection."""
+        return self._collected
+
     def error(self, error: AMQPError) -> Exception:
         """The error for the program."""
         if not self.link.is_open:
@@ -217,6 +222,7 @@ class Connection:
         """Closes the connection. Closing a closed connection is no error."""
         if self._collected:
             return
+        self.on_end = None  # the program need not be told
         try:
             self.link.close(reply_code or 200, reply_text)
         except AMQPError as error:
