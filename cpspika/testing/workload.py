@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ..client.channel import Channel
 from ..client.connection import Connection
 from ..connecting import connect
-from ..errors import AMQPError, BufferFull
+from ..errors import AMQPError
 from ..recovery import Recovery
 from ..wire.message import Message
 from .oracle import Oracle, Sent, Stream
@@ -428,7 +428,7 @@ class Program:
 
     def _fate(self, sent: Sent, size: int, has_no_room: bool, error: AMQPError | None, result: Any) -> None:
         self.kept -= size
-        if has_no_room and not isinstance(error, BufferFull):
+        if has_no_room and error is None and result is True:
             self.oracle.fail(f"it was kept beyond buffer_limit while the link was down: {sent}")
         self.oracle.fate(sent, error, result)
 

@@ -15,6 +15,7 @@ import select
 import selectors
 import socket
 import sys
+from asyncio import selector_events
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,7 @@ def _sendmsg() -> None:
             raise AttributeError("sendmsg is hidden")
 
     socket.socket.sendmsg = Without()  # type: ignore[assignment]
+    vars(selector_events)["_HAS_SENDMSG"] = False  # asyncio has looked already, from Python 3.12 on
 
 
 def _choose_selector(*gone: str) -> None:
