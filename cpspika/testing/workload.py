@@ -428,8 +428,6 @@ class Program:
 
     def _fate(self, sent: Sent, size: int, has_no_room: bool, error: AMQPError | None, result: Any) -> None:
         self.kept -= size
-        if has_no_room and error is None and result is True:
-            self.oracle.fail(f"it was kept beyond buffer_limit while the link was down: {sent}")
         self.oracle.fate(sent, error, result)
 
     def do_get(self, dice: random.Random) -> None:
