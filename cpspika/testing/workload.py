@@ -149,7 +149,8 @@ class Program:
         self.prefetch = dice.choice([0, 1, 3, 20])
         self.transient = dice.random() < 0.3
         self.kept = 0  # bytes in bodies of publishes that are not settled
-        self.most_kept = 0  # the same, with the link down: buffer_limit
+        self.kept_when_up = 0  # the same, when it last published with the link up
+        self.most_kept = 0  # buffer_limit, without recovery 0
         self._consumers = 0
         self.delayed: dict[int, Callable[[], object]] = {}
         self.topology = Role(self, "topology", self._set_up_topology)
@@ -399,7 +400,7 @@ class Program:
         sent = self.oracle.publish(role.stream, persistent)
         body = self._body(sent.number, dice)
         properties = {"delivery_mode": 2} if persistent else None
-        told = partial(self._fate, sent, *self._keeps(len(body))) if channel.is_confirming else None
+        told = partial(self._fate, sent, len(body)) if channel.is_confirming else None
         if transaction is not None:
             transaction.append(sent)
         error = role.ask(
@@ -416,17 +417,28 @@ class Program:
         )
         if error is not None:
             sent.outcome = "failed"
+        elif told is not None:
+            self._keep(len(body))
 
-    def _keeps(self, size: int) -> tuple[int, bool]:
-        """Counts a publish; returns the bytes that it counts for, and whether there is no room for it."""
-        connection: Any = self.connection
-        is_down = self.world.recovery is not None and not connection.is_connected
-        if is_down and self.kept and self.kept + size > self.most_kept:
-            return 0, True
+    def _keep(self, size: int) -> None:
+        """Counts a publish that will be settled. While the link is down, `buffer_limit` bounds these."""
         self.kept += size
-        return size, False
+        connection: Any = self.connection
+        if self.world.recovery is None:
+            return
+        if connection.is_connected:
+            self.kept_when_up = self.kept
+        else:
+            self.later(0.000137, self._check_kept)  # what had no room has been told so by then
 
-    def _fate(self, sent: Sent, size: int, has_no_room: bool, error: AMQPError | None, result: Any) -> None:
+    def _check_kept(self) -> None:
+        connection: Any = self.connection
+        if connection is None or connection.is_connected:
+            return
+        if self.kept > max(self.most_kept, self.kept_when_up):
+            self.oracle.fail(f"{self.name} kept {self.kept} bytes while the link was down, beyond buffer_limit")
+
+    def _fate(self, sent: Sent, size: int, error: AMQPError | None, result: Any) -> None:
         self.kept -= size
         self.oracle.fate(sent, error, result)
 

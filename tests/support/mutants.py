@@ -13,6 +13,7 @@ from cpspika.client.channel import Channel
 from cpspika.client.connection import Connection
 from cpspika.client.publisher import Publisher
 from cpspika.recovery import channel as recovering_channel
+from cpspika.recovery.buffer import Buffer
 from cpspika.recovery.channel import RecoveringChannel
 from cpspika.recovery.connection import RecoveringConnection
 from cpspika.recovery.opening import EpochSender
@@ -168,6 +169,10 @@ def operations_are_sent_again_in_reverse(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RecoveringChannel, "_put_back", reversed_)
 
 
+def the_buffer_has_no_limit(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Buffer, "refusal", lambda self, size: None)
+
+
 def a_resent_publish_that_comes_back_is_reported_as_refused(patch: pytest.MonkeyPatch) -> None:
     """Though an earlier copy may be in the queue."""
     patch.setattr(Publish, "unknown_or", lambda self, error: error)
@@ -220,6 +225,7 @@ RECOVERY_MUTANTS = {
         tags_are_not_raised,
         lost_publishes_count_as_confirmed,
         operations_are_sent_again_in_reverse,
+        the_buffer_has_no_limit,
         a_resent_publish_that_comes_back_is_reported_as_refused,
         consumers_do_not_come_back,
         what_expired_is_sent_all_the_same,
