@@ -35,7 +35,7 @@ nitpick_ignore_regex = [("py:class", r".*"), ("py:obj", r".*\.T$")]
 # tasks and trio each have a class Promise, which signatures name without its module.
 suppress_warnings = ["ref.python"]
 
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 
 autodoc_default_options = {"members": True, "undoc-members": True, "inherited-members": True}

@@ -7,7 +7,7 @@ that nobody confirms, until the kernel has taken them.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
@@ -92,13 +92,12 @@ class Unwritten:
         else:
             kept.clear()
 
-    def take_lost(self) -> Iterator[tuple[int, Any, Content]]:
-        """Removes all publishes; gives (order, channel, content) of those that the kernel has not taken whole."""
-        kept = self.kept[:]
-        self.kept.clear()
-        for position, order, channel, *content in kept:
-            if position > self.transport.written:
-                yield order, channel, Content(*content)
+    def take_lost(self) -> list[tuple[int, Any, Content]]:
+        """Removes all publishes; returns (order, channel, content) of those that the kernel has not taken whole."""
+        kept, self.kept, written = self.kept, [], self.transport.written
+        return [
+            (order, channel, Content(*content)) for position, order, channel, *content in kept if position > written
+        ]
 
 
 class _Written(Request):

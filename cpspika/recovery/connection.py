@@ -627,7 +627,7 @@ class RecoveringConnection(Connection):
 
     def _lost_unwritten(self, err: AMQPError | None) -> list[Publish]:
         """Publishes that nobody confirms, and that the kernel has not taken whole."""
-        lost = list(self._unwritten.take_lost())
+        lost = self._unwritten.take_lost()
         if err is None or self._is_closing:
             return []
         cause = err.__cause__

@@ -278,7 +278,6 @@ class Sent(client_publisher.Publish):
         publish = Publish(self.channel, self.on_done, Content(exchange, routing_key, False, False, properties, body))
         publish.call_site, publish.order = self.call_site, self.order
         publish.undecided = True
-        publish.state = IN_FLIGHT
         return publish
 
 

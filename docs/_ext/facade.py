@@ -1,4 +1,5 @@
-"""The directive `facade`: a connection or channel of some style, its operations in the groups of docs/api.md.
+"""The directive `errors`: entries of error classes. The directive `facade`: a connection or channel of some style, its
+operations in the groups of docs/api.md.
 
     ```{facade} cpspika.SyncChannel
     ```
@@ -76,6 +77,20 @@ class Facade(SphinxDirective):
         return "property" if isinstance(inspect.getattr_static(cls, name, None), property) else "attribute"
 
 
+class Errors(SphinxDirective):
+    """An entry for each class of `cpspika` that is named, without the members that all errors have."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        lines = []
+        for name in self.content:
+            options = ("no-members", "no-inherited-members", "show-inheritance")
+            lines += [f".. autoexception:: cpspika.{name}", *(f"   :{option}:" for option in options), ""]
+        return self.parse_text_to_nodes("\n".join(["```{eval-rst}", *lines, "```"]))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("errors", Errors)
     app.add_directive("facade", Facade)
     return {"parallel_read_safe": True}

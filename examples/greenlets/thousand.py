@@ -22,9 +22,12 @@ GREENLETS = int(os.environ.get("GREENLETS", 1000))
 if "AMQP_URL" in os.environ:
     GREENLETS = min(GREENLETS, 200)
 else:  # both ends of each connection are in this process, with four descriptors
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    GREENLETS = min(GREENLETS, (most - 100) // 4)
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = most == resource.RLIM_INFINITY
+    wanted = 100 + 4 * GREENLETS if unlimited else min(100 + 4 * GREENLETS, most)
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    GREENLETS = (wanted - 100) // 4
 all_here, queues = Event(), {}
 
 

@@ -39,7 +39,8 @@ def on_message(message: cpspika.Message, channel: cpspika.SyncChannel) -> None:
         if attempt < TRIES:
             message.reject(requeue=False)  # dead-lettered: to the queue that waits
             return
-        channel.basic_publish(routing_key=FAILED, body=message.body)  # returns when the broker has it
+        # Returns when the broker has it in that queue.
+        channel.basic_publish(routing_key=FAILED, body=message.body, properties=message.properties, mandatory=True)
     message.ack()
 
 
