@@ -72,15 +72,15 @@ def _run(argv: list[str]) -> int:
     try:
         return arguments.run(arguments) or 0
     except Failure as failure:
-        text, status = str(failure), failure.status
+        text = str(failure)
     except BrokenPipeError:
         raise
     except AMQPError as error:
-        text, status = told(error), 1
+        text = told(error)
     except OSError as error:
-        text, status = f"{error.filename}: {error.strerror}" if error.filename else str(error), 1
+        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
     print(f"cpspika {arguments.command}: {one_line(masked(text))}", file=sys.stderr)
-    return status
+    return 1
 
 
 def _parser(name: str) -> argparse.ArgumentParser:

@@ -6,7 +6,6 @@ import argparse
 import multiprocessing
 import os
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +22,6 @@ from .bench_worker import SECOND, STAMP, Load, Role, Sample, work
 LEAD = 0.2  # seconds from the word to start until the start
 DRAIN = 5.0  # seconds without a message, after which the rest counts as not received
 UNUSED = 600_000  # ms; the broker deletes a queue of ours that nobody uses, should this process be killed
-BLANK = 79 * " "
 
 DETAILS = """\
 The queues are new, and deleted at the end. A message begins with the time when it was due, so latency is that of each
@@ -47,7 +45,7 @@ def add_parser(commands: Any) -> None:
     load.add_argument("--consumers", type=shared.whole, default=1, metavar="N", help="default: 1")
     load.add_argument("--queues", type=shared.count, default=1, metavar="N", help="shared out to both (default: 1)")
     load.add_argument("--queue-type", choices=["classic", "quorum"], default="classic", help="default: classic")
-    load.add_argument("--rate", type=shared.seconds, metavar="R", help="messages per second of each producer")
+    load.add_argument("--rate", type=shared.positive, metavar="R", help="messages per second of each producer")
     load.add_argument("--size", type=shared.whole, default=100, metavar="BYTES", help="of a body (default: 100)")
     load.add_argument("--persistent", action="store_true", help="the broker stores the messages on disk")
     load.add_argument(
@@ -71,7 +69,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw both over time: .svg, .png, .pdf")
     parser.add_argument("--quiet", action="store_true", help="no live line")
     shared.add_broker_options(parser, positional=True, json="print the result as a JSON object")
-    parser.set_defaults(run=run_bench, parser=parser)
+    parser.set_defaults(run=run_bench)
 
 
 def run_bench(arguments: argparse.Namespace) -> int:
@@ -106,7 +104,7 @@ def run_bench(arguments: argparse.Namespace) -> int:
 
 
 def _load(arguments: argparse.Namespace) -> Load:
-    given = {name: getattr(arguments, name) for name in Load._fields if hasattr(arguments, name)}
+    given = {name: getattr(arguments, name) for name in Load._fields}
     return Load(**{**given, "url": shared.given_url(arguments), "timeout": shared.answer_time(arguments)})
 
 
@@ -154,8 +152,8 @@ def _queues(arguments: argparse.Namespace) -> Iterator[list[str]]:
 def _warn(arguments: argparse.Namespace, result: Result) -> None:
     total = result.total
     wanted = (arguments.rate or 0) * arguments.producers
-    if result.rate(result.timed.published) < 0.95 * wanted:
-        reached = result.rate(result.timed.published)
+    reached = result.rate(result.timed.published)
+    if reached < 0.95 * wanted:
         terminal.note(f"the rate was not reached: {reached:,.0f} of {wanted:,.0f} messages per second")
     if arguments.consumers and total.received < total.published:
         terminal.note(f"{total.published - total.received:,} messages were not received; the latency is without them")
@@ -178,9 +176,7 @@ class _Crew:
         context = multiprocessing.get_context("spawn")  # fresh processes: no thread or socket of this one
         self._pipes: dict[Any, int] = {}  # the number of samples from each process
         self._processes = []
-        # Ctrl-C goes to every process. The others inherit that they ignore it.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        with shared.without_ctrl_c():
             for share in shares:
                 ours, theirs = context.Pipe()
                 process = context.Process(target=work, args=(theirs, load, share), daemon=True)
@@ -188,8 +184,6 @@ class _Crew:
                 theirs.close()
                 self._pipes[ours] = 0
                 self._processes.append(process)
-        finally:
-            signal.signal(signal.SIGINT, handler)
 
     def __enter__(self) -> _Crew:
         return self
@@ -295,7 +289,7 @@ class _Live:
 
     def __init__(self, shown: bool):
         self._shown, self._on_terminal = shown, terminal.is_terminal(sys.stderr)
-        self._drawn = False
+        self._length = 0  # of the line on the terminal
 
     def show(self, seconds: float, interval: Interval, length: float) -> None:
         if not self._shown:
@@ -306,11 +300,11 @@ class _Live:
         published, received = interval.published / length, interval.received / length
         text = f"{seconds:g} s  published {published:,.0f}/s  received {received:,.0f}/s{latency}{blocked}"
         if self._on_terminal:
-            print("\r" + BLANK + "\r" + text, end="", file=sys.stderr, flush=True)
-            self._drawn = True
+            print("\r" + text.ljust(self._length), end="", file=sys.stderr, flush=True)
+            self._length = len(text)
         else:
             terminal.note(text)
 
     def close(self) -> None:
-        if self._drawn:
+        if self._length:
             print(file=sys.stderr)

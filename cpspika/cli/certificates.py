@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-SEQUENCE, CONTEXT_0, CONTEXT_3, OCTETS = 0x30, 0xA0, 0xA3, 0x04
-UTC_TIME, BOOLEAN = 0x17, 0x01
+CONTEXT_0, CONTEXT_3, UTC_TIME = 0xA0, 0xA3, 0x17
 DNS_NAME, IP_ADDRESS = 0x82, 0x87
 ALTERNATIVE_NAMES = bytes.fromhex("551d11")  # 2.5.29.17
 COMMON_NAME = bytes.fromhex("550403")  # 2.5.4.3

@@ -120,11 +120,6 @@ class Examination:
 
     # --- sockets ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _where(self) -> str:
-        host, port = self.parameters.host, self.parameters.port
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
     def _name(self) -> tuple[str, str]:
         host, port = self.parameters.host, self.parameters.port
         try:

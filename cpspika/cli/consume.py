@@ -42,7 +42,7 @@ def _add_get(commands: Any) -> None:
     parser.add_argument("--keep", action="store_true", help="put them back: they stay in the queue")
     _add_output_options(parser)
     shared.add_broker_options(parser, json="print each message as a JSON object in a line")
-    parser.set_defaults(run=run_get, parser=parser)
+    parser.set_defaults(run=run_get)
 
 
 def _add_consume(commands: Any) -> None:
@@ -51,8 +51,9 @@ def _add_consume(commands: Any) -> None:
         "consume",
         "consume a queue",
         "  cpspika consume tasks --count 10 --json\n  cpspika consume images --directory ./images --timeout 5",
-        "A message is acknowledged when it is written. With --count exactly so many are taken. Without --count and\n"
-        "--timeout it goes on until Ctrl-C. Less than --count within --timeout gives the status 1.",
+        "A message is acknowledged when it is written. With --count exactly so many leave the queue; with\n"
+        "--no-ack the broker may have sent more, and these are lost. Without --count and --timeout it goes on until\n"
+        "Ctrl-C. If --timeout passes without a message before --count have come, the status is 1.",
     )
     parser.add_argument("queue", metavar="QUEUE")
     parser.add_argument("--count", type=shared.count, metavar="N", help="end after so many messages")
@@ -70,7 +71,7 @@ def _add_consume(commands: Any) -> None:
     add_argument_option(parser, "an argument of the consumer, as x-stream-offset=first; may be repeated")
     _add_output_options(parser)
     shared.add_broker_options(parser, json="print each message as a JSON object in a line")
-    parser.set_defaults(run=run_consume, parser=parser)
+    parser.set_defaults(run=run_consume)
 
 
 def _add_tail(commands: Any) -> None:
@@ -90,7 +91,7 @@ def _add_tail(commands: Any) -> None:
     parser.add_argument("--whole", action="store_true", help="show bodies whole, in as many lines as they have")
     add_argument_option(parser, "an argument of the binding, as x-match=any and the headers; may be repeated")
     shared.add_broker_options(parser, json="print each message as a JSON object in a line")
-    parser.set_defaults(run=run_tail, parser=parser)
+    parser.set_defaults(run=run_tail)
 
 
 def _add_output_options(parser: Any) -> None:
@@ -129,7 +130,7 @@ def run_consume(arguments: argparse.Namespace) -> int:
     with shared.connected_in_background(arguments) as connection:
         channel = connection.channel()
         wanted = arguments.count
-        prefetch = wanted or 0 if arguments.keep else min(arguments.prefetch, wanted or arguments.prefetch)
+        prefetch = (wanted or 0) if arguments.keep else min(arguments.prefetch, wanted or arguments.prefetch)
         channel.basic_qos(prefetch_count=prefetch)
         messages = channel.consume(
             arguments.queue,

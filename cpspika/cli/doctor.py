@@ -24,15 +24,14 @@ def add_parser(commands: Any) -> None:
         "and what it deprecates. The status is 1 if a step failed; a warning is no failure.",
     )
     parser.add_argument("--probe", metavar="NAME", help="name of the queue that tries the permissions")
-    shared.add_broker_options(parser, positional=True, json="print the findings as a JSON object")
-    parser.set_defaults(run=run_doctor, parser=parser)
+    shared.add_broker_options(parser, positional=True, json="print the findings as a JSON object", timeout=STEP_SECONDS)
+    parser.set_defaults(run=run_doctor)
 
 
 def run_doctor(arguments: argparse.Namespace) -> int:
     """Returns 1 if a step failed."""
     parameters = shared.parameters_of(arguments)
-    timeout = STEP_SECONDS if arguments.timeout is None else arguments.timeout
-    examination = checks.Examination(parameters.replace(connection_timeout=timeout), timeout, arguments.probe)
+    examination = checks.Examination(parameters, arguments.timeout, arguments.probe)
     found = []
     if not arguments.json:
         terminal.say(shared.shown(parameters))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,6 @@ from ..wire.fields import EPOCH, Seconds
 from ..wire.message import BASIC, BasicProperties, Message
 
 PROPERTIES = tuple(property_codec(BASIC).names)
-NUMBERS = ("delivery_mode", "priority")
 
 
 class FormError(ValueError):
@@ -172,13 +170,19 @@ def time_of(form: Any) -> datetime | Seconds:
 def _from_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise FormError("the base64 of 'body' or of a header is malformed") from None
+
+
+def _decimal(form: Any) -> Decimal:
+    if not isinstance(form, str):  # Decimal takes numbers too, and 1.5 has lost its number of digits
+        raise TypeError
+    return Decimal(form)
 
 
 _TAGS: dict[Any, Any] = {
     "$timestamp": time_of,
-    "$decimal": lambda form: Decimal(form) if isinstance(form, str) else Decimal("no text"),
+    "$decimal": _decimal,
     "$bytes": _from_base64,
     "$float": float,
     "$table": lambda form: {name: from_value_form(item) for name, item in form.items()},
@@ -241,13 +245,13 @@ def add_property_options(parser: Any) -> None:
         if name in ("headers", "delivery_mode", "cluster_id"):
             continue
         option = "--" + name.replace("_", "-")
-        if name in NUMBERS:
+        if name == "priority":
             group.add_argument(option, type=int, metavar="NUMBER")
         elif name == "timestamp":
             group.add_argument(option, type=_time_option, metavar="TIME", help="2026-01-31T12:00:00Z, or 'now'")
         else:
-            of_name = {"expiration": "milliseconds after which the broker drops it"}
-            group.add_argument(option, metavar="TEXT", help=of_name.get(name))
+            text = "milliseconds after which the broker drops it" if name == "expiration" else None
+            group.add_argument(option, metavar="TEXT", help=text)
 
 
 def _time_option(text: str) -> datetime | Seconds:
@@ -260,7 +264,7 @@ def _time_option(text: str) -> datetime | Seconds:
 
 
 def properties_of(arguments: argparse.Namespace) -> BasicProperties:
-    """The properties that the options give. AMQPError: one cannot be encoded."""
+    """The properties that the options give. Ends with a usage error if one cannot be encoded."""
     given = {name: getattr(arguments, name, None) for name in PROPERTIES}
     given["headers"] = table_of(arguments.header)
     given["delivery_mode"] = 1 if arguments.transient else 2

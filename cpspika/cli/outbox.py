@@ -49,11 +49,10 @@ class Outbox:
         self._channel = connection.channel()
         self._core = self._channel.core
         self._connection = connection.core
-        self._reactor: Reactor = connection.reactor
+        self.reactor: Reactor = connection.reactor
         self._timeout, self._patient = timeout, patient
         self._confirms, self._mandatory = confirms, mandatory
         self._waiting = 0
-        self._settled = 0  # confirmed and failed
         if confirms:
             self._channel.confirm_select()
         self._told_blocked = False
@@ -71,7 +70,7 @@ class Outbox:
         self._turn_until(lambda: self._waiting < WINDOW and self._core.writable)
         if self.failed:
             return
-        before = self._settled + self._waiting
+        before = self.confirmed + self._waiting
         self._waiting += 1
         try:
             self._core.basic_publish(
@@ -83,20 +82,11 @@ class Outbox:
 
     def _done(self, number: int, before: int, error: AMQPError | None, _: Any) -> None:
         self._waiting -= 1
-        self._settled += 1
         if error is None:
             self.confirmed += 1
             self._progress.advance()
         else:
             self.failed[number] = error, before
-
-    def turn(self) -> None:
-        """Lets the connection work until something happens."""
-        self._reactor.run_once(None)
-
-    @property
-    def reactor(self) -> Reactor:
-        return self._reactor
 
     def finish(self) -> None:
         """Waits until each message has succeeded or failed."""
@@ -106,17 +96,20 @@ class Outbox:
 
     def _turn_until(self, done: Callable[[], bool]) -> None:
         """Turns the reactor until done(), or a message has failed and none waits."""
-        reactor, settled = self._reactor, self._settled
+        reactor, settled = self.reactor, self._settled()
         deadline = reactor.time() + self._timeout
         while not done() and (self._waiting or not self.failed):
             left = deadline - reactor.time()
-            if self._settled != settled or (self._connection.is_blocked and self._patient):
-                settled, deadline = self._settled, reactor.time() + self._timeout
+            if self._settled() != settled or (self._connection.is_blocked and self._patient):
+                settled, deadline = self._settled(), reactor.time() + self._timeout
             elif left <= 0:
                 raise Failure(
                     f"the broker has confirmed nothing for {self._timeout:g} s; {self.confirmed} are confirmed"
                 )
             reactor.run_once(max(left, 0.01))
+
+    def _settled(self) -> int:
+        return self.confirmed + len(self.failed)
 
     def first_failure(self, noun: str | None) -> str:
         """The first failure, in words, and what is certain of the other messages. noun: "line"; None: there was one
@@ -152,7 +145,7 @@ def lines_of(file: Any, outbox: Outbox) -> Iterator[bytes]:
     reader.start()
     while True:
         while lines.empty() and not outbox.failed:
-            outbox.turn()
+            outbox.reactor.run_once(None)
         line = None if outbox.failed else lines.get()
         if line is None:
             return

@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--count", type=shared.count, default=5, metavar="N", help="round trips (default: 5)")
     parser.add_argument("--quiet", action="store_true", help="print nothing: the exit status says it")
     shared.add_broker_options(parser, positional=True, json="print the result as a JSON object")
-    parser.set_defaults(run=run_ping, parser=parser)
+    parser.set_defaults(run=run_ping)
 
 
 def run_ping(arguments: argparse.Namespace) -> int:
@@ -50,7 +50,7 @@ def run_ping(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace, parameters: ConnectionParameters) -> dict[str, Any]:
     began = time.perf_counter()
-    with shared.connected(arguments) as connection:
+    with shared.connected(arguments, parameters) as connection:
         opened = time.perf_counter()
         channel = connection.channel()
         trips = []

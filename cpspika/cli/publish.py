@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
     )
     add_property_options(parser)
     shared.add_broker_options(parser, json="print the number of messages as a JSON object")
-    parser.set_defaults(run=run_publish, parser=parser)
+    parser.set_defaults(run=run_publish)
 
 
 def run_publish(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from urllib.parse import quote
 from ..connecting import all_targets
 from ..errors import AMQPError, ConnectError, InvalidArgument, InvalidArgumentType, LoginError, VirtualHostRefused
 from ..parameters import ConnectionParameters
+from ..reactor import Endpoint
 
 if TYPE_CHECKING:
     from ..blocking import SelectConnection
@@ -34,11 +36,7 @@ standard output is gone."""
 
 
 class Failure(Exception):
-    """A command failed; the text says in one line what happened and what to do. `status`: the exit status."""
-
-    def __init__(self, text: str, status: int = 1):
-        super().__init__(text)
-        self.status = status
+    """A command failed; the text says in one line what happened and what to do."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,18 +70,20 @@ def add_command(commands: Any, name: str, summary: str, example: str, details: s
     """Adds a command to the subparsers, and returns its parser. summary: in the list of commands; details: after it in
     the command's own help, before the example."""
     epilog = f"{details.strip()}\n\nexample:\n{example.rstrip()}\n\n{STATUS}".lstrip()
-    return commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(parser=parser)  # for errors in its arguments
+    return parser
 
 
-def add_broker_options(parser: Any, positional: bool = False, json: str | None = None) -> None:
-    """Adds the options that name the broker. positional: the URL is the command's argument too. json: the help of
-    --json; None: the command has no --json."""
+def add_broker_options(parser: Any, json: str, positional: bool = False, timeout: float | None = None) -> None:
+    """Adds the options that name the broker. json: the help of --json. positional: the URL is the command's argument
+    too. timeout: the default of --timeout; None: that of the URL to connect, and ANSWER for each answer."""
     group = parser.add_argument_group("broker")
     if positional:
         parser.add_argument("target", nargs="?", metavar="URL", help="as --url")
@@ -95,21 +95,30 @@ def add_broker_options(parser: Any, positional: bool = False, json: str | None =
     group.add_argument(
         "--timeout",
         type=seconds,
+        default=timeout,
         metavar="SECONDS",
-        help=f"time to wait for the broker: to connect, and for each answer (default: {ANSWER:g})",
+        help=f"time to wait for the broker: to connect, and for each answer (default: {timeout or ANSWER:g})",
     )
-    if json is not None:
-        parser.add_argument("--json", action="store_true", help=json)
+    parser.add_argument("--json", action="store_true", help=json)
 
 
 def seconds(text: str) -> float:
     """The type of an option: seconds above 0."""
+    return _above_zero(text, "number of seconds")
+
+
+def positive(text: str) -> float:
+    """The type of an option: a number above 0."""
+    return _above_zero(text, "number")
+
+
+def _above_zero(text: str, what: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = 0.0
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is no {what} above 0")
     return number
 
 
@@ -161,10 +170,9 @@ def shown(parameters: ConnectionParameters) -> str:
     if parameters.via is not None:
         return "embedded://"
     user = getattr(parameters.credentials, "username", None)
-    host = f"[{parameters.host}]" if ":" in parameters.host else parameters.host
     who = f"{quote(user, safe='', errors='surrogateescape')}@" if user is not None else ""
     vhost = quote(parameters.virtual_host, safe="", errors="surrogateescape")
-    return f"{'amqps' if parameters.ssl else 'amqp'}://{who}{host}:{parameters.port}/{vhost}"
+    return f"{'amqps' if parameters.ssl else 'amqp'}://{who}{Endpoint(parameters.host, parameters.port)}/{vhost}"
 
 
 def answer_time(arguments: argparse.Namespace) -> float:
@@ -173,12 +181,15 @@ def answer_time(arguments: argparse.Namespace) -> float:
 
 
 @contextmanager
-def connected(arguments: argparse.Namespace) -> Iterator[SelectConnection]:
-    """A connection in this thread: for commands that only wait for the broker."""
+def connected(
+    arguments: argparse.Namespace, parameters: ConnectionParameters | None = None
+) -> Iterator[SelectConnection]:
+    """A connection in this thread: for commands that only wait for the broker. parameters: those of `parameters_of`, if
+    the command has them already."""
     from ..adapters import SelectReactor
     from ..blocking import SelectConnection
 
-    parameters = parameters_of(arguments)
+    parameters = parameters or parameters_of(arguments)
     connection = SelectConnection(parameters, timeout=answer_time(arguments), reactor=SelectReactor())
     try:
         yield connection
@@ -187,8 +198,8 @@ def connected(arguments: argparse.Namespace) -> Iterator[SelectConnection]:
 
 
 def close(connection: SelectConnection) -> None:
-    """Closes a connection whose work is done: that its end goes wrong changes nothing. A broker that blocks publishers
-    may not even read the close."""
+    """Closes a connection whose work is done; an error of the close is ignored. A broker that blocks publishers may not
+    read the close: its link is dropped at once."""
     core = connection.core
     try:
         if not core.is_blocked:
@@ -201,8 +212,8 @@ def close(connection: SelectConnection) -> None:
 
 @contextmanager
 def connected_in_background(arguments: argparse.Namespace) -> Iterator[ThreadedConnection]:
-    """A connection whose heartbeats go on while the command waits for a slow reader of its output. AMQPError: also one
-    that answered no call."""
+    """A connection whose heartbeats go on while the command waits for a slow reader of its output. An error
+    that belongs to no call is raised at the end."""
     from ..threads import ThreadedConnection
 
     strays: list[BaseException] = []
@@ -211,6 +222,16 @@ def connected_in_background(arguments: argparse.Namespace) -> Iterator[ThreadedC
         yield made
     if strays:
         raise strays[0]
+
+
+@contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """Ctrl-C goes to every process. Those that are started meanwhile inherit that they ignore it."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def missing_extra(what: str, error: ImportError) -> Failure:

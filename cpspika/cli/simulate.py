@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..testing.plan import Entry, make_plan
 from ..testing.trial import Trial, shrink
+from . import shared
 
 CHUNK = 20  # seeds that a process is given at a time
 
@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--seeds", type=_span, metavar="FIRST:END", help="run these seeds, the last one left out")
     which.add_argument("--seed", type=int, help="run one seed and print what happens")
-    parser.add_argument("--jobs", type=_jobs, default=1, help="number of processes, for --seeds (default: 1)")
+    parser.add_argument("--jobs", type=shared.count, default=1, help="number of processes, for --seeds (default: 1)")
     parser.add_argument("--shrink", action="store_true", help="print the smallest plan that still fails, for --seed")
     parser.add_argument(
         "--recovery", action="store_true", help="the programs use recovery=True, instead of a loop that connects again"
@@ -57,13 +57,6 @@ def _span(text: str) -> range:
     if not colon or not span:
         raise argparse.ArgumentTypeError(f"{text!r} is no span of seeds; for example 0:1000")
     return span
-
-
-def _jobs(text: str) -> int:
-    jobs = int(text)
-    if jobs < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return jobs
 
 
 def run_simulate(arguments: argparse.Namespace) -> None:
@@ -145,13 +138,9 @@ def _results(seeds: range, jobs: int, recovery: bool) -> Iterator[Failed]:
         for chunk in chunks:
             yield from _run_chunk(recovery, chunk)
         return
-    # Ctrl-C goes to every process. The workers inherit that they ignore it; this process ends them.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    with shared.without_ctrl_c():  # this process ends the workers
         # A fresh process each, not a fork: it has none of this one's state, and works on every platform.
         pool = multiprocessing.get_context("spawn").Pool(jobs)
-    finally:
-        signal.signal(signal.SIGINT, handler)
     with pool:
         for results in pool.imap(partial(_run_chunk, recovery), chunks):
             yield from results

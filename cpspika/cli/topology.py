@@ -59,7 +59,6 @@ def _add_kind(kinds: Any, name: str, summary: str, example: str) -> Any:
     """A command of two words."""
     parser = shared.add_command(kinds, name, summary, example)
     shared.add_broker_options(parser, json=JSON_HELP)
-    parser.set_defaults(parser=parser)
     return parser
 
 
@@ -75,7 +74,7 @@ def _add_bindings(commands: Any) -> None:
         parser.add_argument("--to-exchange", action="store_true", help="QUEUE is the name of an exchange")
         add_argument_option(parser, BINDING_ARGUMENT)
         shared.add_broker_options(parser, json=JSON_HELP)
-        parser.set_defaults(run=run, parser=parser)
+        parser.set_defaults(run=run)
 
 
 def _add_purge(commands: Any) -> None:
@@ -88,7 +87,7 @@ def _add_purge(commands: Any) -> None:
     )
     parser.add_argument("queue", metavar="QUEUE")
     shared.add_broker_options(parser, json=JSON_HELP)
-    parser.set_defaults(run=run_purge, parser=parser)
+    parser.set_defaults(run=run_purge)
 
 
 def _add_delete(commands: Any) -> None:

@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--keep", action="store_true", help="copy: the messages go back when all are written")
     parser.add_argument("--count", type=shared.count, metavar="N", help="at most so many")
     shared.add_broker_options(parser, json="print the number of messages as a JSON object")
-    parser.set_defaults(run=run_dump, parser=parser)
+    parser.set_defaults(run=run_dump)
 
     parser = shared.add_command(
         commands,
@@ -61,7 +61,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--from-line", type=shared.count, default=1, metavar="N", help="leave out the lines before")
     shared.add_broker_options(parser, json="print the number of messages as a JSON object")
-    parser.set_defaults(run=run_load, parser=parser)
+    parser.set_defaults(run=run_load)
 
 
 # --- dump -------------------------------------------------------------------------------------------------------------
@@ -137,41 +137,41 @@ def _batches(connection: Any, channel: Any, arguments: argparse.Namespace) -> It
     on."""
     left = float("inf") if arguments.count is None else arguments.count
     size = 1
-    asked = _ask(channel, arguments.queue, size)
-    while asked:
-        messages = _take(connection, asked, shared.answer_time(arguments))
+    answers = _ask(channel, arguments.queue, size)
+    while size:
+        messages = _take(connection, answers, size, shared.answer_time(arguments))
         left -= len(messages)
-        is_empty = len(messages) < asked[0]
-        asked = []
-        if not is_empty and left:
+        if len(messages) < size or not left:  # the queue is empty, or these are enough
+            size = 0
+        else:
             mean = max(1, sum(len(message.body) for message in messages) // len(messages))
             size = int(max(1, min(BATCH, size * 4, BATCH_BYTES // mean, left)))
-            asked = _ask(channel, arguments.queue, size)
+            answers = _ask(channel, arguments.queue, size)
         if messages:
             yield messages
 
 
 def _ask(channel: Any, queue: str, number: int) -> list[Any]:
-    """Asks for so many messages; the list gets the answers in order, after their number."""
-    answers: list[Any] = [number]
+    """Asks for so many messages; the list gets the answers in order."""
+    answers: list[Any] = []
     for _ in range(number):
         channel.core.basic_get(queue, on_done=lambda err, message: answers.append(err or message))
     return answers
 
 
-def _take(connection: Any, answers: list[Any], timeout: float) -> list[Message]:
-    """The messages among the answers, when all have come. AMQPError: one is an error."""
+def _take(connection: Any, answers: list[Any], number: int, timeout: float) -> list[Message]:
+    """The messages among so many answers, when all have come. AMQPError: one is an error."""
     reactor = connection.reactor
     deadline = reactor.time() + timeout
-    while len(answers) <= answers[0]:
+    while len(answers) < number:
         left = deadline - reactor.time()
         if left <= 0:
             raise shared.Failure(f"the broker has not answered for {timeout:g} s (basic.get)")
         reactor.run_once(left)
-    for answer in answers[1:]:
+    for answer in answers:
         if isinstance(answer, AMQPError):
             raise answer
-    return [answer for answer in answers[1:] if answer is not None]
+    return [answer for answer in answers if answer is not None]
 
 
 def _write(file: Any, lines: list[str]) -> None:
