@@ -20,7 +20,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _STDLIB = os.path.dirname(os.__file__) + os.sep
 WRITTEN = "<cpspika, written for "
-"""The begin of the file name of a facade's methods, which stand in no file (`styles.written`)."""
+"""How the file name of a facade's methods begins. They are compiled from text, and no such file exists
+(`styles.written`)."""
 _waits: set[CodeType] = set()
 
 

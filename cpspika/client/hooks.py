@@ -353,7 +353,7 @@ def _note(message: Message) -> None:
     sender = getattr(message.channel, "core", message.channel)._sender
     if not isinstance(sender, HookedSender) or not sender._owns(message.delivery_tag):
         return
-    if any(entry.methods["settled"] is not None for entry in _installed):
+    if _methods("settled"):
         if not hasattr(sender, "unsettled"):
             setattr(sender, "unsettled", {})  # noqa: B010 (a slot of the plain class)
         sender.unsettled[message.delivery_tag] = message

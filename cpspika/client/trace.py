@@ -83,6 +83,9 @@ class _TappedLink(Link):
 
     tap: Tap
 
+    def alone(self, data: bytes) -> None:
+        """None: `runs` reads all bytes, and shows them."""
+
     def runs(self, data: bytes) -> Iterator[tuple[int, Any]]:
         self.tap.tell("<--", self.tap.incoming, [data])
         return super().runs(data)

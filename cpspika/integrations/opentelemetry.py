@@ -24,6 +24,7 @@ have many values; a name that the broker or the library made up is left out. The
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from time import perf_counter, time_ns
 from typing import Any
@@ -139,7 +140,7 @@ class _Hooks:
         given = BasicProperties(**properties) if isinstance(properties, Mapping) else properties
         sent = _Sent(**(given._present() if given is not None else {}))
         headers = dict(sent.headers or {})
-        links = _links(propagate.extract(headers, context.Context(), _getter))
+        links = _links(headers)
         place = exchange or _known(routing_key) or ("" if routing_key else "amq.default")
         sent.attributes, attributes = _attributes("publish", "send", place, channel)
         _describe(attributes, exchange, routing_key, "", sent.message_id, sent.correlation_id)
@@ -153,8 +154,7 @@ class _Hooks:
         if not links:
             propagate.inject(headers, context=trace.set_span_in_context(sent.span))
         sent.headers = headers or None
-        if self._publish_hook is not None and sent.span.is_recording():
-            self._publish_hook(sent.span, exchange, routing_key, sent)
+        _call_hook("publish_hook", self._publish_hook, sent.span, exchange, routing_key, sent)
         return sent
 
     def published(self, properties: Any, error: BaseException | None) -> None:
@@ -172,7 +172,7 @@ class _Hooks:
         if not is_instrumentation_enabled():
             return
         of_metrics, attributes = _attributes("receive", "receive", message.exchange, message.channel)
-        _, links, properties = _origin(message)
+        links, properties = _origin(message)
         _describe_message(attributes, message, "", properties)
         name = f"receive {message.exchange or _known(message.routing_key)}".strip()
         begun = time_ns() - int(seconds * 1e9)
@@ -186,7 +186,7 @@ class _Hooks:
         queue = _queue(message)
         place = _known(queue) or message.exchange
         _, attributes = _attributes(how, "settle", place, message.channel)
-        _, links, properties = _origin(message)
+        links, properties = _origin(message)
         _describe_message(attributes, message, queue, properties)
         self._tracer.start_span(
             f"{how} {place}".strip(), kind=SpanKind.CLIENT, attributes=attributes, links=links
@@ -222,17 +222,18 @@ class _Processing:
         queue = _queue(message)
         place = _known(queue) or message.exchange
         self._attributes, attributes = _attributes("process", "process", place, message.channel)
-        remote, links, properties = _origin(message)
+        links, properties = _origin(message)
         _describe_message(attributes, message, queue, properties)
-        base = context.get_current() if trace.get_current_span().get_span_context().is_valid else remote
+        base = context.get_current()
+        if not trace.get_current_span().get_span_context().is_valid:
+            base = propagate.extract(properties.get("headers") or {}, base, _getter)
         self._begun = perf_counter()
         self._span = hooks._tracer.start_span(
             f"process {place}".strip(), context=base, kind=SpanKind.CONSUMER, attributes=attributes, links=links
         )
         self._token = context.attach(trace.set_span_in_context(self._span, base))
         hooks._meters.consumed.add(1, self._attributes)
-        if hooks._process_hook is not None and self._span.is_recording():
-            hooks._process_hook(self._span, message)
+        _call_hook("process_hook", hooks._process_hook, self._span, message)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if self._span is None:
@@ -241,6 +242,16 @@ class _Processing:
         attributes = _failed(self._span, self._attributes, error)
         self._hooks._meters.process.record(perf_counter() - self._begun, attributes)
         self._span.end()
+
+
+def _call_hook(name: str, hook: Any, span: Any, *details: Any) -> None:
+    """Calls a hook of the program with a span that is recorded. An exception of it is logged: it costs no span."""
+    if hook is None or not span.is_recording():
+        return
+    try:
+        hook(span, *details)
+    except Exception:
+        logging.getLogger("cpspika").exception("%s raised; the span goes on without it", name)
 
 
 class _HeaderGetter(Getter[Mapping[str, Any]]):  # type: ignore[misc, unused-ignore]
@@ -259,22 +270,21 @@ class _HeaderGetter(Getter[Mapping[str, Any]]):  # type: ignore[misc, unused-ign
 _getter = _HeaderGetter()
 
 
-def _links(remote: Any) -> list[Any]:
+def _links(headers: Mapping[str, Any]) -> list[Any]:
+    """A link to the context in headers, if they hold one."""
+    remote = propagate.extract(headers, context.Context(), _getter)
     of_creation = trace.get_current_span(remote).get_span_context()
     return [Link(of_creation)] if of_creation.is_valid else []
 
 
-def _origin(message: Any) -> tuple[Any, list[Any], dict[str, Any]]:
-    """The context in a message, links to it, and the message's properties. Properties that are malformed are none: to
-    read them from the message would close the connection."""
+def _origin(message: Any) -> tuple[list[Any], dict[str, Any]]:
+    """Links to the context in a message, and the message's properties. Malformed properties count as none: to read them
+    from the message would close the connection."""
     try:
         properties = property_codec(BASIC).decode(message.encoded, 0)
     except ProtocolSyntaxError:
         properties = {}
-    headers = properties.get("headers") or {}
-    remote = propagate.extract(headers, context.get_current(), _getter)
-    links = _links(propagate.extract(headers, context.Context(), _getter))
-    return remote, links, properties
+    return _links(properties.get("headers") or {}), properties
 
 
 def _queue(message: Any) -> str:

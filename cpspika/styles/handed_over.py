@@ -35,8 +35,8 @@ _NAMES = {
 
 
 class HandedOver:
-    """The calls of one connection that were handed over. `unfinished`: closes, and calls that a thread waits
-    for, that were handed over and are not done.
+    """The calls of one connection that were handed over. `unfinished`: the number of closes that were handed over and
+    are not done.
 
     call_soon(call): as of the reactor's call_soon_threadsafe."""
 
@@ -80,15 +80,15 @@ class HandedOver:
         call_soon: Callable[[Callable[[], object]], object],
         timeout: float | None,
         time: Callable[[], float],
-        leave: Callable[[], object],
+        turn: Callable[[Callable[[], bool], float], object],
     ) -> tuple[AMQPError | None, Any] | None:
         """Hands over operation(on_done=...), and waits until it is done. Returns what on_done was told, or None after
-        `timeout` seconds. leave(): makes the calls, if no thread is inside any more."""
+        `timeout` seconds. turn(over, limit): makes the calls and turns the reactor until over(), at most `limit`
+        seconds, if no thread is inside any more."""
         told = threading.Event()
         outcome: list[tuple[Any, Any]] = []
 
         def settle(error: BaseException | None, result: Any) -> None:
-            self.unfinished -= 1
             outcome.append((error, result))
             told.set()
 
@@ -98,15 +98,15 @@ class HandedOver:
             except Exception as mistake:
                 settle(mistake, None)
 
-        # The thread inside may leave between the call and its answer, as drain_events does when the connection closes.
-        self.unfinished += 1
         self.add(call, call_soon)
         deadline = None if timeout is None else time() + timeout
         while not told.wait(LOOK if deadline is None else max(0.0, min(LOOK, deadline - time()))):
             if deadline is not None and time() >= deadline:
                 return None
             try:
-                leave()
+                # The thread inside may leave between the call and its answer, as drain_events does when the connection
+                # closes. Only so long, since it may come back.
+                turn(told.is_set, LOOK)
             except ConcurrentUse:
                 pass  # another thread turns the reactor, and will make the call
         return outcome[0]

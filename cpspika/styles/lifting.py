@@ -45,11 +45,6 @@ def operations(core: type) -> dict[str, Any]:
     return {name: member for name, member in _public(core).items() if hasattr(member, "__operation__")}
 
 
-def oneways(core: type) -> dict[str, Any]:
-    """The operations that the broker does not answer."""
-    return {name: member for name, member in _public(core).items() if hasattr(member, "__oneway__")}
-
-
 def registrations(core: type) -> dict[str, Any]:
     """The functions of a core class, inherited ones included, that are marked as taking a handler."""
     return {name: member for name, member in _public(core).items() if hasattr(member, "__registration__")}

@@ -133,7 +133,7 @@ class Pipelined:
     def _when_left(self, count: int, on_done: Callable[[Any, Any], object]) -> None:
         """Has on_done(None, None) called when no more than `count` publishes are unconfirmed: perhaps in this call.
         Inside the connection."""
-        if len(self._waiting) <= count:
+        if self._has_left(count):
             on_done(None, None)
         else:
             self._left, self._on_left = count, on_done

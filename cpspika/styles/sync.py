@@ -221,8 +221,9 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         if handed.calls or handed.unfinished:
             self._make_handed()
 
-    def _make_handed(self) -> None:
-        """Makes the calls that were handed over, if no other thread is inside."""
+    def _make_handed(self, over: Callable[[], bool] | None = None, limit: float | None = None) -> None:
+        """Makes the calls that were handed over, if no other thread is inside, and turns the reactor until they are
+        sent. over(): there is nothing more to wait for. limit: seconds; by default those of the connection."""
         handed, core = self._handed, self.core
         if self._reactor.thread in (None, get_ident()) and self.lock.acquire(False):
             try:
@@ -230,8 +231,12 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                     handed.make()
                 except Exception as stray:
                     self._spins.strays.append(stray)
-                done = lambda: not handed.unfinished and (not core._unsent or not core.is_open)  # noqa: E731
-                self._spin(done, self.timeout, finish=True, flush=True)
+
+                def done() -> bool:
+                    sent = not handed.unfinished and (not core._unsent or not core.is_open)
+                    return sent and (over is None or over())
+
+                self._spin(done, self.timeout if limit is None else limit, finish=True, flush=True)
             finally:
                 self.lock.release()
 

@@ -9,7 +9,7 @@ import inspect
 import itertools
 from collections.abc import Generator, Iterator
 from contextvars import ContextVar, copy_context
-from functools import partial, update_wrapper
+from functools import cache, partial, update_wrapper
 from typing import Any, TypeVar
 
 from ..client import hooks
@@ -89,11 +89,16 @@ def _named(wrapper: Any, function: Any) -> Any:
 
 def messages(iterator: Generator[Message, Any, Any], no_ack: bool) -> Iterator[Message]:
     """A generator of messages, with the hooks around the time between two of them."""
-    return _watched(iterator, not no_ack) if hooks.are_installed() else iterator
+    if not hooks.are_installed():
+        return iterator
+    watched = _watched(iterator, not no_ack)
+    next(watched)
+    return watched
 
 
-def _watched(iterator: Generator[Message, Any, Any], acknowledged: bool) -> Iterator[Message]:
+def _watched(iterator: Generator[Message, Any, Any], acknowledged: bool) -> Iterator[Any]:
     try:
+        yield None  # for `messages`: a generator that has not begun would not run what stands under "finally"
         for message in iterator:
             with HandedOut(message, acknowledged):
                 yield message
@@ -111,7 +116,8 @@ def iterator(plain: T) -> T:
     """An iterator of the styles that have a class for it; with hooks, of a class that calls them."""
     if hooks.are_installed():
         watched: Any = plain
-        watched.__class__ = _calling(type(plain))
+        kind: Any = type(plain)
+        watched.__class__ = _calling(kind)
         watched._number = next(_numbers)
     return plain
 
@@ -167,11 +173,8 @@ class _HandsLater(_HandsOut):
         await parent.aclose()
 
 
-_classes: dict[Any, Any] = {}
-
-
+@cache
 def _calling(kind: Any) -> Any:
-    if kind not in _classes:
-        mixin = _HandsLater if hasattr(kind, "__anext__") else _Hands
-        _classes[kind] = type(f"Watched{kind.__name__}", (mixin, kind), {})
-    return _classes[kind]
+    """The subclass of an iterator's class that calls the hooks."""
+    mixin = _HandsLater if hasattr(kind, "__anext__") else _Hands
+    return type(f"Watched{kind.__name__}", (mixin, kind), {})

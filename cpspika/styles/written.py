@@ -54,7 +54,7 @@ def written(
 ) -> dict[str, Callable[..., Any]]:
     """The methods of a class, by name. name: of the class, with its module. shown: the signature of each method.
     operations: the function of the core that it stands for."""
-    # A core that explains wrong arguments by a wrapper needs none here.
+    # Without the wrappers of `hinting`: these methods name pika's arguments by themselves.
     of = {method: inspect.unwrap(operation) for method, operation in operations.items()}
     parts = [_method(method, signature, body(operations[method])) for method, signature in shown.items()]
     scope: dict[str, Any] = {

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from ..errors import AMQPError
 from . import frames
 from .codec import Codec, property_codec
+from .fast_send import prefix
 from .message import BASIC, PROPERTIES_AT
 
-_prefix = struct.Struct(">BHI")
 _header = struct.Struct(">HHQ")
 _KINDS = frozenset((frames.METHOD, frames.HEADER, frames.BODY, frames.HEARTBEAT))
 
@@ -62,14 +62,14 @@ class FrameTeller:
                 yield Told(f"protocol header {bytes(buffer[: frames.HEADER_SIZE])!r}", False)
                 del buffer[: frames.HEADER_SIZE]
                 continue
-            if len(buffer) < _prefix.size:
+            if len(buffer) < prefix.size:
                 return
-            kind, number, size = _prefix.unpack_from(buffer)
+            kind, number, size = prefix.unpack_from(buffer)
             where = f"channel {number} " if number else ""
-            end = _prefix.size + size
+            end = prefix.size + size
             if kind == frames.BODY:
                 yield Told(f"{where}body, {size} bytes", False)
-                del buffer[: _prefix.size]
+                del buffer[: prefix.size]
                 self._skip = size + 1
                 continue
             if kind in _KINDS and len(buffer) <= end:
@@ -79,7 +79,7 @@ class FrameTeller:
                 self._is_lost = True
                 buffer.clear()
                 return
-            payload = bytes(buffer[_prefix.size : end])
+            payload = bytes(buffer[prefix.size : end])
             del buffer[: end + 1]
             yield Told(where + self._payload(kind, payload), kind == frames.METHOD)
 

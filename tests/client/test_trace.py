@@ -43,11 +43,20 @@ def test_each_frame_in_words_from_then_on() -> None:
         ("<--", "channel 1 channel.flow"),
         ("-->", "channel 1 channel.flow-ok"),
     ]
+    world.peer.expect("channel.flow-ok")
+    channel.queue_declare("q")
+    world.peer.expect("queue.declare")
+    world.peer.send(1, "queue.declare-ok", queue="q", message_count=0, consumer_count=0)  # a frame by itself
+    world.settle()
+    assert lines(printed.getvalue())[5:] == [
+        ("-->", "channel 1 queue.declare"),
+        ("<--", "channel 1 queue.declare-ok"),
+    ]
     stop()
     stop()
     channel.close()
     world.settle()
-    assert len(printed.getvalue().splitlines()) == 5
+    assert len(printed.getvalue().splitlines()) == 7
 
 
 def test_the_link_is_as_it_was_when_the_last_has_stopped() -> None:

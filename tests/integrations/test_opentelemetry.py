@@ -338,6 +338,24 @@ def test_hooks_of_the_program_s_and_no_settle_spans(channel: Any) -> None:
     assert telemetry.span("process").attributes["body"] == "hello"
 
 
+def test_a_hook_of_the_program_s_that_raises_costs_no_span(channel: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("a mistake of the program")
+
+    telemetry = Telemetry()
+    instrumentor = CpspikaInstrumentor()
+    instrumentor.instrument(**telemetry.options(), settle_spans=False, publish_hook=fails, process_hook=fails)
+    try:
+        channel.basic_publish("", "tasks", "hello")
+        handle(channel)
+    finally:
+        instrumentor.uninstrument()
+    assert [span.name for span in telemetry.spans] == ["publish tasks", "process tasks"]
+    assert context_of(telemetry.span("process").links[0]) == context_of(telemetry.span("publish"))
+    assert not trace.get_current_span().get_span_context().is_valid
+    assert [record.message.partition(" ")[0] for record in caplog.records] == ["publish_hook", "process_hook"]
+
+
 def test_a_malformed_header_costs_no_connection(telemetry: Telemetry) -> None:
     world = opened()
     channel = world.channel()

@@ -228,6 +228,23 @@ def test_a_call_that_is_handed_over_as_the_owner_leaves_is_made(connection: Any)
     assert ch.basic_get(queue, no_ack=True).body == b"x"
 
 
+def test_a_close_that_is_never_answered_keeps_the_thread_inside_no_longer(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread inside waits for what it asked itself, and not for the answer to another thread's close."""
+    connection = SelectConnection(broker.url())
+    try:
+        ch = connection.channel()
+        with monkeypatch.context() as patch:
+            patch.setattr(cpspika.Channel, "_close", lambda self, code, text, on_done: None)
+            thread, told = beside(connection, lambda: ch.close(timeout=0.5))
+            assert not connection.drain_events(timeout=0.2)
+            thread.join()
+        assert isinstance(told[0], cpspika.OperationTimeout)
+    finally:
+        connection.close(timeout=DEADLINE)
+
+
 def whole(peer: Any) -> list[bytes]:
     """The bodies that came, once the client has closed in order: with connection.close, and nothing torn."""
     end = time.monotonic() + DEADLINE
