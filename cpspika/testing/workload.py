@@ -393,8 +393,7 @@ class Program:
         )
         persistent = dice.random() < 0.7
         mandatory = dice.random() < 0.4
-        # A commit overtakes publishes that wait for the flow, so a transaction has none.
-        held = dice.random() < 0.3 and transaction is None
+        held = dice.random() < 0.3
         if channel is None:
             return
         sent = self.oracle.publish(role.stream, persistent)
