@@ -6,7 +6,8 @@ Publishes and acknowledgements take the fast path (`wire.fast_send`); every othe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -21,6 +22,8 @@ from ..wire.link import Link
 from .continuations import Call, Continuation, PendingCalls
 from .hooks import HookedSender
 from .rabbitmq import version
+
+Held = deque[tuple[Continuation | None, Callable[[], object]]]  # see `HeldBack`
 
 
 class Carrier(Protocol):
@@ -44,11 +47,11 @@ class Carrier(Protocol):
 
 class HeldBack:
     """Stands in the place of a channel's backlog while all that the channel sends waits in `held`, behind publishes
-    that the broker's flow holds: chunks, and continuations that wait until the bytes before them are written."""
+    that the broker's flow holds. An entry of `held`: (a continuation that waits or None, the call that sends it)."""
 
     __slots__ = ("_backlog", "_held")
 
-    def __init__(self, backlog: Backlog[Continuation], held: deque[Any]):
+    def __init__(self, backlog: Backlog[Continuation], held: Held):
         self._backlog = backlog
         self._held = held
 
@@ -61,10 +64,10 @@ class HeldBack:
         return self._backlog.transport
 
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
-        self._held.append(list(chunks))
+        self._held.append((None, partial(self._backlog.write, list(chunks))))
 
     def when_written(self, number: int, waiter: Continuation) -> None:
-        self._held.append(waiter)
+        self._held.append((waiter, partial(self._backlog.when_written, number, waiter)))
 
     def take_unwritten(self, number: int) -> list[Continuation]:
         return self._backlog.take_unwritten(number)
@@ -128,21 +131,14 @@ class ChannelSender:
         finally:
             self._backlog = held
 
-    def hold(self, held: deque[Any]) -> None:
+    def hold(self, held: Held) -> None:
         """Has all that is sent from here on wait in `held`, until `let_go`."""
         self._connection._check_thread()
         self._backlog = HeldBack(self._connection._backlog, held)
 
     def let_go(self) -> None:
-        """Sends again. What is held is the caller's to send, by `resume`."""
+        """Sends again. The caller makes the calls that are held."""
         self._backlog = self._connection._backlog
-
-    def resume(self, held: Any) -> None:
-        """Sends an item that was held."""
-        if isinstance(held, Continuation):
-            self.when_written(held)
-        else:
-            self._backlog.write(held)
 
     def send_content(self, name: str, arguments: dict[str, Any], properties: bytes, body: bytes) -> None:
         """Sends a method and its content; errors as of `send`. `properties`: flags and values, encoded."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -26,7 +27,7 @@ from ..errors import (
 )
 from ..wire.delivery_tags import Window
 from ..wire.message import NO_PROPERTIES, Message, encode_properties
-from .channel_sender import ChannelSender
+from .channel_sender import ChannelSender, Held
 from .continuations import Call, Continuation, OnDone, PendingCalls, Request, refuse
 from .hooks import HookedPublisher
 
@@ -130,7 +131,7 @@ class Publisher:
         self._window: Window[Publish] | None = None
         self._mandatory: dict[Watched, None] = {}
         self._last_returned = -1
-        self._held: deque[Any] | None = None  # (publish, content), and what waits behind: see `HeldBack`
+        self._held: Held | None = None  # publishes that the flow holds, and what waits behind them
         self.decided: PendingCalls = iter(
             ()
         )  # publishes that an ack or nack of many decided, and whose on_done is not called yet
@@ -224,7 +225,7 @@ class Publisher:
         self._sender.check("basic.publish", content.arguments, content.properties)
         if self._held is None:
             self._held = deque()
-        self._held.append((publish, content))
+        self._held.append((publish, partial(self._send, publish, content)))
 
     def hold_what_follows(self) -> None:
         """Has what the channel sends from here on wait behind the publishes that are held, if any are."""
@@ -237,11 +238,8 @@ class Publisher:
         if active and self._held:
             self._sender.let_go()
             while self._held:
-                held = self._held.popleft()
-                if isinstance(held, tuple):
-                    self._send(*held)
-                else:
-                    self._sender.resume(held)
+                _, send = self._held.popleft()
+                send()
         if changed:
             channel = self._channel
             channel._in_turn((lambda: channel._emit("flow", channel, active), channel._tell_writable))
@@ -317,10 +315,7 @@ class Publisher:
     def withdraw_all(self) -> list[Continuation]:
         """Removes and returns every publish that waits. The broker will not decide any more."""
         waiting: list[Continuation] = [publish for _, publish in self._window or ()]
-        for held in self._held or ():
-            first = held[0] if isinstance(held, tuple) else held
-            if isinstance(first, Continuation):
-                waiting.append(first)
+        waiting += [continuation for continuation, _ in self._held or () if continuation is not None]
         self._window = self._held = None
         self._mandatory = {}
         return waiting

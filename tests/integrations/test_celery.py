@@ -24,9 +24,6 @@ pytestmark = pytest.mark.long
 
 POOLS = ["solo", "threads", "prefork", "gevent"]
 PATIENCE = 60.0
-# Not by -m: Celery names a task by its module.
-CLIENT = [sys.executable, "-c", "from tests.support import celery_app; celery_app.main()"]
-FEW = [sys.executable, "-c", "from tests.support import celery_app; celery_app.few()"]
 
 
 class Worker:
@@ -91,16 +88,23 @@ def working(broker: Any, pool: str) -> Iterator[tuple[Worker, dict[str, str]]]:
             connection.channel().queue_delete(name)
 
 
+def client(call: str, worker: Worker, environment: dict[str, str]) -> str:
+    """Runs a function of celery_app in a process of its own; returns what it printed."""
+    # Not by -m: Celery names a task by its module.
+    command = [sys.executable, "-c", f"from tests.support import celery_app; celery_app.{call}()"]
+    ran = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert ran.returncode == 0, ran.stderr + "".join(worker.log)
+    return ran.stdout
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_worker_does_what_celery_promises(broker: Any, pool: str) -> None:
     if pool == "gevent":
         pytest.importorskip("gevent")
     with working(broker, pool) as (worker, environment):
-        client = subprocess.run(
-            CLIENT, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-        assert client.returncode == 0, client.stderr + "".join(worker.log)
-        assert json.loads(client.stdout.splitlines()[-1]) == {
+        assert json.loads(client("main", worker, environment).splitlines()[-1]) == {
             "add": 5,
             "many": 2450,
             "group": [1, 2, 3, 4, 5],
@@ -122,9 +126,5 @@ def test_a_worker_whose_links_are_cut_goes_on(pool: str) -> None:
             if cut:
                 served.close_connections()
                 worker.until("Connected to", times=1 + cut)
-            client = subprocess.run(
-                FEW, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
-            )
-            assert client.returncode == 0, client.stderr + "".join(worker.log)
-            assert client.stdout == "2450\n"
+            assert client("few", worker, environment) == "2450\n"
         assert worker.stop() == 0, "".join(worker.log)

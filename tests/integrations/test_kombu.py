@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 
+import cpspika
 from tests.support.scripted import free_port
 
 kombu: Any = pytest.importorskip("kombu")
@@ -259,3 +260,31 @@ def test_an_event_loop_hears_nothing_of_a_connection_that_the_program_has_closed
     client.close()
     loop.run_once()
     loop.close()
+
+
+def test_a_mistake_of_the_caller_is_not_its_own_cause(connection: Any) -> None:
+    with pytest.raises(cpspika.InvalidArgument) as caught:
+        connection.default_channel.queue_declare("x" * 300)
+    assert caught.value.__cause__ is not caught.value
+
+
+def test_a_confirmed_publish_that_comes_back_calls_the_handlers(connection: Any) -> None:
+    channel = connection.default_channel
+    channel.confirm_select()
+    message = channel.prepare_message("x")
+    with pytest.raises(amqp.ChannelError) as caught:
+        channel.basic_publish(message, "", "nowhere", mandatory=True)
+    assert isinstance(caught.value.__cause__, cpspika.MessageReturned)
+    got: list[Any] = []
+    channel.events["basic_return"].add(lambda *details: got.append(details))
+    channel.basic_publish(message, "", "nowhere", mandatory=True)
+    ((error, exchange, routing_key, returned),) = got
+    assert (error.reply_code, exchange, routing_key, returned.body) == (312, "", "nowhere", "x")
+
+
+def test_a_limit_of_the_tls_version_may_be_none() -> None:
+    from cpspika.integrations.kombu.options import parameters
+
+    ssl = {"tls_minimum_version": None, "tls_maximum_version": None}
+    client = kombu.Connection("amqp://localhost", transport=TRANSPORT, ssl=ssl)
+    assert parameters(client, {}).ssl is not None

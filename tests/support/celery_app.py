@@ -22,9 +22,8 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     task_default_queue=NAME,
-    # RabbitMQ 4.3 takes no queue that is neither durable nor exclusive.
-    task_queues=[],
     worker_hijack_root_logger=False,
+    # RabbitMQ 4.3 takes no queue that is neither durable nor exclusive.
     control_queue_exclusive=True,
     event_queue_exclusive=True,
     worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -43,16 +42,21 @@ def fails_twice(self: Any) -> int:
     return int(self.request.retries)
 
 
+def many() -> int:
+    """The sum of the results of many tasks."""
+    return sum(result.get(timeout=PATIENCE) for result in [add.delay(n, n) for n in range(50)])
+
+
 def few() -> None:
-    """Prints one sum, of results of many tasks."""
-    print(sum(result.get(timeout=PATIENCE) for result in [add.delay(n, n) for n in range(50)]))
+    """Prints what `many` gives."""
+    print(many())
 
 
 def main() -> None:
     """Prints a JSON object: what each call gave."""
     said: dict[str, Any] = {}
     said["add"] = add.delay(2, 3).get(timeout=PATIENCE)
-    said["many"] = sum(result.get(timeout=PATIENCE) for result in [add.delay(n, n) for n in range(50)])
+    said["many"] = many()
     said["group"] = celery.group(add.s(n, 1) for n in range(5))().get(timeout=PATIENCE)
     said["chain"] = (add.s(1, 2) | add.s(3) | add.s(4))().get(timeout=PATIENCE)
     said["retries"] = fails_twice.delay().get(timeout=PATIENCE)

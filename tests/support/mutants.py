@@ -17,7 +17,7 @@ from cpspika.recovery.buffer import Buffer
 from cpspika.recovery.channel import RecoveringChannel
 from cpspika.recovery.connection import RecoveringConnection
 from cpspika.recovery.opening import EpochSender
-from cpspika.recovery.operations import SETTLED, Publish
+from cpspika.recovery.operations import SETTLED, WAITING, Publish
 from cpspika.recovery.policies import DONE
 from cpspika.testing.trial import Trial
 from cpspika.wire.backlog import Backlog
@@ -194,7 +194,7 @@ def what_expired_is_sent_all_the_same(patch: pytest.MonkeyPatch) -> None:
     def ended(operation: Any, error: Any) -> None:
         end_waiting(operation, error)
         if operation.state == SETTLED and isinstance(operation, Publish):
-            operation.state = "waiting"
+            operation.state = WAITING
             operation.channel._waiting.appendleft(operation)
 
     patch.setattr(RecoveringConnection, "_end_waiting", staticmethod(ended))

@@ -1,8 +1,9 @@
 """A channel as kombu has it: the names and arguments of py-amqp's.
 
 py-amqp opens a channel anew when the broker has closed it for an error, so that the program can go on with it. This
-channel does so too, at its next use. A delivery tag that the program sees is `opening << 44 | the broker's tag`: so an
-acknowledgement of a message that came before is refused, and cannot acknowledge another message that has the same tag.
+channel does so too, at its next use. A delivery tag that the program sees is `opening << 44 | the broker's tag`. So an
+acknowledgement of a message from an earlier opening is recognized and refused. Otherwise it could acknowledge another
+message with the same tag.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from errno import EPIPE
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from amqp.exceptions import ChannelError, RecoverableChannelError, RecoverableConnectionError
 from kombu.transport import base
 
 from ...errors import AMQPError, ConnectionLost, MessageReturned, OperationTimeout, UnknownConsumerTag
 from ...wire.message import Message as Delivery
-from .errors import by_code, translated
+from .errors import by_code, raise_translated
 from .message import HEADERS, Outgoing, encoded
 from .message import Message as Arrived
 
@@ -36,7 +37,8 @@ class Owner(Protocol):
 
     @property
     def link(self) -> SyncConnection: ...
-    def error(self, error: AMQPError) -> Exception: ...
+    def fail(self, error: AMQPError) -> NoReturn: ...
+    def note_end(self) -> None: ...
     def hand_out(self) -> None: ...
     def look(self) -> None: ...
 
@@ -65,7 +67,7 @@ class Channel(base.StdChannel):
             channel: SyncChannel = connection.link.channel()
             channel.add_return_handler(partial(self._on_return, self._opening + 1))
         except AMQPError as error:
-            raise connection.error(error) from error
+            connection.fail(error)
         connection.channels.pop(self.channel_id, None)
         self.channel_id = channel.number
         connection.channels[channel.number] = self
@@ -89,11 +91,13 @@ class Channel(base.StdChannel):
         try:
             return getattr(self._current(), name)(*args, **kwargs)
         except AMQPError as error:
-            raise self._error(error) from error
+            self._fail(error)
 
-    def _error(self, error: AMQPError) -> Exception:
+    def _fail(self, error: AMQPError) -> NoReturn:
         connection = self.connection
-        return translated(error) if connection is None else connection.error(error)
+        if connection is None:
+            raise_translated(error)
+        connection.fail(error)
 
     @property
     def is_open(self) -> bool:
@@ -118,7 +122,7 @@ class Channel(base.StdChannel):
             if self._channel.is_open:
                 self._channel.close(reply_code or 200, reply_text)
         except AMQPError as error:
-            raise connection.error(error) from error
+            connection.fail(error)
         finally:
             self.collect()
 
@@ -294,46 +298,44 @@ class Channel(base.StdChannel):
 
     def basic_get(self, queue: str = "", no_ack: bool = False, *_: Any) -> Arrived | None:
         """Takes one message from a queue; None if there is none."""
-        channel, opening = self._current(), self._opening << OPENING_BITS
-        try:
-            delivery = channel.basic_get(queue, no_ack)
-        except AMQPError as error:
-            raise self._error(error) from error
+        self._current()  # may begin another opening
+        opening = self._opening << OPENING_BITS
+        delivery = self._ask("basic_get", queue, no_ack)
         return None if delivery is None else self.Message(delivery, self, opening | delivery.delivery_tag)
 
     def message_to_python(self, message: Any) -> Any:
         """A message that arrived, as kombu has it. Those of this channel are that already."""
         return message
 
-    def _settle(self, operation: Callable[..., Any], delivery_tag: int, *args: Any) -> None:
-        link, channel = self._open_connection().link, self._channel
+    def _settle(self, name: str, delivery_tag: int, *args: Any) -> None:
+        connection, channel = self._open_connection(), self._channel
         is_stale = delivery_tag and delivery_tag >> OPENING_BITS != self._opening
-        if link.is_open and (is_stale or not channel.is_open):
+        if connection.link.is_open and (is_stale or not channel.is_open):
             raise RecoverableChannelError(
                 "the message arrived before the broker closed its channel, and is the broker's again: it will be "
                 "delivered once more",
                 (60, 80),
             )
         try:
-            operation(channel, delivery_tag & ((1 << OPENING_BITS) - 1), *args)
+            getattr(channel, name)(delivery_tag & ((1 << OPENING_BITS) - 1), *args)
         except ConnectionLost as error:
-            self._error(error)
+            connection.note_end()
             # The class by which kombu and Celery know that the connection is gone, and not this one message.
             raise BrokenPipeError(EPIPE, error.text) from error
         except AMQPError as error:
-            raise self._error(error) from error
+            self._fail(error)
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False, *_: Any) -> None:
         """Acknowledges a message. From any thread."""
-        self._settle(_ACK, delivery_tag, multiple)
+        self._settle("basic_ack", delivery_tag, multiple)
 
     def basic_nack(self, delivery_tag: int, multiple: bool = False, requeue: bool = True, *_: Any) -> None:
         """Refuses a message. From any thread. py-amqp has no such method."""
-        self._settle(_NACK, delivery_tag, multiple, requeue)
+        self._settle("basic_nack", delivery_tag, multiple, requeue)
 
     def basic_reject(self, delivery_tag: int, requeue: bool, *_: Any) -> None:
         """Refuses a message. From any thread."""
-        self._settle(_REJECT, delivery_tag, requeue)
+        self._settle("basic_reject", delivery_tag, requeue)
 
     def basic_recover(self, requeue: bool = False) -> None:
         """Has the broker deliver all unacknowledged messages again. RabbitMQ takes only requeue=True."""
@@ -390,8 +392,10 @@ class Channel(base.StdChannel):
             channel.basic_publish(exchange, routing_key, body, properties, mandatory, immediate, True, timeout=timeout)
         except OperationTimeout as error:
             raise RecoverableConnectionError("basic_publish: timed out") from error
+        except MessageReturned as error:  # after confirm_select
+            self._returned(error.message)
         except AMQPError as error:
-            raise self._error(error) from error
+            self._fail(error)
 
     def basic_publish_confirm(
         self,
@@ -415,7 +419,7 @@ class Channel(base.StdChannel):
         except MessageReturned as error:
             self._returned(error.message)
         except AMQPError as error:
-            raise self._error(error) from error
+            self._fail(error)
 
     def _on_return(self, opening: int, delivery: Delivery) -> None:
         # A publish that is confirmed has told of it itself.
@@ -429,7 +433,7 @@ class Channel(base.StdChannel):
         error = by_code(returned, ChannelError)
         handlers = self.events.get("basic_return")
         if not handlers:
-            raise error
+            raise error from returned
         for handler in list(handlers):
             handler(error, delivery.exchange, delivery.routing_key, self.Message(delivery, self))
 
@@ -450,15 +454,3 @@ class Channel(base.StdChannel):
     def tx_rollback(self) -> None:
         """Drops the transaction."""
         self._ask("tx_rollback")
-
-
-def _ACK(channel: SyncChannel, tag: int, multiple: bool) -> None:
-    channel.basic_ack(tag, multiple)
-
-
-def _NACK(channel: SyncChannel, tag: int, multiple: bool, requeue: bool) -> None:
-    channel.basic_nack(tag, multiple, requeue)
-
-
-def _REJECT(channel: SyncChannel, tag: int, requeue: bool) -> None:
-    channel.basic_reject(tag, requeue)

@@ -6,7 +6,7 @@ import select
 import weakref
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 from amqp.exceptions import RecoverableConnectionError
 
@@ -19,7 +19,7 @@ from .errors import (
     CONNECTION_ERRORS,
     RECOVERABLE_CHANNEL_ERRORS,
     RECOVERABLE_CONNECTION_ERRORS,
-    translated,
+    raise_translated,
 )
 
 BURST = 0.01  # seconds of callbacks that an event loop gets in one go; then its timers and signals have their turn
@@ -50,7 +50,7 @@ class Connection:
         try:
             self.link = BlockingConnection(parameters, timeout=_longest(options))
         except AMQPError as error:
-            raise translated(error) from error
+            raise_translated(error)
         self._poll = self._watch()
         # On the core: a handler of the facade would wait for drain_events.
         ended = weakref.WeakMethod(self._ended)
@@ -81,9 +81,9 @@ class Connection:
 
     @property
     def connected(self) -> bool:
-        """Whether the connection is open, as far as the program knows. A connection that was lost counts as open until
-        an error has said so: kombu replaces one that is not open without a word, and the program would wait on the new
-        one for consumers that it has not there."""
+        """Whether the connection is open, as far as the program knows. A lost connection counts as open until the
+        program has got an error. Otherwise kombu would replace it silently, and the program would wait for messages on
+        a connection that has none of its consumers."""
         link = self.link
         return link.is_open or not (self._told or self._collected or isinstance(link.close_reason, ConnectionForked))
 
@@ -92,11 +92,15 @@ class Connection:
         """Whether the program has closed or dropped the connection."""
         return self._collected
 
-    def error(self, error: AMQPError) -> Exception:
-        """The error for the program."""
+    def fail(self, error: AMQPError) -> NoReturn:
+        """Raises the error for the program."""
+        self.note_end()
+        raise_translated(error)
+
+    def note_end(self) -> None:
+        """The program is about to get an error. If the connection has ended, the program knows it then."""
         if not self.link.is_open:
             self._told = True
-        return translated(error)
 
     @property
     def heartbeat(self) -> int:
@@ -150,7 +154,7 @@ class Connection:
             if self.link.drain_events(timeout, 1):
                 return
         except AMQPError as error:
-            raise self.error(error) from error
+            self.fail(error)
         raise TimeoutError("timed out")
 
     def drain_burst(self) -> bool:
@@ -162,7 +166,7 @@ class Connection:
                 if monotonic() > end:
                     return True
         except AMQPError as error:
-            raise self.error(error) from error
+            self.fail(error)
         return False
 
     def hand_out(self) -> None:
@@ -172,7 +176,7 @@ class Connection:
             while self.link.has_callbacks:
                 self.link.drain_events(0)
         except AMQPError as error:
-            raise self.error(error) from error
+            self.fail(error)
 
     def look(self) -> None:
         """Takes in what has arrived, and keeps events for drain_events. Errors: as of the connection's end."""
@@ -205,7 +209,7 @@ class Connection:
         try:
             self.link.turn()
         except AMQPError as error:
-            raise self.error(error) from error
+            self.fail(error)
 
     def heartbeat_tick(self, rate: int = 2) -> None:
         """Sends a heartbeat if one is due. ConnectionForced: the broker sent nothing for two intervals."""
@@ -226,7 +230,7 @@ class Connection:
         try:
             self.link.close(reply_code or 200, reply_text)
         except AMQPError as error:
-            raise self.error(error) from error
+            self.fail(error)
         finally:
             self.collect()
 
@@ -248,9 +252,9 @@ class Connection:
     # --- the socket ---------------------------------------------------------------------------------------------------
 
     @property
-    def transport(self) -> _Transport:
-        """An object whose `sock` stands for the socket."""
-        return _Transport(self)
+    def transport(self) -> Connection:
+        """The object that has `sock` and `connected`: in py-amqp a transport, here the connection itself."""
+        return self
 
     _transport = transport  # Celery asks for it by this name
 
@@ -263,17 +267,6 @@ class Connection:
 def _longest(options: dict[str, Any]) -> float | None:
     given = [options[name] for name in ("read_timeout", "write_timeout") if options.get(name)]
     return max(given, default=None)
-
-
-class _Transport:
-    """As py-amqp's: `sock` is what programs ask it for."""
-
-    def __init__(self, connection: Connection):
-        self.sock = _Socket(connection)
-
-    @property
-    def connected(self) -> bool:
-        return self.sock._connection.connected
 
 
 class _Socket:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 from ssl import SSLError
-from typing import Any
+from typing import Any, NoReturn
 
 from amqp import exceptions as amqp
 
@@ -32,15 +32,15 @@ _SIGNATURES = {
 }
 
 
-def translated(error: errors.AMQPError) -> Exception:
-    """The error for a program of kombu. A mistake of the caller stays as it is."""
-    translation: Exception = _translation(error)
-    if translation is not error and translation.__cause__ is None:
-        translation.__cause__ = error
-    return translation
+def raise_translated(error: errors.AMQPError) -> NoReturn:
+    """Raises the error for a program of kombu. A mistake of the caller is raised as it is."""
+    translation: Exception = _translated(error)
+    if translation is error:
+        raise error
+    raise translation from error
 
 
-def _translation(error: errors.AMQPError) -> Any:
+def _translated(error: errors.AMQPError) -> Any:
     if isinstance(error, errors.ConnectError):
         return _of_connecting(error)
     if isinstance(error, errors.OperationTimeout):

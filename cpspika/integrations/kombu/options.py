@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from ...errors import InvalidArgument
@@ -24,8 +25,8 @@ _KEEPALIVE = {"TCP_KEEPIDLE": "idle", "TCP_KEEPINTVL": "interval", "TCP_KEEPCNT"
 
 
 def parameters(client: Any, options: dict[str, Any]) -> ConnectionParameters:
-    """The parameters of a kombu.Connection. options: its transport_options; those that are neither cpspika's nor
-    py-amqp's are left out, since kombu has options of its own there."""
+    """The parameters of a kombu.Connection. options: its transport_options. Names that neither cpspika nor py-amqp
+    knows are ignored: they may be kombu's own."""
     host, port = _address(client, options)
     given: dict[str, Any] = {name: options[name] for name in _PASSED_ON if options.get(name) is not None}
     heartbeat = options.get("heartbeat", client.heartbeat)
@@ -108,17 +109,16 @@ def _context(tls: Any) -> tuple[ssl.SSLContext, str | None]:
 
 def _own_context(given: dict[str, Any]) -> ssl.SSLContext:
     # Names begin with "ssl_" where they come from a URL, as for other transports of kombu.
-    named: dict[str, Any] = {
-        name.removeprefix("ssl_") if name != "ssl_version" else name: given[name] for name in given
-    }
-    get = {name: value for name, value in named.items() if value is not None}.get
+    named = {name if name == "ssl_version" else name.removeprefix("ssl_"): value for name, value in given.items()}
+    get: Callable[..., Any] = {name: value for name, value in named.items() if value is not None}.get
     context = ssl.SSLContext(get("ssl_version", ssl.PROTOCOL_TLS_CLIENT))
     verify = get("cert_reqs", ssl.CERT_REQUIRED)
     context.check_hostname = verify != ssl.CERT_NONE
     context.verify_mode = verify
     for version in ("minimum_version", "maximum_version"):
-        if f"tls_{version}" in named:
-            setattr(context, version, named[f"tls_{version}"])
+        limit = get(f"tls_{version}")
+        if limit is not None:
+            setattr(context, version, limit)
     certificate, authorities, ciphers = get("certfile"), get("ca_certs"), get("ciphers")
     if certificate is not None:
         context.load_cert_chain(certificate, get("keyfile"))

@@ -144,8 +144,8 @@ class SSLTransport(Transport):
 
 
 def _switch(client: Any, transport: Any, url: str) -> None:
-    """Has a kombu.Connection use another URL, as its method `switch`, which takes the transport from the scheme: a
-    connection whose transport was named apart would go on with py-amqp."""
+    """Has a kombu.Connection use another URL, and keeps this transport. kombu's own `switch` takes the transport from
+    the URL's scheme: for amqp:// that is py-amqp."""
     kombu_connection.Connection.switch(client, url)
     if client.transport_cls in _OF_AMQP:
         if client.transport_cls == "amqps" and not client.ssl:
