@@ -261,7 +261,11 @@ class RabbitNode:
 
     def memory_alarm(self, on: bool) -> None:
         """Set or clear the memory alarm: connections that publish get connection.blocked, then unblocked."""
-        self.eval(f"vm_memory_monitor:set_vm_memory_high_watermark({'1.0e-6' if on else '0.9'})")
+        # The alarm is told to the connections by rabbit_alarm, which answers when it has done so. A publish that came
+        # before would not be blocked.
+        watermark = "1.0e-6" if on else "0.9"
+        told = "gen_event:which_handlers(rabbit_alarm)"
+        self.eval(f"vm_memory_monitor:set_vm_memory_high_watermark({watermark}), {told}")
 
     def close_connections(self, reason: str) -> None:
         """Let the broker close all client connections (320, "CONNECTION_FORCED - reason")."""
