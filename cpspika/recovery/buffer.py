@@ -65,7 +65,8 @@ class Buffer:
 class Unwritten:
     """The publishes on one link that nobody confirms, and that the kernel may not have taken.
 
-    kept: a tuple for each: the position in the stream behind it, its order, its channel, the fields of its content."""
+    kept: a tuple for each: the position in the stream behind it, its channel, and of its content exchange, routing key,
+    properties, body and, if one is set, the flags. The list is the same while the link lives."""
 
     __slots__ = ("_link", "kept", "transport")
 
@@ -74,11 +75,18 @@ class Unwritten:
         self.transport: Any = link._backlog.transport
         self.kept: list[tuple[Any, ...]] = []
 
-    def add(self, order: int, channel: Any, content: Content) -> None:
+    @property
+    def position(self) -> int:
+        """In the stream, behind all that was sent on the link."""
+        position: int = self.transport.queued
+        return position
+
+    def add(self, channel: Any, content: Content) -> None:
         """A publish of a channel was sent."""
         if not self.kept:
             self.watch()
-        self.kept.append((self.transport.queued, order, channel, *content))
+        exchange, routing_key, *flags, properties, body = content
+        self.kept.append((self.position, channel, exchange, routing_key, properties, body, *flags))
 
     def watch(self) -> None:
         """Has the publishes that the kernel takes dropped, from the next turn on. Called before the first is added."""
@@ -93,11 +101,15 @@ class Unwritten:
             kept.clear()
 
     def take_lost(self) -> list[tuple[int, Any, Content]]:
-        """Removes all publishes; returns (order, channel, content) of those that the kernel has not taken whole."""
-        kept, self.kept, written = self.kept, [], self.transport.written
-        return [
-            (order, channel, Content(*content)) for position, order, channel, *content in kept if position > written
-        ]
+        """Removes all publishes; returns (position, channel, content) of those that the kernel has not taken whole."""
+        kept, written = self.kept.copy(), self.transport.written
+        self.kept.clear()
+        lost = []
+        for position, channel, exchange, routing_key, properties, body, *flags in kept:
+            if position > written:
+                mandatory, immediate = flags or (False, False)
+                lost.append((position, channel, Content(exchange, routing_key, mandatory, immediate, properties, body)))
+        return lost
 
 
 class _Written(Request):

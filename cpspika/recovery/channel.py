@@ -306,6 +306,7 @@ class RecoveringChannel(Channel):
     def _launch(self, operation: Operation) -> None:
         opening = self._opening
         assert opening is not None
+        operation.position = self._connection._unwritten.position
         operation.go(opening)
         if isinstance(operation, Asked) and operation.decided is not None:
             return

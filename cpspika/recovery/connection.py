@@ -25,6 +25,7 @@ from ..client.connection import Connection, OnClose
 from ..client.continuations import Call, OnDone, Request, check_callable, ignore, is_abandoned, refuse, settle_soon
 from ..client.hooks import ConnectionEvent, OnDoneWithHooks, are_installed
 from ..client.operations import Consumer
+from ..client.publisher import Content
 from ..client.setup import OnReady
 from ..client.trace import Sink
 from ..errors import (
@@ -562,7 +563,7 @@ class RecoveringConnection(Connection):
     def _link_ended(self, link: Any, err: AMQPError | None) -> None:
         if link is not self._core:
             return
-        unwritten = self._lost_unwritten(err)
+        lost = self._unwritten.take_lost()
         self._former, self._core = self._core, None
         restoring, self._restoring = self._restoring, None
         for probe in list(self._probes):
@@ -581,7 +582,8 @@ class RecoveringConnection(Connection):
             replays += channel._replays_lost
             channel._fallen, channel._replays_lost, channel._held = [], [], 0
             channel._link_lost()
-        fallen += [(publish, err) for publish in unwritten]
+        fallen.sort(key=lambda each: each[0].order)
+        fallen += [(publish, err) for publish in self._lost_unwritten(lost, fallen, err)]
         fallen.sort(key=lambda each: each[0].order)
         blamed = err.method if err.code is not None else None
         culprit = self._culprit(fallen, blamed)
@@ -625,19 +627,26 @@ class RecoveringConnection(Connection):
         elif anything:
             self._fruitless += 1
 
-    def _lost_unwritten(self, err: AMQPError | None) -> list[Publish]:
-        """Publishes that nobody confirms, and that the kernel has not taken whole."""
-        lost = self._unwritten.take_lost()
-        if err is None or self._is_closing:
-            return []
+    def _lost_unwritten(
+        self, lost: list[tuple[int, Owner, Content]], fallen: list[tuple[Operation, AMQPError]], err: AMQPError
+    ) -> list[Publish]:
+        """Publishes that nobody confirms, and that the kernel has not taken whole. Each gets the order of the operation
+        of its channel that was sent before it, if that is in flight too: it is to follow that one again."""
         cause = err.__cause__
         if isinstance(cause, ConnectionAbortedError) and cause.__cause__ is not None:
             return []  # an exception came amid sending: nobody knows what went out, and twice would be wrong
+        sent: dict[Owner, deque[Operation]] = {}
+        for operation, _ in fallen:
+            sent.setdefault(operation.channel, deque()).append(operation)
+        orders: dict[Owner, int] = {}
         publishes = []
-        for rank, channel, content in lost:
+        for position, channel, content in lost:
             if not channel._ended:
+                before = sent.get(channel)
+                while before and before[0].position < position:
+                    orders[channel] = before.popleft().order
                 publish = Publish(channel, None, content)
-                publish.order = rank
+                publish.order = orders.get(channel, 0)
                 self._buffer.take(publish.size)
                 publishes.append(publish)
         return publishes

@@ -19,7 +19,7 @@ from typing import Any
 from ..client.channel import Channel
 from ..client.channel_sender import ChannelSender
 from ..client.connection import Connection
-from ..client.continuations import OnDone, PendingCalls, Request, order, refuse
+from ..client.continuations import OnDone, PendingCalls, Request, refuse
 from ..client.hooks import HookedPublisher, adopted
 from ..client.operations import Consumer
 from ..client.publisher import Content, Publisher, encode_body
@@ -122,9 +122,10 @@ class ResendingPublisher(Publisher):
             return self._stopped(content, block_on_flow_control, on_done)
         if self._window is None and on_done is None:
             sender.send_content("basic.publish", content.arguments, content.properties, content.body)
-            self._connection._unwritten.add(next(order), self._recovering, content)
+            self._connection._unwritten.add(self._recovering, content)
             return sender.writable
         publish = Publish(self._recovering, on_done, content)
+        publish.position = self._connection._unwritten.position
         self._send(publish, content)
         return self.buffer.take(publish.size) and sender.writable
 
@@ -193,15 +194,18 @@ class OpenPublisher:
     is lost before they are decided. (ResendingPublisher.publish is for on_ready: what that publishes fails with its
     opening.)"""
 
-    __slots__ = ("_publisher", "_recovering", "_sender", "_unwritten")
+    __slots__ = ("_kept", "_opening", "_publisher", "_recovering", "_sender", "_transport", "_unwritten")
 
     _hooked_by = HookedPublisher
 
     def __init__(self, publisher: ResendingPublisher):
         self._publisher = publisher
+        self._opening = publisher._channel
         self._recovering = publisher._recovering
         self._sender = publisher._sender
         self._unwritten = publisher._connection._unwritten
+        self._kept = self._unwritten.kept
+        self._transport = self._unwritten.transport
 
     def publish(
         self,
@@ -214,38 +218,38 @@ class OpenPublisher:
         block_on_flow_control: bool,
         on_done: OnDone[bool] | None,
     ) -> bool:
-        # Each publish comes this way: what Unwritten.add and Buffer.take do stands here too, without their calls.
+        # Each publish comes this way: what Unwritten.add does stands here too, without its call.
         publisher = self._publisher
         octets = body if body.__class__ is bytes else encode_body(body)
         encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
-        if mandatory or immediate or not publisher.permitted or not publisher._channel.is_open:
+        if mandatory or immediate or not self._opening.is_open:
             content = Content(exchange, routing_key, mandatory, immediate, encoded, octets)
             return publisher.publish_otherwise(content, block_on_flow_control, on_done)
-        window, sender = publisher._window, self._sender
-        if window is not None:
-            sent = Sent(self._recovering, on_done, (exchange, routing_key, encoded, octets))
-            try:
-                writable = sender.send_publish(exchange, routing_key, encoded, octets)
-                window.add(sent)
-            except BaseException as error:
-                sender.failed(error)
-                raise
-            buffer = publisher.buffer
-            buffer.size += sent.size
-            if buffer.size > buffer.most:
-                buffer.is_full = True
-            return writable and not buffer.is_full
-        if on_done is not None:
+        if on_done is None and publisher.is_fire_and_forget:
+            writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
+            kept = self._kept
+            if not kept:
+                self._unwritten.watch()
+            kept.append((self._transport.queued, self._recovering, exchange, routing_key, encoded, octets))
+            return writable
+        window = publisher._window
+        if window is None or not publisher.permitted:
             content = Content(exchange, routing_key, False, False, encoded, octets)
-            return publisher.publish_otherwise(content, False, on_done)
-        writable = sender.send_publish(exchange, routing_key, encoded, octets)
-        unwritten = self._unwritten
-        kept = unwritten.kept
-        if not kept:
-            unwritten.watch()
-        position = unwritten.transport.queued
-        kept.append((position, next(order), self._recovering, exchange, routing_key, False, False, encoded, octets))
-        return writable
+            return publisher.publish_otherwise(content, block_on_flow_control, on_done)
+        # What Buffer.take does stands here too.
+        sender = self._sender
+        sent = Sent(self._recovering, on_done, (exchange, routing_key, encoded, octets))
+        try:
+            writable = sender.send_publish(exchange, routing_key, encoded, octets)
+            window.add(sent)
+        except BaseException as error:
+            sender.failed(error)
+            raise
+        buffer = publisher.buffer
+        buffer.size += sent.size
+        if buffer.size > buffer.most:
+            buffer.is_full = True
+        return writable and not buffer.is_full
 
     @property
     def _channel(self) -> Owner:

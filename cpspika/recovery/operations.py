@@ -21,13 +21,15 @@ from .policies import AGAIN, POLICIES, STALE, UNKNOWN
 from .roles import Opening, Owner
 
 WAITING, IN_FLIGHT, SETTLED = "waiting", "in flight", "settled"
+UNSENT = 1 << 64  # a position behind all that is sent
 
 
 class Asked(Request):
     """A request. `ends`: how many links or channels ended while it alone was in flight. `deadline`: by the reactor's
-    clock, while it waits. `decided`: how it ends, while it waits for operations before it that are asked again."""
+    clock, while it waits. `decided`: how it ends, while it waits for operations before it that are asked again.
+    `position`: in the stream, before it, if it was sent."""
 
-    __slots__ = ("arguments", "channel", "deadline", "decided", "ends", "state")
+    __slots__ = ("arguments", "channel", "deadline", "decided", "ends", "position", "state")
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Asked(Request):
         self.deadline: float | None = None
         self.decided: AMQPError | str | None = None
         self.ends = 0
+        self.position = UNSENT
 
     def go(self, opening: Opening) -> None:
         """Sends it on an opening; or, if its end is decided, has it told behind the replies that are due there."""
@@ -282,9 +285,10 @@ class Sent(client_publisher.Publish):
 
 
 class Publish(Watched):
-    """A publish. `size`: bytes that it counts for in the buffer. `times`: how often it was sent before."""
+    """A publish. `size`: bytes that it counts for in the buffer. `times`: how often it was sent before. `position`: as
+    of Asked."""
 
-    __slots__ = ("channel", "deadline", "ends", "size", "state", "times")
+    __slots__ = ("channel", "deadline", "ends", "position", "size", "state", "times")
 
     def __init__(self, channel: Owner, on_done: OnDone[bool] | None, content: Content):
         super().__init__(on_done, content)
@@ -292,6 +296,7 @@ class Publish(Watched):
         self.deadline: float | None = None
         self.ends = self.times = 0
         self.state = IN_FLIGHT
+        self.position = UNSENT
         self.size = OVERHEAD + len(content.properties) + len(content.body)
 
     def go(self, opening: Opening) -> None:

@@ -377,3 +377,31 @@ def test_many_clients_come_back_spread_over_the_back_offs_window() -> None:
         client.close()
     reactor.settle()
     assert not broker.connections
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["nothing was written", "the declaration was written"])
+def test_what_nobody_confirms_follows_the_same_operations_again(written: bool) -> None:
+    world = RecoveryWorld()
+    channel = world.channel()
+    declared(world, channel, "log")
+    channel.basic_publish("", "log", "0")
+    told = world.ask(channel.basic_publish, "", "log", "1", mandatory=True)
+    channel.basic_publish("", "log", "2")
+    done = world.ask(channel.queue_declare, "new")
+    if written:
+        world.connection._unwritten.transport.flush()
+    channel.basic_publish("", "new", "3")
+    world.ask(channel.basic_publish, "", "log", "4")
+    newer = world.ask(channel.queue_declare, "newer")
+    channel.basic_publish("", "newer", "5")
+    channel.basic_publish("", "log", "6", mandatory=True)
+    world.connection._unwritten.transport.lost(ConnectionResetError("cut at this end alone"))
+    world.restored()
+    world.until(lambda: not newer.pending, "the second declaration")
+    world.settle()
+    assert told.result is True
+    assert done.result.queue == "new"
+    assert newer.result.queue == "newer"
+    assert world.bodies("log")[-5:] == [b"0", b"1", b"2", b"4", b"6"]  # copies may stand before them
+    assert world.bodies("new") == [b"3"]
+    assert world.bodies("newer") == [b"5"]

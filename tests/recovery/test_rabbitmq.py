@@ -278,8 +278,10 @@ def test_a_node_that_is_killed_again_and_again_under_load(capsys: Any) -> None:
         stop.set()
         publisher.join(MINUTE)
         worker.join(MINUTE)
+        left = node.ctl("-q", "list_queues", "name", "messages_ready", "messages_unacknowledged", "consumers")
+        lost = sorted(account.confirmed - account.handled.keys(), key=int)
         assert not publisher.is_alive(), "the publisher does not end"
-        assert not worker.is_alive(), f"the worker does not end: {account.figures('')}"
+        assert not worker.is_alive(), f"the worker does not end: {account.figures('')}; without {lost}; {left}"
     with capsys.disabled():
         print(f"\n{account.figures(f'{kills} kills')}")
     assert failures == []
