@@ -262,8 +262,9 @@ def test_a_node_that_is_killed_again_and_again_under_load(capsys: Any) -> None:
             failures.append(error)
 
     with RabbitNode() as node:
-        publisher = threading.Thread(target=publish, args=(node.url,), daemon=True)
-        worker = threading.Thread(target=work, args=(node.url,), daemon=True)
+        url = f"{node.url}?heartbeat=5"  # a link whose end the kernel does not tell is found within the minute
+        publisher = threading.Thread(target=publish, args=(url,), daemon=True)
+        worker = threading.Thread(target=work, args=(url,), daemon=True)
         publisher.start()
         worker.start()
         for _ in range(kills):
