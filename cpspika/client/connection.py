@@ -184,6 +184,7 @@ class Connection(HintsNames):
         channel.open, 0-9-1 §1.5.2.1.
         """
         check_callable("on_ready", on_ready)
+        check_callable("on_done", on_done)  # before a number is taken
         error = self._error_of_no_channel()
         if error is not None:
             refuse(on_done, error, "channel.open", self.reactor.call_soon)
@@ -896,5 +897,6 @@ def begin(
     """Has a new connection dial; arguments and errors as of `connect`."""
     for target in targets:
         handshake.check(target)
+    connection._check_thread()
     connection._dial(targets, on_done)
     return connection

@@ -134,8 +134,9 @@ class PromisingConnection(_Scope, ConnectionFacade):
 
         A program that only waits for an event of its own does not notice that the link is lost. It waits for this too.
         """
-        promise, settle = self._promises.make()
         core = self.core
+        core._check_thread()
+        promise, settle = self._promises.make()
 
         def tell() -> None:
             forget()
@@ -340,6 +341,7 @@ class AsyncConsumer(_Scope):
 
     async def _wait(self) -> bool:
         """Waits until something has happened; True: nothing did for `inactivity_timeout`."""
+        self.channel.core._sender.check_thread()
         promise, settle = self.channel._promises.make()
         self._arrived.waiting.append(settle)
         if self._patience is None:
