@@ -333,7 +333,7 @@ class Connection(HintsNames):
         """The error of an operation on a connection that is not open: the error that ended it, if there is one."""
         reason = self.close_reason
         if isinstance(reason, ConnectionClosed):
-            return reason
+            return reason._fresh()
         state = "closed" if self._ended or self._closers else "not open yet"
         error = ConnectionClosed(f"the connection is {state}" + (f": {reason.plain()}" if reason else ""))
         error.__cause__ = reason

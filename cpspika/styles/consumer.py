@@ -130,7 +130,8 @@ class Arrived:
         consumer's."""
         if self.core.is_open:
             return ConsumerCancelled(f"the broker cancelled consumer {self.tag!r}, as when its queue is deleted")
-        return self.core._sender.connection_error() or self.core.close_reason or self.core._closed_error()
+        error = self.core._sender.connection_error() or self.core.close_reason or self.core._closed_error()
+        return error._fresh()
 
     def close(self, on_done: OnEnd | None = None) -> None:
         """Ends the iterator: cancels the consumer, and gives back what was not handed out. on_done(err, None)."""
