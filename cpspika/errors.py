@@ -125,7 +125,7 @@ class AMQPError(Exception):
         call_site = f" asked for at {self.asked_at}" if self.asked_at else ""
         return f"{text} ({self.method}{call_site})" if self.method else text
 
-    def of(self: E, method: str, asked_at: str | None) -> E:
+    def of(self: E, method: str | None, asked_at: str | None) -> E:
         """A copy of this error, as the answer to one operation. A copy, because one event may settle many
         continuations. Arguments as of the class."""
         answer = copy.copy(self)
@@ -133,6 +133,11 @@ class AMQPError(Exception):
         answer.asked_at = asked_at
         answer.__cause__ = self.__cause__
         return answer
+
+    def _fresh(self: E) -> E:
+        """A copy of this error, to be raised. One that is kept and raised again and again would hold the frames of all
+        its callers."""
+        return self.of(self.method, self.asked_at)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (_bases(type(self)), self.args, self.__dict__)

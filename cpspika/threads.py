@@ -223,7 +223,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         if self._thread.is_alive() or not self._workers.join(left):
             return False
         if self.core.close_reason is not None:
-            raise self.core.close_reason
+            raise self.core.close_reason._fresh()
         return True
 
     # --- asking -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ one ends the block, and the block's end cancels the others. A cancelled await le
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -45,6 +46,7 @@ class TrioReactor(GuestReactor):
         self.on_error = lambda error: nursery.start_soon(self._raise, error)
         self.scope = trio.CancelScope(shield=True)
         self._asleep = trio.lowlevel.ParkingLot()
+        self._lives = True
         nursery.start_soon(self._live)
 
     async def _live(self) -> None:
@@ -53,12 +55,20 @@ class TrioReactor(GuestReactor):
                 self.turn()
                 with trio.move_on_after(self.patience()):
                     await self._asleep.park()
+        # What is still asked of a connection behind its block fails in a turn, which trio itself makes from here on.
+        self._lives = False
+        self.on_error = _hook
+        if self._ready:
+            self._wake()
 
     async def _raise(self, error: BaseException) -> None:
         raise error
 
     def _wake(self) -> None:
-        self._asleep.unpark_all()
+        if self._lives:
+            self._asleep.unpark_all()
+        else:
+            self._from_thread(self.turn)
 
     def _watch(self, fd: int, write: bool, ready: Callable[[], object]) -> Callable[[], object]:
         async def watch() -> None:
@@ -70,6 +80,10 @@ class TrioReactor(GuestReactor):
         scope = trio.CancelScope(shield=True)
         self.nursery.start_soon(watch)
         return scope.cancel
+
+
+def _hook(error: BaseException) -> None:
+    sys.excepthook(type(error), error, error.__traceback__)
 
 
 class Promise(tasks.Promise[T]):

@@ -184,6 +184,7 @@ class Connection(HintsNames):
         channel.open, 0-9-1 §1.5.2.1.
         """
         check_callable("on_ready", on_ready)
+        check_callable("on_done", on_done)  # before a number is taken
         error = self._error_of_no_channel()
         if error is not None:
             refuse(on_done, error, "channel.open", self.reactor.call_soon)
@@ -332,7 +333,7 @@ class Connection(HintsNames):
         """The error of an operation on a connection that is not open: the error that ended it, if there is one."""
         reason = self.close_reason
         if isinstance(reason, ConnectionClosed):
-            return reason
+            return reason._fresh()
         state = "closed" if self._ended or self._closers else "not open yet"
         error = ConnectionClosed(f"the connection is {state}" + (f": {reason.plain()}" if reason else ""))
         error.__cause__ = reason
@@ -896,5 +897,6 @@ def begin(
     """Has a new connection dial; arguments and errors as of `connect`."""
     for target in targets:
         handshake.check(target)
+    connection._check_thread()
     connection._dial(targets, on_done)
     return connection

@@ -12,6 +12,14 @@ from .continuations import Call
 Remove = Callable[[], None]
 
 
+class Waiting:
+    """A handler of something that waits for an event. `abandoned`: nothing waits any more, and the handler may go."""
+
+    __slots__ = ()
+
+    abandoned: bool
+
+
 class Handlers(dict[str, list[Callable[..., object]]]):
     """The handlers, in the order of their registration. An idle channel has none, so this is one empty dict."""
 
@@ -22,12 +30,18 @@ class Handlers(dict[str, list[Callable[..., object]]]):
         if not callable(handler):
             raise InvalidArgumentType(f"handler takes a callable, not {type(handler).__name__}")
         handlers = self.setdefault(kind, [])
+        handlers[:] = [known for known in handlers if not _is_abandoned(known)]
         handlers.append(handler)
         return lambda: handlers.remove(handler) if handler in handlers else None
 
     def has(self, kind: str) -> bool:
-        return bool(self.get(kind))
+        """Whether a handler of a kind is of use to anybody."""
+        return not all(map(_is_abandoned, self.get(kind, ())))
 
     def calls(self, kind: str, *details: Any) -> list[Call]:
         """The calls that tell every handler of a kind."""
         return [partial(handler, *details) for handler in self.get(kind, ())]
+
+
+def _is_abandoned(handler: object) -> bool:
+    return isinstance(handler, Waiting) and handler.abandoned

@@ -8,8 +8,7 @@ the channel (its modes and consumers, in the order in which they were asked for)
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Mapping
 from functools import partial
 from heapq import merge
 from typing import TYPE_CHECKING, Any
@@ -112,6 +111,7 @@ class WaitingSender:
         self.version = version
 
     def send_ack(self, delivery_tag: int, multiple: bool) -> None:
+        self._channel._connection._check("basic.ack", {"delivery_tag": delivery_tag, "multiple": multiple})
         self._channel._was_stale(delivery_tag)
 
     def own_tag(self, delivery_tag: int, multiple: bool) -> int | None:
@@ -124,7 +124,11 @@ class WaitingSender:
     def parameters(self) -> ConnectionParameters:
         return self._channel._connection.parameters
 
+    def check_thread(self) -> None:
+        self._channel._connection._check_thread()
+
     def call_soon(self, call: Call) -> object:
+        self.check_thread()
         return self._channel._connection.reactor.call_soon(call)
 
     def connection_error(self) -> AMQPError | None:
@@ -242,22 +246,29 @@ class RecoveringChannel(Channel):
         **arguments: Any,
     ) -> bool:
         asked = Asked(self, name, on_done, self._resolved(name, arguments), replies or (name + "-ok",), convert)
-        return self._submit(asked)
+        is_asked = self._submit(asked)
+        if is_asked and name == "queue.declare":
+            self._last_queue = arguments["queue"] or self._last_queue
+        return is_asked
 
     def _resolved(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments, with names in place of "": they must mean the same whenever the operation is asked again."""
+        if not self.is_open:
+            return arguments  # it is refused
+        connection = self._connection
         if name == "queue.declare":
-            if not arguments["queue"] and not arguments["passive"]:
-                arguments["queue"] = self._connection._new_name(self._connection.options.queue_prefix)
-            self._last_queue = arguments["queue"] or self._last_queue
-        elif "queue" in arguments and not arguments["queue"]:
+            if arguments["queue"] == "" and not arguments["passive"]:
+                arguments["queue"] = connection._new_name(connection.options.queue_prefix)
+        elif arguments.get("queue") == "":
             arguments["queue"] = self._last_queue
         if arguments.get("arguments"):
-            arguments["arguments"] = deepcopy(arguments["arguments"])  # the program may change its own
+            connection._check(name, arguments)  # a value that cannot be sent can perhaps not be copied either
+            arguments["arguments"] = _copied(arguments["arguments"])  # the program may change its own
         return arguments
 
     def _submit(self, asked: Asked) -> bool:
         """Sends an operation now, or has it wait. False: it failed at the call."""
+        self._connection._check_thread()
         if not self.is_open:
             refuse(asked.on_done, self._closed_error(), asked.method, self._sender.call_soon)
             return False
@@ -266,12 +277,6 @@ class RecoveringChannel(Channel):
             if broken is not None:
                 refuse(asked.on_done, broken, asked.method, self._sender.call_soon)
                 return False
-        if asked.method == "tx.select" and self._transaction is None:
-            self._transaction = Transaction()
-            if self._opening is not None:
-                self._opening._become_transactional()
-                if self._ready:
-                    self._publisher = adopted(TransactionPublisher(self._opening._publisher, self._transaction))
         if self._ready and self._opening is not None and self._opening.is_open:
             asked.state = IN_FLIGHT
             self._launch(asked)
@@ -282,7 +287,16 @@ class RecoveringChannel(Channel):
         else:
             self._connection._check(asked.method, asked.arguments)
             self._wait(asked)
+        if asked.method == "tx.select" and self._transaction is None:
+            self._become_transactional()
         return True
+
+    def _become_transactional(self) -> None:
+        self._transaction = Transaction()
+        if self._opening is not None:
+            self._opening._become_transactional()
+            if self._ready:
+                self._publisher = adopted(TransactionPublisher(self._opening._publisher, self._transaction))
 
     def _must_wait(self) -> bool:
         """Whether an operation that a loss carries out must wait all the same: for its opening, which is being
@@ -353,7 +367,7 @@ class RecoveringChannel(Channel):
         tag = arguments["consumer_tag"]
         if tag and self.is_open and self._has_consumer(tag):
             raise DuplicateConsumerTag(f"channel {self.number} has a consumer {tag!r}")
-        if not tag:
+        if tag == "":
             arguments["consumer_tag"] = tag = self._connection._new_name("cpspika.ctag-")
         consume = Consume(self, on_done, self._resolved("basic.consume", arguments), consumer)
         if self._submit(consume):
@@ -379,6 +393,7 @@ class RecoveringChannel(Channel):
 
     def _drain(self, on_done: OnDone[None] | None) -> None:
         drain = Request("drain", on_done)
+        self._connection._check_thread()
         if not self.is_open:
             refuse(on_done, self._closed_error(), "drain", self._sender.call_soon)
         elif self.writable:
@@ -407,13 +422,15 @@ class RecoveringChannel(Channel):
 
     def _close(self, reply_code: int, reply_text: str, on_done: OnDone[None] | None) -> None:
         closer = Request("channel.close", on_done)
+        self._connection._check_thread()
         if self._ended:
             settle_soon(closer, self._sender.call_soon)
             return
+        if self.is_open:
+            self._connection._check("channel.close", {"reply_code": reply_code, "reply_text": reply_text})
         self._closers.append(closer)
         if not self.is_open:
             return
-        self._connection._check("channel.close", {"reply_code": reply_code, "reply_text": reply_text})
         self.is_open = False
         close = Close(self, {"reply_code": reply_code, "reply_text": reply_text})
         if self._ready and self._opening is not None and self._opening.is_open:
@@ -810,6 +827,15 @@ def _replaces(mode: Asked, earlier: Asked) -> bool:
     if mode.method != earlier.method:
         return False
     return mode.method != "basic.qos" or mode.arguments["global"] == earlier.arguments["global"]
+
+
+def _copied(value: Any) -> Any:
+    """A copy of a field value that encodes to the same bytes, whatever becomes of the original."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(item) for item in value]
+    return bytes(value) if isinstance(value, (bytearray, memoryview)) else value
 
 
 def _final(operation: Any, error: AMQPError) -> AMQPError:

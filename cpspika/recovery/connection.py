@@ -156,6 +156,7 @@ class RecoveringConnection(Connection):
 
     def close(self, reply_code: int = 200, reply_text: str = "", *, on_done: OnDone[None] | None = None) -> None:
         closer = Request("connection.close", on_done)
+        self._check_thread()
         if self._ended:
             settle_soon(closer, self.reactor.call_soon)
             return
@@ -174,6 +175,7 @@ class RecoveringConnection(Connection):
             self.reactor.call_soon(partial(self._end, None if self._worked else _closed_early()))
 
     def abort(self) -> None:
+        self._check_thread()
         if not self._ended:
             self._is_closing = True
             self._stop_trying()
@@ -194,6 +196,7 @@ class RecoveringConnection(Connection):
 
     def update_secret(self, new_secret: str | bytes, reason: str = "", *, on_done: OnDone[None] | None = None) -> None:
         update = Request("connection.update-secret", on_done)
+        self._check_thread()
         if not self.is_open:
             refuse(on_done, self._closed_error(), update.method, self.reactor.call_soon)
             return

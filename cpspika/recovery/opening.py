@@ -19,7 +19,7 @@ from typing import Any
 from ..client.channel import Channel
 from ..client.channel_sender import ChannelSender
 from ..client.connection import Connection
-from ..client.continuations import OnDone, PendingCalls, Request, refuse
+from ..client.continuations import OnDone, PendingCalls, Request, check_callable, refuse
 from ..client.hooks import HookedPublisher, adopted
 from ..client.operations import Consumer
 from ..client.publisher import Content, Publisher, encode_body
@@ -60,23 +60,30 @@ class EpochSender(ChannelSender):
 
     def send_ack(self, delivery_tag: int, multiple: bool) -> None:
         # Each message is acknowledged here: what the base does stands here too, without its call.
-        if delivery_tag.__class__ is not int or not self.base < delivery_tag < self._above:
+        if delivery_tag.__class__ is int and self.base < delivery_tag < self._above:
+            own: int | None = delivery_tag - self.base
+        else:
             own = self.own_tag(delivery_tag, multiple)
-            if own is None:
-                self._recovering._was_stale(delivery_tag)
-                return
-            delivery_tag = own + self.base
+        if own is None:
+            self.drop_stale("basic.ack", {"delivery_tag": delivery_tag, "multiple": multiple})
+            return
         thread = self._reactor.thread
         if thread is not None and thread != get_ident():
             self._connection._check_thread()
         fast = self._fast_sender or self._make_fast_sender()
-        self._backlog.write([fast.ack(delivery_tag - self.base, multiple)])
+        self._backlog.write([fast.ack(own, multiple)])
+
+    def drop_stale(self, name: str, arguments: dict[str, Any]) -> None:
+        """Does not send an acknowledgement of another opening. Errors as of `send`."""
+        self._connection._check_thread()
+        self.check(name, arguments, NO_PROPERTIES)
+        self._recovering._was_stale(arguments["delivery_tag"])
 
     def send(self, name: str, arguments: dict[str, Any]) -> None:
         if name in SETTLING:
             own = self.own_tag(arguments["delivery_tag"], arguments.get("multiple", False))
             if own is None:
-                self._recovering._was_stale(arguments["delivery_tag"])
+                self.drop_stale(name, arguments)
                 return
             arguments = {**arguments, "delivery_tag": own}
         super().send(name, arguments)
@@ -88,13 +95,21 @@ class TransactionSender(EpochSender):
     __slots__ = ()
 
     def send_ack(self, delivery_tag: int, multiple: bool) -> None:
-        self._note(delivery_tag, multiple)
-        super().send_ack(delivery_tag, multiple)
+        try:
+            super().send_ack(delivery_tag, multiple)
+            self._note(delivery_tag, multiple)
+        except BaseException as error:
+            self.failed(error)
+            raise
 
     def send(self, name: str, arguments: dict[str, Any]) -> None:
-        if name in SETTLING:
-            self._note(arguments["delivery_tag"], arguments.get("multiple", False))
-        super().send(name, arguments)
+        try:
+            super().send(name, arguments)
+            if name in SETTLING:
+                self._note(arguments["delivery_tag"], arguments.get("multiple", False))
+        except BaseException as error:
+            self.failed(error)
+            raise
 
     def _note(self, delivery_tag: int, multiple: bool) -> None:
         transaction = self._recovering._transaction
@@ -282,6 +297,7 @@ class TransactionPublisher(OpenPublisher):
 
     def publish(self, *asked: Any) -> bool:
         *content, on_done = asked
+        check_callable("on_done", on_done)
         error = self._transaction.refusal("basic.publish")
         if error is not None:
             refuse(on_done, error, "basic.publish", self._sender.call_soon)
@@ -340,6 +356,7 @@ class OpeningChannel(Channel):
             multiple = arguments.get("multiple", False)
             if self._sender.own_tag(arguments["delivery_tag"], multiple) is None:
                 told = Request(name, on_done)
+                self._sender.drop_stale(name, arguments)
                 self._sender.call_soon(lambda: told.fail(stale()))
                 return
         super()._tell(name, on_done, **arguments)

@@ -120,12 +120,18 @@ class Arrived:
         """Whether no more messages can come, though the program has not closed the iterator."""
         return self.cancelled or not self.core.is_open
 
+    @property
+    def _running(self) -> str | None:
+        """The tag of the consumer; None if the broker has not started it, or it has ended."""
+        return None if self.is_over else self.tag
+
     def end_reason(self) -> AMQPError:
         """Why no more messages can come: the connection's end says more than the channel's, and that more than the
         consumer's."""
         if self.core.is_open:
             return ConsumerCancelled(f"the broker cancelled consumer {self.tag!r}, as when its queue is deleted")
-        return self.core._sender.connection_error() or self.core.close_reason or self.core._closed_error()
+        error = self.core._sender.connection_error() or self.core.close_reason or self.core._closed_error()
+        return error._fresh()
 
     def close(self, on_done: OnEnd | None = None) -> None:
         """Ends the iterator: cancels the consumer, and gives back what was not handed out. on_done(err, None)."""
@@ -133,6 +139,8 @@ class Arrived:
         if self.closed:
             done(None, None)
             return
+        if self._running is not None:
+            self.core._sender.check_thread()  # the cancel would be refused, and the consumer be left with nobody
         self.closed = True
         self.wake()
         if self._forget is not None:
@@ -145,9 +153,10 @@ class Arrived:
                 self._give_back()
             done(err, None)
 
-        if self.tag is not None and not self.is_over:
+        tag = self._running
+        if tag is not None:
             try:
-                self.core.basic_cancel(self.tag, on_done=cancelled)
+                self.core.basic_cancel(tag, on_done=cancelled)
                 return
             except UnknownConsumerTag:
                 pass  # the program has cancelled the consumer itself

@@ -23,7 +23,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ..client.channel import Channel
 from ..client.connection import Connection, begin
-from ..client.continuations import ignore
+from ..client.continuations import ignore, is_abandoned
+from ..client.handlers import Waiting
 from ..errors import AMQPError, ChannelClosed
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
@@ -134,17 +135,14 @@ class PromisingConnection(_Scope, ConnectionFacade):
 
         A program that only waits for an event of its own does not notice that the link is lost. It waits for this too.
         """
-        promise, settle = self._promises.make()
         core = self.core
-
-        def tell() -> None:
-            forget()
-            settle(core.close_reason, None)
-
+        core._check_thread()
+        promise, settle = self._promises.make()
+        ended = _Ended(core, settle)
         if core._ended:
-            core.reactor.call_soon(lambda: settle(core.close_reason, None))
+            core.reactor.call_soon(ended.tell)
         else:
-            forget = core.add_state_change_handler(lambda _, is_open: None if is_open else tell())
+            core.add_state_change_handler(ended)
         return promise
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any]) -> Any:
@@ -170,6 +168,28 @@ class PromisingConnection(_Scope, ConnectionFacade):
             return None
 
         return called_by_the_core
+
+
+class _Ended(Waiting):
+    """The handler that settles a promise of `wait_closed`."""
+
+    __slots__ = ("_core", "_settle")
+
+    def __init__(self, core: Connection, settle: Settle):
+        self._core = core
+        self._settle = settle
+
+    @property
+    def abandoned(self) -> bool:  # type: ignore[override]
+        return is_abandoned(self._settle)
+
+    def __call__(self, core: Connection, is_open: bool) -> None:
+        if not is_open:
+            self.tell()
+
+    def tell(self) -> None:
+        reason = self._core.close_reason
+        self._settle(reason and reason._fresh(), None)
 
 
 def _followed(work: Generator[Any, Any, Any], on_done: Callable[[Any, Any], object]) -> Generator[Any, Any, None]:
@@ -340,6 +360,7 @@ class AsyncConsumer(_Scope):
 
     async def _wait(self) -> bool:
         """Waits until something has happened; True: nothing did for `inactivity_timeout`."""
+        self.channel.core._sender.check_thread()
         promise, settle = self.channel._promises.make()
         self._arrived.waiting.append(settle)
         if self._patience is None:

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 import cpspika
+from cpspika import tasks
 from cpspika.adapters import asyncio_adapter
 from cpspika.styles.consumer import Consuming
 from cpspika.threads import ThreadedChannel, ThreadedConnection
+from tests.support.unchanged import NOBODY, differences, snapshot
 
 CALLS = [cpspika.BlockingConnection, cpspika.SelectConnection, ThreadedConnection]
 
@@ -127,3 +129,30 @@ def test_async_messages_keep_it_going_past_the_inactivity_timeout() -> None:
 def test_the_options_are_written_once() -> None:
     for facade in (cpspika.SyncChannel, asyncio_adapter.AsyncioChannel, ThreadedChannel):
         assert facade.consume is Consuming.consume
+
+
+def test_another_thread_cannot_end_an_iterator_half() -> None:
+    """An aclose that is refused leaves the consumer as it was, and the next one cancels it (clause 5 of the law)."""
+
+    async def main() -> None:
+        async with await tasks.connect("embedded://") as connection, await connection.channel() as channel:
+            queue = (await channel.queue_declare(exclusive=True)).queue
+            await channel.basic_publish("", queue, "one")
+            messages, reactor = channel.consume(queue), connection.reactor
+            (await anext(messages)).ack()
+            mine, reactor.thread = reactor.thread, NOBODY
+            try:
+                for call in (messages.aclose, messages.__anext__):
+                    before = snapshot(messages._arrived)
+                    with pytest.raises(cpspika.ConcurrentUse):
+                        await call()
+                    assert differences(before, snapshot(messages._arrived)) == []
+                with pytest.raises(cpspika.ConcurrentUse):
+                    connection.wait_closed()
+            finally:
+                reactor.thread = mine
+            assert (await channel.queue_declare(queue, passive=True)).consumer_count == 1
+            await messages.aclose()
+            assert (await channel.queue_declare(queue, passive=True)).consumer_count == 0
+
+    tasks.run(main())

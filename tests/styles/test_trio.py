@@ -371,3 +371,17 @@ def test_a_large_backlog_goes_out_before_the_block_ends(run: Any, embedded: Serv
             assert (await channel.queue_delete("cpspika-trio-backlog")) == 8
 
     run(main)
+
+
+def test_what_is_asked_behind_the_block_fails_and_does_not_hang() -> None:
+    async def main() -> None:
+        async with trio_adapter.connect("embedded://") as connection:
+            channel = await connection.channel()
+        for ask in (channel.basic_get, channel.queue_declare):
+            with pytest.raises(cpspika.ConnectionClosed), trio.fail_after(10):
+                await ask("q")
+        with trio.fail_after(10):
+            assert await connection.wait_closed() is None
+            await connection.close()
+
+    trio.run(main)
