@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
 from heapq import merge
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection
-from ..client.continuations import Call, OnDone, Request, check_callable, describe, ignore, refuse, settle_soon
-from ..client.hooks import HookedPublisher, adopted
+from ..client.continuations import OnDone, Request, check_callable, describe, ignore, refuse, settle_soon
+from ..client.hooks import adopted
 from ..client.operations import Consumer, message_count
-from ..client.publisher import Content, encode_body
+from ..client.publisher import Content
 from ..client.setup import OnReady, run_setup
 from ..errors import (
     AMQPError,
@@ -27,9 +27,11 @@ from ..errors import (
     DuplicateConsumerTag,
     UnknownConsumerTag,
 )
-from ..parameters import ConnectionParameters
 from ..wire.codec import Method
-from ..wire.message import Message, encode_properties
+from ..wire.message import Message
+from . import absent
+from .channel_log import MODES, ChannelLog
+from .losses import find_culprit, sort_out
 from .opening import EPOCH_SHIFT, SETTLING, OpeningChannel, OpenPublisher, TransactionPublisher
 from .operations import (
     IN_FLIGHT,
@@ -51,109 +53,11 @@ from .options import RecoveryEvent
 from .policies import DONE, POLICIES
 from .roles import Recoverer
 from .transaction import Transaction
-
-if TYPE_CHECKING:
-    from ..wire.message import Properties
+from .waiting import WaitingPublisher, WaitingSender
 
 CLOSURES = 5  # so many closes of the channel in a row, with nothing settled between, end it
 HELD_SECONDS = 5.0  # an opening that was set up and held so long counts as one that settled something
 REPLAY_SECONDS = 10.0  # in which the broker must answer the channel's own modes and consumers
-_MODES = frozenset(("basic.qos", "confirm.select", "tx.select", "channel.flow"))
-
-
-class WaitingPublisher:
-    """The publisher of a recovering channel that has no opening, or whose opening is being restored."""
-
-    __slots__ = ("_channel",)
-
-    _hooked_by = HookedPublisher
-    permitted = True
-
-    def __init__(self, channel: RecoveringChannel):
-        self._channel = channel
-
-    @property
-    def is_confirming(self) -> bool:
-        return self._channel._confirming
-
-    @property
-    def is_fire_and_forget(self) -> bool:
-        return not self._channel._confirming
-
-    def confirm(self) -> None:
-        self._channel._confirming = True
-
-    def publish(
-        self,
-        exchange: str,
-        routing_key: str,
-        body: str | bytes,
-        properties: Properties | None,
-        mandatory: bool,
-        immediate: bool,
-        block_on_flow_control: bool,
-        on_done: OnDone[bool] | None,
-    ) -> bool:
-        octets = encode_body(body)
-        content = Content(exchange, routing_key, mandatory, immediate, encode_properties(properties), octets)
-        return self._channel._publish_later(content, on_done)
-
-
-class WaitingSender:
-    """A channel's way out while it has no opening: acknowledgements are of openings that are over."""
-
-    __slots__ = ("_channel", "version")
-
-    writable = True
-
-    def __init__(self, channel: RecoveringChannel, version: str):
-        self._channel = channel
-        self.version = version
-
-    def send_ack(self, delivery_tag: int, multiple: bool) -> None:
-        self._channel._connection._check("basic.ack", {"delivery_tag": delivery_tag, "multiple": multiple})
-        self._channel._was_stale(delivery_tag)
-
-    def own_tag(self, delivery_tag: int, multiple: bool) -> int | None:
-        return None
-
-    def check(self, name: str, arguments: dict[str, Any], properties: bytes) -> None:
-        self._channel._connection._check(name, arguments, properties)
-
-    @property
-    def parameters(self) -> ConnectionParameters:
-        return self._channel._connection.parameters
-
-    def check_thread(self) -> None:
-        self._channel._connection._check_thread()
-
-    def call_soon(self, call: Call) -> object:
-        self.check_thread()
-        return self._channel._connection.reactor.call_soon(call)
-
-    def connection_error(self) -> AMQPError | None:
-        return self._channel._connection._error_if_closed()
-
-    def fault(self, error: Any) -> None:
-        """The opening in which the broker broke the protocol is over."""
-
-
-class Replay(Request):
-    """A mode or consumer that recovery asks for again, on a new opening."""
-
-    __slots__ = ("channel", "tag")
-
-    def __init__(self, channel: RecoveringChannel, method: str, tag: str | None = None):
-        super().__init__(method, None, (method + "-ok",))
-        self.channel = channel
-        self.tag = tag
-
-    def reply(self, reply: Any) -> None:
-        super().reply(reply)
-        self.channel._replayed(self)
-
-    def fail(self, error: AMQPError) -> None:
-        self.channel._replays_lost.append(self)
 
 
 class RecoveringChannel(Channel):
@@ -173,8 +77,6 @@ class RecoveringChannel(Channel):
         "_opened",
         "_opening",
         "_ready",
-        "_replays",
-        "_replays_lost",
         "_singles",
         "_transaction",
         "_waiting",
@@ -195,12 +97,10 @@ class RecoveringChannel(Channel):
         self._singles = 0  # operations of this channel in the connection's single file
         self._waiting: deque[Operation] = deque()
         self._fallen: list[tuple[Operation, AMQPError]] = []
-        self._log: list[Asked] = []  # modes and consumers, as they were asked for
+        self._log = ChannelLog(self)
         self._consumers_known: dict[str, Consume] = {}
         self._confirming = False
         self._transaction: Transaction | None = None
-        self._replays: set[Replay] = set()
-        self._replays_lost: list[Replay] = []
         self._closures = 0
 
     # --- attributes ---------------------------------------------------------------------------------------------------
@@ -315,7 +215,7 @@ class RecoveringChannel(Channel):
     def _wait(self, operation: Operation) -> None:
         operation.state = WAITING
         self._waiting.append(operation)
-        self._connection._wait_for_link(operation)
+        self._connection._deadlines.start(operation)
 
     def _launch(self, operation: Operation) -> None:
         opening = self._opening
@@ -495,20 +395,9 @@ class RecoveringChannel(Channel):
         opening = self._opening
         if self._held or opening is None or not opening.is_open or self._flowing:
             return
-        for entry in self._log:
-            if isinstance(entry, Consume):
-                # A channel that the program has closed only waits for earlier operations.
-                if not self.is_open or entry.absent_on is self._connection._core:
-                    continue
-                replay = Replay(self, "basic.consume", entry.tag)
-                opening._ask_consume(replay, entry.consumer, entry.arguments)
-            else:
-                replay = Replay(self, entry.method)
-                opening._ask(replay, entry.arguments)
-                if entry.method == "confirm.select":
-                    opening._publisher.confirm()
-            self._replays.add(replay)
-        if self._replays:
+        # A channel that the program has closed only waits for earlier operations.
+        self._log.ask_again(opening, self._connection._core, with_consumers=self.is_open)
+        if not self._log.is_answered:
             late = ChannelClosed(f"the broker did not answer what restores the channel within {REPLAY_SECONDS:g} s")
             self._connection._timers.start(
                 f"replay {id(self)}", REPLAY_SECONDS, lambda: self._discard_opening(late, opening)
@@ -518,11 +407,11 @@ class RecoveringChannel(Channel):
         self._flowing = True
         self._flush()
 
-    def _replayed(self, replay: Replay) -> None:
-        self._replays.discard(replay)
+    def _replayed(self) -> None:
+        """The broker has answered a mode or consumer that was asked for again."""
         if self._opening is not None:
             self._opening.has_settled = True
-        if not self._replays:
+        if self._log.is_answered:
             self._connection._timers.cancel(f"replay {id(self)}")
             self._connection._channel_restored(self)
 
@@ -601,7 +490,7 @@ class RecoveringChannel(Channel):
         self._confirming = self._confirming or opening._publisher.is_confirming
         self._opening = None
         self._ready = self._flowing = False
-        self._replays = set()
+        self._log.opening_ended()
         if not opening._publisher.permitted:
             self._emit("flow", self, True)
         if self._transaction is not None:
@@ -622,24 +511,24 @@ class RecoveringChannel(Channel):
         """The channel was lost, and the link lives."""
         reason = opening.close_reason or ChannelClosed(f"channel {self.number} was closed")
         blamed = reason.method if reason.code is not None else None
-        replays, self._replays_lost = self._replays_lost, []
+        replays = self._log.take_lost()
         fallen, self._fallen = sorted(self._fallen, key=lambda each: each[0].order), []
         connection = self._connection
         self._closures += 1
-        culprit = connection._culprit(fallen, blamed)
+        culprit = find_culprit(fallen, blamed)
         replay = next((each for each in replays if each.method == blamed), None) if culprit is None else None
         not_set_up = self._opened is not None and self._on_ready is not None
         if self._closures >= CLOSURES or not_set_up:
             self._finish(reason, fallen)
             return
-        connection._sort_out(fallen, culprit, reason, single=blamed == "basic.publish")
+        sort_out(connection, fallen, culprit, reason, single=blamed == "basic.publish")
         connection._tell_recovery(RecoveryEvent("lost", error=reason, channel=self._outermost()))
         self._end_unrecoverable(reason)
         if replay is not None:
             if replay.tag is not None:
-                connection._consumer_refused(self, replay.tag, reason)
+                absent.refused(self, replay.tag, reason)
             else:
-                self._log = [entry for entry in self._log if entry.method != replay.method]
+                self._log.forget_mode(replay.method)
         if not self._ended and self._opening is None:
             connection._in_turn([self._reopen])
 
@@ -659,7 +548,7 @@ class RecoveringChannel(Channel):
         """Has operations wait again, in the order in which they were asked for."""
         for operation in operations:
             operation.state = WAITING
-            self._connection._wait_for_link(operation)
+            self._connection._deadlines.start(operation)
         self._waiting = deque(merge(operations, self._waiting))
 
     # --- what the broker has carried out ------------------------------------------------------------------------------
@@ -669,28 +558,16 @@ class RecoveringChannel(Channel):
         connection, method, arguments = self._connection, asked.method, asked.arguments
         if self._opening is not None:
             self._opening.has_settled = True
-        if isinstance(asked, Consume):
-            self._log.append(asked)
+        if isinstance(asked, Consume) or method in MODES:
+            self._log.note(asked)
         elif isinstance(asked, Cancel):
             self._forget_consumer(asked.tag)
-        elif method in _MODES:
-            self._note_mode(asked)
         elif method in ("tx.commit", "tx.rollback") and self._transaction is not None:
             self._transaction.ended()
         elif self._on_ready is None or method in ("queue.delete", "exchange.delete"):
             connection._journal.record(method, arguments, self)
-        if connection._alone is not None:
-            connection._left(asked)
-
-    def _note_mode(self, asked: Asked) -> None:
-        log, start = self._log, 0
-        if asked.method == "basic.qos":
-            # A later limit of the same kind replaces one that no consumer was started under.
-            start = len(log)
-            while start and not isinstance(log[start - 1], Consume):
-                start -= 1
-        log[start:] = [entry for entry in log[start:] if not _replaces(asked, entry)]
-        log.append(asked)
+        if connection._single.alone is not None:
+            connection._single.settled(asked)
 
     def _done_by_loss(self, operation: Operation) -> None:
         """Ends an operation that the loss of its opening has carried out."""
@@ -699,7 +576,7 @@ class RecoveringChannel(Channel):
 
     def _mode_refused(self, method: str) -> None:
         """confirm_select or tx_select failed, after the channel was taken to be in that mode."""
-        if any(entry.method == method for entry in self._log):
+        if self._log.has(method):
             return
         if method == "tx.select":
             self._transaction = None
@@ -709,13 +586,13 @@ class RecoveringChannel(Channel):
     def _link_lost(self) -> None:
         """The link is lost: the channel waits for the next one, if it was not open yet."""
         if self._opened is not None:
-            self._connection._wait_for_link(self._opened)
+            self._connection._deadlines.start(self._opened)
 
     def _forget_consumer(self, tag: str) -> None:
         consume = self._consumers_known.pop(tag, None)
         if consume is None:
             return
-        self._log = [entry for entry in self._log if entry is not consume]
+        self._log.forget(consume)
         self._connection._consumer_gone(consume)
 
     # --- consumers that the broker ends -------------------------------------------------------------------------------
@@ -731,7 +608,7 @@ class RecoveringChannel(Channel):
             self._forget_consumer(tag)
             return False
         consume.absent_on = self._connection._core
-        self._connection._look_after(self, consume)
+        absent.look_after(self, consume)
         return True
 
     def _consume_again(self, consume: Consume) -> None:
@@ -741,9 +618,7 @@ class RecoveringChannel(Channel):
         consume.absent_on = None
         opening = self._opening
         if opening is not None and opening.is_open and self._flowing and consume.tag not in opening._consumers:
-            replay = Replay(self, "basic.consume", consume.tag)
-            self._replays.add(replay)
-            opening._ask_consume(replay, consume.consumer, consume.arguments)
+            self._log.consume(opening, consume)
 
     def _consumer_failed(self, tag: str, error: AMQPError) -> None:
         """A consumer cannot be started again."""
@@ -794,12 +669,12 @@ class RecoveringChannel(Channel):
         left: list[Any] = [operation for operation in self._waiting if operation.state is not SETTLED]
         errors: dict[Any, AMQPError] = dict(fallen or self._fallen)
         left += errors
-        left += self._connection._out_of_file(self)
+        left += self._connection._single.take(self)
         left += self._draining
         left.sort()
         told = self._has_handlers("state") or any(each.on_done is not None for each in left)
         self._waiting.clear()
-        self._fallen, self._draining, self._log = [], [], []
+        self._fallen, self._draining, self._log = [], [], ChannelLog(self)
         self._consumers_known = {}
         self._ready = self._flowing = False
         calls: list[Any] = []
@@ -820,13 +695,6 @@ class RecoveringChannel(Channel):
             calls += self._handlers.calls("state", self, False)
         self._in_turn(calls)
         return told
-
-
-def _replaces(mode: Asked, earlier: Asked) -> bool:
-    """Whether a mode makes one that was asked for earlier needless."""
-    if mode.method != earlier.method:
-        return False
-    return mode.method != "basic.qos" or mode.arguments["global"] == earlier.arguments["global"]
 
 
 def _copied(value: Any) -> Any:

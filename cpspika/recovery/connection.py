@@ -14,7 +14,6 @@ anything settled, what was in flight goes out in single file, so that the operat
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
 from random import Random
@@ -24,18 +23,13 @@ from ..client.channel import Channel
 from ..client.connection import Connection, OnClose
 from ..client.continuations import Call, OnDone, Request, check_callable, ignore, is_abandoned, refuse, settle_soon
 from ..client.hooks import ConnectionEvent, OnDoneWithHooks, are_installed
-from ..client.operations import Consumer
-from ..client.publisher import Content
 from ..client.setup import OnReady
 from ..client.trace import Sink
 from ..errors import (
     AMQPError,
     ConnectionClosed,
     ConnectionForked,
-    DeliveryUnknown,
-    LoginError,
     OperationTimeout,
-    VirtualHostRefused,
     ended,
 )
 from ..parameters import AmqplainCredentials, ConnectionParameters, PlainCredentials
@@ -45,19 +39,17 @@ from ..wire.link import Link
 from .backoff import Backoff
 from .buffer import Buffer, Unwritten
 from .channel import RecoveringChannel
+from .deadlines import Deadlines
+from .dialling import Dialling
 from .journal import Journal
-from .operations import SETTLED, WAITING, Asked, Cancel, Close, Consume, Open, Operation, Publish, Told
+from .losses import ENDS_ALONE, Fallen, find_culprit, of_unwritten, sort_out
+from .operations import SETTLED, Consume, Operation, Publish
 from .options import Recovery, RecoveryEvent
-from .policies import AGAIN
-from .probe import Probe
+from .probe import Ask, Probe
 from .restoring import Restoring
-from .roles import Owner
+from .single_file import SingleFile
 
-STEADY = 5.0  # seconds that a link must have held before the back-off begins anew
-REFUSED_SECONDS, REFUSED_ROUNDS = 60.0, 5  # refusals for so long, in so many rounds, end a connection that had worked
-ABSENT_SECONDS = 2.0  # in which the queue of a consumer must come back
 FRUITLESS_TO_SINGLE, FRUITLESS_LINKS = 2, 5  # links in a row that settled nothing
-ENDS_ALONE = 3  # so many links or channels ended while an operation alone was in flight: it is to blame
 
 
 class LinkConnection(Connection):
@@ -76,27 +68,21 @@ class RecoveringConnection(Connection):
         super().__init__(reactor, on_close)
         self.options = options
         self._dice = options.dice or Random()
-        self._targets: list[ConnectionParameters] = []
         self._core: Connection | None = None
-        self._dialled: Connection | None = None
         self._former: Connection | None = None  # the link that was lost last; it may wait for its close-ok
         self._worked = False  # there was a link once
         self._is_closing = False  # by the program
         self._opened_channels: list[RecoveringChannel] = []
         self._journal = Journal()
         self._restoring: Restoring | None = None
-        self._backoff = Backoff(*options.backoff, self._dice)
-        self._attempt = 0
+        self._dialling = Dialling(self, Backoff(*options.backoff, self._dice))
         self._last_error: AMQPError | None = None
-        self._refused_since: float | None = None
-        self._refusals = 0
         self._link_settled = False
         self._fruitless = 0
-        self._single: deque[Operation] = deque()
-        self._alone: Operation | None = None
+        self._single = SingleFile(self._in_turn)
+        self._deadlines = Deadlines(self)
         self._buffer = Buffer(options, self._has_room)
         self._unwritten: Unwritten  # of the present link, or of the last
-        self._expiring: deque[tuple[float, Operation]] = deque()
         self._stale = self._resent = self._lost_untold = 0
         self._first_untold: AMQPError | None = None
         self._probes: set[Probe] = set()
@@ -142,7 +128,7 @@ class RecoveringConnection(Connection):
         restoring = self._restoring
         if self._core is None or not self._core.is_open:
             assert channel._opened is not None
-            self._wait_for_link(channel._opened)
+            self._deadlines.start(channel._opened)
         elif restoring is None or restoring.second_phase:
             error = channel._open_on(self._core)
             if error is not None:
@@ -228,7 +214,7 @@ class RecoveringConnection(Connection):
                 return target.replace(credentials=type(known)(known.username, secret))
             return target
 
-        self._targets = [renewed(target) for target in self._targets]
+        self._dialling.change(renewed)
         self.parameters = renewed(self.parameters)
 
     # --- for the channels ---------------------------------------------------------------------------------------------
@@ -250,65 +236,6 @@ class RecoveringConnection(Connection):
         """The buffer was full, and has room again."""
         self._in_turn([channel._tell_writable for channel in self._opened_channels])
 
-    def _wait_for_link(self, operation: Operation) -> None:
-        """Bounds the time that an operation waits."""
-        seconds = self.options.operation_timeout
-        if seconds is None or isinstance(operation, Close):
-            return
-        operation.deadline = self.reactor.time() + seconds
-        self._expiring.append((operation.deadline, operation))
-        if len(self._expiring) == 1:
-            self._timers.start("expire", seconds, self._expire)
-
-    def _renew_deadlines(self) -> None:
-        """Operations that wait have waited for the link that was lost: their time begins anew, so that they end in
-        order."""
-        waiting = sorted({operation for _, operation in self._expiring if operation.state is WAITING})
-        self._expiring.clear()
-        for operation in waiting:
-            self._wait_for_link(operation)
-
-    def _expire(self) -> None:
-        now, calls = self.reactor.time(), []
-        expiring = self._expiring
-        seconds = self.options.operation_timeout
-        assert seconds is not None
-        while expiring and expiring[0][0] <= now:
-            deadline, operation = expiring.popleft()
-            if operation.state is not WAITING or operation.deadline != deadline:
-                continue
-            if self._is_on_its_way(operation):
-                self._wait_for_link(operation)  # there is a link, and it is on its way out
-                continue
-            late: AMQPError = OperationTimeout(f"no link for {seconds:g} s: it was not sent")
-            if isinstance(operation, Publish) and operation.times:
-                late = DeliveryUnknown(f"no link for {seconds:g} s; an earlier copy may have reached the broker")
-            operation.state = SETTLED
-            calls.append(partial(self._end_waiting, operation, late))
-        if expiring:
-            self._timers.start("expire", max(0.0, expiring[0][0] - now), self._expire)
-        self._in_turn(calls)
-
-    def _is_on_its_way(self, operation: Operation) -> bool:
-        """Whether an operation waits for something other than a link."""
-        if isinstance(operation, Open):
-            return operation.channel._opening is not None
-        return operation.channel._flowing and (not self._single or self._alone is not None)
-
-    def _out_of_file(self, channel: Owner) -> list[Operation]:
-        """Takes the operations of a channel that has ended out of the single file."""
-        if not channel._singles:
-            return []
-        taken = [each for each in self._single if each.channel is channel and each.state is not SETTLED]
-        self._single = deque(each for each in self._single if each.channel is not channel)
-        channel._singles = 0
-        return taken
-
-    @staticmethod
-    def _end_waiting(operation: Operation, error: AMQPError) -> None:
-        operation.withdrawn()
-        operation.end(error)
-
     def _is_given_up(self, operation: Operation) -> bool:
         """Whether nobody waits for an operation any more, which was never sent: it is dropped."""
         if not is_abandoned(operation.on_done) or (isinstance(operation, Publish) and operation.times):
@@ -320,36 +247,6 @@ class RecoveringConnection(Connection):
             if isinstance(operation.on_done, OnDoneWithHooks):
                 operation.on_done.withdrawn(OperationTimeout("nobody waits for it any more, and it was not sent"))
         return True
-
-    def _left(self, operation: Operation) -> None:
-        """An operation is settled: if it was alone in flight, the next one follows."""
-        if operation is self._alone:
-            self._alone = None
-            self._leaves_single(operation)
-            self._in_turn([self._next_single])
-
-    def _leaves_single(self, operation: Operation) -> None:
-        channel = operation.channel
-        channel._singles -= 1
-        if not channel._singles:
-            self._in_turn([channel._flush])
-
-    def _next_single(self) -> None:
-        """Sends the next operation of the single file, if none is in flight."""
-        while self._alone is None and self._single:
-            operation = self._single[0]
-            channel = operation.channel
-            if operation.state is SETTLED or channel._ended:
-                self._single.popleft()
-                self._leaves_single(operation)
-                continue
-            if not channel._flowing or channel._opening is None or not channel._opening.is_open:
-                return  # its channel is being restored, and calls again
-            self._single.popleft()
-            self._alone = operation
-            if not channel._send_waiting(operation):
-                self._alone = None
-                self._leaves_single(operation)
 
     def _dropped(self, error: AMQPError) -> None:
         """A publish failed that has nobody to tell: one error for all of a loss."""
@@ -365,6 +262,33 @@ class RecoveringConnection(Connection):
         if error is not None:
             raise _counted(error, count)
 
+    def _channel_ended(self, channel: RecoveringChannel) -> None:
+        if channel in self._opened_channels:
+            self._opened_channels.remove(channel)
+        if self._restoring is not None:
+            self._restoring.channel_ended(channel)
+        self._in_turn([self._single.send_next])
+
+    def _is_set_up(self, channel: RecoveringChannel) -> None:
+        """A channel's on_ready is done."""
+        if self._restoring is not None and self._restoring.is_set_up(channel):
+            return
+        channel._first_opened()
+        channel._restore()
+
+    def _channel_restored(self, channel: RecoveringChannel) -> None:
+        self._in_turn([self._single.send_next])
+        if self._restoring is not None:
+            self._restoring.channel_restored(channel)
+
+    def _tell_recovery(self, event: RecoveryEvent) -> None:
+        stale, self._stale = self._stale, 0
+        if stale:
+            event = event._replace(stale=stale)
+        self._in_turn([*self._handlers.calls("recovery", self, event), partial(self._happened, event)])
+
+    # --- consumers ----------------------------------------------------------------------------------------------------
+
     def _consumer_gone(self, consume: Consume) -> None:
         queue = consume.arguments["queue"]
         for channel in self._opened_channels:
@@ -377,73 +301,12 @@ class RecoveringConnection(Connection):
         if self._core is not None:
             self._core._expect_cancels(queue, deletion)
 
-    def _channel_ended(self, channel: RecoveringChannel) -> None:
-        if channel in self._opened_channels:
-            self._opened_channels.remove(channel)
-        if self._restoring is not None:
-            self._restoring.channel_ended(channel)
-        self._in_turn([self._next_single])
-
-    def _is_set_up(self, channel: RecoveringChannel) -> None:
-        """A channel's on_ready is done."""
-        if self._restoring is not None and self._restoring.is_set_up(channel):
-            return
-        channel._first_opened()
-        channel._restore()
-
-    def _channel_restored(self, channel: RecoveringChannel) -> None:
-        self._in_turn([self._next_single])
-        if self._restoring is not None:
-            self._restoring.channel_restored(channel)
-
-    def _tell_recovery(self, event: RecoveryEvent) -> None:
-        stale, self._stale = self._stale, 0
-        if stale:
-            event = event._replace(stale=stale)
-        self._in_turn([*self._handlers.calls("recovery", self, event), partial(self._happened, event)])
-
-    # --- consumers ----------------------------------------------------------------------------------------------------
-
-    def _consumer_refused(self, channel: RecoveringChannel, tag: str, error: AMQPError) -> None:
-        """The broker closed a channel for a consumer that recovery has asked for."""
-        consume = channel._consumers_known.get(tag)
-        if consume is None:
-            return
-        if error.code in (403, 405):
-            self._hold(channel, tag, partial(_consume_and_cancel, consume), (403, 405), self._lock_seconds())
-        elif error.code == 404:
-            self._hold(channel, tag, partial(_exists, consume), (404,), ABSENT_SECONDS)
-        else:
-            channel._consumer_failed(tag, error)
-
-    def _hold(self, channel: RecoveringChannel, tag: str, ask: Any, codes: tuple[int, ...], seconds: float) -> None:
-        """Restores a channel only when a consumer of it can start again, or cannot."""
-        channel._held += 1
-        self._probe(ask, codes, seconds, partial(self._unlocked, channel, tag))
-
-    def _unlocked(self, channel: RecoveringChannel, tag: str, error: AMQPError | None) -> None:
-        channel._held -= 1
-        if error is not None:
-            channel._consumer_failed(tag, error)
-        channel._restore()
-
     def _lock_seconds(self) -> float:
         """How long a dead link of ours may keep its exclusive queues and consumers: until the broker misses its
         heartbeats."""
         return 3 * self.heartbeat + 5.0
 
-    def _look_after(self, channel: RecoveringChannel, consume: Consume) -> None:
-        """The broker has cancelled a consumer: starts it again as soon as its queue exists."""
-
-        def found(error: AMQPError | None) -> None:
-            if error is None:
-                channel._consume_again(consume)
-            else:
-                channel._consumer_failed(consume.tag, error)
-
-        self._probe(partial(_exists, consume), (404,), ABSENT_SECONDS, found)
-
-    def _probe(self, ask: Any, codes: tuple[int, ...], seconds: float, on_done: Any) -> None:
+    def _probe(self, ask: Ask, codes: tuple[int, ...], seconds: float, on_done: Any) -> None:
         if self._core is not None and self._core.is_open:
             probe = Probe(self._core, ask, codes, seconds, self._dice, self._probes.discard, on_done)
             self._probes.add(probe)
@@ -453,54 +316,22 @@ class RecoveringConnection(Connection):
 
     def _dial(self, targets: Sequence[ConnectionParameters], on_done: OnDone[Connection] | None) -> None:
         self._opening = Request("connect", on_done)
-        self._targets = list(targets)
         self.parameters = targets[0]
-        self._try()
+        self._dialling.begin(targets)
 
-    def _try(self) -> None:
-        """Tries the targets in order."""
-        self._attempt += 1
+    def _new_link(self) -> Connection:
         link = LinkConnection(self.reactor, self._link_ended)
         link._sinks = self._sinks
-        self._dialled = link
-        link._dial(self._targets, lambda err, _: self._tried(link, err))
-
-    def _tried(self, link: Connection, err: AMQPError | None) -> None:
-        if self._dialled is not link:
-            return
-        self._dialled = None
-        if err is None:
-            self._link_up(link)
-            return
-        self._last_error = err
-        refused = isinstance(err, (LoginError, VirtualHostRefused))
-        if not self._worked and (refused or not self.options.initial):
-            self._end(err)
-            return
-        now = self.reactor.time()
-        if refused:
-            self._refused_since = now if self._refused_since is None else self._refused_since
-            self._refusals += 1
-            if self._refusals >= REFUSED_ROUNDS and now - self._refused_since >= REFUSED_SECONDS:
-                self._give_up(err)
-                return
-        else:
-            self._refused_since, self._refusals = None, 0
-        self._try_later()
-
-    def _try_later(self) -> None:
-        delay = self._backoff.next()
-        self._tell_recovery(RecoveryEvent("retrying", error=self._last_error, attempt=self._attempt + 1, delay=delay))
-        self._timers.start("retry", delay, self._try)
+        return link
 
     def _tap(self, sink: Sink) -> None:
-        for link in (self._core, self._dialled):
+        for link in (self._core, self._dialling.link):
             if link is not None:
                 link._tap(sink)
 
     def _unwatch(self, sink: Sink) -> None:
         super()._unwatch(sink)
-        for link in (self._core, self._dialled):
+        for link in (self._core, self._dialling.link):
             if link is not None:
                 link._unwatch(sink)
 
@@ -509,15 +340,13 @@ class RecoveringConnection(Connection):
             channel._adopt()
 
     def _stop_trying(self) -> None:
-        self._timers.cancel("retry", "give up", "steady", "expire")
-        dialled, self._dialled = self._dialled, None
-        if dialled is not None:
-            dialled.abort()
+        self._timers.cancel("give up", "expire")
+        self._dialling.stop()
         for probe in list(self._probes):
             probe.cancel()
 
     def _give_up(self, error: AMQPError) -> None:
-        self._tell_recovery(RecoveryEvent("gave_up", error=error, attempt=self._attempt))
+        self._tell_recovery(RecoveryEvent("gave_up", error=error, attempt=self._dialling.attempt))
         self._stop_trying()
         self._abort()
         self._end(error)
@@ -532,10 +361,7 @@ class RecoveringConnection(Connection):
             setattr(self, name, getattr(link, name))
         link.add_blocked_handler(self._link_blocked)
         self._timers.cancel("give up")
-        self._refused_since, self._refusals = None, 0
         self._link_settled = False
-        self._attempt = 0
-        self._timers.start("steady", STEADY, self._backoff.reset)
         if not self._worked:
             self._worked = self.is_open = True
             opening, self._opening = self._opening, None
@@ -554,7 +380,7 @@ class RecoveringConnection(Connection):
     def _restored(self) -> None:
         """Everything is as it was before the link was lost."""
         self._restoring = None
-        self._expiring = deque(each for each in self._expiring if each[1].state is WAITING)
+        self._deadlines.tidy()
         for channel in list(self._opened_channels):
             if channel._opening is None:
                 channel._reopen()  # opened while the others were being restored
@@ -578,21 +404,23 @@ class RecoveringConnection(Connection):
             self._end(None)
             return
         self._last_error = err
-        fallen: list[tuple[Operation, AMQPError]] = []
+        fallen: Fallen = []
         replays: list[Any] = []
         for channel in self._opened_channels:
             fallen += channel._fallen
-            replays += channel._replays_lost
-            channel._fallen, channel._replays_lost, channel._held = [], [], 0
+            replays += channel._log.take_lost()
+            channel._fallen, channel._held = [], 0
             channel._link_lost()
         fallen.sort(key=lambda each: each[0].order)
-        fallen += [(publish, err) for publish in self._lost_unwritten(lost, fallen, err)]
+        for publish in of_unwritten(lost, fallen, err):
+            self._buffer.take(publish.size)
+            fallen.append((publish, err))
         fallen.sort(key=lambda each: each[0].order)
         blamed = err.method if err.code is not None else None
-        culprit = self._culprit(fallen, blamed)
+        culprit = find_culprit(fallen, blamed)
         if culprit is None and blamed is not None and restoring is not None:
             restoring.blamed(blamed, err)
-        alone = self._alone
+        alone = self._single.alone
         if culprit is not None or (alone is not None and alone.ends + 1 >= ENDS_ALONE):
             self._link_settled = True  # by its error
         self._count_fruitless(bool(fallen or replays or restoring is not None))
@@ -602,7 +430,7 @@ class RecoveringConnection(Connection):
             self._give_up(err)
             return
         single = blamed == "basic.publish" or self._fruitless >= FRUITLESS_TO_SINGLE or bool(self._single)
-        self._sort_out(fallen, culprit, err, single)
+        sort_out(self, fallen, culprit, err, single)
         if self.is_blocked:
             self.is_blocked = False
             self._in_turn(self._handlers.calls("blocked", self, False, ""))
@@ -618,115 +446,14 @@ class RecoveringConnection(Connection):
             channel._end_unrecoverable(err)
         if self.options.give_up_after is not None:
             self._timers.start("give up", self.options.give_up_after, lambda: self._give_up(err))
-        if self.parameters in self._targets:
-            # The target that was lost comes last: a node that shuts down takes connections for a while yet.
-            after = self._targets.index(self.parameters) + 1
-            self._targets = self._targets[after:] + self._targets[:after]
-        self._try_later()
+        self._dialling.try_others_first(self.parameters)
+        self._dialling.try_later()
 
     def _count_fruitless(self, anything: bool) -> None:
         if self._link_settled:
             self._fruitless = 0
         elif anything:
             self._fruitless += 1
-
-    def _lost_unwritten(
-        self, lost: list[tuple[int, Owner, Content]], fallen: list[tuple[Operation, AMQPError]], err: AMQPError
-    ) -> list[Publish]:
-        """Publishes that nobody confirms, and that the kernel has not taken whole. Each gets the order of the operation
-        of its channel that was sent before it, if that is in flight too: it is to follow that one again."""
-        cause = err.__cause__
-        if isinstance(cause, ConnectionAbortedError) and cause.__cause__ is not None:
-            return []  # an exception came amid sending: nobody knows what went out, and twice would be wrong
-        sent: dict[Owner, deque[Operation]] = {}
-        for operation, _ in fallen:
-            sent.setdefault(operation.channel, deque()).append(operation)
-        orders: dict[Owner, int] = {}
-        publishes = []
-        for position, channel, content in lost:
-            if not channel._ended:
-                before = sent.get(channel)
-                while before and before[0].position < position:
-                    orders[channel] = before.popleft().order
-                publish = Publish(channel, None, content)
-                publish.order = orders.get(channel, 0)
-                self._buffer.take(publish.size)
-                publishes.append(publish)
-        return publishes
-
-    def _culprit(self, fallen: list[tuple[Operation, AMQPError]], blamed: str | None) -> Operation | None:
-        """The operation that a close answers, if it is known: the oldest of its method, since replies come in order; of
-        publishes, which are confirmed in any order, the only one."""
-        if blamed is None:
-            return None
-        alike = [operation for operation, _ in fallen if operation.method == blamed]
-        if blamed == "basic.publish":
-            return alike[0] if len(alike) == 1 else None
-        return alike[0] if alike else None
-
-    def _sort_out(
-        self, fallen: list[tuple[Operation, AMQPError]], culprit: Operation | None, reason: AMQPError, single: bool
-    ) -> None:
-        """Decides what becomes of operations that were in flight: each is told its end, or waits again."""
-        calls: list[Call] = []
-        again: dict[Owner, list[Operation]] = {}
-        in_file: list[Operation] = []
-        alone = next((operation for operation, _ in fallen if operation is self._alone), None)
-        if alone is not None:
-            self._alone = None
-        ahead: set[Any] = set()  # channels where an operation before this one is asked again, and is answered first
-        for operation, error in fallen:
-            channel = operation.channel
-            if operation is alone:
-                operation.ends += 1
-                channel._singles -= 1
-            guilty = operation is culprit or operation.ends >= ENDS_ALONE
-            verdict = _blamed(operation, reason) if guilty else self._verdict(operation, error, again.get(channel))
-            if (
-                isinstance(operation, Asked)
-                and channel in ahead
-                and not isinstance(operation, Told)
-                and verdict != AGAIN
-            ):
-                operation.decided, verdict = verdict, AGAIN
-            if verdict == AGAIN:
-                operation.state = WAITING
-                if isinstance(operation, Asked):
-                    ahead.add(channel)
-                if single or operation is alone or operation.ends:
-                    in_file.append(operation)
-                else:
-                    again.setdefault(channel, []).append(operation)
-                continue
-            operation.state = SETTLED
-            if isinstance(verdict, AMQPError):
-                calls.append(partial(self._end_waiting, operation, verdict))
-            else:
-                calls.append(partial(channel._done_by_loss, operation))
-        for channel, operations in again.items():
-            channel._put_back(operations)
-        self._renew_deadlines()
-        for operation in in_file:
-            operation.channel._singles += 1
-            self._wait_for_link(operation)
-        if in_file:
-            self._single = deque(sorted([*self._single, *in_file], key=lambda each: each.order))
-        self._in_turn(calls)
-
-    @staticmethod
-    def _verdict(operation: Operation, error: AMQPError, before: list[Operation] | None) -> AMQPError | str:
-        if isinstance(operation, Cancel) and any(
-            isinstance(other, Consume) and other.tag == operation.tag for other in before or ()
-        ):
-            return AGAIN
-        if isinstance(operation, Close) and (before or operation.channel._singles or operation.channel._waiting):
-            return AGAIN
-        transaction = operation.channel._transaction
-        if operation.method == "tx.commit" and transaction is not None:
-            broken = transaction.refusal("tx.commit")
-            if broken is not None:
-                return broken
-        return operation.verdict(error)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -795,13 +522,6 @@ class RecoveringConnection(Connection):
             channel.close_reason = self.close_reason
 
 
-def _blamed(operation: Operation, reason: AMQPError) -> AMQPError:
-    """The error of the operation for which a channel or link was closed."""
-    if isinstance(operation, Publish) and operation.times:
-        return operation.unknown_or(reason) if reason.code is None else reason
-    return reason
-
-
 def _counted(error: AMQPError, count: int) -> AMQPError:
     if count == 1:
         return error
@@ -814,26 +534,3 @@ def _counted(error: AMQPError, count: int) -> AMQPError:
 
 def _closed_early() -> ConnectionClosed:
     return ConnectionClosed("the connection was closed before it was open")
-
-
-def _exists(consume: Consume, channel: Channel, on_done: OnDone[Any]) -> None:
-    channel.queue_declare(consume.arguments["queue"], passive=True, on_done=on_done)
-
-
-def _consume_and_cancel(consume: Consume, channel: Channel, on_done: OnDone[Any]) -> None:
-    """Whether a consumer would be accepted: it is started where nobody takes a message, and cancelled."""
-
-    def started(err: AMQPError | None, tag: Any) -> None:
-        if err is not None:
-            on_done(err, None)
-        elif channel.is_open:
-            channel.basic_cancel(tag, on_done=on_done)
-
-    channel.basic_qos(prefetch_count=1)
-    arguments = {**consume.arguments, "no_ack": False}
-    request = Request("basic.consume", started, ("basic.consume-ok",))
-    channel._ask_consume(request, Consumer(_ignore_message, None), arguments)
-
-
-def _ignore_message(message: Any) -> None:
-    """It goes back to its queue when the channel is closed."""

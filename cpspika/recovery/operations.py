@@ -89,7 +89,7 @@ class Asked(Request):
     def end(self, error: AMQPError | None, result: Any = None) -> None:
         """Settles it, without a reply."""
         self.state = SETTLED
-        self.channel._connection._left(self)
+        self.channel._connection._single.settled(self)
         if error is None:
             self.done(result)
         else:
@@ -230,7 +230,7 @@ class Close(Asked):
     def end(self, error: AMQPError | None, result: Any = None) -> None:
         self.state = SETTLED
         self.channel._finish(error)
-        self.channel._connection._left(self)
+        self.channel._connection._single.settled(self)
 
 
 class Deletion(Asked):
@@ -326,7 +326,7 @@ class Publish(Watched):
         self.state = SETTLED
         connection = self.channel._connection
         connection._buffer.release(self.size)
-        connection._left(self)
+        connection._single.settled(self)
 
     def withdrawn(self) -> None:
         pass
@@ -352,6 +352,12 @@ class Publish(Watched):
 
 
 Operation = Asked | Publish
+
+
+def end_waiting(operation: Operation, error: AMQPError) -> None:
+    """Settles an operation that has waited, and was not carried out."""
+    operation.withdrawn()
+    operation.end(error)
 
 
 def unknown(error: AMQPError) -> OutcomeUnknown:

@@ -49,7 +49,7 @@ def test_an_operation_that_ends_three_links_alone_is_to_blame() -> None:
     channel = world.channel()
     asked = in_single_file(world, channel)
     for _ in range(3):
-        world.step_until(lambda: world.connection._alone is not None, "the first of the single file")
+        world.step_until(lambda: world.connection._single.alone is not None, "the first of the single file")
         world.cut()
     world.until(lambda: not any(done.pending for done in asked), "the answers")
     assert isinstance(asked[0].error, cpspika.ConnectionLost)
@@ -76,7 +76,7 @@ def test_the_close_of_another_channel_does_not_stop_the_single_file() -> None:
     world = RecoveryWorld()
     channel, other = world.channel(), world.channel()
     asked = in_single_file(world, channel)
-    world.step_until(lambda: world.connection._alone is not None, "the first of the single file")
+    world.step_until(lambda: world.connection._single.alone is not None, "the first of the single file")
     wrong = world.ask(other.queue_declare, "missing", passive=True)
     for number, session in enumerate(world.broker.connections):
         assert number == 0, session
@@ -274,15 +274,15 @@ def test_nothing_grows_with_the_number_of_links() -> None:
         return [
             len(each)
             for each in (
-                connection._expiring,
+                connection._deadlines,
                 connection._probes,
                 connection._single,
                 connection._unwritten.kept,
                 connection._timers._by_name,
-                channel._log,
+                channel._log.entries,
                 channel._waiting,
-                channel._replays,
-                channel._replays_lost,
+                channel._log._unanswered,
+                channel._log.lost,
                 channel._fallen,
             )
         ]

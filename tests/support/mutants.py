@@ -13,11 +13,12 @@ from cpspika.client.channel import Channel
 from cpspika.client.connection import Connection
 from cpspika.client.publisher import Publisher
 from cpspika.recovery import channel as recovering_channel
+from cpspika.recovery import deadlines, losses
 from cpspika.recovery.buffer import Buffer
 from cpspika.recovery.channel import RecoveringChannel
-from cpspika.recovery.connection import RecoveringConnection
+from cpspika.recovery.channel_log import ChannelLog
 from cpspika.recovery.opening import EpochSender
-from cpspika.recovery.operations import SETTLED, WAITING, Publish
+from cpspika.recovery.operations import SETTLED, WAITING, Publish, end_waiting
 from cpspika.recovery.policies import DONE
 from cpspika.testing.trial import Trial
 from cpspika.wire.backlog import Backlog
@@ -179,25 +180,23 @@ def a_resent_publish_that_comes_back_is_reported_as_refused(patch: pytest.Monkey
 
 
 def consumers_do_not_come_back(patch: pytest.MonkeyPatch) -> None:
-    restore = RecoveringChannel._restore
+    ask_again = ChannelLog.ask_again
 
-    def without(self: Any) -> None:
-        self._log = [entry for entry in self._log if entry.method != "basic.consume"]
-        restore(self)
+    def without(self: Any, opening: Any, link: Any, with_consumers: bool) -> None:
+        ask_again(self, opening, link, False)
 
-    patch.setattr(RecoveringChannel, "_restore", without)
+    patch.setattr(ChannelLog, "ask_again", without)
 
 
 def what_expired_is_sent_all_the_same(patch: pytest.MonkeyPatch) -> None:
-    end_waiting = RecoveringConnection._end_waiting
-
     def ended(operation: Any, error: Any) -> None:
         end_waiting(operation, error)
         if operation.state == SETTLED and isinstance(operation, Publish):
             operation.state = WAITING
             operation.channel._waiting.appendleft(operation)
 
-    patch.setattr(RecoveringConnection, "_end_waiting", staticmethod(ended))
+    patch.setattr(deadlines, "end_waiting", ended)
+    patch.setattr(losses, "end_waiting", ended)
 
 
 MUTANTS = {

@@ -1,0 +1,109 @@
+"""How a connection that recovers comes to its next link: it tries its targets after the back-off's delay, in order.
+
+The target of a link that was lost comes last, since a node that shuts down takes connections for a while yet. A refusal
+ends a first connection at once. Later it may be a passing state of the broker, and ends the connection only when it has
+come for a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..client.connection import Connection
+from ..errors import AMQPError, LoginError, VirtualHostRefused
+from ..parameters import ConnectionParameters
+from .backoff import Backoff
+from .options import RecoveryEvent
+from .roles import Recoverer
+
+STEADY = 5.0  # seconds that a link must have held before the back-off begins anew
+REFUSED_SECONDS, REFUSED_ROUNDS = 60.0, 5  # refusals for so long, in so many rounds, end a connection that had worked
+
+
+class Dials(Recoverer, Protocol):
+    """The connection, as its dialling sees it."""
+
+    _last_error: AMQPError | None
+    _worked: bool
+
+    def _new_link(self) -> Connection: ...
+    def _link_up(self, link: Connection) -> None: ...
+    def _give_up(self, error: AMQPError) -> None: ...
+    def _end(self, reason: AMQPError | None) -> None: ...
+
+
+class Dialling:
+    """`targets`: in the order in which they are tried. `link`: what is being dialled, or None. `attempt`: how often all
+    targets were tried since there was a link."""
+
+    def __init__(self, connection: Dials, backoff: Backoff):
+        self._connection = connection
+        self._backoff = backoff
+        self.targets: list[ConnectionParameters] = []
+        self.link: Connection | None = None
+        self.attempt = 0
+        self._refused_since: float | None = None
+        self._refusals = 0
+
+    def begin(self, targets: Sequence[ConnectionParameters]) -> None:
+        self.targets = list(targets)
+        self._try()
+
+    def change(self, changed: Callable[[ConnectionParameters], ConnectionParameters]) -> None:
+        """Changes each target."""
+        self.targets = [changed(target) for target in self.targets]
+
+    def try_others_first(self, lost: ConnectionParameters) -> None:
+        """Puts the target of the link that was lost last."""
+        if lost in self.targets:
+            after = self.targets.index(lost) + 1
+            self.targets = self.targets[after:] + self.targets[:after]
+
+    def try_later(self) -> None:
+        connection, delay = self._connection, self._backoff.next()
+        connection._tell_recovery(
+            RecoveryEvent("retrying", error=connection._last_error, attempt=self.attempt + 1, delay=delay)
+        )
+        connection._timers.start("retry", delay, self._try)
+
+    def stop(self) -> None:
+        self._connection._timers.cancel("retry", "steady")
+        link, self.link = self.link, None
+        if link is not None:
+            link.abort()
+
+    def _try(self) -> None:
+        self.attempt += 1
+        link = self.link = self._connection._new_link()
+        link._dial(self.targets, lambda err, _: self._tried(link, err))
+
+    def _tried(self, link: Connection, err: AMQPError | None) -> None:
+        if self.link is not link:
+            return
+        self.link = None
+        connection = self._connection
+        if err is None:
+            self.attempt = 0
+            self._refused_since, self._refusals = None, 0
+            connection._timers.start("steady", STEADY, self._backoff.reset)
+            connection._link_up(link)
+            return
+        connection._last_error = err
+        refused = isinstance(err, (LoginError, VirtualHostRefused))
+        if not connection._worked and (refused or not connection.options.initial):
+            connection._end(err)
+            return
+        if self._is_refused_for_good(refused):
+            connection._give_up(err)
+            return
+        self.try_later()
+
+    def _is_refused_for_good(self, refused: bool) -> bool:
+        if not refused:
+            self._refused_since, self._refusals = None, 0
+            return False
+        now = self._connection.reactor.time()
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        self._refusals += 1
+        return self._refusals >= REFUSED_ROUNDS and now - self._refused_since >= REFUSED_SECONDS

@@ -1,0 +1,115 @@
+"""What becomes of the operations that were in flight when a link or a channel ended.
+
+The close of the broker may blame an operation by its method: that one gets the error. Each other one is told its end or
+waits again, by its policy. An operation that ended several links alone is to blame, whatever the broker says.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+
+from ..client.continuations import Call
+from ..client.publisher import Content
+from ..errors import AMQPError
+from .operations import SETTLED, WAITING, Asked, Cancel, Close, Consume, Operation, Publish, Told, end_waiting
+from .policies import AGAIN
+from .roles import Owner, Recoverer
+
+ENDS_ALONE = 3  # so many links or channels ended while an operation alone was in flight: it is to blame
+Fallen = list[tuple[Operation, AMQPError]]  # operations, and the errors that the core gave them
+
+
+def of_unwritten(lost: list[tuple[int, Owner, Content]], fallen: Fallen, err: AMQPError) -> list[Publish]:
+    """Publishes of `lost`, which nobody confirms and which the kernel has not taken whole: (position, channel,
+    content). Each gets the order of the operation of its channel that was sent before it, if that one has fallen too:
+    it is to follow that one again. `fallen`: in order."""
+    cause = err.__cause__
+    if isinstance(cause, ConnectionAbortedError) and cause.__cause__ is not None:
+        return []  # an exception came amid sending: nobody knows what went out, and twice would be wrong
+    sent: dict[Owner, deque[Operation]] = {}
+    for operation, _ in fallen:
+        sent.setdefault(operation.channel, deque()).append(operation)
+    orders: dict[Owner, int] = {}
+    publishes = []
+    for position, channel, content in lost:
+        if not channel._ended:
+            before = sent.get(channel)
+            while before and before[0].position < position:
+                orders[channel] = before.popleft().order
+            publish = Publish(channel, None, content)
+            publish.order = orders.get(channel, 0)
+            publishes.append(publish)
+    return publishes
+
+
+def find_culprit(fallen: Fallen, blamed: str | None) -> Operation | None:
+    """The operation that a close answers, if it is known: the oldest of its method, since replies come in order; of
+    publishes, which are confirmed in any order, the only one."""
+    if blamed is None:
+        return None
+    alike = [operation for operation, _ in fallen if operation.method == blamed]
+    if blamed == "basic.publish":
+        return alike[0] if len(alike) == 1 else None
+    return alike[0] if alike else None
+
+
+def sort_out(connection: Recoverer, fallen: Fallen, culprit: Operation | None, reason: AMQPError, single: bool) -> None:
+    """Decides what becomes of each operation. single: those that wait again go out in single file."""
+    calls: list[Call] = []
+    again: dict[Owner, list[Operation]] = {}
+    in_file: list[Operation] = []
+    file = connection._single
+    alone = next((operation for operation, _ in fallen if operation is file.alone), None)
+    if alone is not None:
+        file.was_lost(alone)
+    ahead: set[Owner] = set()  # channels where an operation before this one is asked again, and is answered first
+    for operation, error in fallen:
+        channel = operation.channel
+        guilty = operation is culprit or operation.ends >= ENDS_ALONE
+        verdict = _of_blamed(operation, reason) if guilty else _verdict(operation, error, again.get(channel))
+        if isinstance(operation, Asked) and channel in ahead and not isinstance(operation, Told) and verdict != AGAIN:
+            operation.decided, verdict = verdict, AGAIN
+        if verdict == AGAIN:
+            operation.state = WAITING
+            if isinstance(operation, Asked):
+                ahead.add(channel)
+            if single or operation is alone or operation.ends:
+                in_file.append(operation)
+            else:
+                again.setdefault(channel, []).append(operation)
+            continue
+        operation.state = SETTLED
+        if isinstance(verdict, AMQPError):
+            calls.append(partial(end_waiting, operation, verdict))
+        else:
+            calls.append(partial(channel._done_by_loss, operation))
+    for channel, operations in again.items():
+        channel._put_back(operations)
+    connection._deadlines.renew()
+    for operation in in_file:
+        connection._deadlines.start(operation)
+    file.add(in_file)
+    connection._in_turn(calls)
+
+
+def _verdict(operation: Operation, error: AMQPError, before: list[Operation] | None) -> AMQPError | str:
+    if isinstance(operation, Cancel) and any(
+        isinstance(other, Consume) and other.tag == operation.tag for other in before or ()
+    ):
+        return AGAIN
+    if isinstance(operation, Close) and (before or operation.channel._singles or operation.channel._waiting):
+        return AGAIN
+    transaction = operation.channel._transaction
+    if operation.method == "tx.commit" and transaction is not None:
+        broken = transaction.refusal("tx.commit")
+        if broken is not None:
+            return broken
+    return operation.verdict(error)
+
+
+def _of_blamed(operation: Operation, reason: AMQPError) -> AMQPError:
+    """The error of the operation for which a channel or link was closed."""
+    if isinstance(operation, Publish) and operation.times:
+        return operation.unknown_or(reason) if reason.code is None else reason
+    return reason
