@@ -132,7 +132,9 @@ class Session:
             self.hang_up()
             return None
         # Clients of 0-8 don't know booleans in a field table, so RabbitMQ sends them an empty table of capabilities.
-        properties = {**PROPERTIES, "capabilities": {}} if version == "0-8" else PROPERTIES
+        properties = {**PROPERTIES, "like": f"RabbitMQ {self.broker.rules.like}"}
+        if version == "0-8":
+            properties["capabilities"] = {}
         limits, least = self.broker.limits, self.broker.rules.frame_min
         host = Host(version, properties, "PLAIN AMQPLAIN", limits, self._authenticate, self._open_vhost, least)
         self.link.begin(version, server(host))

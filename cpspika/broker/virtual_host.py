@@ -314,7 +314,7 @@ class VirtualHost:
                 raise _locked(known)
             fixed = {"durable": durable, "auto_delete": auto_delete}
             _check_equivalent(
-                described, fixed, known, arguments, compared_arguments(known.limits.type, self.rules.arguments)
+                described, fixed, known, arguments, compared_arguments(known.limits.type, self.rules.like)
             )
             known.touch()
             return known

@@ -11,10 +11,15 @@ CANCELS_LATE = (4, 3)  # since then a consumer that timed out stays with the cha
 
 
 def version(properties: Mapping[str, Any]) -> tuple[int, ...]:
-    """The version of RabbitMQ in the server's properties, as (4, 3, 6); () for another broker."""
-    if properties.get("product") != "RabbitMQ":
+    """The version of RabbitMQ in the server's properties, as (4, 3, 6); () for another broker.
+
+    Of the embedded broker: the version that it answers as."""
+    product, number = properties.get("product"), properties.get("version")
+    if product == "cpspika":
+        product, _, number = str(properties.get("like")).partition(" ")
+    if product != "RabbitMQ":
         return ()
-    return tuple(int(number) for number in re.findall(r"\d+", str(properties.get("version")))[:3])
+    return tuple(int(number) for number in re.findall(r"\d+", str(number))[:3])
 
 
 def warn_of_global_qos(properties: Mapping[str, Any], asked_at: str | None) -> None:
@@ -26,5 +31,5 @@ def warn_of_global_qos(properties: Mapping[str, Any], asked_at: str | None) -> N
             "basic_qos(global_=True), asked for at %s: RabbitMQ %s ignores global_, unless its configuration permits "
             "it; the prefetch_count is then each consumer's",
             asked_at,
-            properties.get("version"),
+            ".".join(map(str, version(properties))),
         )
