@@ -7,7 +7,6 @@ the refusal. A client can harm only its own connection, whatever it sends.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import AMQPError, ChannelClosed, HeartbeatTimeout, InvalidArgument, ProtocolSyntaxError
+from ..logs import get_logger
 from ..reactor import NamedTimers, Transport
 from ..version import __version__
 from ..wire.backlog import Backlog
@@ -32,7 +32,7 @@ from .refusal import refusal
 from .store import Store
 from .virtual_host import VirtualHost
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 _surrogate = re.compile("[\ud800-\udfff]").search
 
 DONE = object()

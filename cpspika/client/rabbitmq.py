@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ..logs import get_logger
+
 NO_GLOBAL_QOS = (4, 3)
 CANCELS_LATE = (4, 3)  # since then a consumer that timed out stays with the channel until the client cancels it
 
@@ -25,9 +27,7 @@ def version(properties: Mapping[str, Any]) -> tuple[int, ...]:
 def warn_of_global_qos(properties: Mapping[str, Any], asked_at: str | None) -> None:
     """Logs a warning where RabbitMQ ignores the flag of basic.qos, since its qos-ok does not say so."""
     if version(properties) >= NO_GLOBAL_QOS:
-        import logging
-
-        logging.getLogger("cpspika").warning(
+        get_logger().warning(
             "basic_qos(global_=True), asked for at %s: RabbitMQ %s ignores global_, unless its configuration permits "
             "it; the prefetch_count is then each consumer's",
             asked_at,
