@@ -13,7 +13,6 @@ process.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import weakref
@@ -24,13 +23,14 @@ from urllib.parse import quote
 
 from ..adapters.memory_reactor import MemoryTransport
 from ..adapters.select_reactor import SelectReactor
+from ..logs import get_logger
 from ..reactor import Reactor, TransportOwner
 from .ack_timeouts import CONSUMER_TIMEOUT
 from .server import MEMORY_HIGH, Broker
 
 __all__ = ["Broker", "Served", "embedded", "serve"]
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class _BrokerThread:

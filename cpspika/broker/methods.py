@@ -189,7 +189,7 @@ class MethodHandlers:
             return
         queue = self._queue(channel, method.queue)
         arguments = method.arguments.get("arguments") or {}  # 0-8 has none
-        check_consumer_arguments(arguments, queue.described, queue.limits.type, self.broker.rules.arguments)
+        check_consumer_arguments(arguments, queue.described, queue.limits.type, self.broker.rules.like)
         if channel.global_prefetch and queue.limits.type == "quorum":
             raise refusal(540, f"{queue.described} does not support global qos")
         in_exclusive_use = any(consumer.exclusive for consumer in queue.consumers)

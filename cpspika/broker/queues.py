@@ -327,7 +327,7 @@ class Queue:
         self._on_dead_letter = on_dead_letter
         self._on_unused = on_unused
         self._rules = rules
-        self.limits = limits = parse_arguments(self.arguments, self.described, rules.pretended, rules.arguments)
+        self.limits = limits = parse_arguments(self.arguments, self.described, rules.pretended, rules.like)
         self._ttl = limits.ttl
         self._rejects = limits.overflow != "drop-head"
         self._bounded = limits.max_length is not None or limits.max_bytes is not None

@@ -21,7 +21,8 @@ class Rules(NamedTuple):
     cancels_late: a consumer of a quorum queue that holds a delivery too long is cancelled, and other queues have no
     such limit; else the channel is closed, whatever the queue. counts_acquired: a quorum queue counts each return in
     x-acquired-count, and in x-delivery-count only those that a consumer failed to handle. any_delivery_mode: messages
-    may have others than 1 and 2. arguments: the version whose arguments of queues and consumers are taken.
+    may have others than 1 and 2. like: the version whose behaviour this is; its arguments of queues and consumers are
+    taken, and the server properties name it.
     """
 
     pretended: frozenset[str] = frozenset()
@@ -33,7 +34,7 @@ class Rules(NamedTuple):
     cancels_late: bool = False
     counts_acquired: bool = False
     any_delivery_mode: bool = False
-    arguments: str = "3.10"
+    like: str = "3.10"
 
 
 DEFAULT = Rules()
@@ -63,6 +64,6 @@ def rules(pretend: Iterable[str] = (), like: str = "3.10") -> Rules:
             cancels_late=True,
             counts_acquired=True,
             any_delivery_mode=True,
-            arguments=like,
+            like=like,
         )
     raise InvalidArgument(f"like={like}: the broker can be like RabbitMQ {' and '.join(VERSIONS)}")

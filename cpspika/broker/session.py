@@ -7,7 +7,6 @@ the refusal. A client can harm only its own connection, whatever it sends.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import AMQPError, ChannelClosed, HeartbeatTimeout, InvalidArgument, ProtocolSyntaxError
+from ..logs import get_logger
 from ..reactor import NamedTimers, Transport
 from ..version import __version__
 from ..wire.backlog import Backlog
@@ -32,7 +32,7 @@ from .refusal import refusal
 from .store import Store
 from .virtual_host import VirtualHost
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 _surrogate = re.compile("[\ud800-\udfff]").search
 
 DONE = object()
@@ -132,7 +132,9 @@ class Session:
             self.hang_up()
             return None
         # Clients of 0-8 don't know booleans in a field table, so RabbitMQ sends them an empty table of capabilities.
-        properties = {**PROPERTIES, "capabilities": {}} if version == "0-8" else PROPERTIES
+        properties = {**PROPERTIES, "like": f"RabbitMQ {self.broker.rules.like}"}
+        if version == "0-8":
+            properties["capabilities"] = {}
         limits, least = self.broker.limits, self.broker.rules.frame_min
         host = Host(version, properties, "PLAIN AMQPLAIN", limits, self._authenticate, self._open_vhost, least)
         self.link.begin(version, server(host))

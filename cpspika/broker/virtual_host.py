@@ -7,7 +7,6 @@ its reply code.
 
 from __future__ import annotations
 
-import logging
 import re
 import secrets
 from base64 import urlsafe_b64encode
@@ -17,6 +16,7 @@ from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 
+from ..logs import get_logger
 from ..wire.message import Message
 from .dead_letters import is_cycle, with_death
 from .field_values import ABSENT, Key, difference, equivalent, exact_table, field_type, shown, term
@@ -31,7 +31,7 @@ from .stored_queue import StoredQueue, StoredQuorumQueue
 
 _SILENT = NullStore()  # while a virtual host is restored: its queues are stored ones, and the store has it all
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 UNBINDINGS = 500  # bindings that are forgotten in one turn
 DEAD_LETTER_SLICE = 200  # deaths and messages that are handled in one turn
@@ -314,7 +314,7 @@ class VirtualHost:
                 raise _locked(known)
             fixed = {"durable": durable, "auto_delete": auto_delete}
             _check_equivalent(
-                described, fixed, known, arguments, compared_arguments(known.limits.type, self.rules.arguments)
+                described, fixed, known, arguments, compared_arguments(known.limits.type, self.rules.like)
             )
             known.touch()
             return known

@@ -77,6 +77,7 @@ def run_broker(arguments: argparse.Namespace) -> None:
         users = _users(arguments)
     except (OSError, ValueError) as error:
         arguments.parser.error(str(error))
+    logging.basicConfig(format="%(message)s")  # else what goes wrong inside the broker is not shown
     reactor = SelectReactor()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: reactor.call_soon_threadsafe(reactor.stop))

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import AMQPError, InvalidArgument, InvalidArgumentType
+from ..logs import get_logger
 from ..wire.message import BasicProperties, Message, encode_properties
 from .continuations import is_abandoned
 
@@ -136,9 +137,7 @@ def _methods(name: str) -> list[Callable[..., Any]]:
 
 def _complain(name: str, method: Any) -> None:
     """Logs the exception of a hook."""
-    import logging
-
-    logging.getLogger("cpspika").exception(
+    get_logger().exception(
         "hooks.%s of %s raised; what it was called for goes on without it",
         name,
         type(getattr(method, "__self__", method)).__name__,

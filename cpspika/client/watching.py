@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ..logs import get_logger
 from . import hooks
 from .hooks import ConnectionEvent
 
@@ -19,17 +20,13 @@ def logs(level: int) -> bool:
     """Whether the logger takes lines of a level."""
     if level < WARNING and "logging" not in sys.modules:
         return False
-    import logging
-
-    return logging.getLogger("cpspika").isEnabledFor(level)
+    return get_logger().isEnabledFor(level)
 
 
 def log(level: int, text: str, *details: Any) -> None:
     """Logs a line."""
     if logs(level):
-        import logging
-
-        logging.getLogger("cpspika").log(level, text, *details)
+        get_logger().log(level, text, *details)
 
 
 def happened(connection: Any, event: Any) -> None:

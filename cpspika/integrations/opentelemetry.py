@@ -24,7 +24,6 @@ have many values; a name that the broker or the library made up is left out. The
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Mapping
 from time import perf_counter, time_ns
 from typing import Any
@@ -32,6 +31,7 @@ from weakref import WeakSet
 
 from ..client.hooks import instrument
 from ..errors import ProtocolSyntaxError
+from ..logs import get_logger
 from ..version import __version__
 from ..wire.codec import property_codec
 from ..wire.message import BASIC, BasicProperties
@@ -251,7 +251,7 @@ def _call_hook(name: str, hook: Any, span: Any, *details: Any) -> None:
     try:
         hook(span, *details)
     except Exception:
-        logging.getLogger("cpspika").exception("%s raised; the span goes on without it", name)
+        get_logger().exception("%s raised; the span goes on without it", name)
 
 
 class _HeaderGetter(Getter[Mapping[str, Any]]):  # type: ignore[misc, unused-ignore]

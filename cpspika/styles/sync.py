@@ -52,17 +52,23 @@ from .sync_operations import ChannelOperations, ConnectionOperations
 
 GRACE = 0.5  # seconds to wait for another thread to leave, before that is an error
 TURN = 0.002  # seconds between two turns of the reactor in a block of publishes
+BEHIND = 0.1  # seconds until callbacks are looked after again that the turns of another connection do not run
 MANY = 100  # exceptions in one wait; so many come from the reactor itself, and the wait would never end
 
 
 class _Spins:
-    """Of one reactor: how many calls wait, one inside another, and which connections have callbacks put by."""
+    """Of one reactor: how many calls wait, one inside another, and which connections have callbacks put by.
 
-    __slots__ = ("__weakref__", "behind", "depth", "strays")
+    turned: the connection whose `drain_events` or `turn` is under way. others_behind: connections beside that one that
+    have callbacks put by."""
+
+    __slots__ = ("__weakref__", "behind", "depth", "others_behind", "strays", "turned")
 
     def __init__(self) -> None:
         self.depth = 0
         self.behind: dict[SyncConnection, None] = {}
+        self.turned: SyncConnection | None = None
+        self.others_behind: dict[SyncConnection, None] = {}
         self.strays: deque[Exception] = deque()  # came out of the reactor during a call that was not theirs
 
     def raise_stray(self) -> None:
@@ -326,6 +332,19 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                     reactor.call_soon(lambda: spins.raise_in_turn(reactor))
         return over or bool(done())
 
+    def _spin_for_a_loop(self, done: Callable[[], object], timeout: float | None) -> None:
+        """As `_spin`, in a call that a loop of the program's own may make whenever the reactor has something to do. It
+        runs no callbacks of another connection. If these made the loop turn at once again, it would never rest."""
+        spins = self._spins
+        outer, spins.turned = spins.turned, self
+        try:
+            self._spin(done, timeout)
+        finally:
+            spins.turned = outer
+            others, spins.others_behind = spins.others_behind, {}
+            for connection in others:
+                self._reactor.call_later(BEHIND, partial(_catch_up, weakref.ref(connection)))
+
     # --- dropped ------------------------------------------------------------------------------------------------------
 
     def __del__(
@@ -396,7 +415,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         """Runs the callbacks that were put by, in the reactor's turn."""
         if self._spins.depth:
             if self._inbox:
-                self._spins.behind[self] = None
+                (self._spins.behind if self._spins.turned in (None, self) else self._spins.others_behind)[self] = None
             return
         try:
             while self._inbox:
@@ -432,7 +451,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         try:
             self._spins.raise_stray()
             before = iter((False,))
-            self._spin(lambda: next(before, True), timeout)
+            self._spin_for_a_loop(lambda: next(before, True), timeout)
             if not self.core.is_open:
                 raise self.core._closed_error()
         finally:
@@ -444,7 +463,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         self._spins.raise_stray()
         inbox = self._inbox
         if not inbox:
-            self._spin(lambda: bool(inbox) or over(), timeout)
+            self._spin_for_a_loop(lambda: bool(inbox) or over(), timeout)
         count = len(inbox)
         for _ in range(count if limit is None else min(count, limit)):
             if inbox:

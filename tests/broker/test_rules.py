@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import cpspika
 from cpspika import InvalidArgument
 from cpspika.broker import serve
 from cpspika.broker.rules import Rules, rules
@@ -45,6 +46,41 @@ def test_the_command_line_knows_what_a_broker_can_be(capsys: pytest.CaptureFixtu
 def test_serve_passes_them_on() -> None:
     with serve(pretend="quorum", like="4.3") as broker:
         assert broker.rules == rules(["quorum"], "4.3")
+
+
+@pytest.mark.parametrize("options", [{}, {"like": "3.10"}, {"like": "4.3"}])
+def test_the_server_properties_say_who_it_is_and_whom_it_is_like(options: dict[str, str]) -> None:
+    with serve(**options) as broker, cpspika.BlockingConnection(broker.url) as connection:
+        told = connection.server_properties
+    assert (told["product"], told["version"]) == ("cpspika", cpspika.__version__)
+    assert told["like"] == f"RabbitMQ {options.get('like', '3.10')}"
+
+
+@pytest.mark.parametrize(("like", "lines"), [("3.10", 0), ("4.3", 1)])
+def test_the_client_warns_of_global_qos_as_it_does_on_rabbitmq(
+    like: str, lines: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(like=like) as broker, cpspika.BlockingConnection(broker.url) as connection:
+        connection.channel().basic_qos(prefetch_count=1, global_=True)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * lines
+    assert all("RabbitMQ 4.3 ignores global_" in record.getMessage() for record in caplog.records)
+
+
+def test_the_client_ends_a_consumer_that_4_3_cancels_for_a_late_delivery() -> None:
+    """Else the broker would keep it, and its tag could not be used again."""
+    with (
+        serve(like="4.3", pretend="quorum", consumer_timeout=0.2) as broker,
+        cpspika.BlockingConnection(broker.url, timeout=20) as connection,
+    ):
+        channel = connection.channel()
+        channel.queue_declare("q", durable=True, arguments=QUORUM)
+        cancelled: list[str] = []
+        channel.basic_consume("q", lambda message: None, consumer_tag="c", on_cancel=cancelled.append)
+        channel.basic_publish("", "q", b"held too long")
+        while not cancelled:
+            assert connection.drain_events(20), "no basic.cancel"
+        assert channel.basic_consume("q", lambda message: message.ack(), consumer_tag="c") == "c"
+        assert channel.queue_declare("q", passive=True).consumer_count == 1
 
 
 # --- quorum queues ----------------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ from tests.support.scripted import PROPERTIES, World, opened
         ({"product": "RabbitMQ", "version": None}, ()),
         ({"product": "RabbitMQ"}, ()),
         ({"product": "LavinMQ", "version": "4.3.6"}, ()),
+        ({"product": "LavinMQ", "version": "2.4.1", "like": "RabbitMQ 4.3"}, ()),
+        ({"product": "cpspika", "version": "5.0.0", "like": "RabbitMQ 4.3"}, (4, 3)),
+        ({"product": "cpspika", "version": "5.0.0"}, ()),
         ({}, ()),
     ],
 )

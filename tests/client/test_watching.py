@@ -126,6 +126,31 @@ def test_recovery_that_gives_up_warns(log: Any) -> None:
     ]
 
 
+BLOCKED = """
+import sys, cpspika
+from cpspika.broker import serve
+class Hooks:
+    def connection(self, connection, event):
+        raise RuntimeError(event.kind)
+with serve() as broker, cpspika.BlockingConnection(broker.url) as connection:
+    broker.block()
+    connection.channel().basic_publish(routing_key="q", body=b"")
+    cpspika.instrument(Hooks())
+    while not connection.is_blocked:
+        assert connection.drain_events(20) is not None
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "levels"),
+    [("", []), ("import logging; logging.basicConfig(format='%(levelname)s')", ["WARNING", "ERROR"])],
+)
+def test_warnings_and_errors_are_for_programs_that_set_logging_up(first: str, levels: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", first + BLOCKED], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert [line for line in done.stderr.splitlines() if line.isupper()] == levels
+    assert bool(done.stderr) == bool(levels)
+
+
 def test_a_program_that_does_not_log_does_not_import_logging() -> None:
     program = (
         "import sys, cpspika; from cpspika.adapters import MemoryReactor; reactor = MemoryReactor();"

@@ -20,7 +20,7 @@ ROOT = Path(cpspika.__file__).parent
 # Folders and modules, the lowest layer first. docs/architecture.md says what each holds.
 LAYERS = [
     ["spec", "version"],
-    ["errors", "interrupts", "parameters", "reactor"],
+    ["errors", "interrupts", "logs", "parameters", "reactor"],
     ["wire"],
     ["client", "broker"],
     ["recovery"],
@@ -51,6 +51,7 @@ STANDARD_LIBRARY_ONLY = [
     "version",
     "errors",
     "interrupts",
+    "logs",
     "parameters",
     "reactor",
     "wire",

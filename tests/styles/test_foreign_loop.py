@@ -92,6 +92,44 @@ def test_a_callback_that_was_put_by_makes_the_file_readable(connection: Any) -> 
     assert becomes_quiet(connection)
 
 
+def rests(connection: Any) -> bool:
+    """Whether a loop that drains this connection alone comes to wait for something."""
+    for _ in range(50):
+        is_due = connection.reactor.next_timer() == 0
+        if not is_due and not select.select([connection.fileno()], [], [], 0)[0]:
+            return True
+        connection.drain_events(0)
+    return False
+
+
+@pytest.mark.parametrize("kind", [SelectConnection, AsyncoreConnection])
+def test_a_loop_rests_though_another_connection_of_its_reactor_has_callbacks_put_by(kind: Any, broker: Any) -> None:
+    """Its turns cannot run them. They wait until that connection is drained, or the program runs the reactor."""
+    ended: list[Any] = []
+    with kind(broker.url(heartbeat=0), timeout=20) as connection:
+        with kind(broker.url(heartbeat=0), timeout=20, on_close=lambda *told: ended.append(told)) as other:
+            ch = other.channel()
+            queue = ch.queue_declare(exclusive=True).queue
+            got: list[Any] = []
+            ch.basic_consume(queue, got.append, no_ack=True)
+            ch.basic_publish("", queue, "hello")
+            end = time.monotonic() + DEADLINE
+            while not other.has_callbacks:
+                assert time.monotonic() < end, "no message"
+                ch.queue_declare(queue, passive=True)
+            assert rests(connection)
+            assert not got
+            assert other.drain_events(0)
+            assert [message.body for message in got] == [b"hello"]
+        assert other.has_callbacks, "on_close"
+        assert rests(connection)
+        assert not ended
+        end = time.monotonic() + DEADLINE
+        while not ended:  # of a connection that nobody drains any more
+            assert time.monotonic() < end, "on_close was not called in a turn of the reactor"
+            connection.reactor.run_once(1)
+
+
 def test_a_foreign_loop_drives_the_core(broker: Any) -> None:
     """Also for an operation that is asked for outside a turn, before or after `fileno`."""
     reactor = SelectReactor()

@@ -5,7 +5,6 @@ What arrives is put into queues by the reactor's thread; `dispatch` calls the pr
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from ...client.channel import Channel
 from ...client.hooks import HandedOut, are_installed
 from ...client.operations import QueueDeclareOk
 from ...errors import AMQPError, ChannelClosed, ConnectionClosed, PublishError, UnknownConsumerTag
+from ...logs import get_logger
 from ...styles.promises import give_back_for
 from ...wire.message import Message
 from . import exceptions, frame, spec
@@ -24,7 +24,7 @@ from ._link import Link
 from ._translation import of_local, returned, undelivered
 from .exchange_type import ExchangeType
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = get_logger(__name__)
 
 Delivery = tuple[Any, spec.BasicProperties, bytes]
 T = TypeVar("T")

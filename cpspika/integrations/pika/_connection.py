@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 
 from ...client.connection import Connection
 from ...errors import AMQPError, ConnectionClosed, PublishError
+from ...logs import get_logger
 from ...wire.handshake import can
 from . import exceptions, frame, spec
 from ._channel import BlockingChannel
@@ -24,7 +24,7 @@ from ._link import Bell, Link
 from ._translation import of_connecting, of_connection, of_local
 from .connection import Parameters
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = get_logger(__name__)
 GOODBYE = 5.0  # seconds that close() waits for the threads to end, after the broker's answer
 
 
