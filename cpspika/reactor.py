@@ -230,6 +230,10 @@ class NamedTimers:
         if seconds is not None:
             self._by_name[name] = self._call_later(seconds, call)
 
+    def has(self, name: str) -> bool:
+        """Whether a timer of this name was started, and not cancelled since."""
+        return name in self._by_name
+
     def cancel(self, *names: str) -> None:
         """Cancels those timers of these names that are running."""
         for name in names:

@@ -42,9 +42,6 @@ class MemoryTransport:
 
     def __init__(self, reactor: Reactor):
         keep_freed_blocks()
-        known = getattr(reactor, "transports", None)
-        if known is not None:
-            known.add(self)
         self.queued = 0
         self.written = 0
         self.owner: TransportOwner | None = None
@@ -57,6 +54,9 @@ class MemoryTransport:
         self._arrived: deque[bytes] = deque()  # pieces that the owner hasn't received yet
         self.wire: Wire | None = None
         self._release = reactor.hold()
+        known = getattr(reactor, "transports", None)
+        if known is not None:  # last: it is interrupted only when it is whole
+            known.add(self)
 
     @classmethod
     def connect(

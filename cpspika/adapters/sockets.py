@@ -168,9 +168,6 @@ class SocketTransport:
 
     def __init__(self, reactor: Watcher, endpoint: Endpoint, owner: TransportOwner | None):
         keep_freed_blocks()
-        known = getattr(reactor, "transports", None)
-        if known is not None:
-            known.add(self)
         self.queued = 0
         self.written = 0
         self.socket: Any = None
@@ -191,6 +188,9 @@ class SocketTransport:
         self._hung_up = False  # the peer has, so what it sent before is read whatever the owner says
         self._look: Timer | None = None
         self.peer_address = endpoint.host
+        known = getattr(reactor, "transports", None)
+        if known is not None:  # last: it is interrupted only when it is whole
+            known.add(self)
 
     @classmethod
     def connect(

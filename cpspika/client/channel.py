@@ -29,7 +29,7 @@ from ..errors import (
 from ..wire.codec import Method
 from ..wire.message import Message
 from .channel_sender import ChannelSender
-from .continuations import Call, Continuation, OnDone, PendingCalls, Request, describe, refuse, settle_soon
+from .continuations import Call, Continuation, Notice, OnDone, PendingCalls, Request, describe, refuse, settle_soon
 from .handlers import Handlers, Remove
 from .hints import remedy
 from .hooks import HookedChannel, adopted
@@ -50,7 +50,6 @@ class Channel(Operations):
 
     __slots__ = (
         "__weakref__",
-        "_announced",
         "_closers",
         "_consumers",
         "_draining",
@@ -58,6 +57,7 @@ class Channel(Operations):
         "_facade",
         "_handlers",
         "_last_queue",
+        "_notices",
         "_pending",
         "_publisher",
         "_reused",
@@ -87,7 +87,7 @@ class Channel(Operations):
         self._facade: Callable[[], Any] | None = None  # the facade around it, or None once the program has dropped it
         self._sender = sender
         self._ended = False  # nothing more can come, and the number is free
-        self._announced = False  # the state handlers were called for the end
+        self._notices: list[Notice] | None = None  # of the end, to the state handlers; queued again after an interrupt
         self._pending: deque[Continuation] = deque()
         self._closers: list[Continuation] = []
         self._draining: list[Continuation] = []
@@ -516,15 +516,19 @@ class Channel(Operations):
         calls += [partial(c.fail, fate) if c.answer is None else partial(c.reply, c.answer) for c, fate in fates]
         if self._ended:
             calls += [closer.done for closer in self._closers]
-        if not self._announced:
-            self._announced = True
-            calls += self._handlers.calls("state", self, False)
+        calls += [notice.done for notice in self._end_notices()]
         self._in_turn(calls)
         self._pending.clear()
         self._draining = []
         if self._ended:
             self._closers = []
         return told
+
+    def _end_notices(self) -> list[Notice]:
+        """What tells the state handlers of the end, each of them once."""
+        if self._notices is None:
+            self._notices = [Notice(call) for call in self._handlers.calls("state", self, False)]
+        return self._notices
 
     def _answering(self, blamed: str, reason: AMQPError) -> AMQPError:
         """The reason of a close, as the answer to the method that the broker closes for."""

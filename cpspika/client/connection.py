@@ -51,6 +51,7 @@ from .continuations import (
     Call,
     CallQueue,
     Continuation,
+    Notice,
     OnDone,
     PendingCalls,
     Request,
@@ -135,6 +136,9 @@ class Connection(HintsNames):
         self._timers = NamedTimers(reactor)
         self._last_tick = 0.0  # of the heartbeat, by the reactor's clock
         self._ended = False
+        self._notices: list[Notice] | None = None  # of the end; they are queued again after an interrupt
+        self._tellers: list[bool] = []  # of each channel that has ended with it, whether a callback got the reason
+        self._was_logged = False  # the log and the hooks know of the end
         self._sinks: list[Sink] = []  # print or log the frames of this connection
         _connections.add(self)
 
@@ -744,6 +748,7 @@ class Connection(HintsNames):
             self._settle_all(reason)
         except BaseException:
             self._ended = False  # of a signal handler: `_interrupted` does the rest
+            self.close_reason = self.close_reason or reason
             raise
 
     def _interrupted(self, error: BaseException) -> None:
@@ -757,12 +762,15 @@ class Connection(HintsNames):
         """Settles what an interrupted end has left. Where the link is lost meanwhile, that settles all."""
         if not self._ended:
             if self._backlog.transport is None and self._dialer is None:
-                self._end(self.close_reason)
+                self._end(self.close_reason or (None if self._closers else self._cut_off()))
             return
         error = self._closed_error()
         calls: list[Call] = [partial(_end_channel, channel, error, []) for channel in list(self._channels.values())]
         self._in_turn([*self._calls_in_hand(error), *calls])
         self._in_hand = []
+
+    def _cut_off(self) -> AMQPError:
+        return ConnectionLost(f"the link to {self._where()} has ended; a signal handler's exception hid why")
 
     def _calls_in_hand(self, error: AMQPError) -> list[Call]:
         """The calls that settle what a signal handler's exception left in hand."""
@@ -780,30 +788,37 @@ class Connection(HintsNames):
         self._stop_asking()
         self._timers.cancel("heartbeat", "blocked", "close")
         error = self._closed_error()
-        tellers: list[bool] = []
+        if self._notices is None:
+            self._notices = self._end_notices(reason, was_open)
         calls = self._calls_in_hand(error)
         for channel in list(self._channels.values()):
-            calls.append(partial(_end_channel, channel, error, tellers))
+            calls.append(partial(_end_channel, channel, error, self._tellers))
         for continuation in self._pending:
             calls.append(partial(continuation.fail, error))
         if opening is not None:
             failed = reason or error
             calls.append(partial(opening.fail, failed))
-        asked_for = bool(self._closers)
         calls += self._closer_calls(reason)
-        if was_open:
-            calls += self._handlers.calls("state", self, False)
-        on_close = self._close_handler
-        if on_close is not None:
-            calls.append(lambda: on_close(self, reason))
-        told = asked_for or on_close is not None or self._handlers.has("state")
-        told = told or (opening is not None and opening.on_done is not None)
-        if reason is not None and not told:
-            calls.append(lambda: None if any(tellers) else self._report(reason))
+        calls += [notice.done for notice in self._notices]
         self._in_turn(calls)
         self._in_hand, self._opening, self._closers = [], None, []
         self._pending.clear()
-        self._happened(ConnectionEvent("closed" if was_open else "failed", reason))
+        if not self._was_logged:
+            self._was_logged = True
+            self._happened(ConnectionEvent("closed" if was_open else "failed", reason))
+
+    def _end_notices(self, reason: AMQPError | None, was_open: bool) -> list[Notice]:
+        """What tells the end to the handlers, or to the reactor where nobody else is told."""
+        opening, on_close = self._opening, self._close_handler
+        calls = self._handlers.calls("state", self, False) if was_open else []
+        if on_close is not None:
+            calls.append(partial(on_close, self, reason))
+        told = bool(self._closers) or on_close is not None or self._handlers.has("state")
+        told = told or (opening is not None and opening.on_done is not None)
+        if reason is not None and not told:
+            tellers = self._tellers
+            calls.append(lambda: None if any(tellers) else self._report(reason))
+        return [Notice(call) for call in calls]
 
     def _closer_calls(self, reason: AMQPError | None) -> list[Call]:
         closers = self._closers

@@ -160,6 +160,27 @@ class Request(Continuation):
         self.answer = None
 
 
+class Notice(Continuation):
+    """A call that tells a handler of an end. It is made once, however often it is queued: as a continuation it is found
+    again after an exception of a signal handler (`in_hand`)."""
+
+    __slots__ = ()
+
+    def __init__(self, call: Call):
+        self.call_site = None
+        self.order = next(order)
+        self.on_done: Any = call  # last: what is half made is not found
+
+    def done(self, result: Any = None) -> None:
+        call = self.on_done
+        if call is not None:
+            self.on_done = None  # as in Continuation.done
+            call()
+
+    def fail(self, error: AMQPError) -> None:
+        self.done()
+
+
 def ignore(err: AMQPError | None, result: Any) -> None:
     """The on_done of an operation whose end nobody waits for."""
 
@@ -205,11 +226,17 @@ def _gather(value: Any, found: dict[Continuation, None], depth: int) -> None:
         value = value.func
     value = getattr(value, "__self__", value)
     if isinstance(value, Continuation):
-        if value.on_done is not None:
+        if _is_whole(value) and value.on_done is not None:
             found[value] = None
     elif depth and isinstance(value, (list, tuple)):
         for each in value:
             _gather(each, found, depth - 1)
+
+
+def _is_whole(value: Continuation) -> bool:
+    """False: the exception came while it was being made."""
+    slots = [name for cls in type(value).__mro__ for name in getattr(cls, "__slots__", ())]
+    return all(hasattr(value, name) for name in slots)
 
 
 class CallQueue:

@@ -658,13 +658,20 @@ class RecoveringChannel(Channel):
         if self._ended:
             return True
         self._ended = True
+        try:
+            return self._settle_all(reason, fallen)
+        except BaseException:
+            self._ended = False  # of a signal handler: the connection's end does the rest
+            raise
+
+    def _settle_all(self, reason: AMQPError | None, fallen: list[tuple[Operation, AMQPError]] | None) -> bool:
+        """The work of `_finish`. Nothing is taken out of a container before its call is in the queue."""
         opening, self._opening = self._opening, None
         if opening is not None and opening.is_open and opening._sender.connection_error() is None:
             opening.close(on_done=ignore)
         self.is_open = False
         self.close_reason = self.close_reason or reason
         self._connection._timers.cancel(f"replay {id(self)}")
-        self._connection._channel_ended(self)
         error = self._closed_error()
         left: list[Any] = [operation for operation in self._waiting if operation.state is not SETTLED]
         errors: dict[Any, AMQPError] = dict(fallen or self._fallen)
@@ -673,9 +680,6 @@ class RecoveringChannel(Channel):
         left += self._draining
         left.sort()
         told = self._has_handlers("state") or any(each.on_done is not None for each in left)
-        self._waiting.clear()
-        self._fallen, self._draining, self._log = [], [], ChannelLog(self)
-        self._consumers_known = {}
         self._ready = self._flowing = False
         calls: list[Any] = []
         for each in left:
@@ -684,16 +688,17 @@ class RecoveringChannel(Channel):
                     each.end if isinstance(each, (Asked, Publish)) else each.fail, _final(each, errors.get(each, error))
                 )
             )
-        opened, self._opened = self._opened, None
+        opened = self._opened
         if opened is not None:
             calls.insert(0, partial(opened.fail, reason or error))
             told = told or opened.on_done is not None
         calls += [closer.done for closer in self._closers]
-        self._closers = []
-        if not self._announced:
-            self._announced = True
-            calls += self._handlers.calls("state", self, False)
+        calls += [notice.done for notice in self._end_notices()]
         self._in_turn(calls)
+        self._waiting.clear()
+        self._fallen, self._draining, self._closers = [], [], []
+        self._consumers_known, self._opened, self._log = {}, None, ChannelLog(self)
+        self._connection._channel_ended(self)
         return told
 
 

@@ -21,7 +21,17 @@ from typing import Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection, OnClose
-from ..client.continuations import Call, OnDone, Request, check_callable, ignore, is_abandoned, refuse, settle_soon
+from ..client.continuations import (
+    Call,
+    Continuation,
+    OnDone,
+    Request,
+    check_callable,
+    ignore,
+    is_abandoned,
+    refuse,
+    settle_soon,
+)
 from ..client.hooks import ConnectionEvent, OnDoneWithHooks, are_installed
 from ..client.setup import OnReady
 from ..client.trace import Sink
@@ -162,6 +172,7 @@ class RecoveringConnection(Connection):
 
     def abort(self) -> None:
         self._check_thread()
+        self._call_queue.revive()
         if not self._ended:
             self._is_closing = True
             self._stop_trying()
@@ -404,6 +415,7 @@ class RecoveringConnection(Connection):
             self._end(None)
             return
         self._last_error = err
+        self._fell_in_hand(err)
         fallen: Fallen = []
         replays: list[Any] = []
         for channel in self._opened_channels:
@@ -436,6 +448,16 @@ class RecoveringConnection(Connection):
             self._in_turn(self._handlers.calls("blocked", self, False, ""))
         self._in_turn([self._tell_lost])
 
+    def _fell_in_hand(self, err: AMQPError) -> None:
+        """What a signal handler's exception left in hand was in flight, unless it was being told its end."""
+        self._call_queue.revive()
+        in_hand, self._in_hand = self._in_hand, []
+        for continuation in in_hand:
+            if isinstance(continuation, Operation) and continuation.state is not SETTLED:
+                continuation.fail(err)
+            else:
+                self._in_turn([partial(Continuation.fail, continuation, err)])
+
     def _tell_lost(self) -> None:
         if self._ended or self._is_closing:
             return
@@ -462,38 +484,33 @@ class RecoveringConnection(Connection):
         for channel in self._opened_channels:
             channel.is_open = False
 
-    def _end(self, reason: AMQPError | None) -> None:
-        """Settles every continuation that waits, once, in the order of asking; then the closers; then calls the
-        handlers."""
-        if self._ended:
-            return
-        self._ended = True
+    def _settle_all(self, reason: AMQPError | None) -> None:
+        """As without recovery: settles every continuation that waits, once, in the order of asking; then the closers;
+        then calls the handlers."""
         self._is_closing = True
         self._stop_trying()
         if reason is not None and self._opening is None:
             reason = ended(reason)
         self.close_reason = reason
-        was_open, opening, self._opening = self._worked, self._opening, None
+        was_open, opening = self._worked, self._opening
         self.is_open = False
-        told = False
-        for channel in list(self._opened_channels):
-            told = channel._finish(self._closed_error()) or told
-        calls: list[Call] = []
         error = self._closed_error()
-        if opening is not None:
-            calls.append(partial(opening.fail, reason or error))
-            told = told or opening.on_done is not None
-        told = told or bool(self._closers) or self._close_handler is not None or self._handlers.has("state")
+        self._in_turn(self._calls_in_hand(error))
+        for channel in list(self._opened_channels):
+            self._tellers.append(channel._finish(error))
+        if self._notices is None:
+            self._notices = self._end_notices(reason, was_open)
+        calls: list[Call] = [] if opening is None else [partial(opening.fail, reason or error)]
         calls.append(self._end_closers)
-        if was_open:
-            calls += self._handlers.calls("state", self, False)
-        on_close = self._close_handler
-        if on_close is not None:
-            calls.append(lambda: on_close(self, reason))
-        if reason is not None and not told:
-            calls.append(lambda: self._report(reason))
+        calls += [notice.done for notice in self._notices]
         calls.insert(0, partial(self._happened, ConnectionEvent("closed" if was_open else "failed", reason)))
         self._in_turn(calls)
+        self._in_hand, self._opening = [], None
+
+    def _finish(self) -> None:
+        on_its_way = self._dialling.link is not None or self._timers.has("retry")
+        if self._ended or (self._core is None and not on_its_way):
+            super()._finish()
 
     def _end_closers(self) -> None:
         closers, self._closers = self._closers, []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..client.connection import Connection
+from ..client.continuations import CallQueue
 from ..errors import AMQPError, LoginError, VirtualHostRefused
 from ..parameters import ConnectionParameters
 from .backoff import Backoff
@@ -26,6 +27,7 @@ class Dials(Recoverer, Protocol):
 
     _last_error: AMQPError | None
     _worked: bool
+    _call_queue: CallQueue
 
     def _new_link(self) -> Connection: ...
     def _link_up(self, link: Connection) -> None: ...
@@ -65,13 +67,25 @@ class Dialling:
         connection._tell_recovery(
             RecoveryEvent("retrying", error=connection._last_error, attempt=self.attempt + 1, delay=delay)
         )
-        connection._timers.start("retry", delay, self._try)
+        connection._timers.start("retry", delay, self._try_again)
 
     def stop(self) -> None:
         self._connection._timers.cancel("retry", "steady")
         link, self.link = self.link, None
         if link is not None:
             link.abort()
+
+    def _try_again(self) -> None:
+        """Called by the timer. An exception of a signal handler doesn't keep it from trying for ever."""
+        connection = self._connection
+        connection._timers.cancel("retry")
+        connection._call_queue.revive()
+        try:
+            self._try()
+        except BaseException:
+            self.link = None
+            connection._timers.start("retry", self._backoff.next(), self._try_again)
+            raise
 
     def _try(self) -> None:
         self.attempt += 1

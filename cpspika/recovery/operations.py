@@ -281,6 +281,7 @@ class Sent(client_publisher.Publish):
         publish = Publish(self.channel, self.on_done, Content(exchange, routing_key, False, False, properties, body))
         publish.call_site, publish.order = self.call_site, self.order
         publish.undecided = True
+        self.on_done = None  # the other has it: who looks for what was cut off finds one of them
         return publish
 
 

@@ -1,5 +1,5 @@
 """An exception of a signal handler at every place of the dispatch where Python may run one: each on_done is still
-called once (clauses 2 and 10 of the law).
+called once, and each handler of the end (clauses 2, 4 and 10 of the law).
 
 Python runs signal handlers when a function is entered, when a call of a C function returns, and where a loop jumps
 back. The profiler is called at the first two of these places, the tracer at the third. So each run of the same program
@@ -137,6 +137,15 @@ def connection_closed(world: World, done: Callable[[str], Done]) -> None:
     world.peer.close_connection()
 
 
+def link_lost(world: World, done: Callable[[str], Done]) -> None:
+    channel = world.confirming()
+    channel.basic_publish("", "a", b"x", on_done=done("publish"))
+    channel.drain(on_done=done("drain"))
+    world.connection.channel(on_done=done("channel"))
+    world.settle()
+    world.peer.cut()
+
+
 def refused(world: World, done: Callable[[str], Done]) -> None:
     channel = world.channel()
     channel.close(on_done=done("close"))
@@ -146,9 +155,31 @@ def refused(world: World, done: Callable[[str], Done]) -> None:
     world.connection.channel(on_done=done("channel"))
 
 
+LOST = [connection_closed, link_lost]
+PROGRAMS = [replies, confirms, overtaken, channel_closed, connection_closed, link_lost, refused]
+
+
+def watch_ends(world: World) -> dict[str, list[Any]]:
+    """Registers handlers; returns what each was told of the end."""
+    ends: dict[str, list[Any]] = {"on_close": world.closed, "state of the connection": []}
+    world.connection.add_state_change_handler(note(ends["state of the connection"]))
+    for number, channel in world.connection._channels.items():
+        told = ends[f"state of channel {number}"] = []
+        channel.add_state_change_handler(note(told))
+    return ends
+
+
+def note(told: list[Any]) -> Callable[[Any, bool], None]:
+    def handler(thing: Any, is_open: bool) -> None:
+        if not is_open:
+            told.append(thing)
+
+    return handler
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised while a generator is closed
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 11])
-@pytest.mark.parametrize("program", [replies, confirms, overtaken, channel_closed, connection_closed, refused])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_each_on_done_is_called_once_wherever_an_interrupt_comes(program: Any, step: int) -> None:
     number, gaps = 0, []
     while True:
@@ -160,6 +191,7 @@ def test_each_on_done_is_called_once_wherever_an_interrupt_comes(program: Any, s
             return dones[-1]
 
         program(world, done)
+        ends = watch_ends(world)
         injector = Injector(number)
         with injector.block(), suppress(Interrupt):
             world.reactor.settle()
@@ -171,6 +203,9 @@ def test_each_on_done_is_called_once_wherever_an_interrupt_comes(program: Any, s
         world.connection.abort()
         world.reactor.settle()
         wrong = [f"{each.name}: {len(each.calls)} times" for each in dones if len(each.calls) != 1]
+        if program in LOST and None in world.closed:
+            wrong.append("on_close: no reason")
+        wrong += [f"{name}: {len(calls)} times" for name, calls in ends.items() if len(calls) != 1]
         if wrong:
             gaps.append(f"{injector.where}: {', '.join(wrong)}")
     assert number > 20, "nothing was interrupted"

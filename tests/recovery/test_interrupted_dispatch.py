@@ -1,0 +1,93 @@
+"""An exception of a signal handler at every place of the dispatch where Python may run one, on a connection that
+recovers: each on_done and each handler of the end is still called once, and no recovery hangs (clauses 2, 4, 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+import cpspika
+from tests.client.test_interrupted_dispatch import Injector, Interrupt, note
+from tests.support.recovering import RecoveryWorld
+from tests.support.scripted import Done
+
+# The reactor has taken a call of the queue, and not begun it. The loss of the link would have the queue go on.
+WITHOUT_LINK = ("CallQueue.run", "CallQueue._resume")
+
+
+def replies(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
+    pass
+
+
+def cut(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
+    world.cut()
+
+
+def closes(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
+    world.connection.close(on_done=done("close"))
+
+
+def gives_up(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
+    world.down()
+    world.cut()
+    world.connection._give_up(cpspika.ConnectionLost("as a test wants"))
+
+
+def begun(program: Any) -> tuple[RecoveryWorld, list[Done], dict[str, list[Any]]]:
+    """A world in which a publish and a declare are in flight, and its program has begun; the dones; the handlers'."""
+    world, dones = RecoveryWorld(), []
+
+    def done(name: str) -> Done:
+        dones.append(Done(name))
+        return dones[-1]
+
+    channel = world.confirming()
+    channel.queue_declare("q", on_done=done("declare"))
+    world.settle()
+    ends: dict[str, list[Any]] = {"on_close": world.closed, "state": [], "state of the channel": []}
+    world.connection.add_state_change_handler(note(ends["state"]))
+    channel.add_state_change_handler(note(ends["state of the channel"]))
+    channel.basic_publish("", "q", "x", on_done=done("publish"))
+    channel.queue_declare("r", on_done=done("declare r"))
+    program(world, done)
+    return world, dones, ends
+
+
+def go_on(world: RecoveryWorld, seconds: float = 0) -> None:
+    for _ in range(3):
+        with suppress(Interrupt, cpspika.AMQPError):
+            world.reactor.advance(seconds)
+            world.reactor.settle()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised while a generator is closed
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 29])
+@pytest.mark.parametrize("program", [replies, cut, closes, gives_up])
+def test_each_on_done_is_called_once_wherever_an_interrupt_comes(program: Any, step: int) -> None:
+    number, gaps = 0, []
+    while True:
+        number += step
+        world, dones, ends = begun(program)
+        injector = Injector(number)
+        with injector.block(), suppress(Interrupt):
+            world.reactor.settle()
+            world.reactor.advance(1)
+        go_on(world)
+        if not injector.where:
+            break
+        go_on(world, 10)
+        state = "connected" if world.connection.is_connected else "open" if world.connection.is_open else "ended"
+        with suppress(cpspika.AMQPError):
+            world.connection.abort()
+        go_on(world)
+        wrong = [f"{each.name}: {len(each.calls)} times" for each in dones if len(each.calls) != 1]
+        wrong += [f"{name}: {len(calls)} times" for name, calls in ends.items() if len(calls) != 1]
+        if state == "open":
+            wrong.append("it is open, and does not recover")
+        if wrong and not injector.where.endswith(WITHOUT_LINK):
+            gaps.append(f"{injector.where}: {', '.join(wrong)}")
+    assert number > 20, "nothing was interrupted"
+    assert not gaps, f"{len(gaps)} of {number // step} places:\n" + "\n".join(gaps)
