@@ -95,14 +95,11 @@ class Dialling:
     def _tried(self, link: Connection, err: AMQPError | None) -> None:
         if self.link is not link:
             return
-        self.link = None
         connection = self._connection
         if err is None:
-            self.attempt = 0
-            self._refused_since, self._refusals = None, 0
-            connection._timers.start("steady", STEADY, self._backoff.reset)
-            connection._link_up(link)
+            self._begin_with(link)
             return
+        self.link = None
         connection._last_error = err
         refused = isinstance(err, (LoginError, VirtualHostRefused))
         if not connection._worked and (refused or not connection.options.initial):
@@ -112,6 +109,21 @@ class Dialling:
             connection._give_up(err)
             return
         self.try_later()
+
+    def _begin_with(self, link: Connection) -> None:
+        connection = self._connection
+        try:
+            self.link = None
+            self.attempt = 0
+            self._refused_since, self._refusals = None, 0
+            connection._timers.start("steady", STEADY, self._backoff.reset)
+            connection._link_up(link)
+        except BaseException:
+            # Of a signal handler: nobody knows what the link was told, so another one is tried.
+            link.abort()
+            if connection._core is not link and not connection._timers.has("retry"):
+                connection._timers.start("retry", self._backoff.next(), self._try_again)
+            raise
 
     def _is_refused_for_good(self, refused: bool) -> bool:
         if not refused:
