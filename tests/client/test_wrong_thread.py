@@ -123,10 +123,9 @@ def state_of(world: Any, channel: Any) -> Any:
     return [snapshot(thing) for thing in (world.connection, channel, world.reactor)]
 
 
-def refused(world: Any, channel: Any, call: Callable[[], object], told: bool) -> None:
-    """told: the call has an on_done. Without one, a call that has nothing to do may return, and one that fails whatever
-    the thread raises its own error."""
-    before = state_of(world, channel)
+def refused(before: Any, world: Any, channel: Any, call: Callable[[], object], told: bool) -> None:
+    """before: the state. told: the call has an on_done. Without one, a call that has nothing to do may return, and one
+    that fails whatever the thread raises its own error."""
     outer, world.reactor.thread = world.reactor.thread, NOBODY
     try:
         with pytest.raises(cpspika.ConcurrentUse) if told else suppress(cpspika.AMQPError):
@@ -145,17 +144,18 @@ def asked(function: Any, arguments: tuple[Any, ...], told: bool) -> Callable[[],
 def test_each_operation_is_refused_and_changes_nothing(state: Any) -> None:
     world, channel = plain()
     state(world, channel)
+    before = state_of(world, channel)
     for told in (True, False):
         for name, arguments in ARGUMENTS.items():
             if name == "basic_cancel" and channel.is_open and state is not consumer_starts:
                 continue  # there is no such consumer
-            refused(world, channel, asked(getattr(channel, name), arguments, told), told)
+            refused(before, world, channel, asked(getattr(channel, name), arguments, told), told)
         for options in ({"mandatory": True}, {"block_on_flow_control": True}):
             publish = partial(channel.basic_publish, "", "q", "x", **options)
-            refused(world, channel, asked(publish, (), told), told)
+            refused(before, world, channel, asked(publish, (), told), told)
         for name, arguments in OF_CONNECTION.items():
             if name != "abort" or not told:
-                refused(world, channel, asked(getattr(world.connection, name), arguments, told), told)
+                refused(before, world, channel, asked(getattr(world.connection, name), arguments, told), told)
     world.settle()
 
 
