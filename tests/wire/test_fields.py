@@ -179,6 +179,12 @@ def test_every_timestamp_in_a_table_is_written_again_as_it_came(octets: bytes) -
     assert fields.encode_table("headers", fields.decode_table(table, 0)[0]) == table
 
 
+@pytest.mark.parametrize("seconds", [-(2**63), -1, 0, 2**63 - 1])
+def test_seconds_come_back_to_the_ends_of_64_bits(seconds: int) -> None:
+    octets = fields.encode_timestamp("timestamp", seconds)
+    assert octets == struct.pack(">q", seconds)
+
+
 @pytest.mark.parametrize("wrong", ["2024", b"1", 1.5, None])
 def test_a_timestamp_of_another_type_is_a_type_error_that_names_it(wrong: Any) -> None:
     with pytest.raises(InvalidArgumentType, match=f"^timestamp takes an int, not {type(wrong).__name__}$"):
