@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 
 from cpspika.broker import Served, serve
+from tests.support import frugal
 from tests.support.rabbitmq import RabbitNode
 from tests.support.rabbitmq_features import FEATURES, OLD_PROTOCOL, lacking, version_of
 from tests.support.styles import AGAIN, RECOVERING, STYLES, Broker, Style
@@ -24,8 +25,10 @@ from tests.support.styles import AGAIN, RECOVERING, STYLES, Broker, Style
 # Styles that run on RabbitMQ on 0-8 too; the others do so with the long tests.
 ON_0_8 = ("core-select", "sync-blocking")
 
-# Enough to find what is broken, in a run of minutes; HYPOTHESIS_PROFILE=thorough looks harder.
+# Enough to find what is broken, in a run of minutes, and in the run of -m "not slow"; HYPOTHESIS_PROFILE=thorough looks
+# harder.
 hypothesis.settings.register_profile("quick", max_examples=40, deadline=None)
+hypothesis.settings.register_profile("not slow", max_examples=25, deadline=None)
 hypothesis.settings.register_profile("thorough", max_examples=1000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
@@ -52,6 +55,12 @@ class Certificates(NamedTuple):
     @property
     def context(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=self.ca)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    frugal.install(config)
+    if config.option.markexpr == "not slow" and "HYPOTHESIS_PROFILE" not in os.environ:
+        hypothesis.settings.load_profile("not slow")
 
 
 @pytest.fixture(scope="session")

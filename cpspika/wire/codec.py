@@ -21,10 +21,7 @@ SECRETS = frozenset(("response", "new_secret"))  # arguments whose values no rep
 
 _DEFAULTS: dict[str, Any] = {"bit": False, "shortstr": "", "longstr": b"", "table": None, "timestamp": 0}
 _DECODE: dict[str, fields.FieldDecoder] = {
-    "octet": fields.decode_octet,
-    "short": fields.decode_short,
-    "long": fields.decode_long,
-    "longlong": fields.decode_longlong,
+    "octet": fields.decode_octet,  # the numbers of a method are decoded together: see `_LAYOUT`
     "shortstr": fields.decode_shortstr,
     "longstr": fields.decode_longstr,
     "table": fields.decode_table,

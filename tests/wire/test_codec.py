@@ -195,6 +195,41 @@ def test_no_secret_is_ever_shown(version: str, row: spec.Method) -> None:
     assert "hunter2" not in repr(Method(row.name, values)) + str(Method(row.name, values))
 
 
+def test_a_secret_is_shown_as_dots() -> None:
+    assert repr(Method("connection.start-ok", {"response": b"x", "mechanism": "PLAIN"})) == (
+        "connection.start-ok(response=..., mechanism='PLAIN')"
+    )
+
+
+def test_methods_are_equal_by_name_and_arguments() -> None:
+    assert Method("a.b", {"x": 1}) == Method("a.b", {"x": 1})
+    assert Method("a.b", {"x": 1}) not in (Method("a.c", {"x": 1}), Method("a.b", {"x": 2}), "a.b", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda payload: payload + b"xy", "2 bytes follow its last argument"),
+        (lambda payload: payload + b"x", "1 bytes follow its last argument"),
+        (lambda payload: payload[:-1], "it ends before its last argument does"),
+    ],
+)
+def test_the_error_of_a_malformed_method_says_what_is_wrong(change: Any, fault: str) -> None:
+    codec = Codec.of("0-9-1")
+    with pytest.raises(ProtocolSyntaxError) as caught:
+        codec.decode(change(codec.encode("basic.ack", {"delivery_tag": 1})))
+    assert caught.value.text == f"basic.ack is malformed: {fault}"
+
+
+def test_the_error_of_a_malformed_argument_names_the_method() -> None:
+    codec = Codec.of("0-9-1")
+    with pytest.raises(ProtocolSyntaxError) as caught:
+        codec.decode(codec.encode("queue.purge", {"queue": "abc"})[:8])
+    assert caught.value.text == (
+        "queue.purge is malformed: a field of 3 bytes at offset 7 goes past the end of the data, 8"
+    )
+
+
 def test_every_argument_that_carries_a_secret_is_known() -> None:
     carriers = {argument.name for _, row in ROWS for argument in row.arguments if argument.type == "longstr"}
     open_ones = {"mechanisms", "locales", "challenge", "channel_id", "string_2", "result", "string_result"}

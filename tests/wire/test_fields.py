@@ -179,6 +179,18 @@ def test_every_timestamp_in_a_table_is_written_again_as_it_came(octets: bytes) -
     assert fields.encode_table("headers", fields.decode_table(table, 0)[0]) == table
 
 
+@pytest.mark.parametrize("seconds", [-(2**63), -1, 0, 2**63 - 1])
+def test_seconds_come_back_to_the_ends_of_64_bits(seconds: int) -> None:
+    octets = fields.encode_timestamp("timestamp", seconds)
+    assert octets == struct.pack(">q", seconds)
+
+
+@pytest.mark.parametrize("wrong", ["2024", b"1", 1.5, None])
+def test_a_timestamp_of_another_type_is_a_type_error_that_names_it(wrong: Any) -> None:
+    with pytest.raises(InvalidArgumentType, match=f"^timestamp takes an int, not {type(wrong).__name__}$"):
+        fields.encode_timestamp("timestamp", wrong)
+
+
 @pytest.mark.parametrize("seconds", [2**64, -(2**63) - 1])
 def test_a_timestamp_of_more_than_64_bits_is_refused(seconds: int) -> None:
     with pytest.raises(InvalidArgument, match="timestamp"):
@@ -429,6 +441,13 @@ def test_a_table_whose_size_is_off_is_a_table_error(off: int) -> None:
     body = b"\1aI\0\0\0\1\1bI\0\0\0\2"
     with pytest.raises(ProtocolSyntaxError):
         fields.decode_table(struct.pack(">I", len(body) + off) + body + b"\0", 0)
+
+
+@pytest.mark.parametrize("size", [1, 2**32 - 1])
+def test_a_table_that_claims_more_than_there_is_names_its_size(size: int) -> None:
+    text = f"^502 a table of {size} bytes at offset 5 goes past the end of the data, 5$"
+    with pytest.raises(InvalidTableError, match=text):
+        fields.decode_table(b"x" + struct.pack(">I", size), 1)
 
 
 def test_a_nested_table_may_not_run_over_the_end_of_its_parent() -> None:
