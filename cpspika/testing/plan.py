@@ -35,6 +35,7 @@ FAULTS = {  # what happens to them, and how often
     "refuse": 1,
     "slow": 1,
     "silent": 1,
+    "outage": 4,
     "drop": 1,
     "close": 2,
     "close_channel": 2,

@@ -16,6 +16,7 @@ from .workload import Program
 MOST_TURNS = 20_000  # of the reactor; a run has a few hundred
 REST = 120.0  # virtual seconds in which all must come to rest after the faults
 PROGRAMS = ("a", "b")
+NARROW = 0.4  # of the runs are on links that a few messages congest
 
 
 class Trial:
@@ -37,6 +38,10 @@ class Trial:
         self.calm = False
         self._turns = 0
         self.simulation = Simulation(seed, ("one", "two"), heartbeat=8, make_broker=WatchedBroker)
+        network = random.Random(f"{seed} network")
+        if network.random() < NARROW:
+            self.simulation.net.weight = network.choice([30, 100, 300])
+            self.simulation.net.kernel_buffer = network.choice([500, 2000, 8000])
         self.oracle = Oracle(self.simulation.net, recovery is not None, trace)
         broker: Any = self.simulation.broker
         broker.oracle = self.oracle

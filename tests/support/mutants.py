@@ -169,6 +169,11 @@ def operations_are_sent_again_in_reverse(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RecoveringChannel, "_put_back", reversed_)
 
 
+def what_waits_goes_before_what_is_sent_again(patch: pytest.MonkeyPatch) -> None:
+    """The operations of a channel that wait are not sorted."""
+    patch.setattr(recovering_channel, "merge", lambda again, waiting: [*waiting, *again])
+
+
 def the_buffer_has_no_limit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Buffer, "refusal", lambda self, size: None)
 
@@ -225,6 +230,7 @@ RECOVERY_MUTANTS = {
         tags_are_not_raised,
         lost_publishes_count_as_confirmed,
         operations_are_sent_again_in_reverse,
+        what_waits_goes_before_what_is_sent_again,
         the_buffer_has_no_limit,
         a_resent_publish_that_comes_back_is_reported_as_refused,
         consumers_do_not_come_back,
