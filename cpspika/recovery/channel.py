@@ -172,6 +172,7 @@ class RecoveringChannel(Channel):
         "_replays",
         "_replays_lost",
         "_singles",
+        "_stopped",
         "_transaction",
         "_waiting",
     )
@@ -189,6 +190,7 @@ class RecoveringChannel(Channel):
         self._flowing = False  # the opening has its modes and consumers; what waits may go out
         self._held = 0  # reasons that keep a new opening from being restored
         self._singles = 0  # operations of this channel in the connection's single file
+        self._stopped = False  # the last opening ended when it was not writable
         self._waiting: deque[Operation] = deque()
         self._fallen: list[tuple[Operation, AMQPError]] = []
         self._log: list[Asked] = []  # modes and consumers, as they were asked for
@@ -552,6 +554,9 @@ class RecoveringChannel(Channel):
             self._publisher = adopted(
                 OpenPublisher(publisher) if transaction is None else TransactionPublisher(publisher, transaction)
             )
+            if self._stopped:
+                self._stopped = False
+                self._tell_writable()  # if it isn't, the end of that tells
 
     # --- an opening ends ----------------------------------------------------------------------------------------------
 
@@ -581,6 +586,7 @@ class RecoveringChannel(Channel):
             self._closures = 0
             self._connection._link_settled = True
         self._confirming = self._confirming or opening._publisher.is_confirming
+        self._stopped = self._stopped or not (opening._sender.writable and opening._publisher.permitted)
         self._opening = None
         self._ready = self._flowing = False
         self._replays = set()
