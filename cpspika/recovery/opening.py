@@ -138,7 +138,7 @@ class ResendingPublisher(Publisher):
         return False
 
     def _send(self, publish: Any, content: Content) -> None:
-        if self._window is None and publish.on_done is None:
+        if self._window is None and publish.on_done is None and publish.__class__ is Publish:
             self._send_untold(publish, content)
         else:
             super()._send(publish, content)

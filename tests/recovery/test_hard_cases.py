@@ -378,6 +378,19 @@ def test_a_plain_publish_that_is_sent_again_is_sent_again_if_that_is_lost_too() 
     assert world.bodies("q") == [b"lost"]
 
 
+def test_a_publish_with_flags_in_a_transaction_needs_no_on_done() -> None:
+    world = RecoveryWorld()
+    channel = world.channel()
+    channel.queue_declare("q")
+    channel.tx_select()
+    world.settle()
+    channel.basic_publish("", "q", b"one", mandatory=True)
+    commit = world.ask(channel.tx_commit)
+    world.settle()
+    assert not commit.pending
+    assert world.bodies("q") == [b"one"]
+
+
 @pytest.mark.parametrize("stop", ["congestion", "blocked", "flow"])
 def test_a_drain_that_waits_when_the_link_is_lost_is_done_on_the_next(stop: str) -> None:
     world = RecoveryWorld(publishes="unknown")  # so that nothing congests the next link
