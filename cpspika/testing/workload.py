@@ -187,16 +187,17 @@ class Program:
         self._consumers = 0
         self.delayed: dict[int, Callable[[], object]] = {}
         self.topology = Role(self, "topology", self._set_up_topology)
-        self.publishers = [Role(self, f"publisher {i}", self._set_up_publisher) for i in range(dice.choice([1, 1, 2]))]
-        prepare = self._prepare if dice.random() < 0.3 else None
+        self.publishers = [Role(self, "publisher 0", self._set_up_publisher)]
+        if dice.random() < 0.3:
+            plain = dice.random() < 0.7
+            self.publishers.append(Role(self, "publisher 1", self._set_up_nothing if plain else self._set_up_publisher))
+        prepare = self._prepare if dice.random() < 0.2 else None
         self.consumers = [Role(self, "consumer", self._set_up_consumer, prepare)]
         self.extra = Role(self, "extra", self._set_up_nothing)
         self.transactions = Role(self, "transactions", self._set_up_transactions)
         self.own = Role(self, "own", self._set_up_own)
         # Not every program has every channel: most of a run's time is their set-up.
         some = [role for role in (self.extra, self.transactions, self.own) if dice.random() < 0.6]
-        if dice.random() < 0.3:
-            self.publishers.append(Role(self, "plain publisher", self._set_up_nothing))
         self.roles = [self.topology, *self.publishers, *self.consumers, *some]
 
     # --- the connection -----------------------------------------------------------------------------------------------
