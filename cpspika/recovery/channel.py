@@ -296,7 +296,8 @@ class RecoveringChannel(Channel):
     def _carried_out_by_loss(self, operation: Operation) -> None:
         """Notes here what the loss of the opening has carried out at the broker."""
         if isinstance(operation, Cancel):
-            self._forget_consumer(operation.tag)
+            if operation.decided is None:  # else it was forgotten then
+                self._forget_consumer(operation.tag)
         elif operation.method == "tx.rollback" and self._transaction is not None:
             self._transaction.ended()
 

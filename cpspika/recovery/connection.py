@@ -47,7 +47,7 @@ from .channel import RecoveringChannel
 from .journal import Journal
 from .operations import SETTLED, WAITING, Asked, Cancel, Close, Consume, Open, Operation, Publish, Told
 from .options import Recovery, RecoveryEvent
-from .policies import AGAIN
+from .policies import AGAIN, DONE
 from .probe import Probe
 from .restoring import Restoring
 from .roles import Owner
@@ -676,6 +676,8 @@ class RecoveringConnection(Connection):
                 and not isinstance(operation, Told)
                 and verdict != AGAIN
             ):
+                if isinstance(operation, Cancel) and operation.decided is None and verdict == DONE:
+                    channel._forget_consumer(operation.tag)  # now, or it would be started again on the next opening
                 operation.decided, verdict = verdict, AGAIN
             if verdict == AGAIN:
                 operation.state = WAITING

@@ -378,6 +378,26 @@ def test_a_plain_publish_that_is_sent_again_is_sent_again_if_that_is_lost_too() 
     assert world.bodies("q") == [b"lost"]
 
 
+def test_a_consumer_whose_cancel_waits_to_be_told_does_not_come_back() -> None:
+    """The loss has ended the consumer; an operation before the cancel is asked again, and is told first."""
+    world = RecoveryWorld()
+    channel = world.channel()
+    channel.queue_declare("q")
+    old = world.ask(channel.basic_consume, "q", lambda message: None, consumer_tag="old")
+    world.settle()
+    assert old.result == "old"
+    world.deaf()
+    log: list[Any] = []
+    channel.basic_consume("q", lambda message: None, consumer_tag="new", on_done=Done("new", log))
+    channel.basic_cancel("old", on_done=Done("cancelled", log))
+    world.settle()
+    world.cut()
+    world.restored()
+    world.settle()
+    assert [name for name, *_ in log] == ["new", "cancelled"]
+    assert [consumer.tag for consumer in world.broker.queues["q"].consumers] == ["new"]
+
+
 def test_a_publish_with_flags_in_a_transaction_needs_no_on_done() -> None:
     world = RecoveryWorld()
     channel = world.channel()
