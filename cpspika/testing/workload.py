@@ -530,7 +530,7 @@ class Program:
             ]
         )
         persistent = dice.random() < 0.7
-        mandatory = dice.random() < 0.4
+        mandatory = dice.random() < 0.6
         held = dice.random() < 0.3
         if channel is None:
             return
