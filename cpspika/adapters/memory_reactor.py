@@ -27,8 +27,9 @@ class Wire(Protocol):
     def received(self, end: MemoryTransport, size: int) -> None:
         """The owner of an end has taken bytes that arrived; not yet, while reading is paused."""
 
-    def hang_up(self, end: MemoryTransport) -> None:
-        """An end is closed. The wire calls the other end's `lost` when it hears of it; never inside hang_up."""
+    def hang_up(self, end: MemoryTransport, aborted: bool) -> None:
+        """An end is closed. The wire calls the other end's `lost` when it hears of it; never inside hang_up. aborted:
+        bytes that did not count as given to the kernel are dropped."""
 
 
 class MemoryTransport:
@@ -154,7 +155,7 @@ class MemoryTransport:
         self._out.clear()
         self._closing = True
         self.owner = None
-        self._hang_up()
+        self._hang_up(aborted=True)
 
     detach = abort
 
@@ -165,12 +166,12 @@ class MemoryTransport:
         if owner is not None:
             self._reactor.call_soon(lambda: owner.transport_lost(lost))
 
-    def _hang_up(self) -> None:
+    def _hang_up(self, aborted: bool = False) -> None:
         self._release()
         peer, self.peer = self.peer, None
         if self.wire is not None:
             wire, self.wire = self.wire, None
-            wire.hang_up(self)
+            wire.hang_up(self, aborted)
         elif peer is not None:
             there = peer
             peer._reactor.call_soon_threadsafe(lambda: there.lost(None))

@@ -78,6 +78,7 @@ class RecoveringChannel(Channel):
         "_opening",
         "_ready",
         "_singles",
+        "_stopped",
         "_transaction",
         "_waiting",
     )
@@ -95,6 +96,7 @@ class RecoveringChannel(Channel):
         self._flowing = False  # the opening has its modes and consumers; what waits may go out
         self._held = 0  # reasons that keep a new opening from being restored
         self._singles = 0  # operations of this channel in the connection's single file
+        self._stopped = False  # the last opening ended when it was not writable
         self._waiting: deque[Operation] = deque()
         self._fallen: list[tuple[Operation, AMQPError]] = []
         self._log = ChannelLog(self)
@@ -208,7 +210,8 @@ class RecoveringChannel(Channel):
     def _carried_out_by_loss(self, operation: Operation) -> None:
         """Notes here what the loss of the opening has carried out at the broker."""
         if isinstance(operation, Cancel):
-            self._forget_consumer(operation.tag)
+            if operation.decided is None:  # else it was forgotten then
+                self._forget_consumer(operation.tag)
         elif operation.method == "tx.rollback" and self._transaction is not None:
             self._transaction.ended()
 
@@ -459,6 +462,9 @@ class RecoveringChannel(Channel):
             self._publisher = adopted(
                 OpenPublisher(publisher) if transaction is None else TransactionPublisher(publisher, transaction)
             )
+            if self._stopped:
+                self._stopped = False
+                self._tell_writable()  # if it isn't, the end of that tells
 
     # --- an opening ends ----------------------------------------------------------------------------------------------
 
@@ -488,6 +494,7 @@ class RecoveringChannel(Channel):
             self._closures = 0
             self._connection._link_settled = True
         self._confirming = self._confirming or opening._publisher.is_confirming
+        self._stopped = self._stopped or not (opening._sender.writable and opening._publisher.permitted)
         self._opening = None
         self._ready = self._flowing = False
         self._log.opening_ended()

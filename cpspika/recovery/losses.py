@@ -13,7 +13,7 @@ from ..client.continuations import Call
 from ..client.publisher import Content
 from ..errors import AMQPError
 from .operations import SETTLED, WAITING, Asked, Cancel, Close, Consume, Operation, Publish, Told, end_waiting
-from .policies import AGAIN
+from .policies import AGAIN, DONE
 from .roles import Owner, Recoverer
 
 ENDS_ALONE = 3  # so many links or channels ended while an operation alone was in flight: it is to blame
@@ -69,6 +69,8 @@ def sort_out(connection: Recoverer, fallen: Fallen, culprit: Operation | None, r
         guilty = operation is culprit or operation.ends >= ENDS_ALONE
         verdict = _of_blamed(operation, reason) if guilty else _verdict(operation, error, again.get(channel))
         if isinstance(operation, Asked) and channel in ahead and not isinstance(operation, Told) and verdict != AGAIN:
+            if isinstance(operation, Cancel) and operation.decided is None and verdict == DONE:
+                channel._forget_consumer(operation.tag)  # now, or it would be started again on the next opening
             operation.decided, verdict = verdict, AGAIN
         if verdict == AGAIN:
             operation.state = WAITING

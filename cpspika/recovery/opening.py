@@ -153,6 +153,23 @@ class ResendingPublisher(Publisher):
         self.buffer.take(publish.size)
         return False
 
+    def _send(self, publish: Any, content: Content) -> None:
+        if self._window is None and publish.on_done is None and publish.__class__ is Publish:
+            self._send_untold(publish, content)
+        else:
+            super()._send(publish, content)
+
+    def _send_untold(self, publish: Publish, content: Content) -> None:
+        """Sends a publish that has waited, and that nobody confirms or asks for: from here on it is one of those that
+        are kept until the kernel has taken them."""
+        try:
+            self._sender.send_content("basic.publish", content.arguments, content.properties, content.body)
+            self._connection._unwritten.add(self._recovering, content)
+        except BaseException as error:
+            self._sender.failed(error)
+            raise
+        publish.leave()
+
     def launch(self, publish: Publish) -> None:
         """Sends a publish that has waited, or was sent on an earlier opening; while the flow is stopped, holds it."""
         content, header = publish.content, self._connection.options.mark_resent

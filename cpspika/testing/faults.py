@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..broker.channel import Consumer, ServerChannel
@@ -105,6 +106,29 @@ class Faults:
         host = self._host(dice)
         host.silent = True
         self._after(dice.uniform(0.1, 5), lambda: setattr(host, "silent", False))
+
+    def do_outage(self, dice: random.Random) -> None:
+        """The links are silent for a while, and are cut; then no host can be reached for a while. The first link after
+        that is cut while what has waited goes out."""
+        left = dice.choice([None, dice.randint(600, 3000), dice.randint(1000, 6000)])
+        silence, seconds = dice.choice([0.0, 0.5, 2.0]), dice.choice([0.2, 1.0, 4.0])
+        both = dice.random() < 0.5
+        if silence:
+            for wire in self.net.wires.values():
+                wire.down.hole = True
+                wire.up.hole = both
+        self._after(silence, partial(self._begin_outage, seconds, left))
+
+    def _begin_outage(self, seconds: float, left: int | None) -> None:
+        for host in self.net.hosts.values():
+            host.refuses = True
+        self.net.cut_all()
+        self._after(seconds, partial(self._end_outage, left))
+
+    def _end_outage(self, left: int | None) -> None:
+        self.net.next_left = left
+        for host in self.net.hosts.values():
+            host.refuses = False
 
     # --- the broker ---------------------------------------------------------------------------------------------------
 

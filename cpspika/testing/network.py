@@ -8,14 +8,30 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 from ..adapters.memory_reactor import MemoryReactor, MemoryTransport
-from ..reactor import Acceptor, Endpoint, TransportOwner
+from ..reactor import Acceptor, Endpoint, Reactor, TransportOwner
 
-KERNEL_BUFFER = 64 * 1024  # bytes that count as given to the kernel though the peer hasn't taken them
+KERNEL_BUFFER = 64 * 1024  # bytes that a sender's kernel takes though the peer hasn't taken them
+
+
+class _ClientEnd(MemoryTransport):
+    """The client's end of a wire. weight: how many bytes each byte counts for in `queued` and `written`."""
+
+    def __init__(self, reactor: Reactor, weight: int):
+        super().__init__(reactor)
+        self._weight = weight
+
+    def write(self, chunks: Iterable[bytes | memoryview]) -> None:
+        queued = self.queued
+        super().write(chunks)
+        self.queued += (self.queued - queued) * (self._weight - 1)
+
+    def count_written(self, size: int) -> None:
+        super().count_written(size * self._weight)
 
 
 class _Listener:
@@ -83,12 +99,35 @@ class Direction:
         self.carried = 0
         self._held: deque[bytes | None] = deque()  # None: the end of the stream
         self._busy_until = 0.0
-        self._unaccepted: deque[int] = deque()  # sizes that do not count as given to the kernel yet
+        self._unaccepted: deque[bytes | memoryview | None] = deque()  # the sender's kernel has no room for these yet
         self._in_kernel = 0
 
     def send(self, data: bytes) -> None:
-        self._unaccepted.append(len(data))
+        self._unaccepted.append(data)
         self._accept()
+
+    def _accept(self) -> None:
+        """The sender's kernel takes bytes, and sends them, while it has room."""
+        network, unaccepted = self.wire.network, self._unaccepted
+        while unaccepted:
+            data = unaccepted[0]
+            if data is not None:
+                room = network.kernel_buffer - self._in_kernel
+                if room <= 0:
+                    return
+                if len(data) > room:
+                    unaccepted[0] = memoryview(data)[room:]
+                    data = bytes(data[:room])
+                else:
+                    del unaccepted[0]
+                self._in_kernel += len(data)
+                network.reactor.call_soon(partial(self.source.count_written, len(data)))
+                self._send_on(bytes(data))
+            else:
+                del unaccepted[0]
+                self._pass(None)
+
+    def _send_on(self, data: bytes) -> None:
         if self.pieces is None:
             self._pass(data)
             return
@@ -98,24 +137,18 @@ class Direction:
             self._pass(data[start:end])
             start = end
 
-    def _accept(self) -> None:
-        """Counts bytes as given to the sender's kernel, while there is room."""
-        accepted = 0
-        while self._unaccepted and self._in_kernel < KERNEL_BUFFER:
-            size = self._unaccepted.popleft()
-            self._in_kernel += size
-            accepted += size
-        if accepted:
-            self.wire.network.reactor.call_soon(partial(self.source.count_written, accepted))
-
     def taken(self, size: int) -> None:
         """The receiver has taken bytes."""
         self._in_kernel -= size
         self._accept()
 
-    def finish(self) -> None:
-        """The sender has closed its end: the receiver hears of it behind all bytes."""
-        self._pass(None)
+    def finish(self, aborted: bool) -> None:
+        """The sender has closed its end: the receiver hears of it behind all bytes. aborted: behind those that the
+        sender's kernel has."""
+        if aborted:
+            self._unaccepted.clear()
+        self._unaccepted.append(None)
+        self._accept()
 
     def _pass(self, data: bytes | None) -> None:
         if self.hole:
@@ -191,8 +224,8 @@ class SimulatedWire:
     def received(self, end: MemoryTransport, size: int) -> None:
         (self.down if end is self.client else self.up).taken(size)
 
-    def hang_up(self, end: MemoryTransport) -> None:
-        (self.up if end is self.client else self.down).finish()
+    def hang_up(self, end: MemoryTransport, aborted: bool) -> None:
+        (self.up if end is self.client else self.down).finish(aborted)
 
     def ended(self) -> None:
         """Forgets the wire: an end has closed it."""
@@ -216,7 +249,10 @@ class Network:
 
     hosts: by name. wires: those that are open or opening, by number. arriving: the wire whose bytes the present call
     handles. Faults: the methods of a `SimulatedWire`, the attributes of its `up` and `down` and of a `Host`; and
-    `latency`, `pieces`, which are those of new wires.
+    `latency`, `pieces`, which are those of new wires; and next_left: the next wire that opens is cut after so many
+    bytes to the host. kernel_buffer: bytes that the kernel of a sender takes before the receiver has taken them.
+    weight: on new wires each byte of a client counts for so many when the client decides whether the link is congested;
+    with 100, a few messages congest it.
     """
 
     def __init__(self, reactor: SimulatedReactor, dice: random.Random):
@@ -226,13 +262,16 @@ class Network:
         self.wires: dict[int, SimulatedWire] = {}
         self.latency = 0.0
         self.pieces: int | None = None
+        self.kernel_buffer = KERNEL_BUFFER
+        self.weight = 1
+        self.next_left: int | None = None
         self.arriving: SimulatedWire | None = None
         self._count = 0
         reactor.network = self
 
     def connect(self, host: Host, owner: TransportOwner) -> MemoryTransport:
         """Begins to connect to a host; the reactor calls this."""
-        client, server = MemoryTransport(self.reactor), MemoryTransport(self.reactor)
+        client, server = _ClientEnd(self.reactor, self.weight), MemoryTransport(self.reactor)
         client.owner = owner
         wire = SimulatedWire(self, self._count, host, client, server)
         self._count += 1
@@ -251,13 +290,14 @@ class Network:
             wire.ended()
             client.lost(ConnectionRefusedError(f"{host.name} refuses"))
             return
+        wire.up.left, self.next_left = self.next_left, None
         server.peer, client.peer = client, server
         server.owner = host.acceptor(server)
         client.owner.transport_ready()
 
     def heal(self) -> None:
         """Ends all faults that are under way: holes, delays, refusals; what was to be cut later isn't cut."""
-        self.latency, self.pieces = 0.0, None
+        self.latency, self.pieces, self.next_left = 0.0, None, None
         for host in self.hosts.values():
             host.refuses = host.silent = False
             host.delay = 0.0

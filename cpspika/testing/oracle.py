@@ -23,9 +23,11 @@ from ..errors import (
     DeliveryUnknown,
     MessageNacked,
     MessageReturned,
+    OperationTimeout,
     OutcomeUnknown,
 )
 from ..reactor import Transport
+from ..recovery.options import Resent
 from ..wire.message import Message
 from .network import Network
 
@@ -33,20 +35,25 @@ AT_ONCE = ("tx.commit", "tx.rollback", "basic.recover", "basic.cancel")
 """What recovery settles when the link is lost, as OutcomeUnknown too; earlier operations may be asked again."""
 
 GONE = (ChannelClosed, ConnectionClosed, DeliveryUnknown)
+MISTAKEN = "no such "  # begins the names of things that don't exist and that a program asks for
+OF_MISTAKES = (MISTAKEN, "inequivalent")  # in what the broker says of a mistake
 MOST_FAILURES = 20  # one mistake breaks many rules
 
 
 class Stream:
-    """The operations of one channel (or connection) of a program, in order.
+    """The operations of one channel (or connection) of a program, in order. patience: the `operation_timeout` of a
+    connection that recovers.
 
     fifo: those that wait for replies, which come in order. open: the number of all that wait. ended: the order of the
     last one that the channel's end settled."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, patience: float = 0.0):
         self.name = name
+        self.patience = patience
         self.fifo: deque[Asked] = deque()
         self.open = 0
         self.ended = -1
+        self.is_open = True
         self.publishes = 0
         self.last_arrived = -1
 
@@ -54,7 +61,7 @@ class Stream:
 class Asked:
     """An operation that a program asked for."""
 
-    __slots__ = ("calls", "fifo", "inside", "kind", "order", "refused", "stream", "then")
+    __slots__ = ("calls", "fifo", "inside", "kind", "mistaken", "order", "refused", "since", "stream", "then")
 
     def __init__(self, kind: str, stream: Stream, order: int, refused: bool, fifo: bool, then: Any):
         self.kind = kind
@@ -63,6 +70,8 @@ class Asked:
         self.refused = refused
         self.fifo = fifo
         self.then = then
+        self.since = 0.0
+        self.mistaken = False
         self.inside = True
         self.calls = 0
 
@@ -73,31 +82,40 @@ class Asked:
 class Sent:
     """A publish of a program, and what became of it.
 
-    outcome: "confirmed", "refused", "returned", "unknown", "failed" (it wasn't sent), "committed", "rolled back", or
-    None. mistaken: there is no such exchange. acked, nacked, returned, arrived, delivered: by the broker, how often.
-    handed: to handlers, how often. excused: it may be lost, since its queue was purged or deleted, or since the broker
-    crashed and it wasn't persistent."""
+    outcome: "confirmed", "refused", "returned", "unknown", "failed" (it wasn't sent), "committed", "rolled back",
+    or None. place: (exchange, routing key, mandatory), as it was published. confirming: the broker confirms it.
+    again: it may be sent again then. mark: the header of copies, "" for none. mistaken: there is no such exchange.
+    acked, nacked, returned, arrived, delivered: by the broker, how often. handed: to handlers, how often. excused:
+    it may be lost, since its queue was purged or deleted, or since the broker crashed and it wasn't persistent."""
 
     __slots__ = (
         "acked",
+        "again",
         "arrived",
+        "confirming",
         "delivered",
         "excused",
         "handed",
         "index",
+        "mark",
         "mistaken",
         "nacked",
         "number",
         "outcome",
         "persistent",
+        "place",
         "returned",
         "routed",
         "stream",
     )
 
-    def __init__(self, number: int, stream: Stream, persistent: bool):
+    def __init__(self, number: int, stream: Stream, place: tuple[str, str, bool], persistent: bool, confirming: bool):
         self.number = number
         self.stream = stream
+        self.place = place
+        self.confirming = confirming
+        self.mark = ""
+        self.again = True
         self.index = stream.publishes
         stream.publishes += 1
         self.persistent = persistent
@@ -125,12 +143,15 @@ class Oracle:
         self.asked: dict[Asked, None] = {}  # not settled yet
         self.settled = 0
         self.crashes = 0
+        self.deletions: set[str] = set()  # of queues, but for crashes
         self._order = 0
         # (wire, consumer tag or channel number of a get): what the broker delivered, and what handlers got of it.
         self._delivered: dict[tuple[int, Any], deque[tuple[int, bool]]] = {}
         self._first: dict[tuple[Stream, str], int] = {}  # the last publish delivered for the first time, by queue
         self._seen: set[tuple[int, str]] = set()  # messages that a queue has delivered
         self._wanted: Counter[tuple[int, int, str]] = Counter()  # (wire, message, outcome) that handlers asked for
+        self.purges: Counter[str] = Counter()  # that programs asked for, by queue, less those that arrived
+        self.gone = 0  # messages that the broker has given to a basic.get with no_ack, and that nobody was handed
         self._acked: dict[tuple[int, str], int] = {}  # (message, queue) that was acked, and the crashes until then
 
     def fail(self, text: str) -> None:
@@ -153,15 +174,18 @@ class Oracle:
         *arguments: Any,
         then: Callable[[AMQPError | None, Any], object] | None = None,
         fifo: bool = True,
+        mistaken: bool = False,
         **options: Any,
     ) -> AMQPError | None:
         """Calls an operation with an `on_done` that is watched.
 
         is_open: the channel is open, so the operation isn't refused. then(err, result): called by on_done. fifo: its
-        reply comes in the order of the operations. Returns the error that the call raised.
+        reply comes in the order of the operations. mistaken: the broker will refuse it. Returns the error that the call
+        raised.
         """
         self._order += 1
         asked = Asked(kind, stream, self._order, not is_open, fifo and is_open, then)
+        asked.since, asked.mistaken = self.net.reactor.time(), mistaken
         if asked.fifo:
             stream.fifo.append(asked)
         stream.open += is_open
@@ -189,8 +213,8 @@ class Oracle:
             self.fail(f"on_done was called {asked.calls} times: {asked}")
             return
         self.asked.pop(asked, None)
-        if error is not None and result is not None:
-            self.fail(f"on_done got an error and a result: {asked}")
+        if error is not None:
+            self._check_error(asked, error, result)
         stream = asked.stream
         if not asked.refused:
             stream.open -= 1
@@ -203,12 +227,26 @@ class Oracle:
                     self.fail(f"settled before {stream.fifo[0] if stream.fifo else 'nothing'}: {asked}")
                     if asked in stream.fifo:
                         stream.fifo.remove(asked)
-            if isinstance(error, GONE) and not self.recovery:
+            behind_setup = asked.kind == "channel.open" and not asked.fifo
+            if isinstance(error, GONE) and not self.recovery and not behind_setup:
                 if asked.order < stream.ended:
                     self.fail(f"the end settled a later operation before this: {asked}")
                 stream.ended = asked.order
         if asked.then is not None:
             asked.then(error, result)
+
+    def _check_error(self, asked: Asked, error: AMQPError, result: Any) -> None:
+        if result is not None:
+            self.fail(f"on_done got an error and a result: {asked}")
+        if isinstance(error, OperationTimeout) and self.recovery:
+            waited = self.net.reactor.time() - asked.since
+            if waited < asked.stream.patience - 0.001:
+                self.fail(f"it failed after {waited:.3f} s, and may wait {asked.stream.patience:g} s: {asked}")
+            return
+        # An operation that the end of its channel has cut off gets an error without a code, or one of these.
+        blamed = error.code is not None and not isinstance(error, (DeliveryUnknown, OutcomeUnknown))
+        if blamed and not asked.mistaken and any(words in error.text for words in OF_MISTAKES):
+            self.fail(f"it was blamed for the mistake of another operation ({error!r}): {asked}")
 
     def ended(self, stream: Stream) -> None:
         """The handlers are told of the end of a channel or connection."""
@@ -218,8 +256,10 @@ class Oracle:
 
     # --- publishes ----------------------------------------------------------------------------------------------------
 
-    def publish(self, stream: Stream, persistent: bool) -> Sent:
-        sent = Sent(len(self.sent), stream, persistent)
+    def publish(
+        self, stream: Stream, exchange: str, key: str, mandatory: bool, persistent: bool, confirming: bool
+    ) -> Sent:
+        sent = Sent(len(self.sent), stream, (exchange, key, mandatory), persistent, confirming)
         self.sent.append(sent)
         return sent
 
@@ -227,8 +267,9 @@ class Oracle:
         """A confirmed publish was settled: what the program is told must be what the broker decided."""
         if error is None:
             sent.outcome = "confirmed"
-            if not result:
-                self.fail(f"confirmed with {result!r}: {sent}")
+            copies = result.times if isinstance(result, Resent) else 0
+            if not result or sent.arrived > 1 + copies:
+                self.fail(f"confirmed with {result!r}, and it arrived {sent.arrived} times: {sent}")
             if not sent.acked:
                 self.fail(f"confirmed, and the broker didn't: {sent}")
             if sent.returned and not self.recovery:
@@ -260,6 +301,14 @@ class Oracle:
     def arrived(self, message: Message) -> Sent:
         sent = self.sent[number_of(message.body)]
         sent.arrived += 1
+        if (message.exchange, message.routing_key, bool(message.details.get("mandatory"))) != sent.place:
+            self.fail(f"it arrived otherwise than it was published: {sent}")
+        if sent.arrived > 1:
+            copies = (message.properties.headers or {}).get(sent.mark)
+            if not (sent.confirming and sent.again):
+                self.fail(f"it must not be sent again, and arrived twice: {sent}")
+            elif sent.mark and (copies is None or copies < sent.arrived - 1):
+                self.fail(f"copy {sent.arrived - 1} arrived with the mark {copies}: {sent}")
         if sent.index <= sent.stream.last_arrived and not (self.recovery and sent.arrived > 1):
             self.fail(f"it arrived out of order, or twice: {sent}")
         sent.stream.last_arrived = max(sent.stream.last_arrived, sent.index)
@@ -272,6 +321,7 @@ class Oracle:
         sent.delivered += 1
         if no_ack:
             sent.excused = True  # the link may lose it
+            self.gone += isinstance(place, int)
         if sent.outcome in ("rolled back", "failed"):
             self.fail(f"delivered, though {sent.outcome}: {sent}")
         self._delivered.setdefault((wire, self._place(place)), deque()).append((number, redelivered))
@@ -298,6 +348,13 @@ class Oracle:
         if self._wanted[key] <= 0:
             self.fail(f"the broker was told to {outcome} what no handler did: {self.sent[number]} over wire {wire}")
         self._wanted[key] -= 1
+
+    def purge_arrived(self, name: str, queue: Queue | None) -> None:
+        self.purges[name] -= 1
+        if self.purges[name] < 0:
+            self.fail(f"{name!r} was purged more often than a program asked")
+        if queue is not None:
+            self.purged(queue)
 
     def purged(self, queue: Queue) -> None:
         """The queue's ready messages are dropped."""
@@ -351,7 +408,11 @@ class Oracle:
         """Checks what must be so when nothing happens any more, and all queues are consumed."""
         for asked in self.asked:
             self.fail(f"on_done was never called: {asked}")
+        if self.gone > 0:
+            self.fail(f"{self.gone} messages of a basic.get with no_ack are gone, and nobody was told")
         for sent in self.sent:
+            if sent.outcome == "committed" and not sent.arrived:
+                self.fail(f"committed, and it never arrived: {sent}")
             kept = sent.outcome in ("confirmed", "committed") and sent.routed
             if kept and not (sent.handed or sent.excused):
                 self.fail(f"{sent.outcome} and lost: {sent}")
@@ -384,6 +445,7 @@ class WatchedBroker(Broker):
 
     def _queue_deleted(self, queue: Queue) -> None:  # type: ignore[override]
         self.oracle.deleted(queue, self)
+        self.oracle.deletions.add(queue.name)
         super()._queue_deleted(queue)
 
 
@@ -410,8 +472,8 @@ class _WatchedSession(Session):
                 self._count.setdefault(channel, 0)
             elif name == "basic.get":
                 self._gets.setdefault(number, deque()).append(event.queue or channel.last_queue)
-            elif name == "queue.purge" and event.queue in self.vhost.queues:
-                oracle.purged(self.vhost.queues[event.queue])
+            elif name == "queue.purge":
+                oracle.purge_arrived(event.queue, self.vhost.queues.get(event.queue))
         super()._handle_channel(number, event)
 
     def _arrived(self, oracle: Oracle, channel: ServerChannel, message: Message) -> None:

@@ -7,7 +7,7 @@ connection that lasts. Its channels have roles. Every operation goes through the
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import copy
 from functools import partial
 from typing import Any, Protocol
@@ -15,10 +15,10 @@ from typing import Any, Protocol
 from ..client.channel import Channel
 from ..client.connection import Connection
 from ..connecting import connect
-from ..errors import AMQPError
-from ..recovery import Recovery
+from ..errors import AMQPError, ContentTransmissionForbidden, LocalError, OperationTimeout
+from ..recovery import Recovery, RecoveryEvent
 from ..wire.message import Message
-from .oracle import Oracle, Sent, Stream
+from .oracle import MISTAKEN, Oracle, Sent, Stream
 from .simulation import Simulation
 
 QUEUES = {  # name: (durable, arguments)
@@ -28,6 +28,7 @@ QUEUES = {  # name: (durable, arguments)
 }
 EXCHANGE = "fan"
 HEARTBEAT = 4
+MARK = "x-copies"  # a header
 
 
 class World(Protocol):
@@ -40,12 +41,17 @@ class World(Protocol):
 
 
 class Role:
-    """One channel of a program, made again when it ends. serial: counts its channels."""
+    """One channel of a program, made again when it ends. on_ready: its set-up at each opening, beside `setup`. serial:
+    counts its channels."""
 
-    def __init__(self, program: Program, name: str, setup: Callable[[Role], object]):
+    def __init__(self, program: Program, name: str, setup: Callable[[Role], object], on_ready: Any = None):
         self.program = program
         self.name = name
         self.setup = setup
+        self.on_ready = None if on_ready is None else partial(on_ready, self)
+        self.openings = 0  # that on_ready has seen
+        self.prepared = ""  # the tag of its consumer
+        self.closing = False  # the program has closed it
         self.serial = 0
         self.channel: Channel | None = None
         self.stream = Stream(f"{program.name} {name}")
@@ -67,17 +73,22 @@ class Role:
         if connection is None or not connection.is_open:
             return
         self.serial += 1
-        self.stream = Stream(f"{program.name}.{program.serial} {self.name}.{self.serial}")
+        self.stream = Stream(f"{program.name}.{program.serial} {self.name}.{self.serial}", program.patience)
         self.tags, self.unsettled = [], []
-        self.ready = False
-        self.busy = 0
+        self.ready = self.closing = False
+        self.busy = self.openings = 0
         made: list[Any] = []
 
         def ask(on_done: Any) -> None:
-            made.append(connection.channel(on_done=on_done))
+            made.append(connection.channel(self.on_ready, on_done=on_done))
 
-        # A recovering connection's channel() is done after the first set-up, so after operations of the channel.
-        self.program.oracle.call("channel.open", self.stream, True, ask, fifo=program.world.recovery is None)
+        opened: Any = None
+        if self.on_ready is not None:
+            self.busy += 1
+            opened = partial(self._opened, self.serial)
+        # channel() is done after the first on_ready, and of a recovering connection after operations of the channel.
+        fifo = program.world.recovery is None and self.on_ready is None
+        self.program.oracle.call("channel.open", self.stream, True, ask, then=opened, fifo=fifo)
         channel = made[0] if made else None
         if channel is None:
             return
@@ -87,18 +98,26 @@ class Role:
         self.setup(self)
         self.ready = self.busy == 0
 
+    def _opened(self, serial: int, error: AMQPError | None, channel: Any) -> None:
+        if serial == self.serial:
+            self._stepped(self.channel, error, channel)
+
     def _returned(self, message: Message) -> None:
         pass
 
     def _changed(self, stream: Stream, channel: Any, is_open: bool) -> None:
         if is_open:
             return
-        self.program.oracle.ended(stream)
+        program = self.program
+        program.oracle.ended(stream)
+        stream.is_open = False
+        if program.world.recovery is not None and not (self.closing or program.stopping or program.is_short):
+            program.oracle.fail(f"{stream.name} has ended, and the program did not close it: {channel.close_reason!r}")
         if channel is self.channel:
             self.channel, self.ready = None, False
             self.declares = True  # a queue may have been deleted
             self.failures += 1
-            self.program.later(0.1 * 2 ** min(self.failures, 5), self.reopen)
+            program.later(0.1 * 2 ** min(self.failures, 5), self.reopen)
 
     def reopen(self) -> None:
         program = self.program
@@ -117,13 +136,19 @@ class Role:
             )
         return None
 
+    def close(self) -> None:
+        self.closing = True
+        self.ask("channel.close", "close", fifo=False)
+
     def need(self, operation: str, *arguments: Any, **options: Any) -> None:
         """Asks for a step of the set-up."""
         self.busy += 1
         self.ask(operation, operation, *arguments, then=partial(self._stepped, self.channel), **options)
 
     def _stepped(self, channel: Any, error: AMQPError | None, result: Any) -> None:
-        if channel is self.channel and error is None:
+        if channel is self.channel and isinstance(error, OperationTimeout):
+            self.close()  # and another one begins anew
+        elif channel is self.channel and error is None:
             self.busy -= 1
             self.ready = self.busy == 0
             if self.ready:
@@ -146,16 +171,28 @@ class Program:
         self.stopping = False
         self.stream = Stream(name)
         self.failures = 0
+        self.patience = 0.0  # operation_timeout, without recovery 0
+        self.is_short = False  # so short that operations may fail for it
+        self.losses = 0  # of links, as recovery tells them
+        self.is_restored = True
+        self.known: dict[tuple[str, str], bool | None] = {}  # of its own topology; None: it may exist or not
         self.prefetch = dice.choice([0, 1, 3, 20])
         self.transient = dice.random() < 0.3
         self.kept = 0  # bytes in bodies of publishes that are not settled
         self.kept_when_up = 0  # the same, when it last published with the link up
+        self.mark = ""  # mark_resent
+        self.again = True  # publishes="resend"
         self.most_kept = 0  # buffer_limit, without recovery 0
+        self._untold: list[tuple[Sent, Stream, Any, int]] = []  # with the end and the position in its bytes behind it
         self._consumers = 0
         self.delayed: dict[int, Callable[[], object]] = {}
         self.topology = Role(self, "topology", self._set_up_topology)
-        self.publishers = [Role(self, f"publisher {i}", self._set_up_publisher) for i in range(dice.choice([1, 1, 2]))]
-        self.consumers = [Role(self, "consumer", self._set_up_consumer)]
+        self.publishers = [Role(self, "publisher 0", self._set_up_publisher)]
+        if dice.random() < 0.3:
+            plain = dice.random() < 0.7
+            self.publishers.append(Role(self, "publisher 1", self._set_up_nothing if plain else self._set_up_publisher))
+        prepare = self._prepare if dice.random() < 0.2 else None
+        self.consumers = [Role(self, "consumer", self._set_up_consumer, prepare)]
         self.extra = Role(self, "extra", self._set_up_nothing)
         self.transactions = Role(self, "transactions", self._set_up_transactions)
         self.own = Role(self, "own", self._set_up_own)
@@ -178,9 +215,10 @@ class Program:
         if self.world.recovery is not None:
             recovery = Recovery() if self.world.recovery is True else copy(self.world.recovery)
             recovery.dice = random.Random(self.dice.random())
-            if self.world.recovery is True and self.dice.random() < 0.3:
-                recovery.buffer, recovery.buffer_limit = 6_000, 12_000
+            if self.world.recovery is True:
+                self._vary(recovery)
             self.most_kept = recovery.buffer_limit
+            self.patience = recovery.operation_timeout or float("inf")
             options["recovery"] = recovery
         urls = self.simulation.urls
         first = self.serial % len(urls)
@@ -190,6 +228,18 @@ class Program:
             connect([*urls[first:], *urls[:first]], on_done=on_done, on_close=partial(self._closed, stream), **options)
 
         self.oracle.call("connect", stream, True, ask, then=self._opened)
+
+    def _vary(self, recovery: Recovery) -> None:
+        """Chooses some of the options."""
+        dice = self.dice
+        if dice.random() < 0.3:
+            recovery.buffer, recovery.buffer_limit = 6_000, 12_000
+        if dice.random() < 0.2:
+            recovery.operation_timeout, self.is_short = 2.0, True
+        if dice.random() < 0.1:
+            recovery.publishes, self.again = "unknown", False
+        if dice.random() < 0.3:
+            recovery.mark_resent = self.mark = MARK
 
     @property
     def simulation(self) -> Simulation:
@@ -203,10 +253,25 @@ class Program:
         self.wire = wire.number if wire is not None else -1
         self.connection = connection
         self.failures = 0
+        if self.world.recovery is not None:
+            connection.add_recovery_handler(self._recovery)
         if self.stopping:
             self._close()
             return
         self.topology.open()
+
+    def _recovery(self, connection: Any, event: RecoveryEvent) -> None:
+        if self.trace:
+            self.oracle.note(self.stream.name, event.kind, repr(event.error) if event.error is not None else "")
+        if event.kind == "lost" and event.channel is None:
+            self.losses += 1
+            self.is_restored = False
+        elif event.kind == "restored":
+            if self.is_restored:
+                self.oracle.fail(f"{self.stream.name} was told twice that it is restored")
+            self.is_restored = True
+        elif event.kind == "entity_failed":
+            self.oracle.fail(f"{event.entity} was not declared again: {event.error!r}")
 
     def topology_made(self) -> None:
         """Opens the other channels, which need the queues."""
@@ -244,11 +309,46 @@ class Program:
 
     @property
     def at_rest(self) -> bool:
-        return (
-            self.connection is not None
-            and self.connection.is_open
-            and all(role.ready and role.is_open for role in self.roles)
-        )
+        return not any(True for _ in self.unrest())
+
+    def unrest(self) -> Iterator[str]:
+        """Why the program has not come to rest."""
+        connection = self.connection
+        if connection is None or not connection.is_open:
+            yield f"{self.name} has no connection"
+            return
+        yield from (f"{role.stream.name} is not ready" for role in self.roles if not (role.ready and role.is_open))
+        if not self.is_restored:
+            yield f"{self.stream.name} was not told that it is restored"
+        if not connection.writable:
+            yield f"{self.stream.name} is not writable"
+
+    def expected_consumers(self) -> dict[str, tuple[Role, int | None]]:
+        """By tag: the role of a consumer, and its prefetch limit, if that is known."""
+        expected: dict[str, tuple[Role, int | None]] = {}
+        for role in self.roles:
+            if role.prepared:
+                expected[role.prepared] = role, None
+            limit = self.prefetch if role in self.consumers else 0
+            expected |= dict.fromkeys(role.tags, (role, limit))
+        return expected
+
+    def differences_of_topology(self, broker: Any) -> Iterator[str]:
+        """At rest: how the broker's topology differs from what the replies have said."""
+        if self.world.recovery is None:
+            return
+        vhost = broker.vhosts["/"]
+        source = vhost.exchanges["amq.topic"]
+        for (kind, name), known in self.known.items():
+            if kind.startswith("binding"):
+                exists = source.leads_to(kind.split()[1], name)
+            else:
+                exists = name in (vhost.queues if kind == "queue" else vhost.exchanges)
+            if known is not None and exists != known:
+                yield f"the {kind} {name!r} {'exists' if exists else 'is gone'}"
+        for name in {"work", "brief"} - self.oracle.deletions:
+            if not vhost.exchanges[EXCHANGE].leads_to("queue", name):
+                yield f"the binding of {name!r} is gone"
 
     # --- the set-up of the roles --------------------------------------------------------------------------------------
 
@@ -258,6 +358,32 @@ class Program:
         role.need("exchange_declare", EXCHANGE, "fanout", durable=True)
         for name in ("work", "brief"):
             role.need("queue_bind", name, EXCHANGE)
+
+    @property
+    def _prepared(self) -> str:
+        return f"prepared {self.name}"
+
+    def _prepare(self, role: Role, view: Any) -> None:
+        """An on_ready: a queue of its own and a consumer, made again at each opening."""
+        role.openings += 1
+        if role.openings > 1 and not self.world.calm and self.dice.random() < 0.2:
+            raise RuntimeError("by plan")
+        stream = Stream(f"{role.stream.name} opening {role.openings}", self.patience)
+
+        def ask(kind: str, operation: str, *arguments: Any, **options: Any) -> None:
+            self.oracle.call(kind, stream, view.is_open, getattr(view, operation), *arguments, **options)
+
+        def on_message(message: Any) -> None:
+            self._on_message(role, message.channel, False, message)
+
+        ask("queue.declare", "queue_declare", self._prepared)
+        tag = role.prepared = f"{self._prepared} {role.serial}.{role.openings}"
+        cancelled = partial(self._renew_prepared, role)
+        ask("basic.consume", "basic_consume", self._prepared, on_message, consumer_tag=tag, on_cancel=cancelled)
+
+    def _renew_prepared(self, role: Role, tag: str) -> None:
+        if tag == role.prepared:
+            role.close()
 
     def _set_up_nothing(self, role: Role) -> None:
         pass
@@ -312,7 +438,7 @@ class Program:
 
     def _renew(self, role: Role, channel: Any) -> None:
         if role.channel is channel and role.is_open:
-            role.ask("channel.close", "close", fifo=False)
+            role.close()
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -353,7 +479,9 @@ class Program:
             return
         settled = [mine]
         if how == "multiple":
-            settled = [entry for entry in role.unsettled if entry[0] <= tag]
+            if self.world.recovery is not None and self.dice.random() < 0.5:
+                tag = 0  # all that were handed out
+            settled = [entry for entry in role.unsettled if not tag or entry[0] <= tag]
         outcome = "ack" if how == "multiple" else how
         for entry in settled:
             self.oracle.wants(entry[2], entry[1], outcome)
@@ -385,23 +513,37 @@ class Program:
         role = dice.choice(self.publishers)
         for _ in range(dice.choice([1, 2, 4, 12])):
             self._publish(role, dice)
+        if dice.random() < 0.2:
+            role.ask("drain", "drain", fifo=False)
 
     def _publish(self, role: Role, dice: random.Random, transaction: list[Sent] | None = None) -> None:
         channel = role.channel
         exchange, key = dice.choice(
-            [("", "work"), ("", "work"), ("", "short"), (EXCHANGE, ""), ("", "brief"), ("", "nowhere")]
+            [
+                *[("", "work")] * 4,
+                *[("", "short")] * 2,
+                *[(EXCHANGE, "")] * 2,
+                *[("", "brief")] * 2,
+                *[("", "nowhere")] * 2,
+                ("", f"own {self.name}"),
+                ("", self._prepared),
+            ]
         )
         persistent = dice.random() < 0.7
-        mandatory = dice.random() < 0.4
+        mandatory = dice.random() < 0.6
         held = dice.random() < 0.3
         if channel is None:
             return
-        sent = self.oracle.publish(role.stream, persistent)
+        sent = self.oracle.publish(role.stream, exchange, key, mandatory, persistent, channel.is_confirming)
+        sent.mark, sent.again = self.mark, self.again
         body = self._body(sent.number, dice)
         properties = {"delivery_mode": 2} if persistent else None
-        told = partial(self._fate, sent, len(body)) if channel.is_confirming else None
         if transaction is not None:
             transaction.append(sent)
+        if not channel.is_confirming and dice.random() < 0.7:
+            self._publish_untold(role, sent, exchange, key, body, properties, mandatory)
+            return
+        told: Any = partial(self._fate, sent, len(body)) if channel.is_confirming else partial(self._unsent, sent)
         error = role.ask(
             f"basic.publish {sent.number}",
             "basic_publish",
@@ -416,8 +558,41 @@ class Program:
         )
         if error is not None:
             sent.outcome = "failed"
-        elif told is not None:
+        elif sent.confirming:
             self._keep(len(body))
+            if self.is_short and self.connection is not None and not self.connection.is_connected:
+                self.later(self.patience + 0.01, partial(self._check_expired, sent, self.losses))
+
+    def _unsent(self, sent: Sent, error: AMQPError | None, result: Any) -> None:
+        """Without confirms."""
+        if isinstance(error, (LocalError, ContentTransmissionForbidden)):
+            sent.outcome = "failed"
+
+    def _check_expired(self, sent: Sent, losses: int) -> None:
+        connection = self.connection
+        if connection is not None and not connection.is_connected and losses == self.losses and sent.outcome is None:
+            self.oracle.fail(f"it has waited without a link for longer than {self.patience:g} s: {sent}")
+
+    def _publish_untold(self, role: Role, sent: Sent, *arguments: Any) -> None:
+        """Publishes without an on_done, on a channel that doesn't confirm."""
+        channel: Any = role.channel
+        connection: Any = self.connection
+        try:
+            channel.basic_publish(*arguments)
+        except AMQPError:
+            sent.outcome = "failed"
+        else:
+            if self.world.recovery is not None and connection.is_connected and role is not self.transactions:
+                end = connection._unwritten.transport
+                self._untold.append((sent, role.stream, end, end.queued))
+
+    def check_untold(self) -> None:
+        """A publish that the kernel had not got when its link was lost must have been sent again."""
+        if self.is_short:
+            return
+        for sent, stream, end, position in self._untold:
+            if end.written < position and not sent.arrived and stream.is_open:
+                self.oracle.fail(f"the kernel had not got it, and it was not sent again: {sent}")
 
     def _keep(self, size: int) -> None:
         """Counts a publish that will be settled. While the link is down, `buffer_limit` bounds these."""
@@ -442,11 +617,13 @@ class Program:
         self.oracle.fate(sent, error, result)
 
     def do_get(self, dice: random.Random) -> None:
-        role, queue, no_ack = self.extra, dice.choice(list(QUEUES)), dice.random() < 0.2
+        role, queue, no_ack = self.extra, dice.choice(list(QUEUES)), dice.random() < 0.4
         channel: Any = role.channel
         number = channel.number if channel is not None else 0
 
         def got(error: AMQPError | None, message: Message | None) -> None:
+            if no_ack:
+                self.oracle.gone -= message is not None or error is not None
             if message is not None:
                 wire = self._wire()
                 sent = self.oracle.handed(wire, number, message)
@@ -467,32 +644,49 @@ class Program:
             role.ask("basic.cancel", "basic_cancel", tag)
 
     def do_topology(self, dice: random.Random) -> None:
-        role, name = self.topology, f"temporary {dice.randint(0, 3)}"
-        role.ask("queue.declare", "queue_declare", name, durable=True)
-        role.ask("queue.bind", "queue_bind", name, "amq.topic", "a.*")
-        role.ask("exchange.declare", "exchange_declare", f"{name} x", "topic", auto_delete=True)
-        role.ask("exchange.bind", "exchange_bind", f"{name} x", "amq.topic", "#")
-        if dice.random() < 0.7:
-            role.ask("queue.unbind", "queue_unbind", name, "amq.topic", "a.*")
-            role.ask("queue.delete", "queue_delete", name)
-            role.ask("exchange.delete", "exchange_delete", f"{name} x")
+        role, name = self.topology, f"temporary {self.name} {dice.randint(0, 3)}"
+        queue, bound = ("queue", name), ("binding queue", name)
+        exchange, joined = ("exchange", f"{name} x"), ("binding exchange", f"{name} x")
+
+        def now(exists: bool, *entities: tuple[str, str]) -> Any:
+            return partial(self._changed, exists, entities)
+
+        role.ask("queue.declare", "queue_declare", name, durable=True, then=now(True, queue))
+        role.ask("queue.bind", "queue_bind", name, "amq.topic", "a.*", then=now(True, bound))
+        then = now(True, exchange)
+        role.ask("exchange.declare", "exchange_declare", f"{name} x", "topic", auto_delete=True, then=then)
+        role.ask("exchange.bind", "exchange_bind", f"{name} x", "amq.topic", "#", then=now(True, joined))
+        if dice.random() < 0.5:
+            role.ask("queue.unbind", "queue_unbind", name, "amq.topic", "a.*", then=now(False, bound))
+        if dice.random() < 0.5:
+            role.ask("queue.delete", "queue_delete", name, then=now(False, queue, bound))
+            role.ask("exchange.delete", "exchange_delete", f"{name} x", then=now(False, exchange, joined))
+
+    def _changed(self, exists: bool, entities: Any, error: AMQPError | None, result: Any) -> None:
+        for entity in entities:
+            self.known[entity] = exists if error is None else None
 
     def do_purge(self, dice: random.Random) -> None:
-        self.topology.ask("queue.purge", "queue_purge", dice.choice(list(QUEUES)))
+        queue = dice.choice(list(QUEUES))
+        if self.topology.channel is not None:
+            self.oracle.purges[queue] += 1
+            self.topology.ask("queue.purge", "queue_purge", queue)
 
     def do_mistake(self, dice: random.Random) -> None:
         role = dice.choice([self.topology, self.publishers[0], self.extra])
         kind = dice.choice(["passive", "conflict", "publish", "ack"])
         if kind == "passive":
-            role.ask("queue.declare", "queue_declare", "no such queue", passive=True)
+            role.ask("queue.declare", "queue_declare", f"{MISTAKEN}queue", passive=True, mistaken=True)
+            role.ask("queue.declare", "queue_declare", "work", passive=True)  # behind it, and without its fault
         elif kind == "conflict":
-            role.ask("exchange.declare", "exchange_declare", EXCHANGE, "direct", durable=True)
+            role.ask("exchange.declare", "exchange_declare", EXCHANGE, "direct", durable=True, mistaken=True)
         elif kind == "publish" and role.channel is not None:
-            sent = self.oracle.publish(role.stream, False)
-            sent.mistaken = True
+            name = f"{MISTAKEN}exchange"
+            sent = self.oracle.publish(role.stream, name, "", False, False, role.channel.is_confirming)
+            sent.mistaken, sent.mark, sent.again = True, self.mark, self.again
             told = partial(self.oracle.fate, sent) if role.channel.is_confirming else None
             body = self._body(sent.number, dice)
-            role.ask("basic.publish", "basic_publish", "no such exchange", "", body, then=told, fifo=False)
+            role.ask("basic.publish", "basic_publish", name, "", body, then=told, fifo=False, mistaken=True)
         elif kind == "ack" and role.channel is not None:
             role.ask("basic.ack", "basic_ack", 10**9, fifo=False)
 
@@ -522,8 +716,7 @@ class Program:
         pass
 
     def do_reopen(self, dice: random.Random) -> None:
-        role = dice.choice(self.roles)
-        role.ask("channel.close", "close", fifo=False)
+        dice.choice(self.roles).close()
 
     def do_reconnect(self, dice: random.Random) -> None:
         connection = self.connection

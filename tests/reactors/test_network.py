@@ -99,6 +99,46 @@ def test_bytes_count_as_written_when_the_kernel_has_room() -> None:
     assert client.written == client.queued == len(linked.server.data)
 
 
+def test_bytes_that_the_kernel_has_no_room_for_are_lost_with_the_link() -> None:
+    for aborted in (False, True):
+        linked = Linked().open()
+        linked.net.kernel_buffer = 4
+        linked.wire.up.latency = 1.0
+        client = linked.client.transport
+        client.write([b"0123", b"456789"])
+        linked.reactor.settle()
+        assert (client.queued, client.written) == (10, 4)
+        if aborted:
+            client.abort()
+        else:
+            client.close()
+        linked.reactor.advance(5)
+        assert linked.server.data == (b"0123" if aborted else b"0123456789")
+        assert linked.server.what[-1] == "closed"
+
+
+def test_a_byte_of_a_client_may_count_for_many() -> None:
+    linked = Linked()
+    linked.net.weight = 100
+    linked.client.transport = linked.reactor.open(Endpoint("host", 1), linked.found[0][1][0], linked.client)
+    linked.reactor.advance(0.001)
+    client = linked.client.transport
+    client.write([b"abc"])
+    assert (client.queued, client.written) == (300, 0)
+    linked.reactor.settle()
+    assert (client.queued, client.written) == (300, 300)
+    assert linked.server.data == b"abc"
+
+
+def test_the_next_link_alone_is_cut_after_some_bytes() -> None:
+    linked = Linked()
+    linked.net.next_left = 2
+    linked.open().client.transport.write([b"0123"])
+    linked.reactor.settle()
+    assert (linked.server.data, linked.client.what) == (b"01", ["ConnectionResetError"])
+    assert linked.net.next_left is None
+
+
 def test_latency_keeps_the_order() -> None:
     linked = Linked().open()
     now = linked.reactor.time()

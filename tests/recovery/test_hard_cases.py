@@ -344,6 +344,100 @@ def test_what_was_sent_again_stays_before_what_waits_still() -> None:
     assert [body.split()[0] for body in world.bodies("q")] == [b"%d" % number for number in range(12)]
 
 
+def test_a_plain_publish_without_on_done_that_is_sent_again_frees_its_room() -> None:
+    """It counts in the buffer while it waits, and not when it has gone out."""
+    world = RecoveryWorld()
+    channel = world.channel()
+    channel.queue_declare("q")
+    world.settle()
+    channel.basic_publish("", "q", b"lost before the kernel has it")
+    world.cut()
+    world.restored()
+    channel.basic_publish("", "q", b"first")
+    world.broker.flow(False)
+    world.settle()
+    channel.basic_publish("", "q", b"held", block_on_flow_control=True)
+    assert world.connection._buffer.size
+    world.broker.flow(True)
+    world.settle()
+    assert world.bodies("q") == [b"lost before the kernel has it", b"first", b"held"]
+    assert world.connection._buffer.size == 0
+
+
+def test_a_plain_publish_that_is_sent_again_is_sent_again_if_that_is_lost_too() -> None:
+    world = RecoveryWorld()
+    channel = world.channel()
+    channel.queue_declare("q")
+    world.settle()
+    channel.basic_publish("", "q", b"lost")
+    world.cut()
+    world.step_until(lambda: channel._flowing, "the second link")
+    world.cut()  # the kernel has nothing of it
+    world.until(lambda: world.bodies("q"), "the message")
+    world.advance(60)
+    assert world.bodies("q") == [b"lost"]
+
+
+def test_a_consumer_whose_cancel_waits_to_be_told_does_not_come_back() -> None:
+    """The loss has ended the consumer; an operation before the cancel is asked again, and is told first."""
+    world = RecoveryWorld()
+    channel = world.channel()
+    channel.queue_declare("q")
+    old = world.ask(channel.basic_consume, "q", lambda message: None, consumer_tag="old")
+    world.settle()
+    assert old.result == "old"
+    world.deaf()
+    log: list[Any] = []
+    channel.basic_consume("q", lambda message: None, consumer_tag="new", on_done=Done("new", log))
+    channel.basic_cancel("old", on_done=Done("cancelled", log))
+    world.settle()
+    world.cut()
+    world.restored()
+    world.settle()
+    assert [name for name, *_ in log] == ["new", "cancelled"]
+    assert [consumer.tag for consumer in world.broker.queues["q"].consumers] == ["new"]
+
+
+def test_a_publish_with_flags_in_a_transaction_needs_no_on_done() -> None:
+    world = RecoveryWorld()
+    channel = world.channel()
+    channel.queue_declare("q")
+    channel.tx_select()
+    world.settle()
+    channel.basic_publish("", "q", b"one", mandatory=True)
+    commit = world.ask(channel.tx_commit)
+    world.settle()
+    assert not commit.pending
+    assert world.bodies("q") == [b"one"]
+
+
+@pytest.mark.parametrize("stop", ["congestion", "blocked", "flow"])
+def test_a_drain_that_waits_when_the_link_is_lost_is_done_on_the_next(stop: str) -> None:
+    world = RecoveryWorld(publishes="unknown")  # so that nothing congests the next link
+    channel = world.confirming()
+    channel.queue_declare("q")
+    world.settle()
+    if stop == "congestion":
+        world.deaf()
+        channel.basic_publish("", "q", bytes(2**20))
+    else:
+        world.broker.block("for the test") if stop == "blocked" else world.broker.flow(False)
+        world.settle()
+    assert not channel.writable
+    told: list[str] = []
+    channel.add_writable_handler(lambda channel: told.append("writable"))
+    drain = world.ask(channel.drain)
+    world.settle()
+    assert drain.pending
+    world.broker.unblock()
+    world.broker.flow(True)
+    world.cut()
+    world.restored()
+    world.settle()
+    assert not drain.pending
+    assert told == ["writable"]
+
+
 def test_many_clients_come_back_spread_over_the_back_offs_window() -> None:
     """Their broker is away for a while, and back: they don't come all at once."""
     reactor = MemoryReactor()

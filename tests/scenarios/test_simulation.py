@@ -25,8 +25,11 @@ QUICK = (
     "end_drops_an_on_done",
     "end_settles_in_reverse",
     "return_goes_to_the_oldest",
-    "tags_are_not_raised",
     "window_is_shifted_by_one",
+    "acks_of_earlier_openings_are_sent",
+    "bindings_are_not_recorded",
+    "the_buffer_leaks",
+    "transactions_survive_a_loss",
 )
 
 
