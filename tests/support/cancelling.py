@@ -340,8 +340,8 @@ def play_called(
     cut_off: Callable[[Play, Callable[[Play], Any]], None],
     sleep: Callable[[float], object] = time.sleep,
 ) -> Play:
-    """Cuts off so many uses, and checks. cut_off(play, use): makes use(play), and ends it in the middle. The program ends
-    the channels and consumers that it has got."""
+    """Cuts off so many uses, and checks. cut_off(play, use): makes use(play), and ends it in the middle. The program
+    ends the channels and consumers that it has got."""
     play = Play(seed, url)
     called_set_up(play, make(url, timeout=PATIENCE, heartbeat=0))
     for _ in range(rounds):
