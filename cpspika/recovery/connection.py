@@ -469,9 +469,9 @@ class RecoveringConnection(Connection):
 
     def _try(self) -> None:
         """Tries the targets again. An exception of a signal handler doesn't keep it from that for ever."""
-        self._timers.cancel("retry")
-        self._call_queue.revive()
         try:
+            self._timers.cancel("retry")
+            self._call_queue.revive()
             self._try_targets()
         except BaseException:
             self._dialled = None
