@@ -253,18 +253,19 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         needed."""
         answer = _Answer(give_back, self._outward)
         try:
-            inside(self._start, start, answer)
-            if not answer.wait(limit):
-                late = OperationTimeout(f"no answer within {limit:g} s")
-                raise late.of(name, describe(call_site()))
+            try:
+                inside(self._start, start, answer)
+                if not answer.wait(limit):
+                    late = OperationTimeout(f"no answer within {limit:g} s")
+                    raise late.of(name, describe(call_site()))
+            finally:
+                self._answers.discard(answer)
+            if answer.error is None:
+                return answer.result  # no call follows, behind which a signal handler might raise
         except BaseException:
             self._reactor.inside(answer.cancel)
             raise
-        finally:
-            self._answers.discard(answer)
-        if answer.error is not None:
-            raise answer.error
-        return answer.result
+        raise answer.error
 
     def _start(self, start: Callable[[Any], object], answer: _Answer) -> None:
         self._answers.add(answer)

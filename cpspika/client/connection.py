@@ -194,10 +194,14 @@ class Connection(HintsNames):
             refuse(on_done, error, "channel.open", self.reactor.call_soon)
             return None
         channel = self._new_channel(self._plain_channel)
-        if on_ready is None:
-            channel._open(on_done)
-        else:
-            self._open_with_setup(channel, on_ready, Request("channel.open", on_done))
+        try:
+            if on_ready is None:
+                channel._open(on_done)
+            else:
+                self._open_with_setup(channel, on_ready, Request("channel.open", on_done))
+        except BaseException:
+            self._release(channel.number)  # of a signal handler: it was not sent, or the link is dropped
+            raise
         return channel
 
     def _error_of_no_channel(self) -> AMQPError | None:

@@ -57,16 +57,18 @@ def run_setup(on_ready: OnReady, channel: SetUp, on_done: Callable[[AMQPError | 
 
     try:
         goes_on = on_ready(channel)
-    except Exception as error:
+    except BaseException as error:
         returned(error)
-        return
+        if isinstance(error, Exception):
+            return
+        raise  # Ctrl-C, or the end of a greenlet, while on_ready waited
     if callable(goes_on):
         goes_on(returned)
     else:
         returned(None)
 
 
-def _failure(error: Exception) -> AMQPError:
+def _failure(error: BaseException) -> AMQPError:
     if isinstance(error, AMQPError):
         return error
     failure = ChannelClosed(f"on_ready raised {type(error).__name__}: {error}")

@@ -78,9 +78,9 @@ class Dialling:
     def _try_again(self) -> None:
         """Called by the timer. An exception of a signal handler doesn't keep it from trying for ever."""
         connection = self._connection
-        connection._timers.cancel("retry")
-        connection._call_queue.revive()
         try:
+            connection._timers.cancel("retry")
+            connection._call_queue.revive()
             self._try()
         except BaseException:
             self.link = None

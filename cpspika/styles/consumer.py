@@ -91,6 +91,16 @@ class Arrived:
         if self._forget is None:
             self._forget = self.core.add_state_change_handler(lambda core, is_open: self.wake())
 
+    def start(self, queue: str, core: Channel, on_done: OnEnd) -> None:
+        """Starts the consumer on the core's channel; on_done(err, tag)."""
+
+        def started(err: AMQPError | None, tag: Any) -> None:
+            if err is None:
+                self.started(tag)
+            on_done(err, tag)
+
+        Channel.basic_consume(core, **self.arguments(queue), on_done=started)
+
     def started(self, tag: str) -> None:
         self.tag = tag
         if self.closed:  # while the broker was starting the consumer
@@ -106,8 +116,10 @@ class Arrived:
     def take(self) -> Message | None:
         """The next message that is not stale, or None if there is none."""
         while self.messages:
-            message = self.messages.popleft()
-            if not self.is_stale(message):
+            message = self.messages[0]
+            stale = self.is_stale(message)
+            del self.messages[0]  # no call follows, behind which a signal handler's exception would lose the message
+            if not stale:
                 return message
         return None
 
@@ -142,10 +154,14 @@ class Arrived:
         if self._running is not None:
             self.core._sender.check_thread()  # the cancel would be refused, and the consumer be left with nobody
         self.closed = True
-        self.wake()
-        if self._forget is not None:
-            self._forget()
-        self._end(done)
+        try:
+            self.wake()
+            if self._forget is not None:
+                self._forget()
+            self._end(done)
+        except BaseException:
+            self.closed = False  # of a signal handler: whoever closes it again cancels the consumer
+            raise
 
     def _end(self, done: OnEnd) -> None:
         def cancelled(err: AMQPError | None, _: Any) -> None:
@@ -164,6 +180,10 @@ class Arrived:
 
     def _give_back(self) -> None:
         while (message := self.take()) is not None:
-            if self.core.is_open and not self._options["no_ack"]:
-                self.core._give_back(message.delivery_tag)
+            self.refuse(message)
         self.wake()
+
+    def refuse(self, message: Message) -> None:
+        """Gives back a message that was not handed out."""
+        if self.core.is_open and not self._options["no_ack"]:
+            self.core._give_back(message.delivery_tag)

@@ -379,13 +379,8 @@ class AsyncConsumer(_Scope):
         # A consumer that starts when nobody waits for it any more: `arrived` is closed then, and cancels it.
         promise, settle = self.channel._promises.make(lambda tag: None)
 
-        def started(err: AMQPError | None, tag: Any) -> None:
-            if err is None:
-                arrived.started(tag)
-            settle(err, tag)
-
         try:
-            Channel.basic_consume(core, **arrived.arguments(self._queue), on_done=started)
+            arrived.start(self._queue, core, settle)
             await promise
         except BaseException:
             if not arrived.closed:

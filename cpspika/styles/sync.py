@@ -155,7 +155,14 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             raise
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any], timeout: float | None = None) -> Any:
-        return self._outward(self._wait(operation.__name__, self._own(operation), self.core, args, timeout))
+        own = self._own(operation)
+
+        def ask(core: Connection, *args: Any, on_done: Callable[[Any, Any], object]) -> None:
+            # Made a facade here: a result that the wait has returned is in nobody's hands if an exception comes then.
+            own(core, *args, on_done=lambda err, result: on_done(err, None if err else self._outward(result)))
+
+        give_back = give_back_for(operation)
+        return self._wait(operation.__name__, ask, self.core, args, timeout, give_back=give_back)
 
     def _wait(
         self,
@@ -182,22 +189,27 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
             hands_over = True
         if (hands_over or not self.lock.acquire(False)) and not self._enter(hands_over):
             return self._ask_owner(name, operation, core, args, limit)
+        outcome = _Outcome()
         try:
-            if spins.strays and not closes:
-                spins.raise_stray()
-            outcome = _Outcome()
             try:
+                if spins.strays and not closes:
+                    spins.raise_stray()
                 operation(core, *args, on_done=outcome.settle)
                 if not self._spin(outcome.is_told, limit, finish=True):
                     raise _late(name, limit)
-                error, result = outcome.told  # type: ignore[misc]
-                if error is None and not (closes and spins.strays):
-                    return result
             except BaseException:
                 outcome.abandon(give_back or give_back_for(operation, *self._asked(core, args)))
                 raise
-        finally:
-            self._leave()
+            finally:
+                self._leave()
+            error, result = outcome.told  # type: ignore[misc]
+            if error is None and not (closes and spins.strays):
+                return result
+        except BaseException:
+            if not outcome.abandoned:  # a signal handler raised this after the end: another thread may be inside
+                late = give_back or give_back_for(operation, *self._asked(core, args))
+                self._reactor.call_soon_threadsafe(partial(outcome.abandon, late))
+            raise
         if error is not None:
             try:
                 raise error
@@ -583,15 +595,16 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
 
     def _iterate(self, queue: str, options: dict[str, Any], inactivity_timeout: float | None) -> Iterator[Message]:
         arrived = Arrived(self.core, options)
-        start = partial(Channel.basic_consume, **arrived.arguments(queue))
+        start = partial(arrived.start, queue)
         try:
-            arrived.started(self.connection._wait("basic_consume", start, self.core, give_back=arrived.started))
+            # What this call doesn't return is given back by `close`, now or when the consumer starts.
+            self.connection._wait("basic_consume", start, self.core, give_back=_nothing_left)
+            messages = self._messages(arrived, inactivity_timeout)
+            next(messages)
+            return watched.messages(messages, options["no_ack"])
         except BaseException:
-            arrived.close()  # a consumer that starts later is cancelled
+            arrived.close()
             raise
-        messages = self._messages(arrived, inactivity_timeout)
-        next(messages)
-        return watched.messages(messages, options["no_ack"])
 
     def _messages(self, arrived: Arrived, patience: float | None) -> Generator[Any, Any, Any]:
         connection, core = self.connection, self.core
@@ -619,6 +632,9 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
                 # program dropped could not raise it.
                 if core.is_open:
                     raise
+            except BaseException:
+                connection._reactor.call_soon_threadsafe(arrived.close)  # a generator is not closed twice
+                raise
 
 
 _PUBLISH = Channel.basic_publish
@@ -633,6 +649,10 @@ def _catch_up(connection: weakref.ref[SyncConnection]) -> None:
     alive = connection()
     if alive is not None:
         alive._catch_up()
+
+
+def _nothing_left(tag: str) -> None:
+    """`Arrived` gives back a consumer that starts for nobody."""
 
 
 def _nothing() -> None:

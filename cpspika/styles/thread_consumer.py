@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -22,11 +24,9 @@ class ThreadConsumer(Scope):
         arrived = self._arrived = _Arrived(core, options)
         connection.reactor.inside(arrived.watch)
 
-        def start(on_done: Any) -> None:
-            Channel.basic_consume(core, **arrived.arguments(queue), on_done=on_done)
-
         try:
-            arrived.started(connection._wait("basic_consume", start, arrived.started))
+            # What this call doesn't return is given back by `close`, now or when the consumer starts.
+            connection._wait("basic_consume", partial(arrived.start, queue, core))
         except BaseException:
             connection.reactor.inside(arrived.close)  # a consumer that starts later is cancelled
             raise
@@ -42,15 +42,24 @@ class ThreadConsumer(Scope):
         arrived, core = self._arrived, self.channel.core
         self.channel.connection._check_may_wait("next")
         message: Message | None
+        held: list[Message | None] = []
         try:
-            # Nothing more comes on a closed channel; and the child of a fork hears not even of its end.
-            message = arrived.queue.get(core.is_open, self._patience)
-            while message is not None and arrived.is_stale(message):
-                message = arrived.queue.get(core.is_open, self._patience)
+            while True:
+                # Nothing more comes on a closed channel; and the child of a fork hears not even of its end. By one call
+                # from the queue into the list: an exception of a signal handler cannot come between.
+                held.extend(islice(iter(partial(arrived.queue.get, core.is_open, self._patience), held), 1))
+                message = held[0]
+                if message is None or not arrived.is_stale(message):
+                    break
+                held.clear()
         except Empty:
             message = None
             if core.is_open:
                 self.close()
+        except BaseException:
+            if held and held[0] is not None:
+                self.channel.connection._reactor.inside(arrived.refuse, held[0])
+            raise
         if message is None and not arrived.closed:
             message = arrived.take()  # with no_ack, behind the end stand no more, but threads may have added it twice
         if message is not None:

@@ -487,3 +487,19 @@ def test_a_handler_that_is_no_callable_is_refused_at_the_call() -> None:
     ):
         with pytest.raises(cpspika.InvalidArgumentType, match="handler takes a callable, not str"):
             register("nothing to call")
+
+
+def test_an_on_ready_that_ctrl_c_ends_closes_its_channel() -> None:
+    """It may wait, as in a synchronous facade, and Ctrl-C or the end of a greenlet comes there."""
+
+    def on_ready(channel: Any) -> None:
+        raise KeyboardInterrupt
+
+    world, done = opened(), Done("channel")
+    world.connection.channel(on_ready, on_done=done)
+    world.peer.open_channel()
+    with pytest.raises(KeyboardInterrupt):
+        world.settle()
+    world.settle()
+    assert isinstance(done.error, cpspika.ChannelClosed)
+    assert not world.connection._channels

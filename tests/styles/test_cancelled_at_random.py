@@ -1,87 +1,100 @@
-"""Operations that are cancelled at a random moment, again and again: at the end each message is acknowledged or in the
-queue, and no channel or consumer is left."""
+"""Operations that are cancelled, timed out or interrupted at a random moment, again and again, in every style: at the
+end each message is acknowledged or in the queue, and no channel, consumer or connection is left (clause 9 of the law).
+See `tests.support.cancelling`."""
 
 from __future__ import annotations
 
-import asyncio
-import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
-from cpspika.adapters import asyncio_adapter
+import cpspika
+from cpspika.threads import ThreadedConnection
+from tests.styles.test_gevent import run
+from tests.support.awaiting import STYLES
+from tests.support.cancelling import Interrupted, Interrupts, late, play_awaited, play_called
 
-ROUNDS = 60
-MESSAGES = 20
-
-
-async def use(connection: Any, channel: Any, queue: str, acked: list[int], which: int) -> None:
-    """One use of the connection, to be cancelled at any of its awaits."""
-    if which == 0:
-        message = await channel.basic_get(queue)
-        if message is not None:
-            message.reject()
-    elif which == 1:
-        async with channel.consume(queue) as messages:
-            (await anext(messages)).reject()
-    elif which == 2:
-        (await connection.channel()).close()
-    elif which == 3:
-        tag = await channel.basic_consume(queue, lambda message: message.reject())
-        channel.basic_cancel(tag)
-    else:
-        message = await channel.basic_get(queue)
-        if message is not None:
-            message.ack()
-            acked.append(1)
+ROUNDS = 100
 
 
-async def settled(watch: Any, connection: Any, queue: str, count: int, sleep: Any) -> None:
-    for _ in range(500):
-        ok = await watch.queue_declare(queue, passive=True)
-        if ok == (queue, count, 0) and len(connection.core._channels) == 2:
-            return
-        await sleep(0.01)
-    raise AssertionError(f"left: {ok}, expected {count} messages; {len(connection.core._channels)} channels")
+def quiet(url: str, **options: Any) -> ThreadedConnection:
+    return ThreadedConnection(url, on_error=lambda error: None, **options)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_asyncio(broker: Any, seed: int) -> None:
-    async def main() -> None:
-        chance, acked = random.Random(seed), []  # type: ignore[var-annotated]
-        async with asyncio_adapter.connect(broker.url()) as connection:
-            watch, channel = await connection.channel(), await connection.channel()
-            queue = (await watch.queue_declare(exclusive=True)).queue
-            for number in range(MESSAGES):
-                await watch.basic_publish("", queue, str(number))
-            for _ in range(ROUNDS):
-                task = asyncio.ensure_future(use(connection, channel, queue, acked, chance.randrange(5)))
-                for _ in range(chance.randrange(8)):
-                    await asyncio.sleep(chance.choice((0, 0, 0.0003)))
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-            await settled(watch, connection, queue, MESSAGES - len(acked), asyncio.sleep)
+CALLED: dict[str, Callable[..., Any]] = {
+    "BlockingConnection": cpspika.BlockingConnection,
+    "SelectConnection": cpspika.SelectConnection,
+    "ThreadedConnection": quiet,
+}
+if sys.version_info < (3, 12) or find_spec("asyncore") is not None:
+    CALLED["AsyncoreConnection"] = cpspika.AsyncoreConnection
 
-    asyncio.run(main())
+pytestmark = pytest.mark.slow
+seeds = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 8))])
+in_each = pytest.mark.parametrize("make", CALLED.values(), ids=CALLED.keys())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_trio(broker: Any, seed: int) -> None:
-    trio = pytest.importorskip("trio")
-    from cpspika.adapters import trio_adapter
+@seeds
+@pytest.mark.parametrize("make", STYLES.values(), ids=STYLES.keys())
+def test_awaited(broker: Any, make: Any, seed: int) -> None:
+    play = make().run(lambda style: play_awaited(style, broker.url(), seed, ROUNDS))
+    cut_off = ROUNDS - play.ends["done"]
+    assert cut_off > ROUNDS / 5, f"hardly anything was cancelled: {play.ends}"
 
-    async def main() -> None:
-        chance, acked = random.Random(seed), []  # type: ignore[var-annotated]
-        async with trio_adapter.connect(broker.url()) as connection:
-            watch, channel = await connection.channel(), await connection.channel()
-            queue = (await watch.queue_declare(exclusive=True)).queue
-            for number in range(MESSAGES):
-                await watch.basic_publish("", queue, str(number))
-            for _ in range(ROUNDS):
-                with trio.move_on_after(chance.choice((0, 0.0002, 0.0005, 0.001, 0.003))):
-                    await use(connection, channel, queue, acked, chance.randrange(5))
-            await settled(watch, connection, queue, MESSAGES - len(acked), trio.sleep)
 
-    trio.run(main)
+@seeds
+@in_each
+def test_timed_out(broker: Any, make: Any, seed: int) -> None:
+    play = play_called(make, broker.url(), seed, ROUNDS, late)
+    assert play.ends["OperationTimeout"] > ROUNDS / 10, f"hardly anything was late: {play.ends}"
+
+
+@seeds
+@in_each
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Interrupted])
+def test_interrupted_by_a_signal(broker: Any, make: Any, kind: type[BaseException], seed: int) -> None:
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        pytest.skip("no timer signals here")
+    interrupts = Interrupts(kind)
+    with interrupts.installed():
+        play = play_called(make, broker.url(), seed, ROUNDS // 2, interrupts)
+    assert play.ends[kind.__name__] > ROUNDS / 20, f"hardly anything was interrupted: {play.ends}"
+
+
+GREENLETS = """
+from tests.support.cancelling import greenlets, play_called
+
+def made(url, **options):
+    return make(url, **options, **({"on_error": lambda error: None} if make is ThreadedConnection else {}))
+
+play = play_called(made, url, count, 50, greenlets(sys.argv[4]), gevent.sleep)
+print(json.dumps(play.ends))
+"""
+
+
+GREENLETS_AGAIN = [
+    ("BlockingConnection", "timeout"),
+    ("SelectConnection", "kill"),
+    ("ThreadedConnection", "kill"),
+]
+
+
+@seeds
+@pytest.mark.skipif(find_spec("gevent") is None, reason="the extra gevent is not installed")
+@pytest.mark.parametrize(
+    ("facade", "how"),
+    [
+        ("BlockingConnection", "kill"),
+        ("SelectConnection", "timeout"),
+        ("ThreadedConnection", "timeout"),
+        *(pytest.param(*each, marks=pytest.mark.long) for each in GREENLETS_AGAIN),
+    ],
+)
+def test_greenlets(broker: Any, facade: str, how: str, seed: int) -> None:
+    ends = run(GREENLETS, broker.url(), seed, facade, how)
+    assert 50 - ends["done"] > 5, f"hardly anything was cut off: {ends}"
