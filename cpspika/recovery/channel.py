@@ -377,8 +377,8 @@ class RecoveringChannel(Channel):
             opened.done(self)  # at once: the replies to what was asked for behind it follow in this turn
 
     def _set_up(self, opening: OpeningChannel, err: AMQPError | None, _: Any) -> None:
-        if opening is not self._opening:
-            return
+        if opening is not self._opening or opening._sender.connection_error() is not None:
+            return  # the opening is over, or its link is, which is told later: on_ready runs on the next one
         if err is None:
             self._connection._is_set_up(self)
             return

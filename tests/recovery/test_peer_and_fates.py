@@ -250,6 +250,24 @@ def test_an_on_ready_that_raises_at_the_first_opening() -> None:
     world.restored()
 
 
+def test_a_link_that_is_lost_amid_the_first_on_ready_has_it_run_again() -> None:
+    """Its operations fail with the link. That is the link's end, and no refusal of the program's."""
+    world = RecoveryWorld()
+    done, views = Done("channel"), []
+
+    def setup(view: Any) -> None:
+        views.append(view)
+        view.queue_declare("q")
+
+    channel = world.connection.channel(on_ready=setup, on_done=done)
+    world.step_until(lambda: views, "the first on_ready")
+    world.cut()
+    world.restored()
+    assert done.result is channel
+    assert len(views) == 2
+    assert channel.is_open
+
+
 def test_an_on_ready_that_raises_later_and_then_not() -> None:
     world = RecoveryWorld()
     calls: list[Any] = []
