@@ -116,7 +116,7 @@ class Faults:
         if silence:
             for wire in self.net.wires.values():
                 wire.down.hole = True
-                wire.up.hole = both
+                wire.up.hole = wire.up.hole or both
         self._after(silence, partial(self._begin_outage, seconds, left))
 
     def _begin_outage(self, seconds: float, left: int | None) -> None:

@@ -97,7 +97,8 @@ class Direction:
         self.hole = False
         self.left: int | None = None
         self.carried = 0
-        self._held: deque[bytes | None] = deque()  # None: the end of the stream
+        self._held: list[tuple[int, bytes | None]] = []  # with their numbers; None: the end of the stream
+        self._count = 0
         self._busy_until = 0.0
         self._unaccepted: deque[bytes | memoryview | None] = deque()  # the sender's kernel has no room for these yet
         self._in_kernel = 0
@@ -151,22 +152,23 @@ class Direction:
         self._accept()
 
     def _pass(self, data: bytes | None) -> None:
+        number, self._count = self._count, self._count + 1
         if self.hole:
-            self._held.append(data)
+            self._held.append((number, data))
             return
         reactor = self.wire.network.reactor
         now = reactor.time()
         due = max(now + self.latency, self._busy_until)
         if due <= now:
-            reactor.call_soon(partial(self._arrive, data))
+            reactor.call_soon(partial(self._arrive, number, data))
         else:
             self._busy_until = due
-            reactor.call_later(due - now, partial(self._arrive, data))
+            reactor.call_later(due - now, partial(self._arrive, number, data))
 
-    def _arrive(self, data: bytes | None) -> None:
+    def _arrive(self, number: int, data: bytes | None) -> None:
         wire, target = self.wire, self.target
         if self.hole:
-            self._held.append(data)
+            self._held.append((number, data))
             return
         if wire.dead:
             return
@@ -192,8 +194,8 @@ class Direction:
     def heal(self) -> None:
         """Ends the hole: what was held back arrives now."""
         self.hole = False
-        held, self._held = self._held, deque()
-        for data in held:
+        held, self._held = self._held, []
+        for _, data in sorted(held, key=lambda each: each[0]):  # bytes that were on their way came to it late
             self._pass(data)
 
 

@@ -55,7 +55,7 @@ class Stream:
         self.ended = -1
         self.is_open = True
         self.publishes = 0
-        self.last_arrived = -1
+        self.last_arrived: Counter[int] = Counter()  # the number of publishes up to the last one, by wire
 
 
 class Asked:
@@ -84,7 +84,8 @@ class Sent:
 
     outcome: "confirmed", "refused", "returned", "unknown", "failed" (it wasn't sent), "committed", "rolled back",
     or None. place: (exchange, routing key, mandatory), as it was published. confirming: the broker confirms it.
-    again: it may be sent again then. mark: the header of copies, "" for none. mistaken: there is no such exchange.
+    again: it may be sent again then. mark: the header of copies, "" for none. marks: of the copies that arrived. wire:
+    over which the last one arrived. mistaken: there is no such exchange.
     acked, nacked, returned, arrived, delivered: by the broker, how often. handed: to handlers, how often. excused:
     it may be lost, since its queue was purged or deleted, or since the broker crashed and it wasn't persistent."""
 
@@ -98,6 +99,7 @@ class Sent:
         "handed",
         "index",
         "mark",
+        "marks",
         "mistaken",
         "nacked",
         "number",
@@ -107,6 +109,7 @@ class Sent:
         "returned",
         "routed",
         "stream",
+        "wire",
     )
 
     def __init__(self, number: int, stream: Stream, place: tuple[str, str, bool], persistent: bool, confirming: bool):
@@ -115,6 +118,8 @@ class Sent:
         self.place = place
         self.confirming = confirming
         self.mark = ""
+        self.marks: set[int] = set()
+        self.wire = -1
         self.again = True
         self.index = stream.publishes
         stream.publishes += 1
@@ -147,7 +152,7 @@ class Oracle:
         self._order = 0
         # (wire, consumer tag or channel number of a get): what the broker delivered, and what handlers got of it.
         self._delivered: dict[tuple[int, Any], deque[tuple[int, bool]]] = {}
-        self._first: dict[tuple[Stream, str], int] = {}  # the last publish delivered for the first time, by queue
+        self._first: dict[tuple[Stream, str, int], int] = {}  # the last publish delivered first, by queue and wire
         self._seen: set[tuple[int, str]] = set()  # messages that a queue has delivered
         self._wanted: Counter[tuple[int, int, str]] = Counter()  # (wire, message, outcome) that handlers asked for
         self.purges: Counter[str] = Counter()  # that programs asked for, by queue, less those that arrived
@@ -298,20 +303,24 @@ class Oracle:
 
     # --- the broker's side --------------------------------------------------------------------------------------------
 
-    def arrived(self, message: Message) -> Sent:
+    def arrived(self, wire: int, message: Message) -> Sent:
+        """A publish arrives at the broker. What a link brings late, over which nobody waits any more, may come behind
+        the copies that a later link brought."""
         sent = self.sent[number_of(message.body)]
         sent.arrived += 1
+        sent.wire = wire
         if (message.exchange, message.routing_key, bool(message.details.get("mandatory"))) != sent.place:
             self.fail(f"it arrived otherwise than it was published: {sent}")
-        if sent.arrived > 1:
-            copies = (message.properties.headers or {}).get(sent.mark)
-            if not (sent.confirming and sent.again):
-                self.fail(f"it must not be sent again, and arrived twice: {sent}")
-            elif sent.mark and (copies is None or copies < sent.arrived - 1):
-                self.fail(f"copy {sent.arrived - 1} arrived with the mark {copies}: {sent}")
-        if sent.index <= sent.stream.last_arrived and not (self.recovery and sent.arrived > 1):
+        mark = (message.properties.headers or {}).get(sent.mark, 0) if sent.mark else sent.arrived
+        if sent.arrived > 1 and not (sent.confirming and sent.again):
+            self.fail(f"it must not be sent again, and arrived twice: {sent}")
+        if mark in sent.marks:
+            self.fail(f"two copies arrived with the mark {mark}: {sent}")
+        sent.marks.add(mark)
+        before = sent.stream.last_arrived
+        if sent.index < before[wire] and not (self.recovery and sent.arrived > 1):
             self.fail(f"it arrived out of order, or twice: {sent}")
-        sent.stream.last_arrived = max(sent.stream.last_arrived, sent.index)
+        before[wire] = max(before[wire], sent.index + 1)
         return sent
 
     def delivered(self, wire: int, place: Any, queue: str, message: Message, redelivered: bool, no_ack: bool) -> None:
@@ -319,6 +328,7 @@ class Oracle:
         number = number_of(message.body)
         sent = self.sent[number]
         sent.delivered += 1
+        first_is_gone = sent.excused  # an earlier copy may have been purged
         if no_ack:
             sent.excused = True  # the link may lose it
             self.gone += isinstance(place, int)
@@ -327,10 +337,10 @@ class Oracle:
         self._delivered.setdefault((wire, self._place(place)), deque()).append((number, redelivered))
         if (number, queue) not in self._seen:
             self._seen.add((number, queue))
-            last = self._first.get((sent.stream, queue), -1)
-            if sent.index < last and not (self.recovery and self.crashes):
+            last = self._first.get((sent.stream, queue, sent.wire), -1)
+            if sent.index < last and not (self.recovery and (self.crashes or first_is_gone)):
                 self.fail(f"{queue} delivered its first copy behind that of a later publish: {sent}")
-            self._first[sent.stream, queue] = sent.index
+            self._first[sent.stream, queue, sent.wire] = sent.index
         crashes = self._acked.get((number, queue))
         if crashes is not None and crashes == self.crashes and sent.arrived < 2:
             self.fail(f"{queue} delivered it although it was acked: {sent}")
@@ -477,7 +487,7 @@ class _WatchedSession(Session):
         super()._handle_channel(number, event)
 
     def _arrived(self, oracle: Oracle, channel: ServerChannel, message: Message) -> None:
-        sent = oracle.arrived(message)
+        sent = oracle.arrived(self.wire, message)
         exchange = self.vhost.exchanges.get(message.exchange)
         if exchange is not None and self.vhost.route(exchange, message):
             sent.routed = True

@@ -49,7 +49,8 @@ class Role:
         self.name = name
         self.setup = setup
         self.on_ready = None if on_ready is None else partial(on_ready, self)
-        self.openings = 0  # that on_ready has seen
+        self.openings = self.refusals = 0  # of those that on_ready has seen: all; in a row, those that it refused
+        self.was_opened = False
         self.prepared = ""  # the tag of its consumer
         self.closing = False  # the program has closed it
         self.serial = 0
@@ -76,7 +77,8 @@ class Role:
         self.stream = Stream(f"{program.name}.{program.serial} {self.name}.{self.serial}", program.patience)
         self.tags, self.unsettled = [], []
         self.ready = self.closing = False
-        self.busy = self.openings = 0
+        self.busy = self.openings = self.refusals = 0
+        self.was_opened = False
         made: list[Any] = []
 
         def ask(on_done: Any) -> None:
@@ -100,6 +102,7 @@ class Role:
 
     def _opened(self, serial: int, error: AMQPError | None, channel: Any) -> None:
         if serial == self.serial:
+            self.was_opened = error is None
             self._stepped(self.channel, error, channel)
 
     def _returned(self, message: Message) -> None:
@@ -366,7 +369,9 @@ class Program:
     def _prepare(self, role: Role, view: Any) -> None:
         """An on_ready: a queue of its own and a consumer, made again at each opening."""
         role.openings += 1
-        if role.openings > 1 and not self.world.calm and self.dice.random() < 0.2:
+        fails = role.was_opened and not self.world.calm and self.dice.random() < 0.2
+        role.refusals = role.refusals + 1 if fails else 0
+        if fails and role.refusals < 3:  # five closes in a row would end the channel
             raise RuntimeError("by plan")
         stream = Stream(f"{role.stream.name} opening {role.openings}", self.patience)
 

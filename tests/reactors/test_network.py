@@ -234,3 +234,18 @@ def test_healed_is_as_new() -> None:
     linked.reactor.settle()
     assert linked.server.what == [b"0123456789"]
     assert (linked.net.latency, linked.net.pieces) == (0.0, None)
+
+
+def test_what_is_on_its_way_when_a_hole_begins_stays_before_what_is_sent_later() -> None:
+    linked = Linked().open()
+    direction = linked.wire.up
+    direction.latency = 2.0
+    linked.client.transport.write([b"first "])
+    linked.reactor.advance(1)
+    direction.hole = True
+    linked.client.transport.write([b"second"])
+    linked.reactor.advance(5)
+    assert linked.server.what == []
+    direction.heal()
+    linked.reactor.advance(5)
+    assert linked.server.data == b"first second"

@@ -14,13 +14,15 @@ from tests.client.test_interrupted_dispatch import Injector, Interrupt, note
 from tests.support.recovering import RecoveryWorld
 from tests.support.scripted import Done
 
-# Known gaps of one instruction each: a call was taken, and not begun, while there is no link whose loss would have the
-# rest go on; or the dialer was about to begin the next attempt.
+# Known gaps of one instruction each: a call or a timer was taken, and not begun, or was about to be set, while there is
+# no link whose loss would have the rest go on; or the dialer was about to begin the next attempt.
 WITHOUT_LINK = (
     "CallQueue.run",
     "CallQueue._resume",
     "Dialling._try.<locals>.<lambda>",
     "Dialer._begin_attempt",
+    "_Timer.take",
+    "PlainReactor.call_later",
 )
 
 
