@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import AMQPError
 from ..version import __version__
+from . import terminal
 from .shared import STATUS, URL, Failure, Parser, masked, one_line, program_name, told
 
 INTERRUPTED, CLOSED_PIPE = 130, 141  # as a shell shows the end by SIGINT and by SIGPIPE
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a text that the terminal's encoding lacks is no reason to fail
             stream.reconfigure(errors="backslashreplace")
+    terminal.note_log()
     try:
         try:
             status = _run(sys.argv[1:] if argv is None else list(argv))
@@ -79,7 +81,7 @@ def _run(argv: list[str]) -> int:
         text = told(error)
     except OSError as error:
         text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    print(f"cpspika {arguments.command}: {one_line(masked(text))}", file=sys.stderr)
+    terminal.note(f"cpspika {arguments.command}: {one_line(masked(text))}")
     return 1
 
 

@@ -289,7 +289,7 @@ class _Live:
 
     def __init__(self, shown: bool):
         self._shown, self._on_terminal = shown, terminal.is_terminal(sys.stderr)
-        self._length = 0  # of the line on the terminal
+        self._line = terminal.LiveLine()
 
     def show(self, seconds: float, interval: Interval, length: float) -> None:
         if not self._shown:
@@ -300,11 +300,9 @@ class _Live:
         published, received = interval.published / length, interval.received / length
         text = f"{seconds:g} s  published {published:,.0f}/s  received {received:,.0f}/s{latency}{blocked}"
         if self._on_terminal:
-            print("\r" + text.ljust(self._length), end="", file=sys.stderr, flush=True)
-            self._length = len(text)
+            self._line.draw(text)
         else:
             terminal.note(text)
 
     def close(self) -> None:
-        if self._length:
-            print(file=sys.stderr)
+        self._line.end()

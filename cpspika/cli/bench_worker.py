@@ -23,6 +23,7 @@ from ..connecting import connect
 from ..errors import AMQPError
 from ..wire.message import BasicProperties, Message
 from .shared import told
+from .terminal import note_log
 
 STAMP = 8  # bytes of the time in a body
 SECOND = 10**9  # ns
@@ -257,6 +258,7 @@ class _Producer:
 def work(pipe: Any, load: Load, roles: list[Role]) -> None:
     """The process: until the parent says that it may end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the parent ends this one
+    note_log()
     worker = _Worker(pipe, load, roles)
     try:
         worker.run()

@@ -31,7 +31,8 @@ from ..parameters import ConnectionParameters
 from ..wire.codec import Method
 from ..wire.link import Link
 from . import certificates
-from .shared import close, told
+from .shared import close
+from .shared import told as told_with_hint
 
 if TYPE_CHECKING:
     import ssl
@@ -294,7 +295,9 @@ class Examination:
                 "percent-encoded. RabbitMQ lets 'guest' in from the broker's own machine alone",
             ) from None
         except AMQPError as error:
-            raise Failed(told(error), "the broker's log says why it hung up") from None
+            small = 0 < self.parameters.frame_max < LEAST_FRAME_MAX
+            advice = "leave ?frame_max= out of the URL" if small else "the broker's log says why it hung up"
+            raise Failed(told(error), advice) from None
         return f"as {user!r}", ""
 
     def _vhost(self) -> tuple[str, str]:
@@ -412,6 +415,11 @@ class Examination:
         except AMQPError:
             return "not tried"
         return "permitted"
+
+
+def told(error: AMQPError) -> str:
+    """The error in one line, without the hint at this very command."""
+    return told_with_hint(error, hint=False)
 
 
 def _reason(error: OSError) -> str:

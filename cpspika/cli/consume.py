@@ -176,7 +176,7 @@ def run_tail(arguments: argparse.Namespace) -> None:
             channel.queue_bind(queue, arguments.exchange, key, table_of(arguments.argument))
         messages = channel.consume(queue, no_ack=True, inactivity_timeout=arguments.timeout)
         where = f"exchange {arguments.exchange!r}, {', '.join(map(repr, keys))}"
-        terminal.note(f"cpspika tail: {terminal.harmless(where)}; Ctrl-C ends it")
+        terminal.note(f"cpspika tail: {where}; Ctrl-C ends it")
         try:
             for done, message in enumerate(_while_read(messages), 1):
                 shows(message)
@@ -253,7 +253,7 @@ def _form_writer(queue: str | None) -> Callable[[Message], object]:
 def _body_writer(raw: bool) -> Callable[[Message], object]:
     def write(message: Message) -> None:
         if not raw and terminal.is_terminal(sys.stdout):
-            terminal.say(terminal.legible(message.body, lines=True))
+            terminal.say(terminal.legible(message.body), lines=True)
         else:
             sys.stdout.flush()
             sys.stdout.buffer.write(message.body if raw else message.body + b"\n")
@@ -279,7 +279,7 @@ def _file_writer(directory: Path, arguments: argparse.Namespace) -> Callable[[Me
                 form.pop(name, None)
             terminal.say_json({**form, "file": str(path)})
         else:
-            terminal.say(terminal.harmless(str(path)))
+            terminal.say(str(path))
         sys.stdout.flush()
 
     return write
@@ -298,19 +298,24 @@ def _rename_to_new(part: Path, directory: Path, numbers: Iterator[int]) -> Path:
 
 def _passing_writer(whole: bool) -> Callable[[Message], object]:
     """Shows a message of `tail`: when, where to, its properties, its body."""
-    on, fits = terminal.is_coloured(sys.stdout), terminal.is_terminal(sys.stdout) and not whole
+    fits = terminal.is_terminal(sys.stdout) and not whole
 
     def write(message: Message) -> None:
         time = datetime.now().strftime("%H:%M:%S.%f")[:-3]
         key, about = terminal.harmless(message.routing_key), terminal.harmless(_about(message))
-        body = terminal.legible(message.body, lines=whole)
-        room = terminal.columns() - len(time) - len(key) - len(about) - 4
-        if fits and len(body) > max(room, 20):
-            body = body[: max(room, 20) - 3] + "..."
-        parts = [terminal.coloured(time, "dim", on), terminal.coloured(key, "cyan", on)]
+        body = terminal.legible(message.body)
+        if fits:
+            used = terminal.cells("  ".join(filter(None, [time, key, about]))) + 2
+            # A terminal that has no room for both has a second line for the body.
+            body = terminal.fitted(terminal.harmless(body), max(terminal.columns(sys.stdout) - used, 20))
+        parts: list[str | terminal.Coloured] = [terminal.Coloured(time, "dim"), "  ", terminal.Coloured(key, "cyan")]
         if about:
-            parts.append(terminal.coloured(about, "yellow", on))
-        terminal.say("  ".join(parts) + ("\n" if whole else "  ") + body)
+            parts += ["  ", terminal.Coloured(about, "yellow")]
+        if whole:
+            terminal.say(*parts)
+            terminal.say(body, lines=True)
+        else:
+            terminal.say(*parts, "  ", body)
         sys.stdout.flush()
 
     return write

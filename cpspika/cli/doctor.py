@@ -45,7 +45,7 @@ def run_doctor(arguments: argparse.Namespace) -> int:
     failed = any(finding.status == checks.FAILED for finding in found)
     skipped = [finding.step for finding in found if finding.status == checks.SKIPPED]
     if skipped and not arguments.json:
-        _say_step(checks.SKIPPED, ", ".join(skipped))
+        _say_step(checks.SKIPPED, "", ", ".join(skipped))
     if arguments.json:
         steps = [finding._asdict() for finding in found]
         terminal.say_json({"ok": not failed, "url": shared.shown(parameters), "steps": steps})
@@ -53,13 +53,11 @@ def run_doctor(arguments: argparse.Namespace) -> int:
 
 
 def _say(finding: checks.Finding) -> None:
-    detail = terminal.harmless(shared.one_line(shared.masked(finding.detail)))
-    _say_step(finding.status, f"{finding.step:<12} {detail}")
+    _say_step(finding.status, f"{finding.step:<12} ", shared.one_line(shared.masked(finding.detail)))
     if finding.advice:
-        terminal.say(f"  {'':8} {'':12} -> {terminal.harmless(finding.advice)}")
+        terminal.say_wrapped(f"  {'':8} {'':12} -> ", text=finding.advice)
     sys.stdout.flush()
 
 
-def _say_step(status: str, text: str) -> None:
-    shown = terminal.coloured(f"{status:<8}", COLOUR[status], terminal.is_coloured(sys.stdout))
-    terminal.say(f"  {shown} {text}")
+def _say_step(status: str, step: str, text: str) -> None:
+    terminal.say_wrapped("  ", terminal.Coloured(f"{status:<8}", COLOUR[status]), f" {step}", text=text)

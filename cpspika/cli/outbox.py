@@ -14,7 +14,7 @@ from ..errors import AMQPError, DeliveryUnknown, MessageReturned
 from ..reactor import Reactor
 from ..wire.message import BasicProperties
 from .shared import Failure, told
-from .terminal import Progress, harmless, note
+from .terminal import Progress, note
 
 if TYPE_CHECKING:
     from ..blocking import SelectConnection
@@ -128,7 +128,7 @@ def _reason(error: AMQPError) -> str:
     if isinstance(error, MessageReturned) and error.message is not None:
         exchange, key = error.message.exchange, error.message.routing_key
         way = f"exchange {exchange!r} leads to no queue with routing key {key!r}" if exchange else f"no queue {key!r}"
-        return harmless(f"{error.plain()}: {way}")
+        return f"{error.plain()}: {way}"
     cause = error.__cause__ if isinstance(error, DeliveryUnknown) else None
     return told(cause if isinstance(cause, AMQPError) else error)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from typing import Any
 
@@ -11,6 +10,7 @@ from ..blocking import SelectConnection  # noqa: F401 (imported here, so that th
 from ..errors import AMQPError
 from ..parameters import ConnectionParameters
 from . import shared, terminal
+from .terminal import Coloured
 
 
 def add_parser(commands: Any) -> None:
@@ -93,7 +93,6 @@ def tls_of(parameters: ConnectionParameters) -> str | None:
 
 
 def _say(result: dict[str, Any]) -> None:
-    on = terminal.is_coloured(sys.stdout)
     trip = result["round_trip_ms"]
     broker = [result["product"] or "a broker without a name", result["version"]]
     platform = f" ({result['platform']})" if result["platform"] else ""
@@ -109,6 +108,6 @@ def _say(result: dict[str, Any]) -> None:
         ("limits", f"frame_max {result['frame_max']}, channel_max {result['channel_max']}, {heartbeat}"),
         ("round trip", f"min {trip['min']:.2f}, mean {trip['mean']:.2f}, max {trip['max']:.2f} ms"),
     ]
-    terminal.say(terminal.coloured(result["url"], "bold", on) + " " + terminal.coloured("answers", "green", on))
+    terminal.say(Coloured(result["url"], "bold"), " ", Coloured("answers", "green"))
     for name, text in rows:
-        terminal.say(f"  {name:<13} {terminal.harmless(str(text))}")
+        terminal.say_wrapped(f"  {name:<13} ", text=str(text))

@@ -58,7 +58,9 @@ def run_publish(arguments: argparse.Namespace) -> None:
             file = stack.enter_context(Path(arguments.file).open("rb")) if from_file else sys.stdin.buffer
         body = b"" if arguments.lines else _body(arguments, file)
         connection = stack.enter_context(shared.connected(arguments))
-        progress = stack.enter_context(terminal.Progress("published", arguments.count))
+        # Where lines are typed, their echo is the progress.
+        has_progress = not terminal.is_terminal(file) if arguments.lines else arguments.count is not None
+        progress = stack.enter_context(terminal.Progress("published", arguments.count, shown=has_progress))
         outbox = Outbox(
             connection,
             progress,

@@ -20,6 +20,7 @@ from ..connecting import all_targets
 from ..errors import AMQPError, ConnectError, InvalidArgument, InvalidArgumentType, LoginError, VirtualHostRefused
 from ..parameters import ConnectionParameters
 from ..reactor import Endpoint
+from .terminal import harmless
 
 if TYPE_CHECKING:
     from ..blocking import SelectConnection
@@ -43,7 +44,8 @@ class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, and show no password: a URL may stand where none belongs."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {one_line(masked(message))} ('{self.prog} --help' shows the arguments)\n")
+        text = harmless(one_line(masked(message)))
+        self.exit(2, f"{self.prog}: error: {text} ('{self.prog} --help' shows the arguments)\n")
 
 
 def masked(text: str) -> str:
@@ -55,10 +57,10 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def told(error: AMQPError) -> str:
-    """An error of the library in one line: what happened, to which operation."""
+def told(error: AMQPError, hint: bool = True) -> str:
+    """An error of the library in one line: what happened, to which operation. hint: name the command that says more."""
     text = error.plain() + (f" ({error.method})" if error.method not in (None, "connect") else "")
-    if isinstance(error, ConnectError) and not isinstance(error, (LoginError, VirtualHostRefused)):
+    if hint and isinstance(error, ConnectError) and not isinstance(error, (LoginError, VirtualHostRefused)):
         text += "; 'cpspika doctor' looks at each step of connecting"
     return one_line(masked(text))
 

@@ -205,4 +205,4 @@ def _tell(arguments: argparse.Namespace, result: dict[str, Any], text: str) -> N
     if arguments.json:
         terminal.say_json(result)
     else:
-        terminal.say(terminal.harmless(text))
+        terminal.say(text)

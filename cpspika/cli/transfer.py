@@ -102,7 +102,8 @@ def _opened(path: Path, append: bool) -> Iterator[Any]:
         if not append:
             raise shared.Failure(f"{path} is not empty; take another file, or add to it with --append")
         _end_last_line(path)
-    with path.open("ab") as file:
+    was_there = path.exists()
+    with _removed_if_unused(None if was_there else path), path.open("ab") as file:
         if os.name == "posix":  # so that the file's name is on the disk too
             directory = os.open(path.parent, os.O_RDONLY)
             try:
@@ -110,6 +111,17 @@ def _opened(path: Path, append: bool) -> Iterator[Any]:
             finally:
                 os.close(directory)
         yield file
+
+
+@contextmanager
+def _removed_if_unused(path: Path | None) -> Iterator[None]:
+    """Removes a new file that a failure has left empty."""
+    try:
+        yield
+    except BaseException:
+        if path is not None and path.exists() and not path.stat().st_size:
+            path.unlink()
+        raise
 
 
 def _end_last_line(path: Path) -> None:
@@ -200,7 +212,7 @@ def run_load(arguments: argparse.Namespace) -> None:
         from_stdin = arguments.file == "-"
         file = sys.stdin.buffer if from_stdin else stack.enter_context(Path(arguments.file).open("rb"))
         connection = stack.enter_context(shared.connected(arguments))
-        progress = stack.enter_context(terminal.Progress("loaded"))
+        progress = stack.enter_context(terminal.Progress("loaded", shown=not terminal.is_terminal(file)))
         outbox = Outbox(connection, progress, shared.answer_time(arguments), patient=arguments.timeout is None)
         wrong = _publish_lines(arguments, file, outbox)
         outbox.finish()

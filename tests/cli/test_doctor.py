@@ -16,7 +16,8 @@ from cpspika.broker import serve
 from cpspika.cli.checks import _version
 from tests.cli.conftest import CommandLine
 from tests.conftest import Certificates
-from tests.support.rabbitmq_features import OLD_PROTOCOL
+from tests.support.rabbitmq import RabbitNode
+from tests.support.rabbitmq_features import OLD_PROTOCOL, TRANSIENT_DENIED
 
 STEPS = [
     "name", "tcp", "tls", "header", "mechanisms", "login", "vhost",
@@ -135,6 +136,17 @@ def test_options_that_are_no_good(on_embedded: CommandLine) -> None:
     assert (found["heartbeat"]["status"], found["frame_max"]["status"]) == ("warning", "warning")
     assert "heartbeat=60" in found["heartbeat"]["advice"]
     assert steps(on_embedded, f"{on_embedded.url}?heartbeat=600")["heartbeat"]["status"] == "warning"
+
+
+@pytest.mark.slow
+@pytest.mark.needs(TRANSIENT_DENIED)
+def test_a_broker_that_denies_transient_queues(node: Any, capsys: Any) -> None:
+    """The one tried here; `node` is there for what this version lacks."""
+    with RabbitNode(config="{permit_deprecated_features, #{transient_nonexcl_queues => false}}") as strict:
+        cli = CommandLine(strict.url, capsys)
+        done = cli("doctor", strict.url)
+    assert "(denied here)" in " ".join(done.out.split())
+    assert done.err == "", "the client's warning of the probe is no news"
 
 
 def test_a_broker_that_is_blocked(capsys: Any) -> None:
