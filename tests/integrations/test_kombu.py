@@ -160,6 +160,29 @@ def test_a_lost_connection_is_told_before_kombu_replaces_it(connection: Any, que
         assert not connection.connected
 
 
+def test_publishes_in_a_row_make_no_turn_while_nothing_arrives(
+    connection: Any, queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(connection, queue, 0)
+    established = connection.connection
+    if established._poll is None:
+        pytest.skip("this system has no poll")
+    turns: list[None] = []
+    turn = established.link.turn
+    monkeypatch.setattr(established.link, "turn", lambda: (turns.append(None), turn()))
+    monkeypatch.setattr("cpspika.integrations.kombu.connection.TURN", 60.0)
+    producer = kombu.Producer(connection.default_channel)
+    for number in range(20):
+        producer.publish(number, routing_key=queue.routing_key)
+    assert len(turns) <= 1  # the first may be due
+    bound = queue(connection.default_channel)
+    assert bound.queue_declare(passive=True).message_count == 21
+    before = len(turns)
+    established._turn_due = 0.0
+    producer.publish(20, routing_key=queue.routing_key)
+    assert len(turns) == before + 1
+
+
 def test_a_publish_after_a_loss_is_sent_again(connection: Any, queue: Any) -> None:
     publish(connection, queue, "before")
     connection.connection.sock.shutdown(socket.SHUT_RDWR)

@@ -23,6 +23,7 @@ from .errors import (
 )
 
 BURST = 0.01  # seconds of callbacks that an event loop gets in one go; then its timers and signals have their turn
+TURN = 0.01  # seconds of publishes after which the reactor has a turn, also if nothing has arrived
 
 
 class Connection:
@@ -52,6 +53,7 @@ class Connection:
         except AMQPError as error:
             raise_translated(error)
         self._poll = self._watch()
+        self._turn_due = 0.0  # the time at which `look` makes a turn, also if nothing has arrived
         # On the core: a handler of the facade would wait for drain_events.
         ended = weakref.WeakMethod(self._ended)
         self.link.core.add_state_change_handler(lambda _, is_open: None if (call := ended()) is None else call())
@@ -186,9 +188,9 @@ class Connection:
         self._turn()
 
     def _is_quiet(self) -> bool:
-        """Whether a turn would find nothing to do. To ask costs less than a turn."""
-        link: Any = self.link
-        if self._poll is None or not link.is_open or link.reactor.next_timer() == 0:
+        """Whether a turn would find nothing urgent. To ask costs less than a turn. Timers, and the call by which each
+        publish has the transport look after its bytes, can wait for TURN."""
+        if self._poll is None or not self.link.is_open or monotonic() >= self._turn_due:
             return False
         try:
             return not self._poll.poll(0)
@@ -206,6 +208,7 @@ class Connection:
         return poll
 
     def _turn(self) -> None:
+        self._turn_due = monotonic() + TURN
         try:
             self.link.turn()
         except AMQPError as error:
