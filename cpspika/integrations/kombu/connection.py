@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -159,13 +159,18 @@ class Connection:
             self.fail(error)
         raise TimeoutError("timed out")
 
-    def drain_burst(self) -> bool:
-        """Has the callbacks called of events that are there, for BURST seconds. Returns whether there may be more."""
+    def drain_burst(self, waiting: Collection[object] = ()) -> bool:
+        """Has the callbacks called of events that are there, for BURST seconds. Returns whether there may be more.
+
+        waiting: calls that wait in the event loop; once there are any, the burst ends. Celery's acks wait there:
+        without this, all messages of a prefetch would be worked off before the first ack goes out, and the broker
+        would send none meanwhile.
+        """
         self._check_connected()
         drain, end = self.link.drain_events, monotonic() + BURST
         try:
             while drain(0, 1):
-                if monotonic() > end:
+                if waiting or monotonic() > end:
                     return True
         except AMQPError as error:
             self.fail(error)
