@@ -30,7 +30,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds through everything; 5, or 1 with --quick")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="this scenario or client alone; may be repeated"
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="this scenario or client alone, or all scenarios that begin with this word (celery); may be repeated",
     )
     parser.add_argument("--peers", default="all", metavar="NAMES", help="all, none, or some: pika-select,py-amqp")
     parser.add_argument(
@@ -73,11 +77,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _only(names: Sequence[str], plan: list[Scenario], clients: list[Any]) -> tuple[list[Scenario], list[Any]]:
-    known = {scenario.name for scenario in plan} | CLIENTS.keys()
-    unknown = set(names) - known
+    exact = {scenario.name for scenario in plan} | CLIENTS.keys()
+    words = {scenario.name.partition(" ")[0] for scenario in plan} - exact
+    unknown = set(names) - exact - words
     if unknown:
         sys.exit(f"nothing is called {', '.join(sorted(unknown))}; see --list")
-    some = [scenario for scenario in plan if scenario.name in names]
+    begun = tuple(f"{name} " for name in names if name in words)
+    some = [scenario for scenario in plan if scenario.name in names or scenario.name.startswith(begun)]
     few = [client for client in clients if client.name in names]
     return some or plan, few or clients
 

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 class Job:
     """`action`: a function of the client's style. `queue`: exists; filled if the action consumes, else empty.
     `warmup`: messages, or calls, before the `count` that are measured. `samples`: readings during the section.
-    `broker_pid`: the process whose CPU is read as well, 0 for none. `profile`: the file for a profile, or ""."""
+    `rate`: messages a second, 0 for as many as there can be. `broker_pid`: the process whose CPU is read as well, 0 for
+    none. `profile`: the file for a profile, or ""."""
 
     action: str
     client: str
@@ -21,6 +22,7 @@ class Job:
     size: int = 100
     channels: int = 1
     samples: int = 0
+    rate: int = 0
     broker_pid: int = 0
     profile: str = ""
 
@@ -44,7 +46,8 @@ class Sample:
 @dataclass
 class Measure:
     """`cpu` and `wall`: seconds of the whole measured section. `memory`: the rise of the peak of resident memory
-    from before the scenario to its end, in bytes. `broker_cpu`: seconds of the broker, None if it was not read."""
+    from before the scenario to its end, in bytes. `broker_cpu`: seconds of the broker, None if it was not read.
+    `latencies`: seconds by percentile ("99.9"), empty if they were not measured."""
 
     count: int
     cpu: float
@@ -52,6 +55,7 @@ class Measure:
     memory: int
     broker_cpu: float | None = None
     samples: list[Sample] = field(default_factory=list)
+    latencies: dict[str, float] = field(default_factory=dict)
 
     def dump(self) -> str:
         return json.dumps(asdict(self))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .clients import C_CLIENT
-from .plan import CORE, MIB
+from .plan import CELERY, CELERY_PY_AMQP, CORE, KOMBU, KOMBU_PY_AMQP, MIB, POOLS
 from .results import Results
 from .tables import Table, number, throughput
 
@@ -41,6 +41,7 @@ def _marks(results: Results) -> Iterator[Mark]:
         read = getattr(results, of)
         told = f"synchronous RPC, facade: {of}, × py-amqp"
         yield told, _over(read("declare", FACADE), read("declare", "py-amqp")), 1.0, False
+    yield "connect, facade: CPU, × py-amqp", _over(cpu("connect", FACADE), cpu("connect", "py-amqp")), 1.0, False
     faster = _over(results.wall("declare", CORE), results.wall("pipelined", CORE))
     yield "1000 queue_declare pipelined: × faster in wall time", faster, 8, True
     yield from _styles(results)
@@ -48,6 +49,7 @@ def _marks(results: Results) -> Iterator[Mark]:
     channels = _over(cpu("channels 1000", CORE), cpu("channels 1", CORE))
     yield "cost a message with 1000 channels in use, × with one", channels, FLAT, False
     yield from _soak(results)
+    yield from _celery(results)
 
 
 def _styles(results: Results) -> Iterator[Mark]:
@@ -85,6 +87,15 @@ def _soak(results: Results) -> Iterator[Mark]:
         memory = _over(float(last.memory), float(first.memory))
     yield "soak: cost a message, the last tenth × the first", cost, FLAT, False
     yield "soak: memory at the end × after the first tenth", memory, FLAT, False
+
+
+def _celery(results: Results) -> Iterator[Mark]:
+    for scenario, most in (("kombu publish", 0.85), ("kombu consume+ack", 0.5)):
+        ratio = _over(results.cpu(scenario, KOMBU), results.cpu(scenario, KOMBU_PY_AMQP))
+        yield f"{scenario}: CPU, × py-amqp", ratio, most, False
+    for pool in POOLS:
+        faster = _over(results.wall(f"celery {pool}", CELERY_PY_AMQP), results.wall(f"celery {pool}", CELERY))
+        yield f"Celery, pool {pool}: tasks a second, × py-amqp", faster, 1.3 if pool == "threads" else 1.0, True
 
 
 def _over(value: float | None, other: float | None) -> float | None:

@@ -11,14 +11,20 @@ KIB, MIB = 1 << 10, 1 << 20
 QUICK = 0.1  # of the full counts
 CORE, PIKA = "cpspika", "pika-select"
 CHANNELS = (1, 10, 100, 1000)
+RATES = (1000, 5000)
+RATE_SECONDS = 5
+KOMBU, KOMBU_PY_AMQP = "kombu-cpspika", "kombu-py-amqp"
+CELERY, CELERY_PY_AMQP = "celery-cpspika", "celery-py-amqp"
+POOLS = ("solo", "threads")
 ALONE = ("publish", "confirm", "consume", "consume+ack", "call")
 
 
 @dataclass(frozen=True)
 class Scenario:
     """`count`: messages or calls of a full run, for a client whose share is 1; `least`: the minimum for any client.
-    `clients`: names, empty for all that can do the action. `samples`: readings during the section. `once`: only in the
-    first round. `each_broker`: the scenario measures the broker, so it runs on each."""
+    `clients`: names, empty for all that can do the action and are not apart. `samples`: readings during the section.
+    `rate`: messages a second, the same for slow clients; 0 for as many as there can be. `once`: only in the first
+    round. `each_broker`: the scenario measures the broker, so it runs on each."""
 
     name: str
     action: str
@@ -28,6 +34,7 @@ class Scenario:
     channels: int = 1
     clients: tuple[str, ...] = ()
     samples: int = 0
+    rate: int = 0
     once: bool = False
     each_broker: bool = False
 
@@ -42,11 +49,12 @@ class Scenario:
         return self.action in ("publish", "confirm")
 
     def by(self, client: Client) -> bool:
-        return self.action in client.actions and (not self.clients or client.name in self.clients)
+        return self.action in client.actions and (client.name in self.clients if self.clients else not client.apart)
 
     def counts(self, client: Client, quick: bool) -> tuple[int, int]:
         """Messages or calls: (of the warm-up, measured)."""
-        count = max(self.least, int(self.count * client.share * (QUICK if quick else 1)))
+        share = 1.0 if self.rate else client.share
+        count = max(self.least, int(self.count * share * (QUICK if quick else 1)))
         return max(1, min(count // 10, 2000)), count
 
 
@@ -61,11 +69,16 @@ def scenarios(millions: float) -> list[Scenario]:
         Scenario("declare", "declare", 3_000, 300),
         Scenario("get", "get", 3_000, 300),
         Scenario("pipelined", "pipelined", 10_000, 1000),
+        Scenario("connect", "connect", 500, 20),
         *_by_size("publish"),
         *_by_size("consume"),
         *(Scenario(f"channels {n}", "through", 50_000, channels=n, clients=(CORE, PIKA)) for n in CHANNELS),
         *(Scenario(f"alone {what}", f"alone {what}", 200_000) for what in ALONE),
         *(Scenario(f"alone, channels {n}", "alone consume", 200_000, channels=n) for n in CHANNELS),
+        *(Scenario(f"latency {rate}", "latency", rate * RATE_SECONDS, rate=rate) for rate in RATES),
+        Scenario("kombu publish", "publish", 100_000, clients=(KOMBU, KOMBU_PY_AMQP)),
+        Scenario("kombu consume+ack", "consume_ack", 50_000, clients=(KOMBU, KOMBU_PY_AMQP)),
+        *(Scenario(f"celery {p}", f"celery {p}", 5000, 500, clients=(CELERY, CELERY_PY_AMQP)) for p in POOLS),
         Scenario("broker", "through", 100_000, clients=(CORE,), each_broker=True),
         Scenario("soak", "through", soak, soak, clients=(CORE,), samples=10, once=True),
     ]

@@ -42,6 +42,10 @@ class Results:
         """Median of the rise of peak memory, bytes."""
         return _median(self.find(scenario, client), lambda measure: float(measure.memory))
 
+    def latency(self, scenario: str, client: str, percentile: str) -> float | None:
+        """Median of the rounds' percentiles ("99.9"), in seconds."""
+        return _median(self.find(scenario, client), lambda measure: measure.latencies[percentile])
+
     def best_peer(self, scenario: str, of: str = "cpu") -> tuple[str, float] | None:
         """Name and value of the Python peer with the least."""
         values = ((c.name, getattr(self, of)(scenario, c.name)) for c in CLIENTS.values())

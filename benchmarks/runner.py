@@ -104,6 +104,7 @@ def measure_step(step: Step, quick: bool, c_client: CClient, profile: str = "") 
             scenario.size,
             scenario.channels,
             scenario.samples,
+            scenario.rate,
             broker.pid if scenario.each_broker else 0,
             profile,
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from .clients import C_CLIENT, CLIENTS, Client
-from .plan import CHANNELS, CORE, MIB, PIKA
+from .plan import CELERY, CELERY_PY_AMQP, CHANNELS, CORE, KOMBU, KOMBU_PY_AMQP, MIB, PIKA, POOLS, RATES
 from .results import Results
 
 NOTHING = "–"
@@ -23,10 +23,14 @@ def all_tables(results: Results) -> list[Table]:
     made = [
         _costs(results),
         _calls(results),
+        _connecting(results),
         _sizes(results, "publish"),
         _sizes(results, "consume"),
         _large(results),
         _channels(results),
+        _latencies(results),
+        _kombu(results),
+        _celery(results),
         _alone(results),
         _soak(results),
         _brokers(results),
@@ -108,6 +112,18 @@ def _calls(results: Results) -> Table:
     return Table(title, ["", "queue_declare passive", "basic_get of nothing", "1000 queue_declare pipelined"], rows)
 
 
+def _connecting(results: Results) -> Table:
+    def show(of: str) -> Callable[[str, str], str]:
+        return lambda scenario, client: number(getattr(results, of)(scenario, client))
+
+    rows = [
+        [client.label, *(_cell(results, "connect", client, show(of)) for of in ("cpu", "wall"))]
+        for client in CLIENTS.values()
+        if results.find("connect", client.name)
+    ]
+    return Table("Connect, open a channel, close: µs a round", ["", "client CPU", "wall time"], rows)
+
+
 def _sizes(results: Results, action: str) -> Table:
     scenarios = [f"{action} 0 B", action, f"{action} 4 KiB", f"{action} 1 MiB"]
     rows = _by_client(results, scenarios, lambda scenario, client: number(results.cpu(scenario, client)))
@@ -142,6 +158,43 @@ def _channels(results: Results) -> Table:
     rows = _by_client(results, scenarios, lambda scenario, name: number(results.cpu(scenario, name)), clients)
     title = "Channels in use: client CPU, µs a message that is published and consumed"
     return Table(title, ["", *map(str, CHANNELS)], rows)
+
+
+def _latencies(results: Results) -> Table:
+    def show(scenario: str, client: str) -> str:
+        return " / ".join(number((results.latency(scenario, client, p) or 0) * 1e3) for p in ("50", "99", "99.9"))
+
+    rows = _by_client(results, [f"latency {rate}" for rate in RATES], show)
+    title = "Latency at a fixed rate, from when a message was due to its delivery: ms, p50 / p99 / p99.9"
+    return Table(title, ["", *(f"{rate:,} a second" for rate in RATES)], rows)
+
+
+def _beside(ours: float | None, theirs: float | None) -> str:
+    return f"{ours / theirs:.2f} ×" if ours and theirs else NOTHING
+
+
+def _kombu(results: Results) -> Table:
+    scenarios = ["kombu publish", "kombu consume+ack"]
+    rows = _by_client(results, scenarios, lambda scenario, client: number(results.cpu(scenario, client)))
+    ratios = [_beside(results.cpu(scenario, KOMBU), results.cpu(scenario, KOMBU_PY_AMQP)) for scenario in scenarios]
+    rows += [["cpspika : py-amqp", *ratios]] if rows else []
+    return Table("kombu: client CPU, µs a message of 100 bytes", ["", "publish", "consume + ack"], rows)
+
+
+def _celery(results: Results) -> Table:
+    scenarios = [f"celery {pool}" for pool in POOLS]
+
+    def show(scenario: str, client: str) -> str:
+        wall = results.wall(scenario, client)
+        return f"{number(results.cpu(scenario, client))} ({number(1e6 / wall if wall else None)})"
+
+    rows = _by_client(results, scenarios, show)
+    cpu = [_beside(results.cpu(scenario, CELERY), results.cpu(scenario, CELERY_PY_AMQP)) for scenario in scenarios]
+    speed = [_beside(results.wall(scenario, CELERY_PY_AMQP), results.wall(scenario, CELERY)) for scenario in scenarios]
+    ratios = [f"{one} ({other})" for one, other in zip(cpu, speed, strict=True)]
+    rows += [["cpspika : py-amqp", *ratios]] if rows else []
+    title = "Celery, tasks that do nothing: the worker's CPU, µs a task, and in brackets tasks a second"
+    return Table(title, ["", *(f"pool {pool}" for pool in POOLS)], rows)
 
 
 def _alone(results: Results) -> Table:

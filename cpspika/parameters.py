@@ -350,6 +350,8 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "locale": ("en_US", _text),
     "via": (None, _via),
 }
+_ANEW = dict.fromkeys(("credentials", "client_properties"))  # their defaults are objects, and each has its own
+_DEFAULTS = {name: check(name, default) for name, (default, check) in _OPTIONS.items() if name not in _ANEW}
 _TLS_FILES = ("cafile", "certfile", "keyfile")
 _NOT_IN_URL_QUERY = {"host", "port", "credentials", "ssl", "client_properties", "via"}
 
@@ -449,8 +451,9 @@ class ConnectionParameters:
         for name in given:
             if name not in _OPTIONS:
                 raise InvalidArgument(f"unknown option {name!r}; the options are {', '.join(_OPTIONS)}")
-        for name, (default, check) in _OPTIONS.items():
-            setattr(self, name, check(name, given.get(name, default)))
+        vars(self).update(_DEFAULTS)
+        for name, value in {**_ANEW, **given}.items():
+            setattr(self, name, _OPTIONS[name][1](name, value))
         self._own_context = self._make_context()
         if given.get("port") is None:
             self.port = DEFAULT_PORTS["amqps" if self.ssl else "amqp"]
@@ -495,7 +498,8 @@ class ConnectionParameters:
             given["virtual_host"] = _unquote(parts.path[1:])
         if parts.username is not None:
             given["credentials"] = PlainCredentials(_unquote(parts.username), _unquote(parts.password or ""))
-        for name, text in parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape"):
+        query = parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape") if parts.query else ()
+        for name, text in query:
             if name in _NOT_IN_URL_QUERY or name not in _OPTIONS:
                 options_of_url = ", ".join(option for option in _OPTIONS if option not in _NOT_IN_URL_QUERY)
                 # A name that is no identifier isn't shown: it may be the end of a password with a "?" in it.
@@ -534,7 +538,7 @@ class ConnectionParameters:
 
 def _unquote(text: str) -> str:
     """Percent-decoded. Bytes that are not UTF-8 become surrogates, which stand for these bytes."""
-    return unquote(text, errors="surrogateescape")
+    return unquote(text, errors="surrogateescape") if "%" in text else text
 
 
 def _check_brackets(parts: Any) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 class Client:
     """`label`: its name in the tables. `place`: "module:class" in this package, empty for the C client. `package`: the
     distribution whose version is shown. `actions`: what it can do. `share`: its part of a scenario's messages, less
-    than 1 for slow clients. `one_by_one`: it waits for each confirm before the next publish."""
+    than 1 for slow clients. `one_by_one`: it waits for each confirm before the next publish. `apart`: only scenarios
+    that name it are for it."""
 
     name: str
     label: str
@@ -21,6 +22,7 @@ class Client:
     actions: frozenset[str]
     share: float = 1.0
     one_by_one: bool = False
+    apart: bool = False
 
     @property
     def ours(self) -> bool:
@@ -39,29 +41,36 @@ class Client:
         return getattr(importlib.import_module(f".{module}", __package__), name)()
 
 
-CALLS = frozenset(("publish", "confirm", "consume", "consume_ack", "declare", "get"))
+CALLS = frozenset(("publish", "confirm", "consume", "consume_ack", "declare", "get", "connect"))
 PIPELINES = CALLS | {"pipelined", "through"}
+PACED = frozenset(("latency",))
+OF_KOMBU = frozenset(("publish", "consume_ack"))
+OF_CELERY = frozenset(("celery solo", "celery threads"))
 ALONE = frozenset(("alone publish", "alone confirm", "alone consume", "alone consume+ack", "alone call"))
 C_CLIENT = "rabbitmq-c"
 
 _ALL = [
-    Client(C_CLIENT, "rabbitmq-c (C)", "", "rabbitmq-c", CALLS - {"confirm"}),
-    Client("cpspika", "cpspika, SelectReactor", "cpspika_core:OnSelect", "cpspika", PIPELINES),
+    Client(C_CLIENT, "rabbitmq-c (C)", "", "rabbitmq-c", CALLS - {"confirm", "connect"}),
+    Client("cpspika", "cpspika, SelectReactor", "cpspika_core:OnSelect", "cpspika", PIPELINES | PACED),
     Client("cpspika-asyncore", "cpspika, AsyncoreReactor", "cpspika_core:OnAsyncore", "cpspika", PIPELINES),
     Client("cpspika-on-asyncio", "cpspika callbacks on asyncio", "cpspika_core:OnAsyncio", "cpspika", CALLS),
-    Client("cpspika-asyncio", "cpspika asyncio", "cpspika_promises:OnAsyncio", "cpspika", CALLS),
+    Client("cpspika-asyncio", "cpspika asyncio", "cpspika_promises:OnAsyncio", "cpspika", CALLS | PACED),
     Client("cpspika-tasks", "cpspika tasks", "cpspika_promises:OnTasks", "cpspika", CALLS),
     Client("cpspika-blocking", "cpspika BlockingConnection", "cpspika_sync:Blocking", "cpspika", CALLS, 0.2, True),
     Client("cpspika-sync", "cpspika SelectConnection", "cpspika_sync:Select", "cpspika", CALLS, 0.2, True),
     Client("cpspika-pika", "cpspika as pika BlockingConnection", "pika_blocking:Face", "cpspika", CALLS, 0.2, True),
     Client("cpspika-alone", "cpspika, without a socket", "cpspika_alone:Alone", "cpspika", ALONE),
-    Client("pika-select", "pika SelectConnection", "pika_select:PikaSelect", "pika", PIPELINES, 0.3),
+    Client("pika-select", "pika SelectConnection", "pika_select:PikaSelect", "pika", PIPELINES | PACED, 0.3),
     Client("pika-blocking", "pika BlockingConnection", "pika_blocking:PikaBlocking", "pika", CALLS, 0.2, True),
     Client("py-amqp", "py-amqp", "py_amqp:PyAmqp", "amqp", CALLS, 0.2, True),
     Client("amqpstorm", "amqpstorm", "amqpstorm_client:AmqpStorm", "amqpstorm", CALLS, 0.02, True),
     # Without confirms, puka publishes a second message after each, to find out when the first was routed.
     Client("puka", "puka", "puka_client:Puka", "puka", CALLS - {"publish"} | {"pipelined"}, 0.3),
     Client("aiormq", "aiormq", "aiormq_client:Aiormq", "aiormq", CALLS, 0.1),
-    Client("aio-pika", "aio-pika", "aio_pika_client:AioPika", "aio-pika", CALLS, 0.1),
+    Client("aio-pika", "aio-pika", "aio_pika_client:AioPika", "aio-pika", CALLS | PACED, 0.1),
+    Client("kombu-cpspika", "kombu on cpspika", "kombu_client:OnCpspika", "kombu", OF_KOMBU, 0.2, apart=True),
+    Client("kombu-py-amqp", "kombu on py-amqp", "kombu_client:OnPyAmqp", "kombu", OF_KOMBU, 0.2, apart=True),
+    Client("celery-cpspika", "Celery on cpspika", "celery_worker:OnCpspika", "celery", OF_CELERY, apart=True),
+    Client("celery-py-amqp", "Celery on py-amqp", "celery_worker:OnPyAmqp", "celery", OF_CELERY, apart=True),
 ]
 CLIENTS = {client.name: client for client in _ALL}

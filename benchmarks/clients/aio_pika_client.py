@@ -15,7 +15,7 @@ class AioPika(CoroutineClient):
     async def connect(self, url: str, queue: str, confirms: bool) -> None:
         self.connection = await aio_pika.connect(url)
         self.channel = await self.connection.channel(publisher_confirms=confirms)
-        self.queue = await self.channel.declare_queue(queue, passive=True)
+        self.queue = await self.channel.get_queue(queue, ensure=False)
 
     def publisher(self, queue: str, body: bytes) -> Callable[[], Awaitable[object]]:
         publish = self.channel.default_exchange.publish

@@ -53,6 +53,9 @@ class _Core(CallbackClient):
         else:
             self._waiting = then
 
+    def from_thread(self, then: Then) -> None:
+        self.reactor.call_soon_threadsafe(then)
+
     def _writable(self, _: Any) -> None:
         then, self._waiting = self._waiting, None
         if then is not None:
@@ -110,7 +113,6 @@ class OnAsyncio(_Core):
     def run(self) -> None:
         self._ended = self._loop.create_future()
         self._loop.run_until_complete(self._ended)
-        self._loop.close()
 
     def end(self) -> None:
         self.connection.close(on_done=lambda err, _: self._ended.set_result(None))

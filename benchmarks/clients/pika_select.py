@@ -14,10 +14,11 @@ from ..styles.callbacks import CallbackClient, Then
 
 class PikaSelect(CallbackClient):
     def __init__(self) -> None:
-        self.channels: list[Any] = []
         self._tags: dict[Any, str] = {}
 
     def connect(self, url: str, channels: int, then: Then) -> None:
+        self.channels: list[Any] = []
+
         def open_next(_: Any) -> None:
             self.connection.channel(on_open_callback=opened)
 
@@ -36,12 +37,16 @@ class PikaSelect(CallbackClient):
 
     def run(self) -> None:
         self.connection.ioloop.start()
+        self.connection.ioloop.close()
 
     def end(self) -> None:
         self.connection.close()
 
     def soon(self, then: Then) -> None:
         self.connection.ioloop.call_later(0, then)
+
+    def from_thread(self, then: Then) -> None:
+        self.connection.ioloop.add_callback_threadsafe(then)
 
     def publisher(self, channel: Any, queue: str, body: bytes) -> Callable[[], object]:
         return partial(channel.basic_publish, "", queue, body)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..job import Job, Measure
 from ..meter import Meter
 from . import make_body
+from .pace import Pace
 
 TURN = 500  # messages published in one turn...
 TURN_BYTES = 1 << 20  # ...and about so many bytes
@@ -40,6 +42,10 @@ class CallbackClient(ABC):
     def soon(self, then: Then) -> None:
         """Calls `then` in a later turn of the loop, when the library can take more publishes."""
 
+    def from_thread(self, then: Then) -> None:
+        """Calls `then` in the loop, asked by another thread. For the action "latency"."""
+        raise NotImplementedError
+
     @abstractmethod
     def publisher(self, channel: Any, queue: str, body: bytes) -> Callable[[], object]:
         """Returns a function that publishes one message. It returns False if the publisher should wait."""
@@ -67,6 +73,8 @@ class CallbackClient(ABC):
         """Ends the channel's consumer."""
 
     def perform(self, job: Job) -> Measure:
+        if job.action == "connect":
+            return self._perform_connect(job)
         meters: list[Meter] = []
 
         def ready() -> None:
@@ -78,6 +86,22 @@ class CallbackClient(ABC):
         if not meters or meters[0].result is None:
             raise RuntimeError("the loop ended before the work did")
         return meters[0].result
+
+    def _perform_connect(self, job: Job) -> Measure:
+        """The loop runs once for each connection."""
+
+        def rounds(count: int) -> None:
+            for _ in range(count):
+                self.connect(job.url, 1, self.end)
+                self.run()
+
+        rounds(max(1, job.warmup))
+        meter = Meter(job)
+        meter.start()
+        rounds(job.count)
+        meter.stop()
+        assert meter.result is not None
+        return meter.result
 
 
 def _pump(client: CallbackClient, publish: Callable[[], object], count: int, size: int, then: Then) -> None:
@@ -248,6 +272,22 @@ def _through(client: CallbackClient, job: Job, meter: Meter) -> None:
         client.consume(channel, job.queue, on_message, True, started)
 
 
+def _latency(client: CallbackClient, job: Job, meter: Meter) -> None:
+    channel = client.channels[0]
+    publish = client.publisher(channel, job.queue, make_body(job.size))
+
+    def publish_due() -> None:
+        for _ in range(pace.take()):
+            publish()
+
+    def on_message(*_: Any) -> None:
+        if pace.arrived():
+            client.cancel(channel, client.end)
+
+    pace = Pace(job, meter, partial(client.from_thread, publish_due))
+    client.consume(channel, job.queue, on_message, True, pace.start)
+
+
 _ACTIONS: dict[str, Callable[[Any, Job, Meter], None]] = {
     "publish": _publish,
     "confirm": _confirm,
@@ -257,4 +297,5 @@ _ACTIONS: dict[str, Callable[[Any, Job, Meter], None]] = {
     "get": lambda client, job, meter: _repeat(client.get, client, job, meter),
     "pipelined": _pipelined,
     "through": _through,
+    "latency": _latency,
 }

@@ -11,6 +11,7 @@ from typing import Any
 from ..job import Job, Measure
 from ..meter import Meter
 from . import make_body
+from .pace import Pace
 
 AT_ONCE = 500  # confirms awaited together; each is a task, since without that nothing is pipelined
 
@@ -123,6 +124,44 @@ async def _repeat(call: Callable[[str], Awaitable[object]], job: Job, meter: Met
     meter.stop()
 
 
+async def _connect(client: CoroutineClient, job: Job, meter: Meter) -> None:
+    """Begins and ends with an open connection."""
+
+    async def rounds(count: int) -> None:
+        for _ in range(count):
+            await client.close()
+            await client.connect(job.url, job.queue, False)
+
+    await rounds(job.warmup)
+    meter.start()
+    await rounds(job.count)
+    meter.stop()
+
+
+async def _latency(client: CoroutineClient, job: Job, meter: Meter) -> None:
+    loop, due = asyncio.get_running_loop(), asyncio.Event()
+    pace = Pace(job, meter, partial(loop.call_soon_threadsafe, due.set))
+    publish = client.publisher(job.queue, make_body(job.size))
+    finish, done = client.signal()
+
+    async def on_message(_: Any) -> None:
+        if pace.arrived():
+            finish()
+
+    async def publish_due() -> None:
+        while not pace.all_taken:
+            await due.wait()
+            due.clear()
+            for _ in range(pace.take()):
+                await publish()
+
+    await client.consume(job.queue, on_message, True)
+    pace.start()
+    await publish_due()
+    await done
+    await client.cancel()
+
+
 _ACTIONS: dict[str, Callable[[Any, Job, Meter], Awaitable[None]]] = {
     "publish": _publish,
     "confirm": _confirm,
@@ -130,4 +169,6 @@ _ACTIONS: dict[str, Callable[[Any, Job, Meter], Awaitable[None]]] = {
     "consume_ack": _consume_ack,
     "declare": lambda client, job, meter: _repeat(client.declare, job, meter),
     "get": lambda client, job, meter: _repeat(client.get, job, meter),
+    "connect": _connect,
+    "latency": _latency,
 }

@@ -108,6 +108,20 @@ def _repeat(call: Callable[[str], object], job: Job, meter: Meter) -> None:
     meter.stop()
 
 
+def _connect(client: SyncClient, job: Job, meter: Meter) -> None:
+    """Begins and ends with an open connection."""
+
+    def rounds(count: int) -> None:
+        for _ in range(count):
+            client.close()
+            client.connect(job.url)
+
+    rounds(job.warmup)
+    meter.start()
+    rounds(job.count)
+    meter.stop()
+
+
 _ACTIONS: dict[str, Callable[[Any, Job, Meter], None]] = {
     "publish": _publish,
     "confirm": _confirm,
@@ -115,4 +129,5 @@ _ACTIONS: dict[str, Callable[[Any, Job, Meter], None]] = {
     "consume_ack": _consume_ack,
     "declare": lambda client, job, meter: _repeat(client.declare, job, meter),
     "get": lambda client, job, meter: _repeat(client.get, job, meter),
+    "connect": _connect,
 }

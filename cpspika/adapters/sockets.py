@@ -139,8 +139,18 @@ def resolve(
 
 def _look_up(endpoint: Endpoint, flags: int) -> list[Any]:
     """The addresses (family, socket address) of an endpoint."""
+    if flags == socket.AI_NUMERICHOST and _is_ipv4(endpoint.host):
+        return [(socket.AF_INET, (endpoint.host, endpoint.port))]  # getaddrinfo takes much longer for it
     found = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=flags)
     return [(family, address) for family, _, _, _, address in found]
+
+
+def _is_ipv4(host: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def keep_alive(sock: socket.socket, wanted: int | dict[str, int]) -> None:

@@ -55,6 +55,13 @@ def drained(connection: Any, ready: Callable[[], bool]) -> None:
             pass
 
 
+def until_queued(connection: Any, queue: Any, count: int) -> None:
+    """RabbitMQ may answer a declare before the messages that came before are in the queue."""
+    bound, end = queue(connection.default_channel), time.monotonic() + PATIENCE
+    while (found := bound.queue_declare(passive=True).message_count) != count:
+        assert time.monotonic() < end, f"{found} messages are in the queue, not {count}"
+
+
 def test_a_message_arrives_as_py_amqp_gives_it(connection: Any, queue: Any) -> None:
     got: list[Any] = []
     publish(connection, queue, {"a": 1}, headers={"k": ["v", None]}, priority=3, correlation_id="c", timestamp=7)
@@ -158,6 +165,48 @@ def test_a_lost_connection_is_told_before_kombu_replaces_it(connection: Any, que
         with pytest.raises(connection.connection_errors):
             connection.drain_events(timeout=PATIENCE)
         assert not connection.connected
+
+
+def test_publishes_in_a_row_make_no_turn_while_nothing_arrives(
+    connection: Any, queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(connection, queue, 0)
+    established = connection.connection
+    if established._poll is None:
+        pytest.skip("this system has no poll")
+    turns: list[None] = []
+    turn = established.link.turn
+    monkeypatch.setattr(established.link, "turn", lambda: (turns.append(None), turn()))
+    monkeypatch.setattr("cpspika.integrations.kombu.connection.TURN", 60.0)
+    producer = kombu.Producer(connection.default_channel)
+    for number in range(20):
+        producer.publish(number, routing_key=queue.routing_key)
+    assert len(turns) <= 1  # the first may be due
+    until_queued(connection, queue, 21)
+    before = len(turns)
+    established._turn_due = 0.0
+    producer.publish(20, routing_key=queue.routing_key)
+    assert len(turns) == before + 1
+
+
+def test_a_burst_ends_when_the_event_loop_has_a_call_to_make(connection: Any, queue: Any) -> None:
+    got: list[Any] = []
+    waiting: set[Any] = set()
+
+    def on_message(message: Any) -> None:
+        got.append(message)
+        waiting.add(message.ack)
+
+    publish(connection, queue, *range(5))
+    until_queued(connection, queue, 5)
+    end = time.monotonic() + PATIENCE
+    with connection.Consumer([queue], on_message=on_message):
+        for count in range(1, 6):
+            while len(got) < count:
+                assert time.monotonic() < end, "a message does not come"
+                connection.connection.drain_burst(waiting)
+            assert len(got) == count
+            waiting.pop()()
 
 
 def test_a_publish_after_a_loss_is_sent_again(connection: Any, queue: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Any, NoReturn
 
@@ -23,6 +23,7 @@ from .errors import (
 )
 
 BURST = 0.01  # seconds of callbacks that an event loop gets in one go; then its timers and signals have their turn
+TURN = 0.01  # seconds of publishes after which the reactor has a turn, also if nothing has arrived
 
 
 class Connection:
@@ -52,6 +53,7 @@ class Connection:
         except AMQPError as error:
             raise_translated(error)
         self._poll = self._watch()
+        self._turn_due = 0.0  # the time at which `look` makes a turn, also if nothing has arrived
         # On the core: a handler of the facade would wait for drain_events.
         ended = weakref.WeakMethod(self._ended)
         self.link.core.add_state_change_handler(lambda _, is_open: None if (call := ended()) is None else call())
@@ -157,13 +159,18 @@ class Connection:
             self.fail(error)
         raise TimeoutError("timed out")
 
-    def drain_burst(self) -> bool:
-        """Has the callbacks called of events that are there, for BURST seconds. Returns whether there may be more."""
+    def drain_burst(self, waiting: Collection[object] = ()) -> bool:
+        """Has the callbacks called of events that are there, for BURST seconds. Returns whether there may be more.
+
+        waiting: calls that wait in the event loop; once there are any, the burst ends. Celery's acks wait there:
+        without this, all messages of a prefetch would be worked off before the first ack goes out, and the broker
+        would send none meanwhile.
+        """
         self._check_connected()
         drain, end = self.link.drain_events, monotonic() + BURST
         try:
             while drain(0, 1):
-                if monotonic() > end:
+                if waiting or monotonic() > end:
                     return True
         except AMQPError as error:
             self.fail(error)
@@ -186,9 +193,9 @@ class Connection:
         self._turn()
 
     def _is_quiet(self) -> bool:
-        """Whether a turn would find nothing to do. To ask costs less than a turn."""
-        link: Any = self.link
-        if self._poll is None or not link.is_open or link.reactor.next_timer() == 0:
+        """Whether a turn would find nothing urgent. To ask costs less than a turn. Timers, and the call by which each
+        publish has the transport look after its bytes, can wait for TURN."""
+        if self._poll is None or not self.link.is_open or monotonic() >= self._turn_due:
             return False
         try:
             return not self._poll.poll(0)
@@ -206,6 +213,7 @@ class Connection:
         return poll
 
     def _turn(self) -> None:
+        self._turn_due = monotonic() + TURN
         try:
             self.link.turn()
         except AMQPError as error:
