@@ -687,6 +687,9 @@ class Program:
             role.ask("exchange.declare", "exchange_declare", EXCHANGE, "direct", durable=True, mistaken=True)
         elif kind == "publish" and role.channel is not None:
             name = f"{MISTAKEN}exchange"
+            if role in self.publishers:  # the broker's close does not tell which of these it is for
+                for _ in range(dice.choice([0, 2, 4])):
+                    self._publish(role, dice)
             sent = self.oracle.publish(role.stream, name, "", False, False, role.channel.is_confirming)
             sent.mistaken, sent.mark, sent.again = True, self.mark, self.again
             told = partial(self.oracle.fate, sent) if role.channel.is_confirming else None
