@@ -244,8 +244,9 @@ def test_progress(columns: int, run: Run, queue: str, tmp_path: Path) -> None:
 def test_progress_in_plain_text(variables: str, run: Run, queue: str, without_rich: dict[str, str]) -> None:
     options = {"TERM": "dumb"} if variables == "TERM=dumb" else without_rich
     terminal = run("publish", "--routing-key", queue, "--count", "3000", "x", columns=40, **options)
-    assert terminal.lines[0].startswith("published 3,000 of 3,000 messages,")
-    assert terminal.lines[1:] == ["3,000 messages published and confirmed"]
+    *progress, last = terminal.lines  # a fast machine is done before there is progress to tell
+    assert progress in ([], [line for line in progress if re.match(r"published [\d,]+ of 3,000 messages,", line)])
+    assert last == "3,000 messages published and confirmed"
     assert b"\x1b" not in terminal.sent
 
 

@@ -44,6 +44,7 @@ class Play:
         self.ends: Counter[str] = Counter()
         self.to_close: list[Any] = []  # channels that the program has got
         self.to_cancel: list[str] = []  # consumers that it has got
+        self.lost_at_return = 0  # so many results may be lost: the exception came at the return to the program
 
     def took(self, message: Any, how: str) -> None:
         """The program settles a message."""
@@ -66,7 +67,7 @@ class Play:
             for other in set(cpspika.client.connection._connections) - self.before
             if other is not core and not other._ended
         ]
-        least = MESSAGES - len(self.acked | self.unsure)
+        least = MESSAGES - len(self.acked | self.unsure) - self.lost_at_return
         if ok.consumer_count or ok.message_count < least or len(known) != 3 or others:
             return f"{ok}, at least {least} messages expected; {len(known)} channels of 3; {others}"
         return ""
@@ -75,7 +76,7 @@ class Play:
         """bodies: all that are in the queue. sunk: all that are in the other queue."""
         expected = {b"%d" % number for number in range(MESSAGES)}
         assert len(set(bodies)) == len(bodies), "a message is there twice"
-        assert expected - set(bodies) <= self.acked | self.unsure, "lost"
+        assert len(expected - set(bodies) - self.acked - self.unsure) <= self.lost_at_return, "lost"
         assert not set(bodies) & self.acked, "acknowledged, and there"
         assert len(set(sunk)) == len(sunk), "a publish is there twice"
         assert self.confirmed <= set(sunk), "a confirmed publish is lost"
@@ -343,6 +344,7 @@ def play_called(
     """Cuts off so many uses, and checks. cut_off(play, use): makes use(play), and ends it in the middle. The program
     ends the channels and consumers that it has got."""
     play = Play(seed, url)
+    play.lost_at_return = getattr(cut_off, "lost_at_return", 0)
     called_set_up(play, make(url, timeout=PATIENCE, heartbeat=0))
     for _ in range(rounds):
         use = play.dice.choice(CALLED)
@@ -409,7 +411,10 @@ class Interrupted(Exception):
 
 class Interrupts:
     """Cuts uses off by exceptions of a signal handler, when a timer's signal comes in the library's own code (in the
-    program's own code nobody but the program knows what it holds)."""
+    program's own code nobody but the program knows what it holds). At the last instruction of a call too: the message
+    that it returns is then the channel's until that ends; about one of 6,000 interruptions comes there."""
+
+    lost_at_return = 2
 
     def __init__(self, kind: type[BaseException]):
         self.kind = kind
@@ -425,11 +430,12 @@ class Interrupts:
 
     @staticmethod
     def _is_the_librarys(frame: Any) -> bool:
-        """Whether the library's own code runs, and no finalizer, out of which Python lets no exception come."""
+        """Whether the library's own code runs, and no finalizer and no callback of the garbage collector (hypothesis
+        has one), out of which Python lets no exception come."""
         inside = False
         while frame is not None:
             file, name = frame.f_code.co_filename, frame.f_code.co_name
-            if name == "__del__" or file.endswith(("weakref.py", "_weakrefset.py")):
+            if name in ("__del__", "gc_callback") or file.endswith(("weakref.py", "_weakrefset.py")):
                 return False
             if not inside and file == __file__:
                 return False
