@@ -36,7 +36,7 @@ if sys.version_info < (3, 12) or find_spec("asyncore") is not None:
     CALLED["AsyncoreConnection"] = cpspika.AsyncoreConnection
 
 pytestmark = pytest.mark.slow
-seeds = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 8))])
+seeds = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 4))])
 in_each = pytest.mark.parametrize("make", CALLED.values(), ids=CALLED.keys())
 
 
