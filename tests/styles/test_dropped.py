@@ -11,6 +11,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -276,7 +277,9 @@ def test_one_that_is_dropped_while_a_link_is_restored(fault: bool) -> None:
     threads = set(threading.enumerate())
     with SocketBroker(script) as broker:
         reactor = SelectReactor()
-        recovery = cpspika.Recovery(backoff=(0.05, 60))  # it is dropped before the third link
+        dice, delays = Random(), iter([0.01])
+        dice.uniform = lambda low, high: next(delays, 60.0)  # type: ignore[method-assign]  # no third link
+        recovery = cpspika.Recovery(dice=dice)
         connection = SelectConnection(broker.url, timeout=20, reactor=reactor, recovery=recovery)
         channel = connection.channel()
         channel.basic_qos(prefetch_count=1)
