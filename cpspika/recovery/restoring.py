@@ -29,8 +29,8 @@ class Restoring:
         self._link = link
         self._left: dict[Entity, Declared] = {each.entity: each for each in connection._journal}
         self._locked: dict[Entity, list[Declared]] = {}  # a locked queue -> its declaration and its bindings
-        self._setups: set[RecoveringChannel] = set()
-        self._channels: set[RecoveringChannel] = set()  # not restored yet
+        self._setups: dict[RecoveringChannel, None] = {}  # in order, as a set is not
+        self._channels: dict[RecoveringChannel, None] = {}  # not restored yet
         self._topology: Channel | None = None
         self.second_phase = False
         self._channels_last = False  # no number would be left for the channel of the topology
@@ -38,9 +38,9 @@ class Restoring:
     def begin(self) -> None:
         connection = self._connection
         for channel in list(connection._opened_channels):
-            self._channels.add(channel)
+            self._channels[channel] = None
             if channel._on_ready is not None:
-                self._setups.add(channel)
+                self._setups[channel] = None
         self._channels_last = bool(self._left) and len(self._channels) >= self._link.channel_max
         if not self._channels_last:
             self._open_channels()
@@ -168,14 +168,14 @@ class Restoring:
         """A channel's on_ready is done. False: this restoring doesn't wait for it."""
         if self.second_phase or channel not in self._setups:
             return False
-        self._setups.discard(channel)
+        self._setups.pop(channel, None)
         channel._first_opened()
         self._go_on()
         return True
 
     def channel_ended(self, channel: RecoveringChannel) -> None:
-        self._setups.discard(channel)
-        self._channels.discard(channel)
+        self._setups.pop(channel, None)
+        self._channels.pop(channel, None)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -191,7 +191,7 @@ class Restoring:
         self._end_if_done()
 
     def channel_restored(self, channel: RecoveringChannel) -> None:
-        self._channels.discard(channel)
+        self._channels.pop(channel, None)
         self._end_if_done()
 
     def _end_if_done(self) -> None:

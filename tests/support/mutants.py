@@ -451,7 +451,7 @@ def restored_is_told_too_early(patch: pytest.MonkeyPatch) -> None:
     """When the first channel is restored, and again with each further one."""
 
     def restored(self: Any, channel: Any) -> None:
-        self._channels.discard(channel)
+        self._channels.pop(channel, None)
         self._connection._restored()
         self._connection._restoring = self
 
