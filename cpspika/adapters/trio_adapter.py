@@ -55,7 +55,7 @@ class TrioReactor(GuestReactor):
                 self.turn()
                 with trio.move_on_after(self.patience()):
                     await self._asleep.park()
-        # What is still asked of a connection behind its block fails in a turn, which trio itself makes from here on.
+        # An operation that is asked for behind the block still fails in a turn. From here on trio makes it itself.
         self._lives = False
         self.on_error = _hook
         if self._ready:

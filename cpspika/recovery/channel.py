@@ -251,8 +251,7 @@ class RecoveringChannel(Channel):
         else:
             own = sender.own_tag(arguments["delivery_tag"], arguments.get("multiple", False))  # type: ignore[attr-defined]
         if own is None:
-            self._connection._check(name, arguments)
-            self._was_stale(arguments["delivery_tag"])
+            self._drop_stale(name, arguments)
             if on_done is not None:
                 self._sender.call_soon(lambda: told.end(stale()))
         elif on_done is None:
@@ -262,8 +261,9 @@ class RecoveringChannel(Channel):
             assert opening is not None
             told.launch(opening)
 
-    def _was_stale(self, delivery_tag: int) -> None:
-        """An acknowledgement was not sent, since the broker has the message again."""
+    def _drop_stale(self, name: str, arguments: dict[str, Any]) -> None:
+        """Does not send an acknowledgement, since the broker has the message again. Errors as of sending it."""
+        self._connection._check(name, arguments)
         self._connection._stale += 1
 
     def _consume(self, consumer: Consumer, on_done: OnDone[str] | None, arguments: dict[str, Any]) -> None:
@@ -573,8 +573,7 @@ class RecoveringChannel(Channel):
             self._transaction.ended()
         elif self._on_ready is None or method in ("queue.delete", "exchange.delete"):
             connection._journal.record(method, arguments, self)
-        if connection._single.alone is not None:
-            connection._single.settled(asked)
+        connection._single.settled(asked)
 
     def _done_by_loss(self, operation: Operation) -> None:
         """Ends an operation that the loss of its opening has carried out."""

@@ -65,7 +65,7 @@ class EpochSender(ChannelSender):
         else:
             own = self.own_tag(delivery_tag, multiple)
         if own is None:
-            self.drop_stale("basic.ack", {"delivery_tag": delivery_tag, "multiple": multiple})
+            self._recovering._drop_stale("basic.ack", {"delivery_tag": delivery_tag, "multiple": multiple})
             return
         thread = self._reactor.thread
         if thread is not None and thread != get_ident():
@@ -73,17 +73,11 @@ class EpochSender(ChannelSender):
         fast = self._fast_sender or self._make_fast_sender()
         self._backlog.write([fast.ack(own, multiple)])
 
-    def drop_stale(self, name: str, arguments: dict[str, Any]) -> None:
-        """Does not send an acknowledgement of another opening. Errors as of `send`."""
-        self._connection._check_thread()
-        self.check(name, arguments, NO_PROPERTIES)
-        self._recovering._was_stale(arguments["delivery_tag"])
-
     def send(self, name: str, arguments: dict[str, Any]) -> None:
         if name in SETTLING:
             own = self.own_tag(arguments["delivery_tag"], arguments.get("multiple", False))
             if own is None:
-                self.drop_stale(name, arguments)
+                self._recovering._drop_stale(name, arguments)
                 return
             arguments = {**arguments, "delivery_tag": own}
         super().send(name, arguments)
@@ -136,8 +130,7 @@ class ResendingPublisher(Publisher):
         if not self.permitted:
             return self._stopped(content, block_on_flow_control, on_done)
         if self._window is None and on_done is None:
-            sender.send_content("basic.publish", content.arguments, content.properties, content.body)
-            self._connection._unwritten.add(self._recovering, content)
+            self._send_untold(content)
             return sender.writable
         publish = Publish(self._recovering, on_done, content)
         publish.position = self._connection._unwritten.position
@@ -155,20 +148,19 @@ class ResendingPublisher(Publisher):
 
     def _send(self, publish: Any, content: Content) -> None:
         if self._window is None and publish.on_done is None and publish.__class__ is Publish:
-            self._send_untold(publish, content)
+            self._send_untold(content)
+            publish.leave()
         else:
             super()._send(publish, content)
 
-    def _send_untold(self, publish: Publish, content: Content) -> None:
-        """Sends a publish that has waited, and that nobody confirms or asks for: from here on it is one of those that
-        are kept until the kernel has taken them."""
+    def _send_untold(self, content: Content) -> None:
+        """Sends a publish that nobody confirms or asks for. It is kept until the kernel has taken it."""
         try:
             self._sender.send_content("basic.publish", content.arguments, content.properties, content.body)
             self._connection._unwritten.add(self._recovering, content)
         except BaseException as error:
             self._sender.failed(error)
             raise
-        publish.leave()
 
     def launch(self, publish: Publish) -> None:
         """Sends a publish that has waited, or was sent on an earlier opening; while the flow is stopped, holds it."""
@@ -373,7 +365,7 @@ class OpeningChannel(Channel):
             multiple = arguments.get("multiple", False)
             if self._sender.own_tag(arguments["delivery_tag"], multiple) is None:
                 told = Request(name, on_done)
-                self._sender.drop_stale(name, arguments)
+                self._recovering._drop_stale(name, arguments)
                 self._sender.call_soon(lambda: told.fail(stale()))
                 return
         super()._tell(name, on_done, **arguments)

@@ -29,7 +29,7 @@ class Restoring:
         self._link = link
         self._left: dict[Entity, Declared] = {each.entity: each for each in connection._journal}
         self._locked: dict[Entity, list[Declared]] = {}  # a locked queue -> its declaration and its bindings
-        self._setups: dict[RecoveringChannel, None] = {}  # in order, as a set is not
+        self._setups: dict[RecoveringChannel, None] = {}  # in the order of their opening
         self._channels: dict[RecoveringChannel, None] = {}  # not restored yet
         self._topology: Channel | None = None
         self.second_phase = False
@@ -168,7 +168,7 @@ class Restoring:
         """A channel's on_ready is done. False: this restoring doesn't wait for it."""
         if self.second_phase or channel not in self._setups:
             return False
-        self._setups.pop(channel, None)
+        del self._setups[channel]
         channel._first_opened()
         self._go_on()
         return True

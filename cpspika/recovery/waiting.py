@@ -67,8 +67,7 @@ class WaitingSender:
         self.version = version
 
     def send_ack(self, delivery_tag: int, multiple: bool) -> None:
-        self._channel._connection._check("basic.ack", {"delivery_tag": delivery_tag, "multiple": multiple})
-        self._channel._was_stale(delivery_tag)
+        self._channel._drop_stale("basic.ack", {"delivery_tag": delivery_tag, "multiple": multiple})
 
     def own_tag(self, delivery_tag: int, multiple: bool) -> int | None:
         return None

@@ -427,7 +427,8 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         """Runs the callbacks that were put by, in the reactor's turn."""
         if self._spins.depth:
             if self._inbox:
-                (self._spins.behind if self._spins.turned in (None, self) else self._spins.others_behind)[self] = None
+                is_others = self._spins.turned not in (None, self)
+                (self._spins.others_behind if is_others else self._spins.behind)[self] = None
             return
         try:
             while self._inbox:

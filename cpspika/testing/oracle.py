@@ -55,7 +55,7 @@ class Stream:
         self.ended = -1
         self.is_open = True
         self.publishes = 0
-        self.last_arrived: Counter[int] = Counter()  # the number of publishes up to the last one, by wire
+        self.last_arrived: Counter[int] = Counter()  # by wire: the index behind the last publish
 
 
 class Asked:
@@ -304,19 +304,20 @@ class Oracle:
     # --- the broker's side --------------------------------------------------------------------------------------------
 
     def arrived(self, wire: int, message: Message) -> Sent:
-        """A publish arrives at the broker. What a link brings late, over which nobody waits any more, may come behind
-        the copies that a later link brought."""
+        """A publish arrives at the broker. A link that its client has given up may still bring bytes, also behind the
+        copies that the next link has brought."""
         sent = self.sent[number_of(message.body)]
         sent.arrived += 1
         sent.wire = wire
         if (message.exchange, message.routing_key, bool(message.details.get("mandatory"))) != sent.place:
             self.fail(f"it arrived otherwise than it was published: {sent}")
-        mark = (message.properties.headers or {}).get(sent.mark, 0) if sent.mark else sent.arrived
         if sent.arrived > 1 and not (sent.confirming and sent.again):
             self.fail(f"it must not be sent again, and arrived twice: {sent}")
-        if mark in sent.marks:
-            self.fail(f"two copies arrived with the mark {mark}: {sent}")
-        sent.marks.add(mark)
+        if sent.mark:
+            mark = (message.properties.headers or {}).get(sent.mark, 0)
+            if mark in sent.marks:
+                self.fail(f"two copies arrived with the mark {mark}: {sent}")
+            sent.marks.add(mark)
         before = sent.stream.last_arrived
         if sent.index < before[wire] and not (self.recovery and sent.arrived > 1):
             self.fail(f"it arrived out of order, or twice: {sent}")

@@ -348,8 +348,7 @@ def test_a_plain_publish_without_on_done_that_is_sent_again_frees_its_room() -> 
     """It counts in the buffer while it waits, and not when it has gone out."""
     world = RecoveryWorld()
     channel = world.channel()
-    channel.queue_declare("q")
-    world.settle()
+    declared(world, channel)
     channel.basic_publish("", "q", b"lost before the kernel has it")
     world.cut()
     world.restored()
@@ -367,8 +366,7 @@ def test_a_plain_publish_without_on_done_that_is_sent_again_frees_its_room() -> 
 def test_a_plain_publish_that_is_sent_again_is_sent_again_if_that_is_lost_too() -> None:
     world = RecoveryWorld()
     channel = world.channel()
-    channel.queue_declare("q")
-    world.settle()
+    declared(world, channel)
     channel.basic_publish("", "q", b"lost")
     world.cut()
     world.step_until(lambda: channel._flowing, "the second link")

@@ -438,8 +438,10 @@ class Interrupted(Exception):
 
 class Interrupts:
     """Cuts uses off by exceptions of a signal handler, when a timer's signal comes in the library's own code (in the
-    program's own code nobody but the program knows what it holds). At the last instruction of a call too: the message
-    that it returns is then the channel's until that ends; about one of 6,000 interruptions comes there."""
+    program's own code nobody but the program knows what it holds).
+
+    It may come at the last instruction of a call. The message that the call returns is then lost to the program, and
+    stays with its channel until that ends. About one of 6,000 exceptions comes there."""
 
     lost_at_return = 2
 
