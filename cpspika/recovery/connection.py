@@ -415,6 +415,7 @@ class RecoveringConnection(Connection):
             self._end(None)
             return
         self._last_error = err
+        self._dialling.look()
         self._fell_in_hand(err)
         fallen: Fallen = []
         replays: list[Any] = []
@@ -508,6 +509,8 @@ class RecoveringConnection(Connection):
         self._in_hand, self._opening = [], None
 
     def _finish(self) -> None:
+        if self._ended and self._closers:
+            self._in_turn([self._end_closers])  # the call of it was cut off
         on_its_way = self._dialling.link is not None or self._timers.has("retry")
         if self._ended or (self._core is None and not on_its_way):
             super()._finish()

@@ -3,6 +3,9 @@
 The target of a link that was lost comes last, since a node that shuts down takes connections for a while yet. A refusal
 ends a first connection at once. Later it may be a passing state of the broker, and ends the connection only when it has
 come for a minute.
+
+While there is no link, all rests on one call at a time: of a timer, or of what is being dialled. An exception of a
+signal handler may cut that call off. So a second timer looks after it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from .backoff import Backoff
 from .options import RecoveryEvent
 from .roles import Recoverer
 
+LOOK = 5.0  # seconds between two looks whether the next try is still on its way
+LATE = 1.0  # seconds that it may come late
 STEADY = 5.0  # seconds that a link must have held before the back-off begins anew
 REFUSED_SECONDS, REFUSED_ROUNDS = 60.0, 5  # refusals for so long, in so many rounds, end a connection that had worked
 
@@ -45,12 +50,31 @@ class Dialling:
         self.targets: list[ConnectionParameters] = []
         self.link: Connection | None = None
         self.attempt = 0
+        self._due = 0.0  # by this time there is a link, or the next try has begun
         self._refused_since: float | None = None
         self._refusals = 0
 
     def begin(self, targets: Sequence[ConnectionParameters]) -> None:
         self.targets = list(targets)
+        self.look()
         self._try()
+
+    def look(self) -> None:
+        """Looks, now and then, whether a link or the next try is still on its way. Called when there is no link."""
+        self._connection._timers.start("look", LOOK, self._look)
+        self._is_due_in(LOOK)
+
+    def _is_due_in(self, seconds: float | None) -> None:
+        self._due = float("inf") if seconds is None else self._connection.reactor.time() + seconds
+
+    def _look(self) -> None:
+        connection, link = self._connection, self.link
+        connection._timers.start("look", LOOK, self._look)
+        is_over = link is not None and (link.is_open or link._ended)  # and the call that tells it was cut off
+        if is_over or connection.reactor.time() > self._due + LATE:
+            if link is not None:
+                link.abort()
+            self._try_again()
 
     def change(self, changed: Callable[[ConnectionParameters], ConnectionParameters]) -> None:
         """Changes each target."""
@@ -67,10 +91,14 @@ class Dialling:
         connection._tell_recovery(
             RecoveryEvent("retrying", error=connection._last_error, attempt=self.attempt + 1, delay=delay)
         )
-        connection._timers.start("retry", delay, self._try_again)
+        self._try_in(delay)
+
+    def _try_in(self, seconds: float) -> None:
+        self._is_due_in(seconds)
+        self._connection._timers.start("retry", seconds, self._try_again)
 
     def stop(self) -> None:
-        self._connection._timers.cancel("retry", "steady")
+        self._connection._timers.cancel("retry", "look", "steady")
         link, self.link = self.link, None
         if link is not None:
             link.abort()
@@ -84,22 +112,22 @@ class Dialling:
             self._try()
         except BaseException:
             self.link = None
-            connection._timers.start("retry", self._backoff.next(), self._try_again)
+            self._try_in(self._backoff.next())
             raise
 
     def _try(self) -> None:
         self.attempt += 1
+        self._is_due_in(self.targets[0].connection_timeout)
         link = self.link = self._connection._new_link()
         link._dial(self.targets, lambda err, _: self._tried(link, err))
 
     def _tried(self, link: Connection, err: AMQPError | None) -> None:
         if self.link is not link:
             return
-        connection = self._connection
         if err is None:
             self._begin_with(link)
             return
-        self.link = None
+        self.link, connection = None, self._connection
         connection._last_error = err
         refused = isinstance(err, (LoginError, VirtualHostRefused))
         if not connection._worked and (refused or not connection.options.initial):
@@ -116,13 +144,15 @@ class Dialling:
             self.link = None
             self.attempt = 0
             self._refused_since, self._refusals = None, 0
+            connection._timers.cancel("look")
             connection._timers.start("steady", STEADY, self._backoff.reset)
             connection._link_up(link)
         except BaseException:
             # Of a signal handler: nobody knows what the link was told, so another one is tried.
             link.abort()
-            if connection._core is not link and not connection._timers.has("retry"):
-                connection._timers.start("retry", self._backoff.next(), self._try_again)
+            if connection._core is not link:
+                self.look()
+                self._try_in(self._backoff.next())
             raise
 
     def _is_refused_for_good(self, refused: bool) -> bool:
