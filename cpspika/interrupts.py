@@ -4,6 +4,11 @@ Python calls a signal handler between any two instructions of the main thread, a
 default) is raised there. If that is between a system call and the note of what it did, nobody knows which bytes went
 out; to send them again could send messages twice. So the link is dropped: `is_interrupt` tells such an exception from
 one that a callback of the program raised, after which everything is in order.
+
+A handler also runs where a loop jumps back. From 3.12 on, Python's compiler forgets for some of these jumps that they
+lie in a `try` or `with`: where the loop's last statement is an `if`, or a `while` has a condition. An exception that
+comes there passes `except` and `finally` by. So such a block has no such loop: a function that it calls has it, or the
+loop is a `while True` with a break. A test looks for them.
 """
 
 from __future__ import annotations

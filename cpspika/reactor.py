@@ -359,7 +359,9 @@ class PlainReactor(ABC):
     def run(self) -> None:
         outer, self._running, self._stopped = self._running, True, False
         try:
-            while not self._stopped and self._has_work():
+            while True:  # see `interrupts`
+                if self._stopped or not self._has_work():
+                    break
                 self.run_once()
         finally:
             self._running, self._stopped = outer, False
@@ -385,7 +387,10 @@ class PlainReactor(ABC):
             self._poll(LONGEST_WAIT if patience is not None and patience > LONGEST_WAIT else patience)
             heap = self._timers.heap
             if heap and heap[0][0] <= (now := self.time()):
-                while (call := self._timers.due(now)) is not None:
+                while True:  # see `interrupts`
+                    call = self._timers.due(now)
+                    if call is None:
+                        break
                     self.call(call)
             if self._ready:
                 make_calls(self._ready, None if self.on_error is None else self.call)

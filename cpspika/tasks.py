@@ -95,18 +95,21 @@ def run(work: Work[T], reactor: Reactor | None = None) -> T:
     task = spawn(work, on)
     release = on.hold()
     try:
-        while not task.done:
-            on.run_once()
+        _run_to_end(task, on)
     except BaseException:
         # The exception is another callback's, or of Ctrl-C. The task gets Cancelled, and may close what it has open.
         task.cancel()
-        while not task.done:
-            on.run_once()
+        _run_to_end(task, on)
         raise
     finally:
         release()
     on.run_once(0)  # the reactor still holds the last bytes that the task wrote
     return task.result()
+
+
+def _run_to_end(task: Task[Any], reactor: Reactor) -> None:
+    while not task.done:
+        reactor.run_once()
 
 
 def sleep(seconds: float) -> Promise[None]:

@@ -254,14 +254,17 @@ class AsyncioReactor(WatchesSockets):
             self._driving = is_over
             try:
                 self._run_loop()
-                for _ in range(TURNS_TO_CLOSE):
-                    if self.leaving:
-                        self.loop.call_soon(self._stop_loop)
-                        self._run_loop()
+                self._close_transports()
             finally:
                 self._driving, self.thread = None, outer
         if self._strays:
             raise self._strays.popleft()
+
+    def _close_transports(self) -> None:
+        for _ in range(TURNS_TO_CLOSE):
+            if self.leaving:
+                self.loop.call_soon(self._stop_loop)
+                self._run_loop()
 
     def _check_runnable(self) -> None:
         if asyncio._get_running_loop() is not None:

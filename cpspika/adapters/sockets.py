@@ -350,10 +350,10 @@ class SocketTransport:
             queued = self.queued
             for chunk in chunks:
                 size = len(chunk)
-                self._new.append(chunk)
-                queued += size
                 if size > SMALL:
                     self._large = True
+                self._new.append(chunk)
+                queued += size
             self.queued = queued
             if not self._flushing:
                 self._flushing = True
@@ -405,16 +405,18 @@ class SocketTransport:
                 del new[0]
             elif new:
                 self._gather()
-            while out and not self._stuck:
+            while True:
                 if len(out) > 1:
-                    self._remove_sent(self._send_some())
-                    continue
-                sent = self.socket.send(out[0])
-                if sent == len(out[0]):
-                    self.written += sent
-                    del out[0]
+                    sent = self._send_some()
+                elif not out:
+                    break
                 else:
-                    self._remove_sent(sent)
+                    sent = self.socket.send(out[0])
+                    if sent == len(out[0]):
+                        self.written += sent
+                        del out[0]
+                        break
+                self._remove_sent(sent)
         except self._would_block:
             self._wait_for_room()
         except BaseException as error:

@@ -73,7 +73,9 @@ class TrioReactor(GuestReactor):
     def _watch(self, fd: int, write: bool, ready: Callable[[], object]) -> Callable[[], object]:
         async def watch() -> None:
             with scope:
-                while not scope.cancel_called:
+                while True:  # see `interrupts`
+                    if scope.cancel_called:
+                        break  # the socket is closed
                     await (trio.lowlevel.wait_writable(fd) if write else trio.lowlevel.wait_readable(fd))
                     ready()
 

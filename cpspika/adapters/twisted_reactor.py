@@ -235,7 +235,9 @@ class TwistedReactor(WatchesSockets):
         already."""
         outer, self._stopped = self._stopped, False
         try:
-            while not self._stopped and self._has_work():
+            while True:  # see `interrupts`
+                if self._stopped or not self._has_work():
+                    break
                 self.run_once()
         finally:
             self._stopped = outer

@@ -83,8 +83,11 @@ class Waker:
     def drain(self) -> None:
         """Makes the file descriptor unreadable again."""
         with contextlib.suppress(OSError):
-            while self._ends is not None and len(_read(self._ends[0], 4096)) == 4096:
-                pass
+            self._read_all()
+
+    def _read_all(self) -> None:
+        while self._ends is not None and len(_read(self._ends[0], 4096)) == 4096:
+            pass
 
     def __del__(self, close: Any = _close) -> None:
         # The program need not close a reactor that it drops. At the end of the process this module may be gone.

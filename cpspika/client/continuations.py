@@ -210,7 +210,7 @@ def in_hand(trace: TracebackType | None) -> list[Continuation]:
         name = trace.tb_frame.f_code.co_filename
         if is_own_file[name]:
             dispatches = dispatches or os.path.dirname(name).endswith("adapters") or name.endswith("reactor.py")
-            dispatches = dispatches or trace.tb_frame.f_code in (CallQueue.run.__code__, CallQueue.make.__code__)
+            dispatches = dispatches or trace.tb_frame.f_code in (CallQueue._make_all.__code__, CallQueue.make.__code__)
             if dispatches:
                 for value in list(trace.tb_frame.f_locals.values()):
                     _gather(value, found, 3)
@@ -322,29 +322,32 @@ class CallQueue:
 
     def run(self) -> None:
         """Makes all calls of the queue."""
-        items = self._items
         try:
-            while items:
-                item = items[0]
-                if type(item) is not tuple:
-                    if len(items) > 1:
-                        self._promise()
-                    del items[0]
-                    item()
-                    continue
-                for function, argument in item[0]:
-                    if not self._promised:
-                        self._promise()
-                    function(argument)
-                    if item is not (items[0] if items else None):
-                        break  # the call has put others to the front, or a nested turn has made the rest
-                else:
-                    if item is (items[0] if items else None):
-                        items.popleft()
-                    self._after()
+            self._make_all()
         except BaseException as error:
             self._look_for_interrupt(error)
             raise
+
+    def _make_all(self) -> None:
+        items = self._items
+        while items:
+            item = items[0]
+            if type(item) is not tuple:
+                if len(items) > 1:
+                    self._promise()
+                del items[0]
+                item()
+                continue
+            for function, argument in item[0]:
+                if not self._promised:
+                    self._promise()
+                function(argument)
+                if item is not (items[0] if items else None):
+                    break  # the call has put others to the front, or a nested turn has made the rest
+            else:
+                if item is (items[0] if items else None):
+                    items.popleft()
+                self._after()
 
 
 PendingCalls = Iterator[tuple[Callable[[Any], object], Any]]

@@ -305,31 +305,11 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         operation is left half-way or loses its result. flush: unsent bytes are sent first, which may be enough.
         """
         reactor, spins = self._reactor, self._spins
-        deadline = None if timeout is None else reactor.time() + timeout
-        left = timeout if timeout is None or timeout > 0 else 0
-        strays, over = 0, False
         spins.depth += 1
         try:
             if flush:
                 self.core._flush()
-            while not done():
-                try:
-                    reactor.run_once(left)
-                except ConcurrentUse:
-                    raise
-                except Exception as stray:
-                    if is_of_signal_handler(stray):
-                        raise  # as KeyboardInterrupt: the program wants out of this call
-                    strays += 1
-                    if not finish or strays == MANY:
-                        raise
-                    spins.strays.append(stray)
-                if deadline is not None:
-                    left = deadline - reactor.time()
-                    if left <= 0:
-                        break
-            else:
-                over = True
+            return bool(done()) or self._turn_until(done, timeout, finish)
         finally:
             spins.depth -= 1
             if spins.depth:
@@ -340,9 +320,32 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                     behind, spins.behind = spins.behind, {}
                     for connection in behind:
                         reactor.call_soon(partial(_catch_up, weakref.ref(connection)))
-                if strays and spins.strays:
+                if spins.strays:
                     reactor.call_soon(lambda: spins.raise_in_turn(reactor))
-        return over or bool(done())
+
+    def _turn_until(self, done: Callable[[], object], timeout: float | None, finish: bool) -> bool:
+        """As `_spin`, without what comes before the first turn and after the last."""
+        reactor, strays = self._reactor, 0
+        deadline = None if timeout is None else reactor.time() + timeout
+        left = timeout if timeout is None or timeout > 0 else 0
+        while True:
+            try:
+                reactor.run_once(left)
+            except ConcurrentUse:
+                raise
+            except Exception as stray:
+                if is_of_signal_handler(stray):
+                    raise  # as KeyboardInterrupt: the program wants out of this call
+                strays += 1
+                if not finish or strays == MANY:
+                    raise
+                self._spins.strays.append(stray)
+            if done():
+                return True
+            if deadline is not None:
+                left = deadline - reactor.time()
+                if left <= 0:
+                    return False
 
     def _spin_for_a_loop(self, done: Callable[[], object], timeout: float | None) -> None:
         """As `_spin`, in a call that a loop of the program's own may make whenever the reactor has something to do. It
@@ -431,11 +434,14 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 (self._spins.others_behind if is_others else self._spins.behind)[self] = None
             return
         try:
-            while self._inbox:
-                self._inbox.popleft()()
+            self._empty_inbox()
         finally:
             if self._inbox:
                 self.reactor.call_soon(partial(_catch_up, weakref.ref(self)))
+
+    def _empty_inbox(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
 
     def drain_events(self, timeout: float | None = None, limit: int | None = None) -> bool:
         """Runs the callbacks that are due, and returns whether there were any.
@@ -572,7 +578,9 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
         was_open = core.is_open
         try:
             with _Inside(connection):
-                while not self._stopped and (core.has_consumers or connection.has_callbacks):
+                while True:  # see `interrupts`
+                    if self._stopped or not (core.has_consumers or connection.has_callbacks):
+                        break
                     connection._run_callbacks(lambda: self._stopped or not core.has_consumers, None)
             of_connection = connection.core
             reason = core.close_reason if of_connection.is_open else of_connection.close_reason
@@ -607,21 +615,30 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
             arrived.close()
             raise
 
+    def _next_message(self, arrived: Arrived, patience: float | None) -> Message | None:
+        """Waits for a message, `patience` seconds at most. None: none came. Errors: the one that ended the consumer."""
+        connection = self.connection
+        while True:
+            with _Inside(connection):
+                connection._spins.raise_stray()
+                happened = connection._spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
+            message = arrived.take()
+            if message is not None:
+                return message
+            if arrived.is_over:
+                raise arrived.end_reason()
+            if not happened:
+                return None
+
     def _messages(self, arrived: Arrived, patience: float | None) -> Generator[Any, Any, Any]:
         connection, core = self.connection, self.core
         try:
             yield None  # for _iterate: a generator that has not begun would not run what stands under "finally"
             while True:
-                with _Inside(connection):
-                    connection._spins.raise_stray()
-                    happened = connection._spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
-                message = arrived.take()
-                if message is not None:
-                    yield message
-                elif arrived.is_over:
-                    raise arrived.end_reason()
-                elif not happened:
+                message = self._next_message(arrived, patience)
+                if message is None:
                     return
+                yield message
         finally:
             try:
                 if core.is_open:

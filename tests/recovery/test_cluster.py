@@ -75,6 +75,7 @@ class Traffic:
         self.worked: set[int] = set()
         self.deliveries = 0
         self.copies = 0  # deliveries of numbers that were delivered before
+        self.keeps = True  # until the end, when each message is worked on at once
         self.kept: list[cpspika.Message] = []
         self.kept_numbers: set[int] = set()
         self.acks = 0
@@ -144,7 +145,8 @@ class Traffic:
         self.deliveries += 1
         self.copies += number in self.seen
         self.seen.add(number)
-        if number % self.KEEP_EACH == 0 and number not in self.kept_numbers and len(self.kept) < self.KEPT:
+        is_to_keep = self.keeps and number % self.KEEP_EACH == 0 and number not in self.kept_numbers
+        if is_to_keep and len(self.kept) < self.KEPT:
             self.kept_numbers.add(number)
             self.kept.append(message)  # not worked on: it must come again, or be acknowledged at the end
             return
@@ -199,6 +201,7 @@ class Traffic:
         if errors:
             raise errors[0]
         self.until(lambda: not self.asked_at, "the fate of each publish")
+        self.keeps = False
         while self.kept:
             self._ack(self.kept.pop())
         self.until(lambda: self.worked >= self.confirmed, "a delivery of each confirmed message")

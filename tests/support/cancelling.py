@@ -23,6 +23,7 @@ import cpspika.client.connection
 from cpspika.interrupts import is_own_file
 
 MESSAGES = 40
+QUIET = 0.5  # seconds that an iterator waits: callbacks that are put by may have all messages, and run after it alone
 PATIENCE = 20.0  # seconds until what was cut off must be given back
 
 
@@ -253,9 +254,9 @@ def called_get_and_ack(play: Play) -> None:
 
 
 def called_iterate(play: Play) -> None:
-    with contextlib.closing(play.channel.consume(play.queue)) as messages:
-        for _ in range(play.dice.randrange(3)):
-            play.took(next(messages), "reject")
+    with contextlib.closing(play.channel.consume(play.queue, inactivity_timeout=QUIET)) as messages:
+        for message in itertools.islice(messages, play.dice.randrange(3)):
+            play.took(message, "reject")
 
 
 def called_open_channel(play: Play) -> None:
@@ -269,8 +270,8 @@ def called_channel_in_a_block(play: Play) -> None:
     play.to_close.append(channel)
     with channel:
         channel.basic_qos(prefetch_count=5)
-        with contextlib.closing(channel.consume(play.queue)) as messages:
-            next(messages)  # it goes back with its channel
+        with contextlib.closing(channel.consume(play.queue, inactivity_timeout=QUIET)) as messages:
+            next(messages, None)  # it goes back with its channel
 
 
 def called_on_ready(play: Play) -> None:
