@@ -9,6 +9,10 @@ A handler also runs where a loop jumps back. From 3.12 on, Python's compiler for
 lie in a `try` or `with`: where the loop's last statement is an `if`, or a `while` has a condition. An exception that
 comes there passes `except` and `finally` by. So such a block has no such loop: a function that it calls has it, or the
 loop is a `while True` with a break. A test looks for them.
+
+And it runs when a call of a C function returns. Since 3.14 that is also when `with lock` has acquired the lock, and its
+block has not begun: nothing would release it. So a lock that the main thread shares with others is acquired in a `try`,
+and released by the `except` (see `release`) and behind it.
 """
 
 from __future__ import annotations
@@ -45,6 +49,12 @@ def wait(function: F) -> F:
     """Marks a function in which the reactor waits. An exception there interrupts nothing."""
     _waits.add(function.__code__)
     return function
+
+
+def release(lock: Any) -> None:
+    """Releases an RLock, if this thread holds it: an exception may have come before it was acquired, or after."""
+    if lock._is_owned():
+        lock.release()
 
 
 def is_interrupt(error: BaseException) -> bool:

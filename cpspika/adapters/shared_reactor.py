@@ -22,10 +22,12 @@ from threading import RLock, get_ident
 from typing import Any, TypeVar
 
 from ..errors import LocalError
+from ..interrupts import release
 from ..reactor import make_calls
 from .select_reactor import SelectReactor
 
 T = TypeVar("T")
+SLEEP_ON: Any = object()  # what a call returns that has left nothing to the reactor thread
 NO_THREAD = -1  # not the number of any thread, so the core refuses a thread that doesn't hold the mutex
 
 
@@ -76,18 +78,27 @@ class SharedReactor(SelectReactor):
 
     def inside(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Makes a call while no other thread is inside, and returns its result. Wakes the reactor thread, which then
-        makes the calls that this one queued."""
-        with self._mutex:
-            outer, self.thread = self.thread, get_ident()
-            try:
-                returned = call(*args, **kwargs)
-            finally:
+        makes the calls that this one queued; not if the result is SLEEP_ON."""
+        mutex, me = self._mutex, get_ident()
+        if self.thread == me:
+            return call(*args, **kwargs)  # it runs the reactor, or a signal handler has interrupted it inside
+        try:
+            mutex.acquire()  # not by `with`: see `interrupts`
+            outer, self.thread = self.thread, me
+            returned = call(*args, **kwargs)
+        except BaseException:
+            if self.thread == me:
                 self.thread = outer
-                wait = self._wait
+            release(mutex)
+            self._wake()  # it may have queued calls before
+            raise
+        self.thread = outer
+        wait = self._wait
+        mutex.release()
         # After the mutex is released, because the reactor thread needs it as soon as it wakes up. `_woken_from` is the
         # number of a wait, not a flag: a thread that sets it late, or is interrupted before, must not prevent the
         # others from ending the next wait.
-        if wait and wait != self._woken_from:
+        if wait and wait != self._woken_from and returned is not SLEEP_ON:
             self._wake()
             self._woken_from = wait
         return returned

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from threading import RLock
 from typing import Any
 
+from ..interrupts import release
+
 
 def _pipe() -> tuple[Any, Any]:
     if hasattr(os, "pipe2"):  # one call of the kernel in place of five
@@ -76,9 +78,21 @@ class Waker:
             return
         # Under the lock, because a number that another thread closes in this moment may then be another file's. A
         # full pipe fails, and wakes as well.
-        with self._lock, contextlib.suppress(OSError):
+        self._locked(self._write)
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):
             if self._ends is not None:
                 _write(self._ends[1], b"\0")
+
+    def _locked(self, call: Callable[[], object]) -> None:
+        try:
+            self._lock.acquire()  # not by `with`: see `interrupts`
+            call()
+        except BaseException:
+            release(self._lock)
+            raise
+        self._lock.release()
 
     def drain(self) -> None:
         """Makes the file descriptor unreadable again."""
@@ -101,5 +115,4 @@ class Waker:
 
     def close(self) -> None:
         """Closes both ends."""
-        with self._lock:
-            self.__del__()
+        self._locked(self.__del__)

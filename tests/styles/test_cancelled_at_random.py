@@ -4,7 +4,6 @@ See `tests.support.cancelling`."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -60,8 +59,6 @@ def test_timed_out(broker: Any, make: Any, seed: int) -> None:
 @in_each
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, Interrupted])
 def test_interrupted_by_a_signal(broker: Any, make: Any, kind: type[BaseException], seed: int) -> None:
-    if (seed or make is quiet) and os.environ.get("CPSPIKA_SIGNALS") != "1":
-        pytest.skip("only with CPSPIKA_SIGNALS=1: one of hundreds of these leaves a channel, and it is not known why")
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         pytest.skip("no timer signals here")
     interrupts = Interrupts(kind)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Callable
-from threading import Lock, get_ident
+from threading import Lock
 from typing import Any
 
+from ...adapters.shared_reactor import SLEEP_ON
 from ...client.channel import Channel
 from ...client.continuations import Request
 from ...connecting import Target
@@ -56,19 +57,17 @@ class Link(ThreadedConnection):
     def send_now(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """As `inside`; and what the call wrote goes to the kernel in this thread. The reactor's thread stays asleep if
         nothing is left for it."""
-        reactor = self._reactor
-        with reactor._mutex:
-            outer, reactor.thread = reactor.thread, get_ident()
-            try:
-                returned = call(*args, **kwargs)
-                self.core._flush()
-            finally:
-                reactor.thread = outer
-                # A transport that has written has also queued its own flush, which finds nothing to do.
-                flushing = getattr(self.core._backlog.transport, "_flushing", False)
-                idle = flushing and len(reactor._ready) == 1 and not self.core._backlog.size
-        if not idle:
-            reactor.inside(_nothing)
+        reactor, returned = self._reactor, None
+
+        def call_and_flush() -> Any:
+            nonlocal returned
+            returned = call(*args, **kwargs)
+            self.core._flush()
+            # A transport that has written has also queued its own flush, which finds nothing to do.
+            flushing = getattr(self.core._backlog.transport, "_flushing", False)
+            return SLEEP_ON if flushing and len(reactor._ready) == 1 and not self.core._backlog.size else None
+
+        reactor.inside(call_and_flush)
         return returned
 
     def ask(self, start: Callable[[Any], object], give_back: Callable[[Any], object] | None = None) -> Any:
