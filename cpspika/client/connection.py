@@ -719,7 +719,7 @@ class Connection(HintsNames):
     def _lost_in_handshake(self, error: Exception | None) -> AMQPError:
         where = self._where()
         known = hasattr(self, "_link")
-        state, properties = (self._link.state, self._link.peer_properties) if known else ("begun", {})
+        state, properties = (self._link.state, self._link.peer_properties) if known else ("", {})
         meaning = hint(error, state, self.parameters, properties)
         failure = ConnectError(f"{where}: {error or 'the peer hung up during the handshake'}{meaning}")
         failure.__cause__ = error

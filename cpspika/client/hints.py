@@ -19,7 +19,8 @@ LEAST_FRAME_MAX = 8192  # bytes; RabbitMQ 4.1 and later take no less, and reset 
 def hint(error: Exception | None, state: str, parameters: ConnectionParameters, properties: Mapping[str, Any]) -> str:
     """A remedy to append to the error of a link that was lost in the handshake; "" if none is known.
 
-    error: the transport's; None: the peer hung up. state: the link's (wire.states). properties: of the server."""
+    error: the transport's; None: the peer hung up. state: the link's (wire.states); "": its transport is not ready
+    yet. properties: of the server."""
     if state == "opening" and 0 < parameters.frame_max < LEAST_FRAME_MAX:
         return (
             f"; frame_max={parameters.frame_max} may be the reason: RabbitMQ 4.1 and later hang up on less than "
@@ -31,13 +32,22 @@ def hint(error: Exception | None, state: str, parameters: ConnectionParameters, 
         )
     if error is None and state == "opening":
         return f"; the broker may refuse the virtual host {parameters.virtual_host!r} by that"
-    if parameters.ssl is None or error is None or state != "begun":
+    if parameters.ssl is None or state not in ("", "begun"):
         return ""
     kind, reason = type(error).__name__, getattr(error, "reason", None) or ""
     if kind == "SSLCertVerificationError":
         return _untrusted(getattr(error, "verify_code", 0), parameters)
-    if kind == "SSLEOFError" or reason in _NOT_TLS:
+    if (kind == "SSLEOFError" and not state) or reason in _NOT_TLS:
         return "; the port may be one without TLS: for that write amqp:// (without cafile, certfile and ssl)"
+    # With TLS 1.3 the broker looks at the client's certificate behind the handshake. RabbitMQ 3.10 then just hangs up.
+    hung_up = state == "begun" and (error is None or kind == "SSLEOFError" or isinstance(error, ConnectionError))
+    if parameters.certfile is None and (hung_up or reason in _NO_CERTIFICATE):
+        return (
+            "; the broker may ask for the client's certificate: "
+            "pass certfile= and keyfile=, or as ssl= an SSLContext that has it"
+        )
+    if parameters.certfile is not None and (hung_up or reason in _BAD_CERTIFICATE):
+        return "; the broker may not trust the authority that signed the certificate in certfile"
     return ""
 
 
@@ -66,6 +76,8 @@ _NOT_TLS = (
     "PACKET_LENGTH_TOO_LONG",
     "UNEXPECTED_MESSAGE",
 )
+_NO_CERTIFICATE = ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_HANDSHAKE_FAILURE")
+_BAD_CERTIFICATE = ("TLSV1_ALERT_UNKNOWN_CA", "SSLV3_ALERT_BAD_CERTIFICATE", "TLSV1_ALERT_DECRYPT_ERROR")
 _WRONG_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT and its like
 

@@ -13,6 +13,8 @@ from cpspika.client.hints import hint
 from tests.support.handshakes import by_hand, causes, say
 from tests.support.scripted import SocketBroker
 
+LOST = ConnectionResetError(104, "Connection reset by peer")
+
 
 @pytest.fixture
 def tls(certificates: Any) -> Iterator[SocketBroker]:
@@ -94,7 +96,43 @@ def test_a_port_without_tls_that_hangs_up_names_amqp_too(certificates: Any) -> N
     assert "amqp://" in str(error)
 
 
-LOST = ConnectionResetError(104, "Connection reset by peer")
+@pytest.fixture(params=[ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
+def asking(request: Any, certificates: Any) -> Iterator[SocketBroker]:
+    """A broker that asks for the client's certificate, of the same authority as its own."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates.ca)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.minimum_version = context.maximum_version = request.param
+    with SocketBroker(tls=context) as broker:
+        yield broker
+
+
+def test_a_client_without_the_certificate_that_the_broker_asks_for(asking: SocketBroker, certificates: Any) -> None:
+    error = failure(lambda: cpspika.BlockingConnection(f"amqps://localhost:{asking.port}", cafile=certificates.ca))
+    assert "certfile=" in str(error)
+    assert "without TLS" not in str(error)
+
+
+def test_a_clients_certificate_of_an_authority_that_the_broker_does_not_know(
+    asking: SocketBroker, certificates: Any, tmp_path: Any
+) -> None:
+    path = str(tmp_path / "client.pem")
+    stranger = pytest.importorskip("trustme").CA().issue_cert("joe@example.org")
+    stranger.private_key_and_cert_chain_pem.write_to_path(path)
+    url = f"amqps://localhost:{asking.port}"
+    error = failure(lambda: cpspika.BlockingConnection(url, cafile=certificates.ca, certfile=path))
+    assert "authority that signed the certificate in certfile" in str(error)
+
+
+def test_a_broker_that_hangs_up_on_a_client_without_certificate() -> None:
+    """RabbitMQ 3.10 with TLS 1.3 does, behind the handshake. Before it is done, the port may be one without TLS."""
+    eof = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+    with_tls = cpspika.ConnectionParameters(ssl=ssl.create_default_context())
+    for error in (eof, LOST, None):
+        assert "certfile=" in hint(error, "begun", with_tls, {})
+    assert "amqp://" in hint(eof, "", with_tls, {})
+
+
 TELLS = {"capabilities": {"authentication_failure_close": True}}
 
 
@@ -124,4 +162,4 @@ def test_an_error_of_tls_that_nothing_is_known_of_has_no_hint() -> None:
     unknown = ssl.SSLCertVerificationError("expired")
     unknown.verify_code = 10
     for error in (LOST, ssl.SSLError("no shared cipher"), unknown):
-        assert hint(error, "begun", with_tls, {}) == ""
+        assert hint(error, "", with_tls, {}) == ""
