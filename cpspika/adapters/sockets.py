@@ -213,6 +213,9 @@ class SocketTransport:
         except OSError as error:
             failure = error
             reactor.call_soon(lambda: transport.lost(failure))
+        except BaseException:
+            transport.abort()  # of a signal handler, or of gevent's, which may switch here: nobody has the transport
+            raise
         return transport
 
     @classmethod

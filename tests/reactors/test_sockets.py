@@ -319,3 +319,19 @@ def test_where_ctrl_c_does_not_end_a_wait_it_ends_by_itself(kind: str, monkeypat
     release()
     made.close() if kind == "select" else made.run_once(0)
     assert not late
+
+
+def test_an_exception_amid_connect_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gevent switches in connect_ex, so its timeouts come there; nobody has the transport yet."""
+    made: list[socket.socket] = []
+
+    class Interrupted(socket.socket):
+        def connect_ex(self, address: Any) -> int:
+            made.append(self)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(socket, "socket", Interrupted)
+    with SocketBroker() as broker, pytest.raises(KeyboardInterrupt):
+        cpspika.SelectConnection(f"amqp://127.0.0.1:{broker.port}")
+    assert made
+    assert all(each.fileno() == -1 for each in made)
