@@ -43,7 +43,7 @@ class Broker:
         with cpspika.BlockingConnection(self.url) as connection:
             channel = connection.channel()
             channel.queue_delete(name)
-            channel.queue_declare(name)
+            channel.queue_declare(name, durable=True)  # RabbitMQ 4.3 denies a transient queue that is not exclusive
             body, together = make_body(size), max(1, min(1000, AT_ONCE // (size + 1)))
             for begin in range(0, count, together):
                 for _ in range(min(together, count - begin)):
