@@ -54,7 +54,7 @@ class _Celery:
             broker_connection_retry_on_startup=False,
             task_default_queue=job.queue,
             # As the scenario's queue was declared.
-            task_queues=[kombu.Queue(job.queue, durable=False)],
+            task_queues=[kombu.Queue(job.queue)],
             task_default_delivery_mode="transient",
             worker_hijack_root_logger=False,
         )
