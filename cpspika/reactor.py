@@ -85,10 +85,11 @@ class Transport(Protocol):
     """A stream of bytes to and from one peer. All methods return at once.
 
     queued: bytes passed to `write` since the beginning. written: bytes that have gone to the kernel since the
-    beginning. The difference is the backlog."""
+    beginning. The difference is the backlog. was_interrupted: `interrupted` was called."""
 
     queued: int
     written: int
+    was_interrupted: bool
 
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
         """Queues chunks, to be sent in order at the end of the turn, together. After `close` they are dropped."""

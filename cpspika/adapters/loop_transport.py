@@ -32,6 +32,7 @@ class LoopTransport:
         keep_freed_blocks()
         self.queued = 0
         self.written = 0
+        self.was_interrupted = False
         self._reactor = reactor
         self._owner = owner
         self._out: deque[bytes | memoryview] = deque()
@@ -161,6 +162,7 @@ class LoopTransport:
 
     def interrupted(self, error: BaseException) -> None:
         """As of `Transport`."""
+        self.was_interrupted = True
         owner, lost = self._owner, interruption(error)
         self.abort()
         if owner is not None:

@@ -45,6 +45,7 @@ class MemoryTransport:
         keep_freed_blocks()
         self.queued = 0
         self.written = 0
+        self.was_interrupted = False
         self.owner: TransportOwner | None = None
         self.peer: MemoryTransport | None = None
         self._reactor = reactor
@@ -161,6 +162,7 @@ class MemoryTransport:
 
     def interrupted(self, error: BaseException) -> None:
         """As of `Transport`."""
+        self.was_interrupted = True
         owner, lost = self.owner, interruption(error)
         self.abort()
         if owner is not None:

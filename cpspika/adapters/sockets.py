@@ -180,6 +180,7 @@ class SocketTransport:
         keep_freed_blocks()
         self.queued = 0
         self.written = 0
+        self.was_interrupted = False
         self.socket: Any = None
         self._reactor = reactor
         self._endpoint = endpoint
@@ -516,6 +517,7 @@ class SocketTransport:
 
     def interrupted(self, error: BaseException) -> None:
         """As of `Transport`."""
+        self.was_interrupted = True
         lost = interruption(error)
         self._reactor.call_soon(lambda: self._report_interruption(lost))
         self._finish()

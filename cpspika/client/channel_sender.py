@@ -11,7 +11,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any, Protocol
 
-from ..errors import AMQPError, ProtocolSyntaxError
+from ..errors import AMQPError, LocalError, ProtocolSyntaxError
 from ..interrupts import is_interrupt
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor, Transport
@@ -43,6 +43,12 @@ class Carrier(Protocol):
     def _release(self, number: int) -> None: ...
     def _error_if_closed(self) -> AMQPError | None: ...
     def _expect_cancels(self, queue: str, deletion: Any) -> None: ...
+
+
+def is_of_dropped(error: BaseException, transport: Transport | None) -> bool:
+    """Whether a method cannot be sent only because a signal handler's exception has dropped the link: what was
+    interrupted stands in the link half done. The end comes in the next turn, and settles this method's operation."""
+    return type(error) is LocalError and transport is not None and transport.was_interrupted
 
 
 class HeldBack:
@@ -120,6 +126,8 @@ class ChannelSender:
         try:
             self._backlog.write([connection._link.send(self._number, name, arguments)])
         except BaseException as error:
+            if is_of_dropped(error, self._backlog.transport):
+                return
             self.failed(error)
             raise
 
@@ -147,6 +155,8 @@ class ChannelSender:
         try:
             self._backlog.write(connection._link.send_content(self._number, name, arguments, properties, body))
         except BaseException as error:
+            if is_of_dropped(error, self._backlog.transport):
+                return
             self.failed(error)
             raise
 

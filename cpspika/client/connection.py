@@ -46,7 +46,7 @@ from ..wire.codec import Method
 from ..wire.handshake import Negotiated
 from ..wire.link import Event, Link
 from .channel import Channel
-from .channel_sender import ChannelSender
+from .channel_sender import ChannelSender, is_of_dropped
 from .continuations import (
     Call,
     CallQueue,
@@ -219,10 +219,15 @@ class Connection(HintsNames):
     def _new_channel(self, make: Callable[[int, bool], ChannelT]) -> ChannelT:
         """A channel with a free number, which is still to be opened. make(number, reused) makes it."""
         number = self._free_number()
-        channel = make(number, self._link.was_closed_by_peer(number))
-        self._channels[number] = channel
-        if are_installed():
-            channel._adopt()
+        try:
+            channel = make(number, self._link.was_closed_by_peer(number))
+            self._channels[number] = channel
+            if are_installed():
+                channel._adopt()
+        except BaseException:
+            self._channels.pop(number, None)
+            self._put_back(number)
+            raise
         return channel
 
     def _plain_channel(self, number: int, reused: bool) -> Channel:
@@ -587,7 +592,11 @@ class Connection(HintsNames):
 
     def _write_method(self, name: str, arguments: dict[str, Any]) -> None:
         self._check_thread()
-        self._backlog.write([self._link.send(0, name, arguments)])
+        try:
+            self._backlog.write([self._link.send(0, name, arguments)])
+        except LocalError as error:
+            if not is_of_dropped(error, self._backlog.transport):
+                raise
 
     def _write_answers(self) -> None:
         transport = self._backlog.transport
@@ -623,8 +632,11 @@ class Connection(HintsNames):
             channel._adopt()
 
     def _release(self, number: int) -> None:
-        if self._channels.pop(number, None) is None:
-            return
+        if self._channels.pop(number, None) is not None:
+            self._put_back(number)
+
+    def _put_back(self, number: int) -> None:
+        """The number is free again."""
         if self._link.was_closed_by_peer(number):
             self._closed_by_broker.append(number)
         else:
