@@ -38,11 +38,10 @@ class Pace:
     def _tick(self) -> None:
         number = 0
         while number < self._total:
-            now = perf_counter()
-            if now < self._due(number):
-                sleep(self._due(number) - now)
+            while (left := self._due(number) - perf_counter()) > 0:  # a sleep may end a moment too early
+                sleep(left)
+            number = self._passed() + 1  # before the wake: `take` comes later, and takes all of these
             self._wake()
-            number = self._passed() + 1
 
     def _passed(self) -> int:
         """The number of the last message that is due."""
