@@ -81,7 +81,7 @@ class SharedReactor(SelectReactor):
         makes the calls that this one queued; not if the result is SLEEP_ON."""
         mutex, me = self._mutex, get_ident()
         if self.thread == me:
-            return call(*args, **kwargs)  # it runs the reactor, or a signal handler has interrupted it inside
+            return call(*args, **kwargs)  # this thread runs the reactor, or a signal handler interrupted it inside
         try:
             mutex.acquire()  # not by `with`: see `interrupts`
             outer, self.thread = self.thread, me
@@ -90,7 +90,7 @@ class SharedReactor(SelectReactor):
             if self.thread == me:
                 self.thread = outer
             release(mutex)
-            self._wake()  # it may have queued calls before
+            self._wake()  # before the exception, calls may have been queued
             raise
         self.thread = outer
         wait = self._wait

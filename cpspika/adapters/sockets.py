@@ -215,7 +215,8 @@ class SocketTransport:
             failure = error
             reactor.call_soon(lambda: transport.lost(failure))
         except BaseException:
-            transport.abort()  # of a signal handler, or of gevent's, which may switch here: nobody has the transport
+            # Of a signal handler, or of gevent, which may switch greenlets here. Nobody has the transport yet.
+            transport.abort()
             raise
         return transport
 

@@ -78,9 +78,9 @@ class Waker:
             return
         # Under the lock, because a number that another thread closes in this moment may then be another file's. A
         # full pipe fails, and wakes as well.
-        self._locked(self._write)
+        self._locked(self._write_byte)
 
-    def _write(self) -> None:
+    def _write_byte(self) -> None:
         with contextlib.suppress(OSError):
             if self._ends is not None:
                 _write(self._ends[1], b"\0")

@@ -329,6 +329,7 @@ class CallQueue:
             raise
 
     def _make_all(self) -> None:
+        """The loops of `run`. They do not stand in its `try`: see `interrupts`."""
         items = self._items
         while items:
             item = items[0]

@@ -62,9 +62,9 @@ class Dialling:
     def look(self) -> None:
         """Looks, now and then, whether a link or the next try is still on its way. Called when there is no link."""
         self._connection._timers.start("look", LOOK, self._look)
-        self._is_due_in(LOOK)
+        self._expect_in(LOOK)
 
-    def _is_due_in(self, seconds: float | None) -> None:
+    def _expect_in(self, seconds: float | None) -> None:
         self._due = float("inf") if seconds is None else self._connection.reactor.time() + seconds
 
     def _look(self) -> None:
@@ -94,7 +94,7 @@ class Dialling:
         self._try_in(delay)
 
     def _try_in(self, seconds: float) -> None:
-        self._is_due_in(seconds)
+        self._expect_in(seconds)
         self._connection._timers.start("retry", seconds, self._try_again)
 
     def stop(self) -> None:
@@ -117,7 +117,7 @@ class Dialling:
 
     def _try(self) -> None:
         self.attempt += 1
-        self._is_due_in(self.targets[0].connection_timeout)
+        self._expect_in(self.targets[0].connection_timeout)
         link = self.link = self._connection._new_link()
         link._dial(self.targets, lambda err, _: self._tried(link, err))
 

@@ -324,7 +324,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                     reactor.call_soon(lambda: spins.raise_in_turn(reactor))
 
     def _turn_until(self, done: Callable[[], object], timeout: float | None, finish: bool) -> bool:
-        """As `_spin`, without what comes before the first turn and after the last."""
+        """Turns the reactor until done(), at least once. Arguments and result: as of `_spin`."""
         reactor, strays = self._reactor, 0
         deadline = None if timeout is None else reactor.time() + timeout
         left = timeout if timeout is None or timeout > 0 else 0

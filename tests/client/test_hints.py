@@ -161,5 +161,7 @@ def test_an_error_of_tls_that_nothing_is_known_of_has_no_hint() -> None:
     with_tls = cpspika.ConnectionParameters(ssl=ssl.create_default_context())
     unknown = ssl.SSLCertVerificationError("expired")
     unknown.verify_code = 10
-    for error in (LOST, ssl.SSLError("no shared cipher"), unknown):
-        assert hint(error, "", with_tls, {}) == ""
+    assert hint(LOST, "", with_tls, {}) == ""
+    for error in (ssl.SSLError("no shared cipher"), unknown):
+        for state in ("", "begun"):
+            assert hint(error, state, with_tls, {}) == ""

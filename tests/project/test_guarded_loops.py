@@ -21,6 +21,7 @@ from tests.support import ROOT
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 is the first that has such jumps")
 
 PACKAGE = ROOT / "cpspika"
+LOOPS = (ast.For, ast.AsyncFor, ast.While, ast.ListComp, ast.SetComp, ast.DictComp)
 FREE = {
     "cli/": "a command ends at Ctrl-C",
     "testing/": "what runs in tests alone",
@@ -49,12 +50,13 @@ def unguarded(code: CodeType) -> Iterator[int]:
 
 
 def guarded_loops(text: str) -> list[tuple[int, int]]:
-    """The first and the last line of each loop in a block with `finally`, `except BaseException` or `with`."""
+    """The first and the last line of each loop in a block with `finally`, `except BaseException` or `with`. Loops are
+    comprehensions too: Python 3.12 and later compile them into the block."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, (ast.With, ast.AsyncWith)) or (isinstance(node, ast.Try) and catches_all(node)):
             for statement in node.body:
-                loops = [loop for loop in ast.walk(statement) if isinstance(loop, (ast.For, ast.While))]
+                loops = [loop for loop in ast.walk(statement) if isinstance(loop, LOOPS)]
                 found += [(loop.lineno, loop.end_lineno or 0) for loop in loops]
     return found
 

@@ -103,8 +103,8 @@ def test_links_that_are_cut_at_any_byte(node: Any, named: str, capsys: Any) -> N
         bodies = [f"{number}" for number in range(MESSAGES)]
         for first in range(0, MESSAGES, BATCH):
             batch = bodies[first : first + BATCH]
-            # Not persistent: RabbitMQ confirms those when they are on the disk. Before that the consumer's deliveries,
-            # of which each resend makes more, would use up what the link lets through.
+            # Transient messages: RabbitMQ confirms a persistent one only when it is on the disk. Before that the
+            # deliveries use up what the link lets through, and each resend makes more of them.
             outcomes = yield [publisher.basic_publish("", queue, body) for body in batch]
             for body, outcome in zip(batch, outcomes, strict=True):
                 account.settled(body, outcome)

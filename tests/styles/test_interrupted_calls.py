@@ -63,7 +63,7 @@ def close_channel(channel: Any, queue: str, hands: Hands) -> None:
 @pytest.mark.parametrize("use", [get, iterate, consume, open_channel, close_channel])
 @pytest.mark.parametrize("kind", CALLED)
 def test_nothing_is_lost_wherever_an_interrupt_comes(broker: Broker, kind: str, use: Any, step: int) -> None:
-    queue = f"{kind} {use.__name__}"
+    queue = f"{kind} {use.__name__} {step}"
     with cpspika.BlockingConnection(broker.url) as filling, filling.channel() as channel:
         channel.queue_declare(queue)
         channel.confirm_select()

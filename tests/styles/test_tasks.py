@@ -705,6 +705,23 @@ def test_what_ends_a_program_ends_run(ends: type[BaseException]) -> None:
     tasks.run(iter_once(), reactor)
 
 
+def test_what_ends_a_program_leaves_run_once() -> None:
+    def exits() -> Work:
+        yield tasks.sleep(1)
+        raise SystemExit
+
+    def main() -> Work:
+        tasks.spawn(exits(), reactor)
+        yield tasks.sleep(5)
+
+    reactor = memory()
+    for work in (exits, main):
+        with pytest.raises(SystemExit):
+            tasks.run(work(), reactor)
+        gc.collect()  # the task that raised goes here
+        tasks.run(iter_once(), reactor)
+
+
 def iter_once() -> Work:
     yield tasks.sleep(0)
 

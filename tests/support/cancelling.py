@@ -23,7 +23,7 @@ import cpspika.client.connection
 from cpspika.interrupts import is_own_file
 
 MESSAGES = 40
-QUIET = 0.5  # seconds that an iterator waits: callbacks that are put by may have all messages, and run after it alone
+QUIET = 0.5  # seconds that an iterator waits; callbacks that are put by may hold all messages, and run only after it
 PATIENCE = 20.0  # seconds until what was cut off must be given back
 
 
