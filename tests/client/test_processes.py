@@ -11,6 +11,7 @@ import pytest
 import cpspika
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, SelectReactor
 from cpspika.parameters import ConnectionParameters
+from cpspika.styles import sync
 from cpspika.styles.sync import SyncConnection
 from tests.support.forking import forking
 from tests.support.scripted import DEADLINE, Done, SocketBroker, run_until, using
@@ -297,7 +298,10 @@ def a_reactor(reactor_type: Any) -> Any:
 
 
 @types
-def test_two_threads_inside_a_facade_is_an_error_that_says_so(reactor_type: Any) -> None:
+def test_two_threads_inside_a_facade_is_an_error_that_says_so(
+    reactor_type: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync, "GRACE", 0.05)
     with SocketBroker() as broker, using(a_reactor(reactor_type)) as reactor:
         world = Facade(broker, reactor)
         world.wait_inside()

@@ -96,6 +96,7 @@ def test_a_cancel_hands_out_what_has_arrived(connection: Any, queue: Any) -> Non
     assert got == [0, 1, 2]
 
 
+@pytest.mark.slow  # kombu waits two seconds before it tries again
 def test_a_refused_connection_is_an_os_error() -> None:
     refused = kombu.Connection(f"amqp://127.0.0.1:{free_port()}", transport=TRANSPORT)
     with pytest.raises(ConnectionRefusedError):

@@ -16,6 +16,7 @@ import pytest
 import cpspika
 from cpspika import AsyncoreConnection, BlockingConnection, ConcurrentUse, SelectConnection
 from cpspika.adapters import sockets
+from cpspika.styles import sync
 from tests.support.scripted import DEADLINE, SocketBroker
 
 KINDS = [SelectConnection, AsyncoreConnection, BlockingConnection]
@@ -167,7 +168,8 @@ def test_a_mistake_raises_in_the_thread_that_makes_it(connection: Any) -> None:
     ], told
 
 
-def test_what_waits_for_the_broker_is_refused(connection: Any) -> None:
+def test_what_waits_for_the_broker_is_refused(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync, "GRACE", 0.05)
     ch = connection.channel()
     confirming = connection.channel()
     confirming.confirm_select()
