@@ -492,12 +492,13 @@ class ConnectionParameters:
         error shows the URL, because it may contain a password."""
         parts = _split(url)
         given: dict[str, Any] = {"host": _unquote(parts.hostname or "localhost")}
-        if parts.port is not None:
-            given["port"] = parts.port
+        port, user = parts.port, parts.username  # each is parsed anew when it is read
+        if port is not None:
+            given["port"] = port
         if parts.path not in ("", "/"):
             given["virtual_host"] = _unquote(parts.path[1:])
-        if parts.username is not None:
-            given["credentials"] = PlainCredentials(_unquote(parts.username), _unquote(parts.password or ""))
+        if user is not None:
+            given["credentials"] = PlainCredentials(_unquote(user), _unquote(parts.password or ""))
         query = parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape") if parts.query else ()
         for name, text in query:
             if name in _NOT_IN_URL_QUERY or name not in _OPTIONS:

@@ -50,6 +50,7 @@ def _number(code: str) -> FieldDecoder:
 
 
 decode_octet, decode_short, decode_long, decode_longlong = (_number(code) for code in "BHIQ")
+_unpack_long, _pack_long = struct.Struct(">I").unpack_from, struct.Struct(">I").pack
 
 
 def _truncated(data: bytes, at: int, wanted: int) -> ProtocolSyntaxError:
@@ -103,10 +104,30 @@ def decode_timestamp(data: bytes, at: int) -> tuple[datetime | Seconds, int]:
 def decode_table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], int]:
     """A field table, as a dict. depth: the number of tables and arrays around this one."""
     end, at = _nested(data, at, depth)
-    table = {}
+    table: dict[str, Any] = {}
     while at < end:
-        name, at = decode_shortstr(data, at)
-        table[name], at = _decode_value(data, at, depth)
+        # The name and the commonest values are decoded here: calls would take most of the time. A name that goes past
+        # the table's end has no value in the table, and a text that does so is found by `_ended`.
+        begin = at + 1
+        at = begin + data[at]
+        name = data[begin:at].decode("utf-8", "surrogateescape")
+        kind = data[at : at + 1]
+        if kind == b"S" and at + 5 <= end:
+            begin = at + 5
+            at = begin + _unpack_long(data, at + 1)[0]
+            text = data[begin:at]
+            try:
+                table[name] = text.decode()
+            except UnicodeDecodeError:
+                table[name] = text
+        elif kind == b"t" and at + 2 <= end:
+            table[name] = data[at + 1] != 0
+            at += 2
+        elif kind == b"V":
+            table[name] = None
+            at += 1
+        else:
+            table[name], at = _decode_value(data, at, depth)
     return table, _ended(at, end)
 
 
@@ -240,7 +261,7 @@ def encode_shortstr(name: str, value: Any) -> bytes:
 def encode_longstr(name: str, value: Any) -> bytes:
     """A str (in UTF-8) or bytes."""
     octets = _octets(name, value)
-    return struct.pack(">I", len(octets)) + octets
+    return _pack_long(len(octets)) + octets
 
 
 def encode_timestamp(name: str, value: Any) -> bytes:
@@ -259,22 +280,39 @@ def encode_table(name: str, value: Any, dialect: str = "0-9-1", depth: int = 0) 
         return b"\0\0\0\0"
     if not isinstance(value, Mapping):
         raise _wrong_type(name, "a dict", value)
-    return _sized(
-        name,
-        depth,
-        (
-            encode_shortstr(f"a key of {name}", key) + _encode_value(f"{name}[{key!r}]", item, dialect, depth)
-            for key, item in value.items()
-        ),
-    )
+    _check_depth(name, depth)
+    parts = []
+    for key, item in value.items():
+        # As in `decode_table`, the commonest are encoded here.
+        if key.__class__ is str and len(key) < 256 and key.isascii():
+            parts.append(b"%c%b" % (len(key), key.encode()))
+        else:
+            parts.append(encode_shortstr(f"a key of {name}", key))
+        if item.__class__ is str and item.isascii():
+            parts.append(b"S%b%b" % (_pack_long(len(item)), item.encode()))
+        elif item is None:
+            parts.append(b"V")
+        elif item.__class__ is bool:
+            parts.append(b"t\1" if item else b"t\0")
+        else:
+            parts.append(_encode_value(f"{name}[{key!r}]", item, dialect, depth))
+    return _sized(parts)
 
 
-def _sized(name: str, depth: int, parts: Any) -> bytes:
-    """The encoded fields of a table or array, after their size."""
+def _encode_array(name: str, values: Any, dialect: str, depth: int) -> bytes:
+    _check_depth(name, depth)
+    return _sized([_encode_value(f"{name}[{i}]", item, dialect, depth) for i, item in enumerate(values)])
+
+
+def _check_depth(name: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise InvalidArgument(f"{name.partition('[')[0]} is nested deeper than {MAX_DEPTH} tables or lists")
+
+
+def _sized(parts: list[bytes]) -> bytes:
+    """The encoded fields of a table or array, after their size."""
     body = b"".join(parts)
-    return struct.pack(">I", len(body)) + body
+    return _pack_long(len(body)) + body
 
 
 def _encode_value(name: str, value: Any, dialect: str, depth: int) -> bytes:
@@ -284,11 +322,7 @@ def _encode_value(name: str, value: Any, dialect: str, depth: int) -> bytes:
     if isinstance(value, Mapping):
         return b"F" + encode_table(name, value, dialect, depth + 1)
     if isinstance(value, (list, tuple)):
-        return b"A" + _sized(
-            name,
-            depth + 1,
-            (_encode_value(f"{name}[{i}]", item, dialect, depth + 1) for i, item in enumerate(value)),
-        )
+        return b"A" + _encode_array(name, value, dialect, depth + 1)
     raise _wrong_type(name, "bool, int, float, Decimal, str, bytes, datetime, dict, list or None", value)
 
 
