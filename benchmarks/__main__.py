@@ -45,7 +45,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--millions", type=float, metavar="N", help="messages of the soak; 1, or 0.05 with --quick")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measures to this file")
-    parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md and its picture")
+    parser.add_argument(
+        "--docs",
+        nargs="?",
+        const=report.RESULTS,
+        choices=(report.RESULTS, report.NEWEST),
+        help="write docs/benchmarks.md and its picture; newest: its section on the newest RabbitMQ",
+    )
     parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: show a file of --json")
     parser.add_argument("--profile", metavar="NAME", help="measure nothing: profile this scenario by cpspika's core")
     parser.add_argument("--list", action="store_true", help="list the names of the scenarios and clients")
@@ -73,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.json:
         results.save(found, arguments.json)
     if arguments.docs:
-        report.write_docs(found)
+        report.write_docs(found, arguments.docs)
 
 
 def _only(names: Sequence[str], plan: list[Scenario], clients: list[Any]) -> tuple[list[Scenario], list[Any]]:

@@ -15,7 +15,8 @@ from .tables import Table, all_tables
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, PICTURE = DOCS / "benchmarks.md", DOCS / "benchmarks.svg"
-BEGIN, END = "<!-- results: written by python -m benchmarks --docs -->", "<!-- end of results -->"
+RESULTS, NEWEST = "results", "newest"
+"""The sections of the page that are written: the results, and the main table on the newest RabbitMQ."""
 
 
 def about_lines(about: dict[str, Any]) -> list[str]:
@@ -40,16 +41,22 @@ def show(results: Results, console: Console) -> None:
         console.print(shown)
 
 
-def write_docs(results: Results) -> None:
+def write_docs(results: Results, section: str = RESULTS) -> None:
+    """Writes a section of the page; RESULTS has the picture and the marks too."""
     page = PAGE.read_text("utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, ended, after = rest.partition(END)
+    option = "--docs" if section == RESULTS else f"--docs {section}"
+    begin, end = f"<!-- {section}: written by python -m benchmarks {option} -->", f"<!-- end of {section} -->"
+    before, _, rest = page.partition(begin)
+    _, ended, after = rest.partition(end)
     if not ended:
-        raise SystemExit(f"{PAGE.name} has no place for the results: {BEGIN} ... {END}")
-    parts = ["\n".join(f"- {line}" for line in about_lines(results.about)), f"![Client CPU a message]({PICTURE.name})"]
-    parts += [_markdown(table) for table in [*all_tables(results), marks.table(results)]]
-    PAGE.write_text(before + BEGIN + "\n\n" + "\n\n".join(parts) + "\n\n" + END + after, "utf-8")
-    picture.draw(results, PICTURE)
+        raise SystemExit(f"{PAGE.name} has no place for the results: {begin} ... {end}")
+    parts, tables = ["\n".join(f"- {line}" for line in about_lines(results.about))], all_tables(results)
+    if section == RESULTS:
+        parts.append(f"![Client CPU a message]({PICTURE.name})")
+        tables.append(marks.table(results))
+        picture.draw(results, PICTURE)
+    parts += [_markdown(table) for table in tables]
+    PAGE.write_text(before + begin + "\n\n" + "\n\n".join(parts) + "\n\n" + end + after, "utf-8")
 
 
 def _markdown(table: Table) -> str:

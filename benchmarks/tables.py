@@ -126,12 +126,13 @@ def _connecting(results: Results) -> Table:
 
 def _sizes(results: Results, action: str) -> Table:
     scenarios = [f"{action} 0 B", action, f"{action} 4 KiB", f"{action} 1 MiB"]
+    rule = "no_ack" if action == "consume" else "no confirms"
+    title, header = f"{action.capitalize()} ({rule}): client CPU, µs a message", ["", "0 B", "100 B", "4 KiB", "1 MiB"]
+    if not any(results.find(scenario, client) for scenario in scenarios if scenario != action for client in CLIENTS):
+        return Table(title, header, [])  # 100 bytes alone are in the first table
     rows = _by_client(results, scenarios, lambda scenario, client: number(results.cpu(scenario, client)))
     rows += _ratios(results, scenarios, "cpu", [CORE])
-    rule = "no_ack" if action == "consume" else "no confirms"
-    return Table(
-        f"{action.capitalize()} ({rule}): client CPU, µs a message", ["", "0 B", "100 B", "4 KiB", "1 MiB"], rows
-    )
+    return Table(title, header, rows)
 
 
 def throughput(results: Results, scenario: str, client: str, size: int) -> float | None:
