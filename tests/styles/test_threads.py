@@ -360,8 +360,8 @@ def test_consumers_run_beside_each_other(connection: Opened, ch: ThreadedChannel
 
     def on_message(message: cpspika.Message) -> None:
         rendezvous.wait(DEADLINE)
-        names.add(threading.current_thread().name)
         message.ack()
+        names.add(threading.current_thread().name)  # the last: then the test may close the connection
 
     other = connection.channel()
     for channel in (ch, ch, other):
