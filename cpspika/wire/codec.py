@@ -19,7 +19,7 @@ from . import fields
 
 SECRETS = frozenset(("response", "new_secret"))  # arguments whose values no repr may show
 
-_DEFAULTS: dict[str, Any] = {"bit": False, "shortstr": "", "longstr": b"", "table": None, "timestamp": 0}
+_DEFAULTS: dict[str, Any] = {"shortstr": "", "longstr": b"", "table": None}  # of the others: 0
 _DECODE: dict[str, fields.FieldDecoder] = {
     "octet": fields.decode_octet,  # the numbers of a method are decoded together: see `_LAYOUT`
     "shortstr": fields.decode_shortstr,

@@ -3,7 +3,7 @@
 Field tables have two dialects. 0-8 has five types of values (S, I, D, T, F). For 0-9-1 the specification and the
 brokers disagree; brokers use RabbitMQ's types ("errata" in its documentation: `s` is a short integer, `l` a signed
 64-bit integer, `x` a byte array). Both versions decode all types of both dialects. Each version encodes a value by a
-type of its own dialect, if that has one for the value.
+type of its own dialect, if that has one for the value; but message headers by those of 0-9-1, whatever the version.
 
 Python to table: bool, int (32 bits if it fits, else 64), float, Decimal, str, bytes, datetime (whole seconds), dict,
 list or tuple, None. Table to Python: a longstr that is valid UTF-8 becomes str, any other becomes bytes; a timestamp
