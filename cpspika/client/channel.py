@@ -50,6 +50,7 @@ class Channel(Operations):
 
     __slots__ = (
         "__weakref__",
+        "_cancelling",
         "_closers",
         "_consumers",
         "_draining",
@@ -93,6 +94,7 @@ class Channel(Operations):
         self._draining: list[Continuation] = []
         self._consumers: dict[str, Consumer] = {}
         self._starting: dict[str, int] | None = None  # consume-ok is due; how many cancels wait for it
+        self._cancelling: dict[str, int] = {}  # consumers, and how many cancel-oks are due
         self._surrendered: dict[str, bool] | None = None  # consumers that the broker cancelled, and their no_ack
         self._handlers = Handlers()
         self._last_queue = ""  # the name of the queue that this channel declared last
@@ -192,12 +194,17 @@ class Channel(Operations):
         consumer.queue = arguments["queue"] or self._last_queue
         consumer.no_ack = arguments["no_ack"]
 
+        is_started = False
+
         def started(ok: Method) -> str:
+            nonlocal is_started
             started_tag: str = ok.consumer_tag
-            self._consumers[started_tag] = consumer
-            if self._surrendered is not None:
-                self._surrendered.pop(started_tag, None)
-            self._started(started_tag)
+            if not is_started:  # see `_overtakes`
+                is_started = True
+                self._consumers[started_tag] = consumer
+                if self._surrendered is not None:
+                    self._surrendered.pop(started_tag, None)
+                self._started(started_tag)
             return started_tag
 
         request.convert = started
@@ -218,8 +225,9 @@ class Channel(Operations):
             self._sender.check_thread()
             self._pending.append(cancel)
             starting[consumer_tag] += 1
-        else:
-            self._ask(cancel, {"consumer_tag": consumer_tag})
+        elif not self._ask(cancel, {"consumer_tag": consumer_tag}):
+            return
+        self._cancelling[consumer_tag] = self._cancelling.get(consumer_tag, 0) + 1
 
     def _started(self, tag: str) -> None:
         """Sends the cancels that waited for this consume-ok."""
@@ -254,8 +262,14 @@ class Channel(Operations):
                 consumer.deletion = deletion
 
     def _cancelled(self, ok: Method) -> str:
-        self._consumers.pop(ok.consumer_tag, None)
-        return str(ok.consumer_tag)
+        tag: str = ok.consumer_tag
+        left = self._cancelling.pop(tag, 1) - 1
+        if left:
+            # RabbitMQ answers a second cancel at once, ahead of the deliveries that still come before the first answer.
+            self._cancelling[tag] = left
+        else:
+            self._consumers.pop(tag, None)
+        return tag
 
     def _adopt(self) -> None:
         """Has the hooks called, if there are any; see `hooks`."""
@@ -379,6 +393,8 @@ class Channel(Operations):
                 continue
             if event.name in continuation.expected:
                 continuation.answer = event
+                if event.name == "basic.consume-ok" and continuation.convert is not None:
+                    continuation.convert(event)  # its deliveries may come before it is settled
                 return True
             if continuation.method not in _OVERTAKEN:
                 break

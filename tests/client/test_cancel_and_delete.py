@@ -55,6 +55,65 @@ def test_two_cancels_that_wait_both_go_out() -> None:
     assert (first.result, second.result) == ("c", "c")
 
 
+@pytest.mark.parametrize("tag", ["c", ""])
+def test_deliveries_between_the_answers_to_two_cancels_belong_to_the_consumer(tag: str) -> None:
+    """RabbitMQ answers a cancel of a consumer that is being cancelled at once. What the queue sent before the answer to
+    the first cancel comes behind."""
+    world = opened()
+    channel, got = world.channel(), list[bytes]()
+    channel.basic_consume("q", lambda message: got.append(message.body), consumer_tag=tag)
+    world.peer.expect("basic.consume")
+    world.peer.send(1, "basic.consume-ok", consumer_tag="c")
+    world.settle()
+    first, second = Done("first"), Done("second")
+    for done in (first, second):
+        channel.basic_cancel("c", on_done=done)
+        world.peer.expect("basic.cancel")
+    world.peer.send(1, "basic.cancel-ok", consumer_tag="c")
+    world.peer.deliver(1, b"late", consumer_tag="c")
+    world.peer.send(1, "basic.cancel-ok", consumer_tag="c")
+    world.settle()
+    assert (first.result, second.result, got) == ("c", "c", [b"late"])
+    assert world.connection.is_open
+    assert not channel.has_consumers
+    channel.basic_consume("q", print, consumer_tag="c")
+
+
+def test_deliveries_behind_a_consume_ok_that_overtakes_another_answer() -> None:
+    """Each answer comes by way of its queue, and one queue may be busy."""
+    world, channel, _ = consuming("busy")
+    world.peer.send(1, "basic.consume-ok", consumer_tag="busy")
+    world.settle()
+    cancelled, started, got = Done("cancelled"), Done("started"), list[bytes]()
+    channel.basic_cancel("busy", on_done=cancelled)
+    channel.basic_consume("other", lambda message: got.append(message.body), on_done=started)
+    world.peer.expect("basic.cancel")
+    world.peer.expect("basic.consume")
+    world.peer.send(1, "basic.consume-ok", consumer_tag="t")
+    world.peer.deliver(1, b"first", consumer_tag="t")
+    world.settle()
+    world.peer.send(1, "basic.cancel-ok", consumer_tag="busy")
+    world.settle()
+    assert (cancelled.result, started.result, got) == ("busy", "t", [b"first"])
+
+
+def test_a_consumer_that_ends_before_its_consume_ok_is_settled_does_not_come_back() -> None:
+    world, channel, _ = consuming("busy")
+    world.peer.send(1, "basic.consume-ok", consumer_tag="busy")
+    world.settle()
+    ended = list[str]()
+    channel.basic_cancel("busy")
+    channel.basic_consume("other", print, on_cancel=ended.append)
+    world.peer.expect("basic.cancel")
+    world.peer.expect("basic.consume")
+    world.peer.send(1, "basic.consume-ok", consumer_tag="t")
+    world.peer.send(1, "basic.cancel", consumer_tag="t", no_wait=True)
+    world.peer.send(1, "basic.cancel-ok", consumer_tag="busy")
+    world.settle()
+    assert ended == ["t"]
+    assert not channel.has_consumers
+
+
 def test_a_cancel_that_waits_is_settled_when_the_consume_fails() -> None:
     world, channel, started = consuming()
     cancelled = Done("cancelled")

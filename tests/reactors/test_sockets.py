@@ -45,6 +45,21 @@ def reactor(request: Any) -> Iterator[Any]:
         made.loop.close()
 
 
+@pytest.mark.parametrize("kind", [cpspika.BlockingConnection, cpspika.SelectConnection])
+def test_a_close_that_is_answered_at_the_end_of_a_turn_closes_the_socket(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer waits for a call at the turn's end. A call that is made there is for the next turn, and nobody turns
+    this reactor any more."""
+    with SocketBroker() as broker:
+        connection = kind(broker.url)
+        transport, reactor = connection.core._backlog.transport, connection._reactor
+        on_readable = type(transport).on_readable
+        monkeypatch.setattr(type(transport), "on_readable", lambda self: reactor.call_soon(lambda: on_readable(self)))
+        connection.close()
+        assert transport.socket is None
+
+
 @contextlib.contextmanager
 def connected(reactor: Any, target: Any, **options: Any) -> Iterator[Any]:
     """A connection, and its socket."""

@@ -8,7 +8,7 @@ import pytest
 
 from cpspika import AccessRefused, DuplicateConsumerTag, NotInThisVersion, PreconditionFailed, UnknownConsumerTag
 from tests.support.rabbitmq_features import GLOBAL_QOS
-from tests.support.styles import Scenario, Style, scenario
+from tests.support.styles import Scenario, Style, count, scenario
 
 
 def filled(ch: Any, *bodies: str) -> Any:
@@ -16,15 +16,6 @@ def filled(ch: Any, *bodies: str) -> Any:
     ok = yield ch.queue_declare(exclusive=True)
     yield [ch.basic_publish("", ok.queue, body) for body in bodies]
     return ok.queue
-
-
-def count(ch: Any, queue: str, expected: int) -> Any:
-    """Waits for a queue to hold so many: a broker tells the count ahead of what it has yet to queue."""
-    for _ in range(500):
-        found = (yield ch.queue_declare(queue, passive=True)).message_count
-        if found == expected:
-            return
-    assert found == expected
 
 
 def texts(messages: list[Any]) -> list[str]:
@@ -146,6 +137,7 @@ def test_unacknowledged_messages_go_back_when_the_channel_closes(s: Style) -> Sc
     yield ch.basic_get(queue)
     yield ch.close()
     ch = yield connection.channel()
+    yield from count(ch, queue, 1)
     assert (yield ch.basic_get(queue)).redelivered is True
 
 

@@ -11,7 +11,7 @@ import pytest
 from cpspika import AMQPNotImplemented, BasicProperties, ConnectionClosed, MessageNacked, MessageReturned
 from cpspika.errors import PublishError
 from tests.support.rabbitmq_features import OLD_PROTOCOL
-from tests.support.styles import Scenario, Style, scenario
+from tests.support.styles import Scenario, Style, count, scenario
 
 NOON = datetime(2024, 2, 29, 12, 0, 0, tzinfo=timezone.utc)
 
@@ -225,6 +225,7 @@ def test_commit_and_rollback_of_acks(s: Style) -> Scenario:
     yield ch.tx_rollback()
     yield ch.close()
     after = yield connection.channel()
+    yield from count(after, queue, 1)
     message = yield after.basic_get(queue)
     assert (message.body, message.redelivered, message.message_count) == (b"two", True, 0)
 

@@ -40,6 +40,16 @@ Scenario = Generator[Any, Any, None]
 _names = itertools.count()
 
 
+def count(ch: Any, queue: str, expected: int) -> Any:
+    """Waits for a queue to hold so many: RabbitMQ answers an ack, and the close of a channel with messages
+    unsettled, ahead of what the queue has to do for it."""
+    for _ in range(500):
+        found = (yield ch.queue_declare(queue, passive=True)).message_count
+        if found == expected:
+            return
+    assert found == expected
+
+
 def scenario(
     only: str | None = None, recovers: bool = True
 ) -> Callable[[Callable[..., Scenario]], Callable[..., None]]:
