@@ -64,8 +64,8 @@ _ALL = [
     Client("pika-blocking", "pika BlockingConnection", "pika_blocking:PikaBlocking", "pika", CALLS, 0.2, True),
     Client("py-amqp", "py-amqp", "py_amqp:PyAmqp", "amqp", CALLS, 0.2, True),
     Client("amqpstorm", "amqpstorm", "amqpstorm_client:AmqpStorm", "amqpstorm", CALLS, 0.02, True),
-    # Without confirms, puka publishes a second message after each, to find out when the first was routed. A channel it
-    # opens at the first use, and the end of a connection it does not tell: so it has no round of connecting.
+    # Without confirms, puka publishes a second message after each, to find out when the first was routed. It opens a
+    # channel at the first use, and does not tell when a connection has closed. So it has no row for connecting.
     Client("puka", "puka", "puka_client:Puka", "puka", CALLS - {"publish", "connect"} | {"pipelined"}, 0.3),
     Client("aiormq", "aiormq", "aiormq_client:Aiormq", "aiormq", CALLS, 0.1),
     Client("aio-pika", "aio-pika", "aio_pika_client:AioPika", "aio-pika", CALLS | PACED, 0.1),

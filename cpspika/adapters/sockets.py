@@ -507,7 +507,7 @@ class SocketTransport:
         self._closing = True
         self._owner = None
         if self._step is not None or not (self._new or self._out):
-            self._finish()  # at once: after the last operation perhaps nobody turns the reactor
+            self._finish()  # at once: perhaps nobody turns the reactor again
         else:
             self._reactor.call_soon(self._flush)
             self._linger = self._reactor.call_later(LINGER, self._finish)

@@ -33,7 +33,7 @@ from .continuations import Call, Continuation, Notice, OnDone, PendingCalls, Req
 from .handlers import Handlers, Remove
 from .hints import remedy
 from .hooks import HookedChannel, adopted
-from .operations import Consumer, Deletion, Operations, QueueDeclareOk, message_count
+from .operations import Consumer, Deletion, Operations, QueueDeclareOk, consumer_tag, message_count
 from .publisher import Publisher
 from .rabbitmq import CANCELS_LATE
 from .watching import deprecated
@@ -194,17 +194,12 @@ class Channel(Operations):
         consumer.queue = arguments["queue"] or self._last_queue
         consumer.no_ack = arguments["no_ack"]
 
-        is_started = False
-
         def started(ok: Method) -> str:
-            nonlocal is_started
             started_tag: str = ok.consumer_tag
-            if not is_started:  # see `_overtakes`
-                is_started = True
-                self._consumers[started_tag] = consumer
-                if self._surrendered is not None:
-                    self._surrendered.pop(started_tag, None)
-                self._started(started_tag)
+            self._consumers[started_tag] = consumer
+            if self._surrendered is not None:
+                self._surrendered.pop(started_tag, None)
+            self._started(started_tag)
             return started_tag
 
         request.convert = started
@@ -393,8 +388,9 @@ class Channel(Operations):
                 continue
             if event.name in continuation.expected:
                 continuation.answer = event
-                if event.name == "basic.consume-ok" and continuation.convert is not None:
-                    continuation.convert(event)  # its deliveries may come before it is settled
+                if event.name == "basic.consume-ok" and isinstance(continuation, Request) and continuation.convert:
+                    continuation.convert(event)  # now: its deliveries may come before it is settled
+                    continuation.convert = consumer_tag
                 return True
             if continuation.method not in _OVERTAKEN:
                 break

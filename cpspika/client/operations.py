@@ -706,6 +706,12 @@ class Operations(HintsNames):
         handler(self, self.is_open)
 
 
+def consumer_tag(ok: Method) -> str:
+    """The result of basic_consume."""
+    tag: str = ok.consumer_tag
+    return tag
+
+
 def message_count(ok: Method) -> int:
     """The result of queue_purge and queue_delete."""
     count: int = ok.message_count

@@ -235,7 +235,7 @@ class Task(Promise[T]):
                 error, value = raised, None
             except BaseException as ends_the_program:
                 self._stack.clear()
-                self.ignore_error()  # it leaves the reactor here, and `__del__` must not raise it there once more
+                self.ignore_error()  # it leaves the reactor now, so `__del__` must not raise it again
                 self._end(ends_the_program, None)
                 raise
             else:

@@ -3,7 +3,8 @@
 Field tables have two dialects. 0-8 has five types of values (S, I, D, T, F). For 0-9-1 the specification and the
 brokers disagree; brokers use RabbitMQ's types ("errata" in its documentation: `s` is a short integer, `l` a signed
 64-bit integer, `x` a byte array). Both versions decode all types of both dialects. Each version encodes a value by a
-type of its own dialect, if that has one for the value; but message headers by those of 0-9-1, whatever the version.
+type of its own dialect, if that has one for the value. Message headers are alike in both versions, with the types of
+0-9-1.
 
 Python to table: bool, int (32 bits if it fits, else 64), float, Decimal, str, bytes, datetime (whole seconds), dict,
 list or tuple, None. Table to Python: a longstr that is valid UTF-8 becomes str, any other becomes bytes; a timestamp
@@ -50,7 +51,8 @@ def _number(code: str) -> FieldDecoder:
 
 
 decode_octet, decode_short, decode_long, decode_longlong = (_number(code) for code in "BHIQ")
-_unpack_long, _pack_long = struct.Struct(">I").unpack_from, struct.Struct(">I").pack
+_long = struct.Struct(">I")
+_unpack_long, _pack_long = _long.unpack_from, _long.pack
 
 
 def _truncated(data: bytes, at: int, wanted: int) -> ProtocolSyntaxError:
@@ -106,8 +108,8 @@ def decode_table(data: bytes, at: int, depth: int = 0) -> tuple[dict[str, Any], 
     end, at = _nested(data, at, depth)
     table: dict[str, Any] = {}
     while at < end:
-        # The name and the commonest values are decoded here: calls would take most of the time. A name that goes past
-        # the table's end has no value in the table, and a text that does so is found by `_ended`.
+        # The name and the commonest values are decoded here: calls would take most of the time. A name or a text that
+        # claims to be longer than the table moves `at` past the end, and `_ended` or `_decode_value` raises.
         begin = at + 1
         at = begin + data[at]
         name = data[begin:at].decode("utf-8", "surrogateescape")

@@ -41,8 +41,8 @@ _names = itertools.count()
 
 
 def count(ch: Any, queue: str, expected: int) -> Any:
-    """Waits for a queue to hold so many: RabbitMQ answers an ack, and the close of a channel with messages
-    unsettled, ahead of what the queue has to do for it."""
+    """Waits for a queue to hold so many messages. RabbitMQ may answer before the queue has done its part: after an ack,
+    or after the close of a channel with unsettled messages."""
     for _ in range(500):
         found = (yield ch.queue_declare(queue, passive=True)).message_count
         if found == expected:
