@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -490,27 +491,11 @@ class ConnectionParameters:
 
         InvalidArgument: the URL is malformed or has an unknown option. Other errors as of ConnectionParameters. No
         error shows the URL, because it may contain a password."""
-        parts = _split(url)
-        given: dict[str, Any] = {"host": _unquote(parts.hostname or "localhost")}
-        port, user = parts.port, parts.username  # each is parsed anew when it is read
-        if port is not None:
-            given["port"] = port
-        if parts.path not in ("", "/"):
-            given["virtual_host"] = _unquote(parts.path[1:])
+        scheme, user, given = _read(url)
         if user is not None:
-            given["credentials"] = PlainCredentials(_unquote(user), _unquote(parts.password or ""))
-        query = parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape") if parts.query else ()
-        for name, text in query:
-            if name in _NOT_IN_URL_QUERY or name not in _OPTIONS:
-                options_of_url = ", ".join(option for option in _OPTIONS if option not in _NOT_IN_URL_QUERY)
-                # A name that is no identifier isn't shown: it may be the end of a password with a "?" in it.
-                shown = f" {name!r}" if name.isidentifier() else " (a '?' in a password is written %3F)"
-                raise InvalidArgument(f"unknown option{shown} in the URL; the options there are {options_of_url}")
-            given[name] = text
-        if parts.scheme == "amqps" and options.get("ssl") is None:
+            given = {**given, "credentials": PlainCredentials(*user)}
+        if scheme == "amqps" and options.get("ssl") is None:
             options = {**options, "ssl": _OwnContext()}  # type: ignore[typeddict-item]
-        if parts.scheme == EMBEDDED:
-            given["host"] = EMBEDDED
         return cls(**{**given, **options})
 
     def replace(self, **options: Unpack[ConnectionOptions]) -> ConnectionParameters:
@@ -566,6 +551,29 @@ def _split(url: str) -> Any:
     if parts.scheme not in (*DEFAULT_PORTS, EMBEDDED):
         raise InvalidArgument(f"a URL begins with amqp://, amqps:// or embedded://, not {parts.scheme!r}")
     return parts
+
+
+@lru_cache(32)  # as urlsplit keeps what it has read
+def _read(url: str) -> tuple[str, tuple[str, str] | None, dict[str, Any]]:
+    """(scheme, (user, password) or None, the other options that a URL gives by name)."""
+    parts = _split(url)
+    given: dict[str, Any] = {"host": _unquote(parts.hostname or "localhost")}
+    port, user = parts.port, parts.username  # each is parsed anew when it is read
+    if port is not None:
+        given["port"] = port
+    if parts.path not in ("", "/"):
+        given["virtual_host"] = _unquote(parts.path[1:])
+    query = parse_qsl(parts.query, keep_blank_values=True, errors="surrogateescape") if parts.query else ()
+    for name, text in query:
+        if name in _NOT_IN_URL_QUERY or name not in _OPTIONS:
+            options_of_url = ", ".join(option for option in _OPTIONS if option not in _NOT_IN_URL_QUERY)
+            # A name that is no identifier isn't shown: it may be the end of a password with a "?" in it.
+            shown = f" {name!r}" if name.isidentifier() else " (a '?' in a password is written %3F)"
+            raise InvalidArgument(f"unknown option{shown} in the URL; the options there are {options_of_url}")
+        given[name] = text
+    if parts.scheme == EMBEDDED:
+        given["host"] = EMBEDDED
+    return parts.scheme, None if user is None else (_unquote(user), _unquote(parts.password or "")), given
 
 
 def targets(target: Any, options: Mapping[str, Any], embedded: Any = None) -> list[ConnectionParameters]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import spec
 from ..errors import InvalidArgument, NotInThisVersion, ProtocolSyntaxError, UnknownMethodError
-from . import fields
+from . import fields, peer_properties
 
 SECRETS = frozenset(("response", "new_secret"))  # arguments whose values no repr may show
 
@@ -84,6 +84,7 @@ class Codec:
         self.by_index = {(method.class_index, method.method_index): method for method in self.by_name.values()}
         self._encoders: dict[str, Encoder] = {}
         self._decoders: dict[str, Decoder] = {}
+        self._decoders_by_index: dict[bytes, Decoder] = {}  # by the first 4 bytes of a payload
 
     @staticmethod
     @cache
@@ -115,7 +116,10 @@ class Codec:
     def decode(self, payload: bytes) -> Method:
         """The method in the payload of a method frame. UnknownMethodError: this version has no such method.
         ProtocolSyntaxError: the payload is malformed."""
-        return self.decoder(self._row_of(payload).name)(payload, 4, len(payload))
+        decoder = self._decoders_by_index.get(payload[:4])
+        if decoder is None:
+            decoder = self._decoders_by_index[payload[:4]] = self.decoder(self._row_of(payload).name)
+        return decoder(payload, 4, len(payload))
 
     def decoder(self, name: str) -> Decoder:
         """The decoder of a method: decode(data, at, end) returns the method whose arguments are data[at:end].
@@ -211,7 +215,7 @@ def decode(data, at, end):
 
 def _decoder(row: spec.Method) -> Decoder:
     """Generates and compiles the decoder of a method."""
-    scope: dict[str, Any] = {**_DECODE, "Method": Method}
+    scope: dict[str, Any] = {**_DECODE, "Method": Method, "peer_properties": peer_properties.decode}
     steps: list[str] = []
     found: list[str] = []
     layout, numbers = "", list[str]()  # format and variables of adjacent numbers that no step decodes yet
@@ -235,7 +239,8 @@ def _decoder(row: spec.Method) -> Decoder:
             layout, numbers = layout + code, [*numbers, variable]
         elif isinstance(run, spec.Argument):
             add_numbers()
-            steps.append(f"{variable}, at = {run.type}(data, at)")
+            decoder = "peer_properties" if run.name in peer_properties.ARGUMENTS else run.type
+            steps.append(f"{variable}, at = {decoder}(data, at)")
     add_numbers()
 
     def malformed(error: Exception) -> Exception:

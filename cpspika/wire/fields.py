@@ -276,11 +276,19 @@ def encode_timestamp(name: str, value: Any) -> bytes:
     return encode_longlong(name, value)
 
 
+class EncodedTable(bytes):
+    """A field table that is encoded already, its size included: `encode_table` returns it as it is."""
+
+    __slots__ = ()
+
+
 def encode_table(name: str, value: Any, dialect: str = "0-9-1", depth: int = 0) -> bytes:
     """A dict of str to values; None is an empty table. dialect: "0-9-1" or "0-8". depth: as of `decode_table`."""
     if value is None:
         return b"\0\0\0\0"
     if not isinstance(value, Mapping):
+        if isinstance(value, EncodedTable):
+            return value
         raise _wrong_type(name, "a dict", value)
     _check_depth(name, depth)
     parts = []

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from ..errors import AMQPError, LoginError, NotAllowed, ProtocolSyntaxError
 from ..parameters import FRAME_MIN, ConnectionParameters
-from . import fields
+from . import fields, peer_properties
 from .codec import Method
+from .fields import EncodedTable
 
 # RabbitMQ's extensions that the client announces. A broker that reads them sends basic.cancel to a consumer that it
 # cancels, answers a failed login with a close in place of a lost link, and sends connection.blocked when it blocks us.
@@ -45,7 +46,7 @@ class Negotiated(NamedTuple):
 Handshake = Generator[tuple[Method, ...], Method, Negotiated]
 
 
-def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handshake:
+def client(parameters: ConnectionParameters, product: dict[str, str]) -> Handshake:
     """The client's side. product: client properties of the library, to which the user's client_properties are added.
 
     LoginError: the broker offers no mechanism of the credentials. ProtocolSyntaxError: frame_max is too small."""
@@ -60,7 +61,7 @@ def client(parameters: ConnectionParameters, product: dict[str, Any]) -> Handsha
     answer = Method(
         "connection.start-ok",
         {
-            "client_properties": {"capabilities": _capabilities(parameters), **product, **parameters.client_properties},
+            "client_properties": _client_properties(parameters, product),
             "mechanism": credentials.mechanism,
             "response": _response(_ask(credentials, "start")),
             "locale": parameters.locale,
@@ -106,6 +107,13 @@ def _ask(credentials: Any, method: str, *arguments: Any) -> Any:
 def _response(response: bytes | Mapping[str, str]) -> bytes:
     """A SASL response as bytes. The response of AMQPLAIN is the content of a field table, without the table's size."""
     return fields.encode_table("response", response)[4:] if isinstance(response, Mapping) else response
+
+
+def _client_properties(parameters: ConnectionParameters, product: dict[str, str]) -> Mapping[str, Any] | EncodedTable:
+    capabilities = _capabilities(parameters)
+    if not parameters.client_properties:
+        return peer_properties.encode(product, capabilities, parameters.protocol)
+    return {"capabilities": capabilities, **product, **parameters.client_properties}
 
 
 def _capabilities(parameters: ConnectionParameters) -> dict[str, bool]:
