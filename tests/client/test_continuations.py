@@ -744,5 +744,31 @@ def test_asked_at_of_the_connections_own_operations_names_the_users_line() -> No
     assert opening.error.asked_at == f"{__file__}:{line_after(me, '# opened here')} in {me.__name__}"
 
 
+def test_asked_at_names_the_right_one_of_two_functions_alike() -> None:
+    """Their calls stand at the same place of their code."""
+
+    def ask_first(channel: Any, done: Done) -> None:
+        channel.queue_purge("a", on_done=done)
+
+    def ask_second(channel: Any, done: Done) -> None:
+        channel.queue_purge("b", on_done=done)
+
+    world = opened()
+    channel, first, second = world.channel(), Done(), Done()
+    ask_first(channel, first)
+    ask_second(channel, second)
+    world.peer.close_connection()
+    world.settle()
+    assert [done.error.asked_at.rpartition(" in ")[2] for done in (first, second)] == ["ask_first", "ask_second"]
+
+
+def test_the_continuations_of_a_loop_share_their_call_site() -> None:
+    """So thousands of them hold one tuple."""
+    channel = opened().channel()
+    for _ in range(3):
+        channel.queue_purge("q")
+    assert len({id(request.call_site) for request in channel._pending}) == 1
+
+
 def test_where_no_line_is_the_programs_none_is_named() -> None:
     assert describe(None) is None

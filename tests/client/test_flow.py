@@ -300,6 +300,18 @@ def test_held_publishes_survive_a_flow_that_stops_again() -> None:
     assert world.peer.expect("basic.publish").body == b"2"
 
 
+def test_held_publishes_stay_held_when_the_broker_stops_the_flow_once_more() -> None:
+    world, channel = stopped()
+    (fate,) = hold(channel, "1")
+    world.peer.send(1, "channel.flow", active=False)
+    world.settle()
+    assert world.peer.expect("channel.flow-ok").active is False
+    world.peer.expect_nothing()
+    assert fate.pending
+    resume(world)
+    assert world.peer.expect("basic.publish").body == b"1"
+
+
 def test_what_is_held_is_the_message_as_it_was_at_the_call() -> None:
     world, channel = stopped()
     body, headers = bytearray(b"as it was"), {"n": 1}

@@ -141,7 +141,7 @@ def test_deciding_a_publish_that_nobody_made_closes_with_503(name: str, tag: int
     world.settle()
     close = world.peer.expect("connection.close")
     assert close.reply_code == 503
-    assert str(tag) in close.reply_text
+    assert f"{name} of publish {tag} on channel 1" in close.reply_text
     assert isinstance(fate.error, cpspika.DeliveryUnknown)
     assert world.closed[0] is not None
     assert world.closed[0].code == 503
