@@ -274,6 +274,9 @@ class Connection(HintsNames):
         closer = Request("connection.close", on_done)
         self._check_thread()
         if self._ended:
+            # After a fault of the broker's the link waits for close-ok, for which perhaps nobody turns the reactor.
+            self._timers.cancel("farewell")
+            self._hang_up()
             settle_soon(closer, self.reactor.call_soon)
             return
         if self.is_open:

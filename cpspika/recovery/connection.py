@@ -153,6 +153,8 @@ class RecoveringConnection(Connection):
     def close(self, reply_code: int = 200, reply_text: str = "", *, on_done: OnDone[None] | None = None) -> None:
         closer = Request("connection.close", on_done)
         self._check_thread()
+        if self._former is not None:
+            self._former.close(on_done=ignore)  # it may wait for the broker's close-ok
         if self._ended:
             settle_soon(closer, self.reactor.call_soon)
             return

@@ -268,6 +268,25 @@ def test_several_closes_are_one_and_each_is_told() -> None:
     assert len(world.closed) == 1
 
 
+def test_closing_one_that_has_ended_by_a_fault_does_not_wait_for_the_brokers_answer() -> None:
+    """It sends its own connection.close and hangs up, as perhaps nobody turns the reactor again."""
+    world = opened()
+    done = Done()
+    world.peer.answering = False
+    world.peer.send(0, "tx.select-ok")
+    world.settle()
+    assert isinstance(world.closed[0], cpspika.ConnectionClosed)
+    assert not world.peer.hung_up, "the broker's close-ok is awaited"
+    with done.not_inside():
+        world.connection.close(on_done=done)
+    world.settle()
+    assert done.result is None
+    assert world.peer.hung_up
+    assert world.peer.expect("connection.close").reply_code == 503
+    assert world.reactor.next_timer() is None
+    assert len(world.closed) == 1
+
+
 @pytest.mark.parametrize("after", ["hang up", "close-ok", "nothing"])
 def test_closes_that_cross_end_once(after: str) -> None:
     world = opened()

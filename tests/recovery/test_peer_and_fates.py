@@ -21,6 +21,23 @@ def serving(world: World) -> MemoryPeer:
     return peer
 
 
+def test_21_close_hangs_up_a_link_that_waits_for_its_close_ok() -> None:
+    """The broker made a mistake: its link waits for close-ok, and the next one is to be tried in an hour."""
+    world = World(recovery=cpspika.Recovery(backoff=(3600, 3600)))
+    peer = serving(world)
+    peer.answering = False
+    peer.send(0, "tx.select-ok")
+    world.settle()
+    assert peer.came("connection.close")
+    assert not peer.hung_up
+    closed = Done("close")
+    world.connection.close(on_done=closed)
+    world.settle()
+    assert closed.result is None
+    assert peer.hung_up
+    assert not world.reactor._has_work()
+
+
 def test_19_a_consumer_that_is_not_answered_within_10_seconds() -> None:
     world = World(recovery=cpspika.Recovery(backoff=(0.001, 0.001)))
     serving(world)

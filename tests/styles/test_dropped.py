@@ -119,7 +119,8 @@ def test_the_others_on_the_reactor_hear_nothing_of_it(broker: SocketBroker) -> N
         reactor.run_once(0)
 
 
-def test_one_that_lingers_after_a_fault_of_the_brokers(opened: Any, broker: SocketBroker) -> None:
+@pytest.mark.parametrize("closes", [False, True], ids=["dropped", "closed"])
+def test_one_that_lingers_after_a_fault_of_the_brokers(opened: Any, broker: SocketBroker, closes: bool) -> None:
     """It has ended, so nobody is warned. Its link waits for the close-ok, and nobody turns the reactor for that."""
     connection = opened()
     channel = connection.channel()
@@ -134,8 +135,12 @@ def test_one_that_lingers_after_a_fault_of_the_brokers(opened: Any, broker: Sock
     assert not broker.peers[0].hung_up
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        del connection, channel
+        if closes:
+            connection.close()
+        else:
+            del connection, channel
     wait_for_hang_up(broker)
+    assert broker.peers[0].came("connection.close")[0].reply_code == 503
 
 
 def test_a_closed_connection_warns_of_nothing(opened: Any, broker: SocketBroker) -> None:
