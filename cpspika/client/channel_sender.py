@@ -12,7 +12,6 @@ from threading import get_ident
 from typing import Any, Protocol
 
 from ..errors import AMQPError, LocalError, ProtocolSyntaxError
-from ..interrupts import is_interrupt
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor, Transport
 from ..wire.backlog import Backlog
@@ -38,6 +37,7 @@ class Carrier(Protocol):
         """Raises ConcurrentUse if another thread is inside the connection."""
 
     def _in_turn(self, calls: Iterable[Call | PendingCalls]) -> None: ...
+    def _failed(self, error: BaseException) -> None: ...
     def _fault(self, error: ProtocolSyntaxError) -> None: ...
     def _report(self, error: AMQPError) -> None: ...
     def _release(self, number: int) -> None: ...
@@ -210,11 +210,8 @@ class ChannelSender:
         return self._connection._link.codec.method_name(class_index, method_index)
 
     def failed(self, error: BaseException) -> None:
-        """An exception passed what changes the channel's state and sends bytes, which belong together. If a signal
-        handler raised it in between, the link is dropped."""
-        transport = self._backlog.transport
-        if transport is not None and is_interrupt(error):
-            transport.interrupted(error)
+        """As of `Connection._failed`, for the channel's state."""
+        self._connection._failed(error)
 
     def connection_error(self) -> AMQPError | None:
         """The error of every operation on a connection that is closed; None while it is open."""

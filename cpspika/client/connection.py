@@ -37,6 +37,7 @@ from ..errors import (
     ended,
     unknown_fate,
 )
+from ..interrupts import is_interrupt
 from ..parameters import ConnectionParameters
 from ..reactor import Endpoint, NamedTimers, Reactor, Transport, TransportCallbacks
 from ..version import __version__
@@ -280,9 +281,13 @@ class Connection(HintsNames):
             settle_soon(closer, self.reactor.call_soon)
             return
         if self.is_open:
-            self._write_method("connection.close", {"reply_code": reply_code, "reply_text": reply_text})
-            self._stop_asking()
-            self._timers.start("close", self.parameters.connection_timeout, self._close_unanswered)
+            try:
+                self._write_method("connection.close", {"reply_code": reply_code, "reply_text": reply_text})
+                self._stop_asking()
+                self._timers.start("close", self.parameters.connection_timeout, self._close_unanswered)
+            except BaseException as error:
+                self._failed(error)
+                raise
         elif self._dialer is not None:
             self._dialer.cancel()
             self._dialer = self._backlog.transport = None
@@ -329,8 +334,12 @@ class Connection(HintsNames):
         if not self.is_open:
             refuse(on_done, self._closed_error(), continuation.method, self.reactor.call_soon)
             return
-        self._write_method(continuation.method, {"new_secret": new_secret, "reason": reason})
-        self._pending.append(continuation)
+        try:
+            self._write_method(continuation.method, {"new_secret": new_secret, "reason": reason})
+            self._pending.append(continuation)
+        except BaseException as error:
+            self._failed(error)
+            raise
 
     def fileno(self) -> int:
         """The file descriptor of the connection's reactor, for a loop of the program's own to watch: readable when a
@@ -600,6 +609,13 @@ class Connection(HintsNames):
         except LocalError as error:
             if not is_of_dropped(error, self._backlog.transport):
                 raise
+
+    def _failed(self, error: BaseException) -> None:
+        """An exception passed what changes a state and sends bytes, which belong together. If a signal handler raised
+        it in between, the link is dropped."""
+        transport = self._backlog.transport
+        if transport is not None and is_interrupt(error):
+            transport.interrupted(error)
 
     def _write_answers(self) -> None:
         transport = self._backlog.transport
