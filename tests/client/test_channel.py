@@ -105,6 +105,19 @@ def test_a_channel_that_the_broker_will_not_open() -> None:
     assert "INTERNAL_ERROR" in said(later.error)
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_state_handlers_are_told_of_the_opening_unless_the_channel_is_closed_meanwhile(closes: bool) -> None:
+    world = opened()
+    channel = world.connection.channel()
+    states: list[Any] = []
+    channel.add_state_change_handler(lambda *arguments: states.append(arguments))
+    if closes:
+        channel.close()
+    world.peer.open_channel(1)
+    world.settle()
+    assert states == [(channel, not closes)]
+
+
 def test_channel_closes_that_cross_end_once() -> None:
     world = opened()
     channel, done, pending = world.channel(), Done(), Done()

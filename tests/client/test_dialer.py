@@ -342,6 +342,18 @@ def test_an_unknown_virtual_host_has_an_error_of_its_own(code: int) -> None:
     assert "vhost nowhere not found" in str(error)
 
 
+@pytest.mark.parametrize(("code", "steps"), [(541, 3), (320, 3), (530, 1), (402, 1)])
+def test_a_close_for_another_reason_is_no_refusal_of_the_virtual_host(code: int, steps: int) -> None:
+    world = by_hand()
+    say(world, steps)
+    world.peer.close_connection(code, "something else")
+    world.settle()
+    error = world.connected.error
+    assert isinstance(error, cpspika.ConnectError)
+    assert not isinstance(error, (cpspika.LoginError, cpspika.VirtualHostRefused))
+    assert error.code == code
+
+
 def test_a_hang_up_on_the_virtual_host_names_it_and_is_no_refusal() -> None:
     world = by_hand(virtual_host="nowhere")
     say(world, 3)
@@ -471,6 +483,12 @@ def test_an_unknown_option_is_an_error_that_names_it(option: str) -> None:
     for call in calls:
         with pytest.raises(cpspika.InvalidArgument, match=option):
             call()
+
+
+@pytest.mark.parametrize("recovery", [None, True])
+def test_client_properties_that_cannot_be_sent_are_refused_at_the_call(recovery: Any) -> None:
+    with pytest.raises(cpspika.InvalidArgumentType, match=r"client_properties\['mine'\]"):
+        cpspika.connect("amqp://broker", reactor=MemoryReactor(), recovery=recovery, client_properties={"mine": {1, 2}})
 
 
 # --- what a broker says in the handshake ------------------------------------------------------------------------------
