@@ -275,9 +275,7 @@ class Connection(HintsNames):
         closer = Request("connection.close", on_done)
         self._check_thread()
         if self._ended:
-            # After a fault of the broker's the link waits for close-ok, for which perhaps nobody turns the reactor.
-            self._timers.cancel("farewell")
-            self._hang_up()
+            self._end_farewell()
             settle_soon(closer, self.reactor.call_soon)
             return
         if self.is_open:
@@ -293,6 +291,12 @@ class Connection(HintsNames):
             self._dialer = self._backlog.transport = None
             self.reactor.call_soon(lambda: self._end(ConnectionClosed("the connection was closed before it was open")))
         self._closers.append(closer)
+
+    def _end_farewell(self) -> None:
+        """Hangs up, where the link of an ended connection waits for the close-ok after a fault of the broker's: perhaps
+        nobody turns the reactor for that any more."""
+        self._timers.cancel("farewell")
+        self._hang_up()
 
     def abort(self) -> None:
         """Closes the link at once, without connection.close. Operations that wait get ConnectionClosed in the next
@@ -502,9 +506,14 @@ class Connection(HintsNames):
             self._call_queue.process(self._arrived(data))
             return
         # The reply to a program that asks and waits: one frame, and nothing behind it.
-        channel = self._channels.get(alone[0])
+        number, event = alone
+        channel = self._channels.get(number)
         if channel is not None:
-            self._call_queue.make(channel._handle, alone[1])
+            self._call_queue.make(channel._handle, event)
+        elif not number:
+            self._write_answers()
+            if event is not None:
+                self._call_queue.make(self._handle_own, event)
 
     def _arrived(self, data: bytes) -> PendingCalls:
         """The calls for arrived bytes, for one frame (or one run of deliveries) at a time."""

@@ -153,12 +153,13 @@ class RecoveringConnection(Connection):
     def close(self, reply_code: int = 200, reply_text: str = "", *, on_done: OnDone[None] | None = None) -> None:
         closer = Request("connection.close", on_done)
         self._check_thread()
+        if not self._ended:
+            self._check("connection.close", {"reply_code": reply_code, "reply_text": reply_text})
         if self._former is not None:
-            self._former.close(on_done=ignore)  # it may wait for the broker's close-ok
+            self._former._end_farewell()
         if self._ended:
             settle_soon(closer, self.reactor.call_soon)
             return
-        self._check("connection.close", {"reply_code": reply_code, "reply_text": reply_text})
         self._closers.append(closer)
         if self._is_closing:
             return

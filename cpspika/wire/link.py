@@ -188,19 +188,34 @@ class Link:
             if at < len(buffer):
                 self._reader.keep(buffer, at, need)
 
-    def alone(self, data: bytes) -> tuple[int, Method] | None:
-        """(channel number, method), if these bytes are one whole frame, and its method has no content and leaves its
-        channel open. None: `runs` reads them."""
+    def alone(self, data: bytes) -> tuple[int, Event | None] | None:
+        """(channel number, event), if these bytes are one whole frame: of a method that has no content and leaves its
+        channel open, or of a method of the connection in its handshake or close. The event may be None: there are
+        `answers` alone. None: `runs` reads the bytes."""
         size = len(data)
         # The first test tells a delivery, and several frames.
-        if size != int.from_bytes(data[3:7], "big") + 8 or self.state != "open" or self._reader.has_begun:
+        if size != int.from_bytes(data[3:7], "big") + 8 or self._reader.has_begun or self._discards:
             return None
-        found = self._fast_receiver.method(data, 0, size) if not self._discards else None
+        if self.state != "open":
+            return self._alone_unless_open(data)
+        found = self._fast_receiver.method(data, 0, size)
         if found is None:
             return None
         self._heard = True
         self._last_method = data[7:11]
         return found[:2]
+
+    def _alone_unless_open(self, data: bytes) -> tuple[int, Event | None] | None:
+        """`alone`, for a method of the connection while the connection is not open."""
+        if not data.startswith(_OF_CONNECTION) or data[-1] != 0xCE or self._greeting or self.state == "closed":
+            return None
+        if self._reader.limit and len(data) > self._reader.limit:
+            return None
+        self._greeting = None
+        self._heard = True
+        events: list[tuple[int, Event]] = []
+        self._receive_frame(frames.METHOD, 0, data[7:-1], events)
+        return events[0] if events else (0, None)
 
     def _receive_frame(self, kind: int, number: int, payload: bytes, events: list[tuple[int, Event]]) -> None:
         try:
@@ -539,6 +554,7 @@ class Link:
 
 
 _METHOD_FRAME = bytes([frames.METHOD])
+_OF_CONNECTION = b"%b\0\0" % _METHOD_FRAME  # the beginning of a frame with a method of the connection
 
 
 def _may_be_header(data: bytes) -> bool:

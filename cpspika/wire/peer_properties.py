@@ -5,7 +5,7 @@ A program that connects again and again meets the same few tables. Each is encod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -35,22 +35,29 @@ def decode(data: bytes, at: int) -> tuple[dict[str, Any], int]:
     """As `fields.decode_table`. Each call returns a dict of its own."""
     end = at + 4 + int.from_bytes(data[at : at + 4], "big")
     try:
-        table = _decoded(data[at:end])
+        table, inner = _decoded(data[at:end])
     except ProtocolSyntaxError:
         return fields.decode_table(data, at)  # raises the error again, with the offset in this method
-    return _copied(table), end
+    return _copied(table, inner), end
+
+
+Inner = tuple[tuple[Any, "Inner"], ...]
+"""The tables and arrays in a table or array: the name or index of each, and those in it."""
 
 
 @lru_cache(_KEPT)
-def _decoded(data: bytes) -> dict[str, Any]:
-    return fields.decode_table(data, 0)[0]
+def _decoded(data: bytes) -> tuple[dict[str, Any], Inner]:
+    table, _ = fields.decode_table(data, 0)
+    return table, _inner(table)
 
 
-def _copied(value: Any) -> Any:
-    """A copy with copies of the tables and arrays in it."""
-    if value.__class__ is dict:
-        return {name: _copied(item) if item.__class__ in _CONTAINERS else item for name, item in value.items()}
-    return [_copied(item) if item.__class__ in _CONTAINERS else item for item in value]
+def _inner(container: dict[str, Any] | list[Any]) -> Inner:
+    items: Iterable[tuple[Any, Any]] = container.items() if isinstance(container, dict) else enumerate(container)
+    return tuple((place, _inner(item)) for place, item in items if isinstance(item, (dict, list)))
 
 
-_CONTAINERS = frozenset((dict, list))
+def _copied(container: Any, inner: Inner) -> Any:
+    copy = container.copy()
+    for place, deeper in inner:
+        copy[place] = _copied(copy[place], deeper)
+    return copy

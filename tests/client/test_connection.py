@@ -268,6 +268,22 @@ def test_several_closes_are_one_and_each_is_told() -> None:
     assert len(world.closed) == 1
 
 
+@pytest.mark.parametrize("when", ["opening", "closing", "closed"])
+def test_an_operation_on_a_connection_that_is_not_open_says_which(when: str) -> None:
+    world = World() if when == "opening" else opened()
+    if when != "opening":
+        world.peer.answering = False
+        world.connection.close()
+    if when == "closed":
+        world.settle()
+        world.peer.answer()
+        world.settle()
+    done = Done()
+    world.connection.channel(on_done=done)
+    world.reactor.run_once(0)
+    assert f"the connection is {'not open yet' if when == 'opening' else 'closed'}" in str(done.error)
+
+
 def test_closing_one_that_has_ended_by_a_fault_does_not_wait_for_the_brokers_answer() -> None:
     """It sends its own connection.close and hangs up, as perhaps nobody turns the reactor again."""
     world = opened()

@@ -232,6 +232,35 @@ def test_two_addresses_of_a_name_are_both_tried() -> None:
         assert done.result is connection
 
 
+def test_each_address_of_a_name_has_its_share_of_the_time() -> None:
+    reactor = MemoryReactor()
+    brokers = [MemoryBroker(reactor, host, handshake=False) for host in ("one", "two", "three")]
+    listeners = [reactor._listeners[broker, 5672] for broker in ("one", "two", "three")]
+    reactor.resolve = lambda endpoint, on_done: on_done(None, listeners)  # type: ignore[method-assign]
+    done = Done()
+    cpspika.connect("amqp://name", reactor=reactor, on_done=done, connection_timeout=9)
+    for tried in (1, 2, 3):
+        reactor.advance(3 * tried - 0.1 - reactor.time())
+        assert [len(broker.peers) for broker in brokers] == [1] * tried + [0] * (3 - tried)
+        assert done.pending
+        reactor.advance(0.2)
+    assert isinstance(done.error, cpspika.ConnectTimeout)
+    assert all(broker.peers[0].hung_up for broker in brokers)
+    assert reactor.is_idle
+
+
+def test_an_abort_amid_the_search_ends_it() -> None:
+    reactor = MemoryReactor()
+    broker, done = MemoryBroker(reactor), Done()
+    connection = cpspika.connect("amqp://broker", reactor=reactor, on_done=done)
+    assert connection.server_properties == {}
+    connection.abort()
+    reactor.advance(60)
+    assert isinstance(done.error, cpspika.ConnectionClosed)
+    assert not broker.peers
+    assert reactor.is_idle
+
+
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
@@ -414,6 +443,7 @@ def test_a_refused_port_names_host_port_and_cause(reactor_type: Any) -> None:
     assert isinstance(error, cpspika.ConnectError)
     assert f"127.0.0.1:{port}" in str(error)
     assert "refused" in str(error).lower()
+    assert isinstance(error.__cause__, ConnectionRefusedError)
     assert isinstance(error.__cause__, ConnectionRefusedError)
 
 

@@ -82,6 +82,19 @@ def test_a_connection_of_any_style(kind: Any) -> None:
     assert told[-1] == ("<--", "connection.close-ok")
 
 
+def test_a_connection_that_has_not_reached_its_broker_yet_is_traced_from_its_first_byte() -> None:
+    printed = io.StringIO()
+    world = World()
+    trace(world.connection, printed)
+    world.peer.expect_open()
+    world.settle()
+    assert lines(printed.getvalue())[:3] == [
+        ("-->", r"protocol header b'AMQP\x00\x00\t\x01'"),
+        ("<--", "connection.start"),
+        ("-->", "connection.start-ok"),
+    ]
+
+
 def test_not_a_connection() -> None:
     with pytest.raises(cpspika.InvalidArgumentType, match="takes a connection, not int"):
         trace(5)

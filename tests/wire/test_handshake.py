@@ -25,7 +25,7 @@ from cpspika.wire import frames
 from cpspika.wire.codec import Codec, Method
 from cpspika.wire.handshake import Host, Negotiated, server
 from cpspika.wire.link import Link
-from tests.support.linked import LIMITS, Pair, opened
+from tests.support.linked import LIMITS, Pair, opened, plain
 
 SECRET = "hunter2"
 
@@ -377,3 +377,61 @@ def test_any_methods_in_the_handshake_never_raise(role: str, steps: int, names: 
             pair.carry(link, link.take_answers())
     events = getattr(pair, role).receive(b"".join(map(method_frame, names)))
     assert all(number == 0 for number, _ in events)
+
+
+# --- one whole frame, by the short way of a client --------------------------------------------------------------------
+
+SPOILERS: dict[str, Any] = {
+    "whole": lambda data: data,
+    "an end mark that is wrong": lambda data: data[:-1] + b"\0",
+    "on a channel": lambda data: data[:2] + b"\1" + data[3:],
+    "a header frame": lambda data: b"\2" + data[1:],
+    "cut": lambda data: data[:-9],
+    "too large": lambda data: frames.frame(frames.METHOD, 0, data[7:-1] + bytes(5000)),
+    "with bytes too many": lambda data: frames.frame(frames.METHOD, 0, data[7:-1] + b"?"),
+    "a method of a client": lambda data: method_frame("connection.tune-ok"),
+    "a method of a channel": lambda data: method_frame("queue.declare-ok"),
+    "a method that does not exist": lambda data: frames.frame(frames.METHOD, 0, b"\0\x0a\3\xe7"),
+    "out of order": lambda data: method_frame("connection.open-ok"),
+    "connection.close": lambda data: method_frame("connection.close"),
+    "connection.close-ok": lambda data: method_frame("connection.close-ok"),
+    "a heartbeat": lambda data: frames.HEARTBEAT_FRAME,
+    "a protocol header": lambda data: b"AMQP\0\1\0\0",
+    "nothing": lambda data: b"",
+}
+
+
+def said_by_the_server(version: str) -> list[bytes]:
+    """The three frames of a server's handshake."""
+    pair, said = Pair(version), list[bytes]()
+    while len(said) < 3:
+        said.append(pair.server.take_answers())
+        pair.carry(pair.server, said[-1])
+        pair.carry(pair.client, pair.client.take_answers())
+    return said
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("closing", [False, True])
+@pytest.mark.parametrize("step", range(3))
+@pytest.mark.parametrize("spoiler", SPOILERS)
+def test_a_lone_frame_means_the_same_to_a_client_by_the_short_way(
+    spoiler: str, step: int, closing: bool, version: str
+) -> None:
+    """`alone`, and `runs` where it refuses, beside `runs` by itself; also amid the close, and with what follows."""
+    short, general = Pair(version).client, Pair(version).client
+    spoken = said_by_the_server(version)
+    spoken[step] = SPOILERS[spoiler](spoken[step])
+    for number, data in enumerate([*spoken, method_frame("connection.close-ok"), b"\xce"]):
+        if number == 3 and closing:
+            for link in (short, general):
+                if link.state == "open":
+                    link.send(0, "connection.close", {"reply_code": 200, "reply_text": ""})
+        found = short.alone(data)
+        if spoiler == "whole" and (closing or number < 3) and number < 4:
+            assert found is not None
+        events = short.receive(data) if found is None else [found] if found[1] is not None else []
+        assert plain(events) == plain(general.receive(data))
+        assert short.take_answers() == general.take_answers()
+        assert (short.state, short.frame_max) == (general.state, general.frame_max)
+        assert short.peer_properties == general.peer_properties
