@@ -118,6 +118,19 @@ def test_state_handlers_are_told_of_the_opening_unless_the_channel_is_closed_mea
     assert states == [(channel, not closes)]
 
 
+def test_a_consumer_is_asked_for_with_all_that_was_given() -> None:
+    world = opened()
+    given: dict[str, Any] = {"no_ack": True, "exclusive": True, "consumer_tag": "c", "no_local": True}
+    world.channel().basic_consume("q", print, arguments={"x-priority": 5}, **given)
+    asked = world.peer.expect("basic.consume", 1)
+    world.channel().basic_consume("q", print)
+    assert (asked.queue, asked.arguments["arguments"]) == ("q", {"x-priority": 5})
+    assert {name: getattr(asked, name) for name in given} == given
+    bare = world.peer.expect("basic.consume", 2)
+    assert bare.arguments["arguments"] == {}
+    assert {name: bool(getattr(bare, name)) for name in given} == dict.fromkeys(given, False)
+
+
 def test_channel_closes_that_cross_end_once() -> None:
     world = opened()
     channel, done, pending = world.channel(), Done(), Done()
