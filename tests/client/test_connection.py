@@ -284,7 +284,8 @@ def test_an_operation_on_a_connection_that_is_not_open_says_which(when: str) -> 
     assert f"the connection is {'not open yet' if when == 'opening' else 'closed'}" in str(done.error)
 
 
-def test_closing_one_that_has_ended_by_a_fault_does_not_wait_for_the_brokers_answer() -> None:
+@pytest.mark.parametrize("way", ["close", "abort"])
+def test_closing_one_that_has_ended_by_a_fault_does_not_wait_for_the_brokers_answer(way: str) -> None:
     """It sends its own connection.close and hangs up, as perhaps nobody turns the reactor again."""
     world = opened()
     done = Done()
@@ -293,8 +294,12 @@ def test_closing_one_that_has_ended_by_a_fault_does_not_wait_for_the_brokers_ans
     world.settle()
     assert isinstance(world.closed[0], cpspika.ConnectionClosed)
     assert not world.peer.hung_up, "the broker's close-ok is awaited"
-    with done.not_inside():
-        world.connection.close(on_done=done)
+    if way == "close":
+        with done.not_inside():
+            world.connection.close(on_done=done)
+    else:
+        world.connection.abort()
+        done(None, None)
     world.settle()
     assert done.result is None
     assert world.peer.hung_up

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -59,6 +59,38 @@ def test_hooks_see_what_the_one_before_has_made_and_each_its_own_at_the_end() ->
     finally:
         for each in remove:
             each()
+
+
+def test_a_hook_of_the_end_alone_gets_the_properties_that_went_out() -> None:
+    class Changing:
+        def publishing(self, channel: Any, exchange: str, routing_key: str, properties: Any) -> Any:
+            return {"message_id": "changed"}
+
+    class Ended:
+        told: ClassVar[list[Any]] = []
+
+        def published(self, properties: Any, error: Any) -> None:
+            self.told.append((properties, error))
+
+    world = opened()
+    remove = cpspika.instrument(Changing()), cpspika.instrument(Ended())
+    try:
+        world.channel().basic_publish("", "q", "x", {"message_id": "given"})
+    finally:
+        for each in remove:
+            each()
+    assert Ended.told == [({"message_id": "changed"}, None)]
+
+
+def test_a_channel_with_hooks_gives_its_number_back() -> None:
+    with noting():
+        world = opened({"channel_max": 1})
+        for _ in range(3):
+            channel = world.channel()
+            assert channel.number == 1
+            channel.close()
+            world.peer.expect("channel.close")
+            world.settle()
 
 
 def test_a_mistake_of_the_program_is_raised_as_without_hooks() -> None:
