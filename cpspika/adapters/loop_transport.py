@@ -164,9 +164,9 @@ class LoopTransport:
         """As of `Transport`."""
         self.was_interrupted = True
         owner, lost = self._owner, interruption(error)
+        self._reactor.call_soon(lambda: self._report_loss(lost))
         self.abort()
-        if owner is not None:
-            self._reactor.call_soon(lambda: owner.transport_lost(lost))
+        self._owner = owner
 
     def detach(self) -> None:
         # A loop cannot give up a socket that is its own. The child of a fork doesn't use it.
@@ -175,12 +175,16 @@ class LoopTransport:
 
     def _lost(self, error: Any) -> None:
         """The link has ended: tells the owner."""
-        owner, self._owner = self._owner, None
         self._open = False
         self._over = True
         self._out.clear()
         if self._linger is not None:
             self._linger.cancel()
         self._gone()  # before the owner's call, which may raise an exception
-        if owner is not None:
-            owner.transport_lost(error)
+        self._report_loss(error)
+
+    def _report_loss(self, error: Any) -> None:
+        # The owner stays until it has been told: an exception of a signal handler may come before that.
+        if self._owner is not None:
+            self._owner.transport_lost(error)
+            self._owner = None

@@ -164,9 +164,9 @@ class MemoryTransport:
         """As of `Transport`."""
         self.was_interrupted = True
         owner, lost = self.owner, interruption(error)
+        self._reactor.call_soon(lambda: self._report_loss(lost))
         self.abort()
-        if owner is not None:
-            self._reactor.call_soon(lambda: owner.transport_lost(lost))
+        self.owner = owner
 
     def _hang_up(self, aborted: bool = False) -> None:
         self._release()
@@ -181,10 +181,15 @@ class MemoryTransport:
     def lost(self, error: Exception | None) -> None:
         """Ends the link: the peer closed it, or a test cuts it. error: the reason; None: closed in order."""
         self._release()
-        owner, self.owner, self.peer, self.wire = self.owner, None, None, None
+        self.peer = self.wire = None
         self._closing = True
-        if owner is not None:
-            owner.transport_lost(error)
+        self._report_loss(error)
+
+    def _report_loss(self, error: Exception | None) -> None:
+        # The owner stays until it has been told: an exception of a signal handler may come before that.
+        if self.owner is not None:
+            self.owner.transport_lost(error)
+            self.owner = None
 
 
 class _MemoryListener:

@@ -520,13 +520,13 @@ class SocketTransport:
         """As of `Transport`."""
         self.was_interrupted = True
         lost = interruption(error)
-        self._reactor.call_soon(lambda: self._report_interruption(lost))
+        self._reactor.call_soon(lambda: self._report_loss(lost))
         self._finish()
 
-    def _report_interruption(self, lost: Exception) -> None:
-        # The owner stays until it has been told: another exception may come before that.
+    def _report_loss(self, error: Exception | None) -> None:
+        # The owner stays until it has been told: an exception of a signal handler may come before that.
         if self._owner is not None:
-            self._owner.transport_lost(lost)
+            self._owner.transport_lost(error)
             self._owner = None
 
     def detach(self) -> None:
@@ -538,23 +538,21 @@ class SocketTransport:
             sock.close()
 
     def _finish(self) -> None:
-        """Closes the socket."""
-        sock, self.socket = self.socket, None
+        """Closes the socket. An exception of a signal handler may come at any place; then this is called again."""
         self._drop()
         self._step = None
         for timer in (self._linger, self._look):
             if timer is not None:
                 timer.cancel()
-        if sock is not None:
+        if self.socket is not None:
             self._reactor.unwatch(self._fd)
-            sock.close()
+            self.socket.close()
+            self.socket = None
 
     def lost(self, error: Exception | None) -> None:
         """Closes the socket and reports the link as lost."""
-        owner, self._owner = self._owner, None
         self._finish()
-        if owner is not None:
-            owner.transport_lost(error)
+        self._report_loss(error)
 
 
 def take_first(out: deque[bytes | memoryview], most: int) -> bytes | memoryview:

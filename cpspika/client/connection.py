@@ -736,8 +736,7 @@ class Connection(HintsNames):
         self._call_queue.run()
 
     def _lost(self, error: Exception | None) -> None:
-        self._backlog.transport = None
-        self._timers.cancel("farewell")
+        self._abort()  # from here on the transport does not tell it again
         if isinstance(error, ConnectionAbortedError) and error.__cause__ is not None:
             self._in_hand += in_hand(error.__cause__.__traceback__)
             self._call_queue.revive()

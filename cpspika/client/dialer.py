@@ -39,7 +39,8 @@ class Dialer:
         self._errors: list[AMQPError] = []
         self._transport: Transport | None = None
         self._deadline: float | None = None
-        self._timer: Timer | None = None
+        self._timer: Timer | None = None  # of the attempt, if others are to have time after it
+        self._last_timer: Timer | None = None  # of the whole search
         self._give_up_lookup: Callable[[], object] | None = None
         self._attempt = 0  # its number; callbacks of earlier attempts are ignored
         self._endpoint: Endpoint
@@ -50,12 +51,16 @@ class Dialer:
         self._seconds = timeout
         if timeout is not None:
             self._deadline = self._reactor.time() + timeout
+            # It ends the search also where an exception of a signal handler came between two attempts.
+            self._last_timer = self._reactor.call_later(timeout, self._out_of_time)
         self._next_target()
 
     def done(self) -> None:
         """Ends the search: the attempt succeeded."""
         self._attempt += 1
         self._stop_timer()
+        if self._last_timer is not None:
+            self._last_timer.cancel()
 
     def cancel(self) -> None:
         """Ends the search, without a call of on_failed."""
@@ -71,7 +76,7 @@ class Dialer:
         self._transport = None
         self._errors.append(error)
         if isinstance(error, (LoginError, VirtualHostRefused)):
-            self._on_failed(error)
+            self._fail(error)
         elif self._addresses:
             self._next_address()
         else:
@@ -79,7 +84,7 @@ class Dialer:
 
     def _next_target(self) -> None:
         if not self._targets or self._left() == 0:
-            self._reactor.call_soon(lambda: self._on_failed(self._verdict()))
+            self._reactor.call_soon(lambda: self._fail(self._verdict()))
             return
         self._endpoint, self._target = self._targets.pop(0)
         attempt = self._begin_attempt()
@@ -122,11 +127,19 @@ class Dialer:
     def _begin_attempt(self) -> int:
         self._attempt += 1
         self._stop_timer()
-        left = self._left()
+        others = len(self._addresses) + len(self._targets)
+        left = self._left() if others else None
         if left is not None:
-            share = left / (1 + len(self._addresses) + len(self._targets))
-            self._timer = self._reactor.call_later(share, self._timed_out)
+            self._timer = self._reactor.call_later(left / (1 + others), self._timed_out)
         return self._attempt
+
+    def _fail(self, error: AMQPError) -> None:
+        self._on_failed(error)
+        self.done()
+
+    def _out_of_time(self) -> None:
+        self._addresses, self._targets = [], []
+        self._timed_out()
 
     def _timed_out(self) -> None:
         if self._transport is not None:

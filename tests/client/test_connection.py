@@ -268,6 +268,24 @@ def test_several_closes_are_one_and_each_is_told() -> None:
     assert len(world.closed) == 1
 
 
+def test_abort_hangs_up_at_once_and_says_nothing() -> None:
+    world = opened()
+    world.connection.abort()
+    world.settle()
+    assert world.peer.hung_up
+    world.peer.expect_nothing()
+    assert isinstance(world.closed[0], cpspika.ConnectionClosed)
+
+
+def test_an_operation_on_a_connection_that_could_not_be_opened_has_the_reason_as_its_cause() -> None:
+    world = World({"handshake": False}, connection_timeout=7)
+    world.reactor.advance(8)
+    with pytest.raises(cpspika.ConnectionClosed, match="did not open a connection") as caught:
+        world.connection.channel()
+    assert caught.value.__cause__ is world.connection.close_reason
+    assert isinstance(caught.value.__cause__, cpspika.ConnectTimeout)
+
+
 @pytest.mark.parametrize("when", ["opening", "closing", "closed"])
 def test_an_operation_on_a_connection_that_is_not_open_says_which(when: str) -> None:
     world = World() if when == "opening" else opened()

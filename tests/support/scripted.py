@@ -32,6 +32,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import cpspika
@@ -332,7 +333,8 @@ class MemoryPeer(Peer):
         client, self.transport.peer = self.transport.peer, None
         self.transport.abort()
         if client is not None:
-            self.reactor.call_soon(lambda: client.lost(error or ConnectionResetError("the network failed")))
+            # No function of the program's, in which an interrupt would be taken for its own exception.
+            self.reactor.call_soon(partial(client.lost, error or ConnectionResetError("the network failed")))
 
     def clog(self) -> None:
         """From here on the client's kernel takes no more bytes."""
