@@ -275,7 +275,9 @@ class TwistedReactor(WatchesSockets):
         return bool(self._ready or self.timers or self._held or self._watched or self._strays)
 
     def _patience(self, timeout: float | None) -> float | None:
-        if self._ready or self._strays or self._stopped:
+        # A call from a thread may be there whose wake-up a turn before has read. Twisted makes it, and then would wait.
+        from_threads = getattr(self.twisted, "threadCallQueue", None)
+        if self._ready or self._strays or self._stopped or from_threads:
             return 0
         due: float | None = min((delayed.getTime() for delayed in self.twisted.getDelayedCalls()), default=None)
         if due is None:

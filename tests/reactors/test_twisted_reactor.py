@@ -86,6 +86,23 @@ def test_a_time_that_has_passed_has_come(reactor: TwistedReactor) -> None:
     run_until(reactor, lambda: called)
 
 
+def test_a_turn_does_not_wait_when_it_makes_a_call_from_a_thread(
+    reactor: TwistedReactor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a call may come when Twisted has made those of a turn, and has not read the wake-ups yet: then nothing is
+    left to wake the next turn, and what the call plans would wait for other input."""
+    told: list[str] = []
+    waits: list[float] = []
+    poll = reactor.twisted.doIteration
+    monkeypatch.setattr(reactor.twisted, "doIteration", lambda delay: (waits.append(delay), poll(0)))
+    later = lambda: reactor.call_later(0, lambda: told.append("later"))  # noqa: E731
+    reactor.twisted.threadCallQueue.append((later, (), {}))
+    reactor.run_once(20)
+    assert set(waits) == {0}
+    reactor.run_once(0)
+    assert told == ["later"]
+
+
 def test_the_synchronous_facade_and_tasks_run_on_it(reactor: TwistedReactor, embedded: Any) -> None:
     with (
         cpspika.SelectConnection(embedded.url, reactor=reactor, timeout=DEADLINE) as connection,
