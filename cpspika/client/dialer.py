@@ -43,17 +43,20 @@ class Dialer:
         self._last_timer: Timer | None = None  # of the whole search
         self._give_up_lookup: Callable[[], object] | None = None
         self._attempt = 0  # its number; callbacks of earlier attempts are ignored
-        self._endpoint: Endpoint
-        self._target: Any = None
+        self._endpoint, self._target = self._targets[0]
         self._seconds: float | None = None
 
     def begin(self, timeout: float | None) -> None:
         self._seconds = timeout
-        if timeout is not None:
-            self._deadline = self._reactor.time() + timeout
-            # It ends the search also where an exception of a signal handler came between two attempts.
-            self._last_timer = self._reactor.call_later(timeout, self._out_of_time)
-        self._next_target()
+        try:
+            if timeout is not None:
+                self._deadline = self._reactor.time() + timeout
+                # It ends the search also where an exception of a signal handler came between two attempts.
+                self._last_timer = self._reactor.call_later(timeout, self._out_of_time)
+            self._next_target()
+        except BaseException:
+            self.cancel()  # of a signal handler: the call that begins has failed
+            raise
 
     def done(self) -> None:
         """Ends the search: the attempt succeeded."""
