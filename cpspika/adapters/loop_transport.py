@@ -164,9 +164,9 @@ class LoopTransport:
         """As of `Transport`."""
         self.was_interrupted = True
         owner, lost = self._owner, interruption(error)
-        self._reactor.call_soon(lambda: self._report_loss(lost))
         self.abort()
-        self._owner = owner
+        if owner is not None:
+            self._reactor.call_soon(lambda: owner.transport_lost(lost))
 
     def detach(self) -> None:
         # A loop cannot give up a socket that is its own. The child of a fork doesn't use it.

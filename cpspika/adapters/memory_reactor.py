@@ -164,9 +164,9 @@ class MemoryTransport:
         """As of `Transport`."""
         self.was_interrupted = True
         owner, lost = self.owner, interruption(error)
-        self._reactor.call_soon(lambda: self._report_loss(lost))
         self.abort()
-        self.owner = owner
+        if owner is not None:
+            self._reactor.call_soon(lambda: owner.transport_lost(lost))
 
     def _hang_up(self, aborted: bool = False) -> None:
         self._release()
