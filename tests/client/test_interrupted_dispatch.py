@@ -84,7 +84,6 @@ class Injector:
         others: dict[int, Any] = {signal.SIGUSR2: self.count, signal.SIGHUP: self.profile}
         others |= {signal.SIGVTALRM: self.trace, signal.SIGWINCH: self.trace_line}
         saved = {number: signal.signal(number, function) for number, function in others.items()}
-        gc.disable()  # what it would find is of runs before
         sys.settrace(self.trace)
         sys.setprofile(self.profile)
         try:
@@ -92,7 +91,6 @@ class Injector:
         finally:
             sys.setprofile(None)
             sys.settrace(None)
-            gc.enable()
             for number, function in {signal.SIGUSR1: before, **saved}.items():
                 signal.signal(number, function)
 
@@ -305,8 +303,10 @@ def test_the_loss_of_a_socket_is_told_wherever_an_interrupt_comes(reactor_type: 
                 run_until(reactor, lambda: bool(broker.peers[-1].came("queue.declare")))
                 sock = broker.peers[-1].socket
                 sock.shutdown(socket.SHUT_RDWR)
+                gc.disable()  # what it would find is of runs before
                 with injector.block(), suppress(Interrupt):
                     turn_until_lost(reactor, opened.result)
+                gc.enable()
                 for _ in range(20):
                     if declared.calls and closed:
                         break

@@ -45,7 +45,8 @@ def iterate(channel: Any, queue: str, hands: Hands) -> None:
 
 
 def consume(channel: Any, queue: str, hands: Hands) -> None:
-    hands.tags.append(channel.basic_consume(queue, lambda message: message.reject()))
+    # A message that came back at once would be delivered again and again, as long as the call waits.
+    hands.tags.append(channel.basic_consume(queue, hands.messages.append))
 
 
 def open_channel(channel: Any, queue: str, hands: Hands) -> None:
@@ -96,13 +97,13 @@ def left_behind(channel: Any, watch: Any, queue: str, hands: Hands) -> str:
         other.close()
     for tag in hands.tags:
         channel.basic_cancel(tag)
-    for message in hands.messages:
-        message.reject()
     deadline = time.monotonic() + SECONDS
     connection = channel.connection
     while True:
         if hasattr(connection, "drain_events"):
             connection.drain_events(0)
+        while hands.messages:
+            hands.messages.pop().reject()
         found = watch.queue_declare(queue, passive=True)
         open_now = len(connection.core._channels)
         if (found.message_count, found.consumer_count, open_now) == (MESSAGES, 0, 2):
