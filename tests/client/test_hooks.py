@@ -82,6 +82,29 @@ def test_a_hook_of_the_end_alone_gets_the_properties_that_went_out() -> None:
     assert Ended.told == [({"message_id": "changed"}, None)]
 
 
+def test_a_block_around_a_delivery_that_fails_at_its_end_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        def delivering(self, message: Any) -> Any:
+            return self
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *error: Any) -> None:
+            raise ZeroDivisionError
+
+    world, got = opened(), list[Any]()
+    channel = world.channel()
+    remove = cpspika.instrument(Failing())
+    try:
+        world.consume(channel, got.append)
+        world.peer.deliver(1, b"x")
+        world.settle()
+    finally:
+        remove()
+    assert [message.body for message in got] == [b"x"]
+    assert [record.message.partition(" ")[0] for record in caplog.records] == ["hooks.delivering"]
+
+
 def test_a_channel_with_hooks_gives_its_number_back() -> None:
     with noting():
         world = opened({"channel_max": 1})
