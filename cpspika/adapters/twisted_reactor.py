@@ -275,7 +275,8 @@ class TwistedReactor(WatchesSockets):
         return bool(self._ready or self.timers or self._held or self._watched or self._strays)
 
     def _patience(self, timeout: float | None) -> float | None:
-        # A call from a thread may be there whose wake-up a turn before has read. Twisted makes it, and then would wait.
+        # An earlier turn may have read the wake-up of a call from another thread, and not made the call. Twisted would
+        # make it now, and then wait for input.
         from_threads = getattr(self.twisted, "threadCallQueue", None)
         if self._ready or self._strays or self._stopped or from_threads:
             return 0

@@ -293,7 +293,7 @@ class Connection(HintsNames):
         self._closers.append(closer)
 
     def _end_farewell(self) -> None:
-        """Hangs up, where the link of an ended connection waits for the close-ok after a fault of the broker's: perhaps
+        """Hangs up. After a fault of the broker's, the link of an ended connection may wait for close-ok. Perhaps
         nobody turns the reactor for that any more."""
         self._timers.cancel("farewell")
         self._hang_up()

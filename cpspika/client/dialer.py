@@ -130,17 +130,19 @@ class Dialer:
     def _begin_attempt(self) -> int:
         self._attempt += 1
         self._stop_timer()
-        others = len(self._addresses) + len(self._targets)
+        others = len(self._addresses) + len(self._targets)  # without others it has all the time that is left
         left = self._left() if others else None
         if left is not None:
             self._timer = self._reactor.call_later(left / (1 + others), self._timed_out)
         return self._attempt
 
     def _fail(self, error: AMQPError) -> None:
+        """Ends the search with an error. The last timer runs until the owner knows: it would tell again."""
         self._on_failed(error)
         self.done()
 
     def _out_of_time(self) -> None:
+        """The time of the whole search has passed: no other address is tried."""
         self._addresses, self._targets = [], []
         self._timed_out()
 

@@ -14,7 +14,6 @@ from ..errors import AMQPError, LoginError, NotAllowed, ProtocolSyntaxError
 from ..parameters import FRAME_MIN, ConnectionParameters
 from . import fields, peer_properties
 from .codec import Method
-from .fields import EncodedTable
 
 # RabbitMQ's extensions that the client announces. A broker that reads them sends basic.cancel to a consumer that it
 # cancels, answers a failed login with a close in place of a lost link, and sends connection.blocked when it blocks us.
@@ -109,7 +108,9 @@ def _response(response: bytes | Mapping[str, str]) -> bytes:
     return fields.encode_table("response", response)[4:] if isinstance(response, Mapping) else response
 
 
-def _client_properties(parameters: ConnectionParameters, product: dict[str, str]) -> Mapping[str, Any] | EncodedTable:
+def _client_properties(
+    parameters: ConnectionParameters, product: dict[str, str]
+) -> Mapping[str, Any] | fields.EncodedTable:
     capabilities = _capabilities(parameters)
     if not parameters.client_properties:
         return peer_properties.encode(product, capabilities, parameters.protocol)

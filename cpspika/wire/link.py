@@ -190,8 +190,8 @@ class Link:
 
     def alone(self, data: bytes) -> tuple[int, Event | None] | None:
         """(channel number, event), if these bytes are one whole frame: of a method that has no content and leaves its
-        channel open, or of a method of the connection in its handshake or close. The event may be None: there are
-        `answers` alone. None: `runs` reads the bytes."""
+        channel open, or of a method of the connection in its handshake or close. An event of None: there is nothing but
+        `answers` to send. None in place of the tuple: `runs` reads the bytes."""
         size = len(data)
         # The first test tells a delivery, and several frames.
         if size != int.from_bytes(data[3:7], "big") + 8 or self._reader.has_begun or self._discards:

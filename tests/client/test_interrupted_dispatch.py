@@ -304,9 +304,11 @@ def test_the_loss_of_a_socket_is_told_wherever_an_interrupt_comes(reactor_type: 
                 sock = broker.peers[-1].socket
                 sock.shutdown(socket.SHUT_RDWR)
                 gc.disable()  # what it would find is of runs before
-                with injector.block(), suppress(Interrupt):
-                    turn_until_lost(reactor, opened.result)
-                gc.enable()
+                try:
+                    with injector.block(), suppress(Interrupt):
+                        turn_until_lost(reactor, opened.result)
+                finally:
+                    gc.enable()
                 for _ in range(20):
                     if declared.calls and closed:
                         break

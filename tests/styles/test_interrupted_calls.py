@@ -88,7 +88,7 @@ def test_nothing_is_lost_wherever_an_interrupt_comes(broker: Broker, kind: str, 
             connection.close()
         if not injector.where:
             break
-        # The exception holds the connection, whose callbacks that were put by would be looked after in each later run.
+        # The exception keeps the connection. Its callbacks that were put by would take time in each later run.
         del connection, channel, watch, hands
         if number % 20 < step:
             gc.collect()
