@@ -21,7 +21,6 @@ If nobody asks for a promise that is rejected, its error leaves the reactor as a
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from .client.connection import Connection
@@ -32,7 +31,7 @@ from .reactor import Reactor
 from .recovery import Recovering
 from .styles.promises import PromisingChannel, PromisingConnection, close_abandoned, promised_connection
 from .styles.task_operations import ChannelOperations, ConnectionOperations
-from .styles.tasks import Cancelled, Promise, Promises, T, Task, Work, is_work, outcome, running, start
+from .styles.tasks import Cancelled, Promise, Promises, T, Task, Together, Work, is_work, running, start
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -125,36 +124,8 @@ def gather(*works: Promise[Any] | Work[Any] | Awaitable[Any]) -> Promise[list[An
     """Returns a promise of the results of all, in order. The first error rejects it, and the others go on. To cancel it
     is to cancel them all."""
     reactor = current_reactor()
-    together: Promise[list[Any]] = Promise(reactor)
     promises = [work if isinstance(work, Promise) else spawn(cast("Work[Any]", work), reactor) for work in works]
-    results: list[Any] = [None] * len(promises)
-    left = len(promises)
-
-    def settled(index: int, promise: Promise[Any]) -> None:
-        nonlocal left
-        err, results[index] = outcome(promise)
-        left -= 1
-        if err is not None:
-            together.settle(err, None)
-        elif not left:
-            together.settle(None, results)
-
-    for index, promise in enumerate(promises):
-        promise.ignore_error()  # the promise of all has it
-        call = partial(settled, index, promise)
-        if promise.done:
-            reactor.call_soon(call)
-        else:
-            promise.when_settled(call)
-
-    def cancelled() -> None:
-        for promise in promises if together.cancelled else ():
-            promise.cancel()
-
-    together.when_settled(cancelled)
-    if not promises:
-        together.settle(None, [])
-    return together
+    return Together(reactor, promises)
 
 
 __all__ = [

@@ -63,6 +63,11 @@ class OnAsyncio(_Promising):
     connecting = staticmethod(asyncio_adapter.connect)
     start = staticmethod(asyncio.ensure_future)
 
+    async def together(self, promises: Iterable[Awaitable[object]]) -> None:
+        # All are asked for first. That is no use for the peers, whose publishes begin when they are awaited.
+        for future in list(promises):
+            await future
+
 
 class OnTasks(_Promising):
     connecting = staticmethod(tasks.connect)

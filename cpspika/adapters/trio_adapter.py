@@ -94,14 +94,18 @@ class Promise(tasks.Promise[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         if not self.done:
             settled = trio.Event()
-            self.when_settled(settled.set)
+
+            def wake(_: object) -> None:
+                settled.set()
+
+            self.tell(wake)
             try:
                 yield from settled.wait().__await__()
             except BaseException:
                 self.discard()  # the cancel met the reply: nobody takes the result
                 raise
             finally:
-                self.leave(settled.set)
+                self.leave(wake)
         return self.result()
 
 

@@ -281,9 +281,9 @@ core = self.core
 publisher = core._publisher
 if not publisher.is_fire_and_forget or not core.is_open:
     promise, settle = self._promises.make()
-    {operation}(core, {arguments}, on_done=settle)
+    publisher.publish({arguments}, settle)  # all that the core's basic_publish does
     return promise
-if publisher.publish({arguments}, None):  # all that the core's basic_publish does
+if publisher.publish({arguments}, None):
     return self._promises.fulfilled(True)
 return self._when_writable()"""
 

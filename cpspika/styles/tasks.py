@@ -30,21 +30,49 @@ class Cancelled(Exception):
     """Raised at the yield of a task that was cancelled, and in a task that waits for a cancelled promise."""
 
 
+class _Rejection:
+    """The error of a rejected promise. If it goes, and nobody has asked for it, the reactor raises it: nothing else
+    would show it. A promise itself has no `__del__`, which each would pay for."""
+
+    __slots__ = ("_error", "_reactor", "asked_for")
+
+    def __init__(self, error: BaseException, reactor: Reactor):
+        self._error = error
+        self._reactor = reactor
+        self.asked_for = isinstance(error, Cancelled)  # this one is as the program wanted
+
+    def ask(self) -> BaseException:
+        self.asked_for = True
+        return self._error
+
+    def __del__(self) -> None:
+        if not self.asked_for:
+            error = self._error
+
+            def out_of_the_reactor() -> None:
+                raise error
+
+            self._reactor.call_soon_threadsafe(out_of_the_reactor)
+
+
 class Promise(Block[T], Generic[T]):
     """The promise of an operation's result. In a task: `yield` or `await` it. Elsewhere: `then`."""
 
-    __slots__ = ("_asked_for", "_give_back", "_state", "_value", "_waiting", "reactor")
+    __slots__ = ("_give_back", "_state", "_value", "_waiting", "reactor")
 
     def __init__(self, reactor: Reactor, give_back: GiveBack | None = None):
         self.reactor = reactor
         self._give_back = give_back
         self._state = _PENDING
-        self._value: Any = None
-        self._waiting: list[Callable[[], object]] | None = None
-        self._asked_for = False
+        self._value: Any = None  # the result, or a _Rejection
+        self._waiting: Any = None  # a call, or a list of calls: mostly there is one
 
     def __repr__(self) -> str:
-        said = ("pending", f"fulfilled: {self._value!r}", f"rejected: {self._value!r}", "cancelled")[self._state]
+        said = {_PENDING: "pending", _CANCELLED: "cancelled"}.get(self._state)
+        if self._state == _FULFILLED:
+            said = f"fulfilled: {self._value!r}"
+        elif self._state == _REJECTED:
+            said = f"rejected: {self._value._error!r}"
         return f"<{type(self).__name__}, {said}>"
 
     @property
@@ -64,36 +92,42 @@ class Promise(Block[T], Generic[T]):
 
     def result(self) -> T:
         """The result; an error is raised. LocalError: the promise isn't settled yet."""
-        self._asked_for = True
         if self._state == _FULFILLED:
-            return cast("T", self._value)
-        if self._state == _REJECTED:
-            raise self._value
+            result: T = self._value
+            return result
         if self._state == _PENDING:
             raise LocalError("the promise isn't settled yet")
-        raise Cancelled(_GONE)
+        raise self._error()
+
+    def _error(self) -> BaseException:
+        """The error of a promise that is rejected or cancelled."""
+        return cast("BaseException", self._value.ask()) if self._state == _REJECTED else Cancelled(_GONE)
 
     def then(self, on_done: Callable[[BaseException | None, Any], object]) -> None:
         """Calls on_done(err, result) when the promise is settled; in the next turn if it is settled already."""
         check_callable("on_done", on_done)
-        self._asked_for = True
 
-        def tell() -> None:
-            if self._state == _FULFILLED:
-                on_done(None, self._value)
-            else:
-                on_done(self._value or Cancelled(_GONE), None)
+        def told(promise: Promise[T]) -> None:
+            on_done(*outcome(promise))
 
-        if self.done:
-            self.reactor.call_soon(tell)
+        if self._state == _PENDING:
+            self.tell(told)
         else:
-            self.when_settled(tell)
+            self.reactor.call_soon(partial(told, self))
 
     def when_settled(self, call: Callable[[], object]) -> None:
-        """Has call() called when the promise is settled."""
-        if self._waiting is None:
-            self._waiting = []
-        self._waiting.append(call)
+        """Has call() called when the promise is settled, or cancelled."""
+        self.tell(lambda _: call())
+
+    def tell(self, call: Told) -> None:
+        """Has call(promise) called when the promise is settled, or cancelled."""
+        waiting = self._waiting
+        if waiting is None:
+            self._waiting = call
+        elif type(waiting) is list:
+            waiting.append(call)
+        else:
+            self._waiting = [waiting, call]
 
     def cancel(self) -> None:
         """Cancels the promise: all that wait for it get Cancelled, and a result that still comes is given back."""
@@ -104,12 +138,19 @@ class Promise(Block[T], Generic[T]):
         """Fulfils the promise with a result, or rejects it with an error. The result for a promise that was cancelled
         is given back."""
         if self._state == _PENDING:
+            if err is not None:
+                self._finish(_REJECTED, _Rejection(err, self.reactor))
+                return
             # As `_finish` does: each confirm comes this way.
-            self._state, self._value = (_FULFILLED, result) if err is None else (_REJECTED, err)
+            self._state = _FULFILLED
+            self._value = result
             waiting = self._waiting
             if waiting is not None:
                 self._waiting = None
-                self._call(waiting)
+                if type(waiting) is list:
+                    self._call(waiting)
+                else:
+                    waiting(self)
         elif self._state == _CANCELLED and err is None and self._give_back is not None:
             self._give_back(result)
 
@@ -117,24 +158,28 @@ class Promise(Block[T], Generic[T]):
         self._state, self._value = state, value
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            self._call(waiting)
+            self._call(waiting if type(waiting) is list else [waiting])
 
-    def _call(self, waiting: list[Callable[[], object]]) -> None:
+    def _call(self, waiting: list[Told]) -> None:
         done = 0
         try:
             for call in waiting:
                 done += 1
-                call()
+                call(self)
         finally:
             for call in waiting[done:]:  # one that raises must not keep the others from being called
-                self.reactor.call_soon(call)
+                self.reactor.call_soon(partial(call, self))
 
-    def leave(self, call: Callable[[], object]) -> None:
-        """Takes back when_settled(call). If nobody else waits, the promise is cancelled."""
-        if self._waiting is not None:
-            self._waiting.remove(call)
-            if not self._waiting:
-                self.cancel()
+    def leave(self, call: Told) -> None:
+        """Takes back tell(call). If nobody else waits, the promise is cancelled."""
+        waiting = self._waiting
+        if type(waiting) is list:
+            waiting.remove(call)
+            waiting = waiting or None
+        elif waiting is call:
+            waiting = self._waiting = None
+        if waiting is None:
+            self.cancel()
 
     def discard(self) -> None:
         """Gives back the result: the task that asked for it was cancelled and will not see it."""
@@ -143,7 +188,10 @@ class Promise(Block[T], Generic[T]):
 
     def ignore_error(self) -> None:
         """If nobody asks for the promise, its error is not reported."""
-        self._asked_for = True
+        if self._state == _PENDING:
+            self.tell(Promise.ignore_error)
+        elif self._state == _REJECTED:
+            self._value.ask()
 
     def __await__(self) -> Generator[Promise[T], Any, T]:
         if self._state == _PENDING:
@@ -152,14 +200,42 @@ class Promise(Block[T], Generic[T]):
 
     __iter__ = __await__
 
-    def __del__(self) -> None:
-        if self._state == _REJECTED and not self._asked_for and not isinstance(self._value, Cancelled):
-            error = self._value
 
-            def out_of_the_reactor() -> None:
-                raise error
+Told = Callable[[Promise[Any]], object]
+"""call(promise), when the promise is settled or cancelled."""
 
-            self.reactor.call_soon_threadsafe(out_of_the_reactor)
+
+class Together(Promise[list[Any]]):
+    """The promise of the results of several promises, see `tasks.gather`."""
+
+    __slots__ = ("_left", "_promises")
+
+    def __init__(self, reactor: Reactor, promises: list[Promise[Any]]):
+        super().__init__(reactor)
+        self._promises = promises
+        self._left = len(promises)  # how many are not fulfilled yet
+        told = self._told
+        for promise in promises:
+            if promise._state == _PENDING:
+                promise.tell(told)
+            else:
+                reactor.call_soon(partial(told, promise))
+        self.when_settled(self._cancel_all)
+        if not promises:
+            self.settle(None, [])
+
+    def _told(self, promise: Promise[Any]) -> None:
+        """A promise of these is settled."""
+        if promise._state != _FULFILLED:
+            self.settle(promise._error(), None)
+            return
+        self._left -= 1
+        if not self._left:
+            self.settle(None, [each._value for each in self._promises])
+
+    def _cancel_all(self) -> None:
+        for promise in self._promises if self._state == _CANCELLED else ():
+            promise.cancel()
 
 
 _of_thread = local()
@@ -178,7 +254,7 @@ class _Turn:
         self._task: Task[Any] | None = task
         self._now = now
 
-    def __call__(self) -> None:
+    def __call__(self, _: object = None) -> None:
         task, outer = self._task, getattr(_of_thread, "task", None)
         if task is None:
             return
@@ -235,13 +311,13 @@ class Task(Promise[T]):
                 error, value = raised, None
             except BaseException as ends_the_program:
                 self._stack.clear()
-                self.ignore_error()  # it leaves the reactor now, so `__del__` must not raise it again
+                self.ignore_error()  # it leaves the reactor now, and must not be reported too
                 self._end(ends_the_program, None)
                 raise
             else:
                 if isinstance(asked, Promise) and not asked.done and not self.cancelling:
                     self._wanted = asked
-                    asked.when_settled(_Turn(self, now=False))
+                    asked.tell(_Turn(self, now=False))
                     return
                 error, value = self._resolve(asked)
                 continue
@@ -299,10 +375,9 @@ def start(reactor: Reactor, work: Work[T]) -> Task[T]:
 
 def outcome(promise: Promise[Any]) -> tuple[BaseException | None, Any]:
     """(error, result) of a promise that is settled."""
-    promise.ignore_error()
     if promise._state == _FULFILLED:
         return None, promise._value
-    return promise._value or Cancelled(_GONE), None
+    return promise._error(), None
 
 
 def is_work(value: Any) -> bool:

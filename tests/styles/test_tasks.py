@@ -230,11 +230,12 @@ def test_a_promise_is_a_continuations_too() -> None:
     promise.then(second)
     assert second.pending, "never inside the call that takes it"
     failed: Promise[int] = Promise(reactor)
-    failed.settle(KeyError("x"), None)
+    error = KeyError("x")
+    failed.settle(error, None)
     failed.then(lambda err, result: rejected.append((err, result)))
     reactor.run()
     assert (first.result, second.result, promise.result()) == (7, 7, 7)
-    assert rejected == [(failed._value, None)]
+    assert rejected == [(error, None)]
     with pytest.raises(InvalidArgumentType):
         promise.then(7)  # type: ignore[arg-type]
 
@@ -629,6 +630,58 @@ def test_an_error_that_was_asked_for_or_a_cancel_leaves_nobody_uneasy() -> None:
     tasks.run(main(), reactor)
     gc.collect()
     reactor.run()
+
+
+def test_the_error_of_a_promise_is_reported_once_and_only_if_nobody_asked() -> None:
+    reactor = memory()
+    for ask in (
+        lambda promise: promise.ignore_error(),
+        lambda promise: promise.then(lambda err, result: None),
+    ):
+        before: Promise[int] = Promise(reactor)
+        ask(before)
+        before.settle(KeyError("pending when it was asked for"), None)
+        after: Promise[int] = Promise(reactor)
+        after.settle(KeyError("rejected when it was asked for"), None)
+        ask(after)
+        del before, after
+        gc.collect()
+        reactor.run()
+    unasked: Promise[int] = Promise(reactor)
+    unasked.settle(KeyError("nobody's"), None)
+    assert repr(unasked) == '<Promise, rejected: KeyError("nobody\'s")>'
+    del unasked
+    with pytest.raises(KeyError, match="nobody's"):
+        reactor.run()
+    reactor.run()
+
+
+def test_the_last_that_leaves_a_promise_cancels_it() -> None:
+    promise: Promise[int] = Promise(memory())
+    told: list[Any] = []
+
+    def one(settled: Promise[int]) -> None:
+        told.append(("one", settled))
+
+    def two(settled: Promise[int]) -> None:
+        told.append(("two", settled))
+
+    for call in (one, two):
+        promise.tell(call)
+    promise.leave(one)
+    assert not promise.cancelled
+    promise.tell(one)
+    promise.leave(two)
+    promise.leave(one)
+    assert promise.cancelled
+    assert told == []
+    other: Promise[int] = Promise(memory())
+    other.tell(one)
+    other.tell(two)
+    other.settle(None, 1)
+    assert told == [("one", other), ("two", other)]
+    other.leave(one)
+    assert other.result() == 1
 
 
 def test_an_ignored_ack_says_nothing_when_the_link_is_lost(reactor: SelectReactor, broker: Served) -> None:
