@@ -374,7 +374,7 @@ class ThreadedChannel(_Shared, Pipelining, Consuming[ThreadConsumer], ChannelOpe
             self._await_confirms(block, block.window - 1, timeout)
         if not core.is_open:
             raise block._refuse(core._closed_error())
-        writable = connection._reactor.inside(block._publish, _PUBLISH, core, args)
+        writable = connection._reactor.inside(block._publish, core, args)
         if not writable and connection.core._unsent >= HIGH_WATER:
             self._wait_for_room(timeout)
         return core.writable

@@ -102,13 +102,14 @@ class Pipelined:
     def _is_full(self) -> bool:
         return len(self._waiting) >= self.window
 
-    def _publish(self, operation: Callable[..., bool], core: Channel, args: Sequence[Any]) -> bool:
-        """Publishes, by an operation of `core`. Inside the connection."""
+    def _publish(self, core: Channel, args: Sequence[Any]) -> bool:
+        """Publishes on `core`. Inside the connection."""
         index = self._calls
         self._calls = index + 1
         self._waiting[index] = None
         try:
-            return operation(core, *args, on_done=partial(self._settle, index))
+            publish: Callable[..., bool] = core._publisher.publish  # all that basic_publish does
+            return publish(*args, partial(self._settle, index))
         except BaseException:
             self._waiting.pop(index, None)  # the exception tells its fate
             raise

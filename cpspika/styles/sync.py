@@ -542,7 +542,7 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
                 self._await_confirms(block, block.window - 1, timeout)
             if not core.is_open:
                 raise block._refuse(core._closed_error())
-            writable = block._publish(_PUBLISH, core, args)
+            writable = block._publish(core, args)
             if not writable:
                 connection._push("basic_publish", lambda: core.writable or not core.is_open, timeout)
                 return core.writable
