@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .clients import C_CLIENT
+from .clients import C_CLIENT, CLIENTS
 from .plan import CELERY, CELERY_PY_AMQP, CORE, KOMBU, KOMBU_PY_AMQP, MIB, POOLS
 from .results import Results
 from .tables import Table, number, throughput
@@ -34,13 +34,14 @@ def _marks(results: Results) -> Iterator[Mark]:
     yield "publish: best Python peer's CPU over ours", _under_best(results, "publish"), 10, True
     yield "confirm, pipelined: CPU, µs", cpu("confirm", CORE), 5, False
     yield "confirm, pipelined: best Python peer's CPU over ours", _under_best(results, "confirm"), 7, True
+    yield "confirm, pipelined, facade: CPU, µs", cpu("confirm", FACADE), 6, False
     yield "consume no_ack: CPU, × rabbitmq-c", _over(cpu("consume", CORE), cpu("consume", C_CLIENT)), 1.2, False
     acked = _over(cpu("consume+ack", CORE), cpu("consume+ack", C_CLIENT))
     yield "consume + ack: CPU, × rabbitmq-c", acked, 1.0, False
     for of in ("cpu", "wall"):
         read = getattr(results, of)
         told = f"synchronous RPC, facade: {of}, × py-amqp"
-        yield told, _over(read("declare", FACADE), read("declare", "py-amqp")), 1.0, False
+        yield told, _over(read("declare", FACADE), read("declare", "py-amqp")), 0.95, False
     yield "connect, facade: CPU, × py-amqp", _over(cpu("connect", FACADE), cpu("connect", "py-amqp")), 1.0, False
     faster = _over(results.wall("declare", CORE), results.wall("pipelined", CORE))
     yield "1000 queue_declare pipelined: × faster in wall time", faster, 8, True
@@ -58,6 +59,11 @@ def _styles(results: Results) -> Iterator[Mark]:
         for scenario in ("publish", "consume"):
             told = f"{style}, {scenario}: CPU, × callbacks on the same reactor"
             yield told, _over(cpu(scenario, client), cpu(scenario, core)), 1.15, False
+    for style, most in (("asyncio", (0.15, 1.5)), ("tasks", (0.25, 1.5))):
+        for what, limit in zip(("publish", "confirm"), most, strict=True):
+            ours, core = cpu(f"alone {what}", f"cpspika-alone-{style}"), cpu(f"alone {what}", "cpspika-alone")
+            added = ours - core if ours and core else None
+            yield f"{style} adds to a {what}, without a socket: CPU, µs", added, limit, False
     for peer, times in (("aio-pika", 8), ("aiormq", 4)):
         for scenario in ("publish", "consume"):
             theirs = _over(cpu(scenario, peer), cpu(scenario, "cpspika-asyncio"))
@@ -70,8 +76,12 @@ def _large(results: Results) -> Iterator[Mark]:
             scenario = f"{action} {name}"
             best = results.best_peer(scenario, "wall")
             theirs = throughput(results, scenario, best[0], size) if best else None
-            ours = throughput(results, scenario, CORE, size)
-            yield f"{scenario}: throughput, × the best Python peer's", _over(ours, theirs), 1.0, True
+            if action == "publish":
+                each = [throughput(results, scenario, client.name, size) for client in CLIENTS.values() if client.ours]
+                ours, whose = min((speed for speed in each if speed), default=None), ", the slowest style"
+            else:
+                ours, whose = throughput(results, scenario, CORE, size), ""
+            yield f"{scenario}{whose}: throughput, × the best Python peer's", _over(ours, theirs), 1.0, True
     for action in ("publish", "consume"):
         scenario = f"{action} 64 MiB"
         yield f"{scenario}: peak memory, × the body", _over(results.memory(scenario, CORE), 64.0 * MIB), 1.25, False

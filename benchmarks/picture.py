@@ -10,7 +10,7 @@ from .tables import number
 
 PANELS = {
     "publish": "publish",
-    "confirm": "confirm (pipelined where it can be)",
+    "confirm": "confirm, pipelined",
     "consume": "consume, no_ack",
     "consume+ack": "consume, and ack each",
 }

@@ -46,7 +46,7 @@ class Scenario:
     @property
     def publishes(self) -> bool:
         """Whether the messages must be in the queue afterwards."""
-        return self.action in ("publish", "confirm")
+        return self.action in ("publish", "confirm", "confirm_each")
 
     def by(self, client: Client) -> bool:
         return self.action in client.actions and (client.name in self.clients if self.clients else not client.apart)
@@ -64,6 +64,7 @@ def scenarios(millions: float) -> list[Scenario]:
     return [
         Scenario("publish", "publish", 100_000, 5000),
         Scenario("confirm", "confirm", 50_000, 500),
+        Scenario("confirm each", "confirm_each", 50_000, 500),
         Scenario("consume", "consume", 100_000, 5000),
         Scenario("consume+ack", "consume_ack", 50_000, 5000),
         Scenario("declare", "declare", 3_000, 300),

@@ -84,15 +84,11 @@ def _ratios(results: Results, scenarios: Sequence[str], of: str, ours: Sequence[
 
 
 def _costs(results: Results) -> Table:
-    scenarios = ["publish", "confirm", "consume", "consume+ack"]
-
-    def show(scenario: str, client: str) -> str:
-        alone = scenario == "confirm" and CLIENTS[client].one_by_one
-        return number(results.cpu(scenario, client)) + (" *" if alone else "")
-
-    rows = _by_client(results, scenarios, show) + _ratios(results, scenarios, "cpu", [CORE])
-    title = "Client CPU, µs a message of 100 bytes (* each confirm is waited for before the next publish)"
-    return Table(title, ["", "publish", "confirm, pipelined", "consume no_ack", "consume + ack"], rows)
+    scenarios = ["publish", "confirm", "confirm each", "consume", "consume+ack"]
+    header = ["", "publish", "confirm, pipelined", "confirm, one by one", "consume no_ack", "consume + ack"]
+    rows = _by_client(results, scenarios, lambda scenario, client: number(results.cpu(scenario, client)))
+    rows += _ratios(results, scenarios, "cpu", [CORE])
+    return Table("Client CPU, µs a message of 100 bytes", header, rows)
 
 
 def _calls(results: Results) -> Table:
@@ -208,9 +204,11 @@ def _alone(results: Results) -> Table:
         "a call and its answer": "alone call",
         **{f"a delivery, {count} channels taking turns": f"alone, channels {count}" for count in CHANNELS[1:]},
     }
-    costs = {what: results.cpu(scenario, "cpspika-alone") for what, scenario in scenarios.items()}
-    rows = [[what, number(cost)] for what, cost in costs.items() if cost is not None]
-    return Table("The core by itself, fed from memory: no socket, no other process", ["", "CPU, µs"], rows)
+    clients = ("cpspika-alone", "cpspika-alone-asyncio", "cpspika-alone-tasks")
+    costs = {what: [results.cpu(scenario, client) for client in clients] for what, scenario in scenarios.items()}
+    rows = [[what, *map(number, cost)] for what, cost in costs.items() if any(cost)]
+    title = "By itself, fed from memory, without a socket and another process: CPU, µs"
+    return Table(title, ["", "callbacks", "asyncio", "tasks"], rows)
 
 
 def _soak(results: Results) -> Table:

@@ -12,8 +12,7 @@ from typing import Any
 class Client:
     """`label`: its name in the tables. `place`: "module:class" in this package, empty for the C client. `package`: the
     distribution whose version is shown. `actions`: what it can do. `share`: its part of a scenario's messages, less
-    than 1 for slow clients. `one_by_one`: it waits for each confirm before the next publish. `apart`: only scenarios
-    that name it are for it."""
+    than 1 for slow clients. `apart`: only scenarios that name it are for it."""
 
     name: str
     label: str
@@ -21,7 +20,6 @@ class Client:
     package: str
     actions: frozenset[str]
     share: float = 1.0
-    one_by_one: bool = False
     apart: bool = False
 
     @property
@@ -42,11 +40,13 @@ class Client:
 
 
 CALLS = frozenset(("publish", "confirm", "consume", "consume_ack", "declare", "get", "connect"))
+WAITS = CALLS - {"confirm"} | {"confirm_each"}
 PIPELINES = CALLS | {"pipelined", "through"}
 PACED = frozenset(("latency",))
 OF_KOMBU = frozenset(("publish", "consume_ack"))
 OF_CELERY = frozenset(("celery solo", "celery threads"))
-ALONE = frozenset(("alone publish", "alone confirm", "alone consume", "alone consume+ack", "alone call"))
+ALONE_IN_STYLE = frozenset(("alone publish", "alone confirm"))
+ALONE = ALONE_IN_STYLE | {"alone consume", "alone consume+ack", "alone call"}
 C_CLIENT = "rabbitmq-c"
 
 _ALL = [
@@ -56,14 +56,16 @@ _ALL = [
     Client("cpspika-on-asyncio", "cpspika callbacks on asyncio", "cpspika_core:OnAsyncio", "cpspika", CALLS),
     Client("cpspika-asyncio", "cpspika asyncio", "cpspika_promises:OnAsyncio", "cpspika", CALLS | PACED),
     Client("cpspika-tasks", "cpspika tasks", "cpspika_promises:OnTasks", "cpspika", CALLS),
-    Client("cpspika-blocking", "cpspika BlockingConnection", "cpspika_sync:Blocking", "cpspika", CALLS, 0.2, True),
-    Client("cpspika-sync", "cpspika SelectConnection", "cpspika_sync:Select", "cpspika", CALLS, 0.2, True),
-    Client("cpspika-pika", "cpspika as pika BlockingConnection", "pika_blocking:Face", "cpspika", CALLS, 0.2, True),
+    Client("cpspika-blocking", "cpspika BlockingConnection", "cpspika_sync:Blocking", "cpspika", CALLS | WAITS, 0.2),
+    Client("cpspika-sync", "cpspika SelectConnection", "cpspika_sync:Select", "cpspika", CALLS | WAITS, 0.2),
+    Client("cpspika-pika", "cpspika as pika BlockingConnection", "pika_blocking:Face", "cpspika", WAITS, 0.2),
     Client("cpspika-alone", "cpspika, without a socket", "cpspika_alone:Alone", "cpspika", ALONE),
+    Client("cpspika-alone-asyncio", "the same in asyncio", "cpspika_alone:OnAsyncio", "cpspika", ALONE_IN_STYLE),
+    Client("cpspika-alone-tasks", "the same in tasks", "cpspika_alone:OnTasks", "cpspika", ALONE_IN_STYLE),
     Client("pika-select", "pika SelectConnection", "pika_select:PikaSelect", "pika", PIPELINES | PACED, 0.3),
-    Client("pika-blocking", "pika BlockingConnection", "pika_blocking:PikaBlocking", "pika", CALLS, 0.2, True),
-    Client("py-amqp", "py-amqp", "py_amqp:PyAmqp", "amqp", CALLS, 0.2, True),
-    Client("amqpstorm", "amqpstorm", "amqpstorm_client:AmqpStorm", "amqpstorm", CALLS, 0.02, True),
+    Client("pika-blocking", "pika BlockingConnection", "pika_blocking:PikaBlocking", "pika", WAITS, 0.2),
+    Client("py-amqp", "py-amqp", "py_amqp:PyAmqp", "amqp", WAITS, 0.2),
+    Client("amqpstorm", "amqpstorm", "amqpstorm_client:AmqpStorm", "amqpstorm", WAITS, 0.02),
     # Without confirms, puka publishes a second message after each, to find out when the first was routed. It opens a
     # channel at the first use, and does not tell when a connection has closed. So it has no row for connecting.
     Client("puka", "puka", "puka_client:Puka", "puka", CALLS - {"publish", "connect"} | {"pipelined"}, 0.3),

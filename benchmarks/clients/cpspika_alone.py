@@ -1,4 +1,4 @@
-"""cpspika's core by itself: no socket, no other process, no waiting.
+"""cpspika by itself: no socket, no other process, no waiting. The core, and what two styles add to it.
 
 Its output is dropped, and its input is prepared. So the figures contain the library's own code, without the kernel's
 calls and the waking up.
@@ -6,12 +6,15 @@ calls and the waking up.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import cycle, islice
-from typing import Any
+from typing import Any, ClassVar
 
 import cpspika
-from cpspika.adapters import MemoryReactor
+from cpspika import tasks
+from cpspika.adapters import MemoryReactor, asyncio_adapter
 from cpspika.wire import handshake
 from cpspika.wire.codec import Method
 from cpspika.wire.handshake import Host, Negotiated
@@ -21,6 +24,7 @@ from cpspika.wire.message import NO_PROPERTIES
 from ..job import Job, Measure
 from ..meter import Meter
 from ..styles import make_body
+from .cpspika_promises import in_order
 
 PIECE = 14  # deliveries in one piece; RabbitMQ writes about so many of 100 bytes at once
 TURN = 500  # publishes in one turn
@@ -79,14 +83,39 @@ class _Sink:
     def detach(self) -> None: ...
 
 
-class _Reactor(MemoryReactor):
+class _OpensSinks:
+    """A reactor whose connections lead to sinks. `sink`: the last of all."""
+
+    sink: ClassVar[_Sink]
+    call_soon: Callable[..., Any]
+
     def resolve(self, endpoint: Any, on_done: Callable[..., object]) -> None:
         self.call_soon(lambda: on_done(None, [None]))
 
     def open(self, endpoint: Any, address: Any, owner: Any) -> Any:
-        self.sink = _Sink(owner, self)
+        _OpensSinks.sink = sink = _Sink(owner, self)
         self.call_soon(owner.transport_ready)
-        return self.sink
+        return sink
+
+
+class _Reactor(_OpensSinks, MemoryReactor): ...
+
+
+class _OnLoop(_OpensSinks, asyncio_adapter.AsyncioReactor): ...
+
+
+class _Confirming:
+    """The peer's acks of the first channel's publishes, each of some publishes."""
+
+    def __init__(self, sink: _Sink):
+        self._sink = sink
+        self._ack = sink.acks(1)
+        self._last = 0
+
+    def __call__(self, count: int) -> None:
+        acks = range(self._last + CONFIRMED, self._last + count + 1, CONFIRMED)
+        self._last += count
+        self._sink.owner.data_received(b"".join([self._ack(tag, True) for tag in acks]))
 
 
 class Alone:
@@ -132,15 +161,12 @@ class Alone:
         channel.confirm_select()
         self.reactor.settle()
         sink.listening = False
-        ack, last = sink.acks(1), 0
+        confirm = _Confirming(sink)
 
         def step() -> int:
-            nonlocal last
             for _ in range(TURN):
                 channel.basic_publish("", KEY, body, on_done=_check)
-            acks = range(last + CONFIRMED, last + TURN + 1, CONFIRMED)
-            last += TURN
-            sink.owner.data_received(b"".join([ack(tag, True) for tag in acks]))
+            confirm(TURN)
             return TURN
 
         return step
@@ -193,3 +219,64 @@ _ACTIONS: dict[str, Callable[[Alone, bytes], Callable[[], int]]] = {
     "alone consume+ack": Alone._consume_ack,
     "alone call": Alone._call,
 }
+
+
+class _InStyle:
+    """The same in a style whose operations are awaited."""
+
+    async def _perform(self, job: Job, connecting: Any, soon: Callable[..., object]) -> Measure:
+        connection = await connecting
+        channel = await connection.channel()
+        if job.action == "alone confirm":
+            await channel.confirm_select()
+        sink = _OpensSinks.sink
+        sink.listening = False
+        step = {"alone publish": self._publish, "alone confirm": self._confirm}[job.action]
+        self._confirm_soon = partial(soon, partial(_Confirming(sink), TURN))
+        publish = partial(channel.basic_publish, "", KEY, make_body(job.size))
+        meter = Meter(job)
+        await self._run(step, publish, job.warmup)
+        meter.start()
+        await self._run(step, publish, job.count)
+        meter.stop()
+        assert meter.result is not None
+        return meter.result
+
+    async def _run(self, step: Callable[..., Any], publish: Callable[[], Any], count: int) -> None:
+        for _ in range(0, count, TURN):
+            await step(publish)
+
+    async def _publish(self, publish: Callable[[], Any]) -> None:
+        for _ in range(TURN):
+            await publish()
+
+    async def _confirm(self, publish: Callable[[], Any]) -> None:
+        confirms = [publish() for _ in range(TURN)]
+        self._confirm_soon()
+        await self._together(confirms)
+
+    def _together(self, promises: list[Any]) -> Any:
+        raise NotImplementedError
+
+
+class OnAsyncio(_InStyle):
+    _together = staticmethod(in_order)
+
+    def perform(self, job: Job) -> Measure:
+        asyncio_adapter.AsyncioReactor = _OnLoop  # type: ignore[misc]  # the adapter makes its reactor itself
+
+        async def main() -> Measure:
+            loop = asyncio.get_running_loop()
+            return await self._perform(job, asyncio_adapter.connect("amqp://nowhere"), loop.call_soon)
+
+        return asyncio.run(main())
+
+
+class OnTasks(_InStyle):
+    def perform(self, job: Job) -> Measure:
+        reactor = _Reactor()
+        connecting = tasks.connect("amqp://nowhere", reactor=reactor)
+        return tasks.run(self._perform(job, connecting, reactor.call_soon), reactor)
+
+    def _together(self, promises: list[Any]) -> Any:
+        return tasks.gather(*promises)

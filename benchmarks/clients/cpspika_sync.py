@@ -27,6 +27,9 @@ class _Facade(SyncClient):
         self.channel.confirm_select()
         return self.publisher(queue, body)
 
+    def pipelined(self) -> Any:
+        return self.channel.pipelined()
+
     def declare(self, queue: str) -> int:
         count: int = self.channel.queue_declare(queue, passive=True).message_count
         return count

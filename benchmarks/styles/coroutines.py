@@ -13,7 +13,7 @@ from ..meter import Meter
 from . import make_body
 from .pace import Pace
 
-AT_ONCE = 500  # confirms awaited together; each is a task, since without that nothing is pipelined
+AT_ONCE = 500  # publishes together; the next so many begin before the confirms of these are awaited
 
 
 class CoroutineClient(ABC):
@@ -46,9 +46,9 @@ class CoroutineClient(ABC):
     @abstractmethod
     async def close(self) -> None: ...
 
-    async def together(self, promises: Iterable[Awaitable[object]]) -> None:
-        """Awaits all of them."""
-        await asyncio.gather(*promises)
+    def together(self, promises: Iterable[Awaitable[object]]) -> Awaitable[object]:
+        """Starts all of them; the returned awaitable ends when all have ended."""
+        return asyncio.gather(*promises)
 
     def signal(self) -> tuple[Callable[[], object], Awaitable[object]]:
         """A function, and an awaitable that ends when the function is called."""
@@ -83,8 +83,14 @@ async def _confirm(client: CoroutineClient, job: Job, meter: Meter) -> None:
     publish = client.publisher(job.queue, make_body(job.size))
     await client.together(publish() for _ in range(job.warmup))
     meter.start()
+    before = None
     for begin in range(0, job.count, AT_ONCE):
-        await client.together(publish() for _ in range(min(AT_ONCE, job.count - begin)))
+        confirms = client.together(publish() for _ in range(min(AT_ONCE, job.count - begin)))
+        if before is not None:
+            await before
+        before = confirms
+    if before is not None:
+        await before
     await client.declare(job.queue)
     meter.stop()
 

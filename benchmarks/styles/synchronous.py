@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ..job import Job, Measure
@@ -25,6 +26,10 @@ class SyncClient(ABC):
     @abstractmethod
     def confirming(self, queue: str, body: bytes) -> Callable[[], object]:
         """The same on a channel that confirms: the function returns when the broker has confirmed."""
+
+    def pipelined(self) -> AbstractContextManager[object]:
+        """A block in which the function of `confirming` does not wait for its confirm: the end of the block does."""
+        raise NotImplementedError
 
     @abstractmethod
     def declare(self, queue: str) -> int:
@@ -61,17 +66,29 @@ def _publish(client: SyncClient, job: Job, meter: Meter) -> None:
     _publish_by(client, client.publisher(job.queue, make_body(job.size)), job, meter)
 
 
-def _confirm(client: SyncClient, job: Job, meter: Meter) -> None:
+def _confirm_each(client: SyncClient, job: Job, meter: Meter) -> None:
     _publish_by(client, client.confirming(job.queue, make_body(job.size)), job, meter)
 
 
-def _publish_by(client: SyncClient, publish: Callable[[], object], job: Job, meter: Meter) -> None:
-    for _ in range(job.warmup):
-        publish()
+def _confirm(client: SyncClient, job: Job, meter: Meter) -> None:
+    _publish_by(client, client.confirming(job.queue, make_body(job.size)), job, meter, client.pipelined)
+
+
+def _publish_by(
+    client: SyncClient,
+    publish: Callable[[], object],
+    job: Job,
+    meter: Meter,
+    block: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> None:
+    with block():
+        for _ in range(job.warmup):
+            publish()
     client.declare(job.queue)
     meter.start()
-    for _ in range(job.count):
-        publish()
+    with block():
+        for _ in range(job.count):
+            publish()
     client.declare(job.queue)
     meter.stop()
 
@@ -125,6 +142,7 @@ def _connect(client: SyncClient, job: Job, meter: Meter) -> None:
 _ACTIONS: dict[str, Callable[[Any, Job, Meter], None]] = {
     "publish": _publish,
     "confirm": _confirm,
+    "confirm_each": _confirm_each,
     "consume": _consume,
     "consume_ack": _consume_ack,
     "declare": lambda client, job, meter: _repeat(client.declare, job, meter),

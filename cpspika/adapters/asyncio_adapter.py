@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Generator
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..client.connection import Connection
@@ -48,13 +47,10 @@ T = TypeVar("T")
 OnAsyncioClose = Callable[["AsyncioConnection", AMQPError | None], object]
 
 
-class Wanted(Block[T], asyncio.Future[T]):
-    """The Future of a result that must not get lost: a message, a consumer, a channel, a connection. The Future of a
-    channel or connection is an asynchronous context manager too, which awaits the opening first."""
+class Promised(asyncio.Future[T]):
+    """The Future of an operation's result."""
 
-    def __init__(self, give_back: GiveBack, loop: asyncio.AbstractEventLoop):
-        super().__init__(loop=loop)
-        self._give_back = give_back
+    __slots__ = ()
 
     @property
     def abandoned(self) -> bool:
@@ -62,11 +58,30 @@ class Wanted(Block[T], asyncio.Future[T]):
         return self.cancelled()
 
     def settle(self, err: AMQPError | None, result: Any) -> None:
-        """Gives the future its result or error. The result for one that was cancelled is given back."""
+        """Gives the future its result or error, if it was not cancelled."""
         if not self.done():
-            _settle(self, err, result)
-        elif err is None and self.cancelled():
+            if err is None:
+                self.set_result(result)
+            else:
+                self.set_exception(err)
+
+
+class Wanted(Block[T], Promised[T]):
+    """The Future of a result that must not get lost: a message, a consumer, a channel, a connection. The Future of a
+    channel or connection is an asynchronous context manager too, which awaits the opening first."""
+
+    __slots__ = ("_give_back",)
+
+    def __init__(self, give_back: GiveBack, loop: asyncio.AbstractEventLoop):
+        super().__init__(loop=loop)
+        self._give_back = give_back
+
+    def settle(self, err: AMQPError | None, result: Any) -> None:
+        """Gives the future its result or error. The result for one that was cancelled is given back."""
+        if err is None and self.cancelled():
             self._give_back(result)
+        else:
+            super().settle(err, result)
 
     def __await__(self) -> Generator[Any, None, T]:
         try:
@@ -78,25 +93,6 @@ class Wanted(Block[T], asyncio.Future[T]):
             raise
 
     __iter__ = __await__
-
-
-def _settle(future: asyncio.Future[Any], err: AMQPError | None, result: Any) -> None:
-    if future.done():
-        return  # it was cancelled
-    if err is None:
-        future.set_result(result)
-    else:
-        future.set_exception(err)
-
-
-class _Settling(partial):  # type: ignore[type-arg]
-    """_settle of one Future. `abandoned`: the Future was cancelled."""
-
-    __slots__ = ()
-
-    @property
-    def abandoned(self) -> bool:
-        return bool(self.args[0].cancelled())
 
 
 def _look_at_error(future: asyncio.Future[Any]) -> None:
@@ -111,14 +107,12 @@ class _Promises:
         self._reactor = reactor
         self._loop = reactor.loop
         self.fulfilled = ResolvedPromises(self._keep).__getitem__
+        self.sent = self.fulfilled(True)
         self._tasks: set[asyncio.Task[Any]] = set()  # the loop itself holds them weakly
 
-    def make(self, give_back: GiveBack | None = None) -> tuple[asyncio.Future[Any], Settle]:
-        if give_back is None:
-            future = self._loop.create_future()
-            return future, _Settling(_settle, future)
-        wanted: Wanted[Any] = Wanted(give_back, self._loop)
-        return wanted, wanted.settle
+    def make(self, give_back: GiveBack | None = None) -> tuple[Promised[Any], Settle]:
+        future: Promised[Any] = Promised(loop=self._loop) if give_back is None else Wanted(give_back, self._loop)
+        return future, future.settle
 
     def _keep(self, result: Any) -> asyncio.Future[Any]:
         future, settle = self.make()

@@ -56,6 +56,10 @@ class Promises(Protocol):
     def fulfilled(self, result: Any) -> Any:
         """A promise that is fulfilled already; it may be the same each time."""
 
+    @property
+    def sent(self) -> Any:
+        """fulfilled(True): the promise of a publish that went out."""
+
     def ignore_error(self, promise: Any) -> object:
         """If nobody asks for this promise, its error is not reported."""
 
@@ -284,7 +288,7 @@ if not publisher.is_fire_and_forget or not core.is_open:
     publisher.publish({arguments}, settle)  # all that the core's basic_publish does
     return promise
 if publisher.publish({arguments}, None):
-    return self._promises.fulfilled(True)
+    return self._promises.sent
 return self._when_writable()"""
 
 

@@ -196,6 +196,9 @@ class Promise(Block[T], Generic[T]):
     def __await__(self) -> Generator[Promise[T], Any, T]:
         if self._state == _PENDING:
             yield self
+        if self._state == _FULFILLED:
+            result: T = self._value
+            return result
         return self.result()
 
     __iter__ = __await__
@@ -400,8 +403,9 @@ class Promises:
         spawn: Callable[[Any], object] | None = None,
     ):
         self.reactor = reactor
-        self.fulfilled = ResolvedPromises(self._fulfil).__getitem__
         self._kind = kind
+        self.fulfilled = ResolvedPromises(self._fulfil).__getitem__
+        self.sent = self.fulfilled(True)
         self.spawn = spawn or partial(start, reactor)
 
     def make(self, give_back: GiveBack | None = None) -> tuple[Promise[Any], Settle]:

@@ -59,6 +59,20 @@ def test_each_style_connects(tmp_path: Path) -> None:
     assert "Connect, open a channel, close" in shown
 
 
+def test_confirms_are_pipelined_or_waited_for_one_by_one(tmp_path: Path) -> None:
+    found, shown = run(tmp_path / "measures.json", ["confirm", "confirm each"], CONNECTING)
+    assert found["confirm"].keys() == CONNECTING - {"py-amqp", "pika-blocking"}
+    assert found["confirm each"].keys() == {"cpspika-blocking", "py-amqp", "pika-blocking"}
+    assert "one by one" in shown
+
+
+def test_what_a_style_adds_is_measured_without_a_socket(tmp_path: Path) -> None:
+    alone = {"cpspika-alone", "cpspika-alone-asyncio", "cpspika-alone-tasks"}
+    found, shown = run(tmp_path / "measures.json", ["alone publish", "alone confirm"], alone)
+    assert found["alone publish"].keys() == found["alone confirm"].keys() == alone
+    assert "asyncio adds to a confirm" in shown
+
+
 def test_each_style_publishes_at_a_rate(tmp_path: Path) -> None:
     found, shown = run(tmp_path / "measures.json", ["latency 1000"], PACED)
     assert found["latency 1000"].keys() == PACED
