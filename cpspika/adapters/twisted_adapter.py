@@ -100,10 +100,6 @@ class _Promises:
     def fulfilled(self, result: Any) -> Deferred[Any]:
         return succeed(result)  # a new one each time, since callbacks change a Deferred's result
 
-    @property
-    def sent(self) -> Deferred[bool]:
-        return succeed(True)
-
     def ignore_error(self, promise: _Promise) -> None:
         promise.__class__ = _Hushed
 

@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 class Promises(Protocol):
-    """A style's promises."""
+    """A style's promises. `sent`, which it may lack: fulfilled(True), where that may be the same for all publishes."""
 
     def make(self, give_back: GiveBack | None = None) -> tuple[Any, Settle]:
         """Makes a promise, and the function that settles it; that is called once. A result that comes for a cancelled
@@ -55,10 +55,6 @@ class Promises(Protocol):
 
     def fulfilled(self, result: Any) -> Any:
         """A promise that is fulfilled already; it may be the same each time."""
-
-    @property
-    def sent(self) -> Any:
-        """fulfilled(True): the promise of a publish that went out."""
 
     def ignore_error(self, promise: Any) -> object:
         """If nobody asks for this promise, its error is not reported."""
@@ -229,6 +225,7 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
         self.connection = connection
         self.core = core
         self._promises = connection._promises
+        self._sent = getattr(self._promises, "sent", None)
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any]) -> Any:
         promise, settle = self._promises.make(give_back_for(operation, self.core, args))
@@ -288,7 +285,7 @@ if not publisher.is_fire_and_forget or not core.is_open:
     publisher.publish({arguments}, settle)  # all that the core's basic_publish does
     return promise
 if publisher.publish({arguments}, None):
-    return self._promises.sent
+    return self._sent or self._promises.fulfilled(True)
 return self._when_writable()"""
 
 
