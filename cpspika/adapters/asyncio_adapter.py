@@ -47,8 +47,8 @@ T = TypeVar("T")
 OnAsyncioClose = Callable[["AsyncioConnection", AMQPError | None], object]
 
 
-class Promised(asyncio.Future[T]):
-    """The Future of an operation's result."""
+class Future(asyncio.Future[T]):
+    """The Future of an operation's result. asyncio logs an error that nobody asked for under the name of its class."""
 
     __slots__ = ()
 
@@ -66,7 +66,7 @@ class Promised(asyncio.Future[T]):
                 self.set_exception(err)
 
 
-class Wanted(Block[T], Promised[T]):
+class Wanted(Block[T], Future[T]):
     """The Future of a result that must not get lost: a message, a consumer, a channel, a connection. The Future of a
     channel or connection is an asynchronous context manager too, which awaits the opening first."""
 
@@ -110,8 +110,8 @@ class _Promises:
         self.sent = self.fulfilled(True)
         self._tasks: set[asyncio.Task[Any]] = set()  # the loop itself holds them weakly
 
-    def make(self, give_back: GiveBack | None = None) -> tuple[Promised[Any], Settle]:
-        future: Promised[Any] = Promised(loop=self._loop) if give_back is None else Wanted(give_back, self._loop)
+    def make(self, give_back: GiveBack | None = None) -> tuple[Future[Any], Settle]:
+        future: Future[Any] = Future(loop=self._loop) if give_back is None else Wanted(give_back, self._loop)
         return future, future.settle
 
     def _keep(self, result: Any) -> asyncio.Future[Any]:
