@@ -94,18 +94,15 @@ class Promise(tasks.Promise[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         if not self.done:
             settled = trio.Event()
-
-            def wake(_: object) -> None:
-                settled.set()
-
-            self.tell(wake)
+            self.claim()
+            self.when_settled(settled.set)
             try:
                 yield from settled.wait().__await__()
             except BaseException:
                 self.discard()  # the cancel met the reply: nobody takes the result
                 raise
             finally:
-                self.leave(wake)
+                self.leave(settled.set)
         return self.result()
 
 

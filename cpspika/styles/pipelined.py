@@ -198,7 +198,7 @@ class Pipelining:
             raise InvalidArgument(f"window takes 1 or more publishes, not {window}")
         core = self.core
         if not core.is_open:
-            raise core._closed_error()
+            raise core._closed_error().of("basic.publish", describe(call_site()))
         if not core.is_confirming:
             raise LocalError(
                 f"channel {core.number} doesn't confirm, so pipelined() would have nothing to wait for: call "

@@ -24,6 +24,8 @@ Work = Generator[Any, Any, T] | Coroutine[Any, Any, T]
 
 _PENDING, _FULFILLED, _REJECTED, _CANCELLED = range(4)
 _GONE = "the promise was cancelled before it was settled"
+_CUT_OFF = "a signal handler's exception hid how the task ended"
+_IGNORED = object()  # the value of a pending promise whose error will not be reported
 
 
 class Cancelled(Exception):
@@ -36,23 +38,38 @@ class _Rejection:
 
     __slots__ = ("_error", "_reactor", "asked_for")
 
-    def __init__(self, error: BaseException, reactor: Reactor):
+    def __init__(self, error: BaseException, reactor: Reactor, ignored: bool):
         self._error = error
         self._reactor = reactor
-        self.asked_for = isinstance(error, Cancelled)  # this one is as the program wanted
+        self.asked_for = ignored or isinstance(error, Cancelled)  # this one is as the program wanted
 
     def ask(self) -> BaseException:
         self.asked_for = True
         return self._error
 
     def __del__(self) -> None:
-        if not self.asked_for:
+        if not getattr(self, "asked_for", True):  # it lacks this where an exception came while it was being made
             error = self._error
 
             def out_of_the_reactor() -> None:
                 raise error
 
             self._reactor.call_soon_threadsafe(out_of_the_reactor)
+
+
+class _GiveBack:
+    """Gives back a result, once. `claims`: how many wait for it, or have it."""
+
+    __slots__ = ("_function", "claims")
+
+    def __init__(self, function: GiveBack):
+        self._function: GiveBack | None = function
+        self.claims = 0
+
+    def __call__(self, result: Any) -> None:
+        function, self._function = self._function, None
+        if function is not None:
+            function(result)
 
 
 class Promise(Block[T], Generic[T]):
@@ -62,9 +79,9 @@ class Promise(Block[T], Generic[T]):
 
     def __init__(self, reactor: Reactor, give_back: GiveBack | None = None):
         self.reactor = reactor
-        self._give_back = give_back
+        self._give_back = None if give_back is None else _GiveBack(give_back)
         self._state = _PENDING
-        self._value: Any = None  # the result, or a _Rejection
+        self._value: Any = None  # the result, or a _Rejection; while it is pending, perhaps _IGNORED
         self._waiting: Any = None  # a call, or a list of calls: mostly there is one
 
     def __repr__(self) -> str:
@@ -107,22 +124,18 @@ class Promise(Block[T], Generic[T]):
         """Calls on_done(err, result) when the promise is settled; in the next turn if it is settled already."""
         check_callable("on_done", on_done)
 
-        def told(promise: Promise[T]) -> None:
-            on_done(*outcome(promise))
-
-        if self._state == _PENDING:
-            self.tell(told)
-        else:
-            self.reactor.call_soon(partial(told, self))
+        self.tell(lambda promise: on_done(*outcome(promise)))
 
     def when_settled(self, call: Callable[[], object]) -> None:
-        """Has call() called when the promise is settled, or cancelled."""
-        self.tell(lambda _: call())
+        """Has call() called when the promise is settled or cancelled; in the next turn if it is so already."""
+        self.tell(_Bare(call))
 
     def tell(self, call: Told) -> None:
-        """Has call(promise) called when the promise is settled, or cancelled."""
+        """Has call(promise) called when the promise is settled or cancelled; in the next turn if it is so already."""
         waiting = self._waiting
-        if waiting is None:
+        if self._state != _PENDING:
+            self.reactor.call_soon(partial(call, self))
+        elif waiting is None:
             self._waiting = call
         elif type(waiting) is list:
             waiting.append(call)
@@ -139,7 +152,7 @@ class Promise(Block[T], Generic[T]):
         is given back."""
         if self._state == _PENDING:
             if err is not None:
-                self._finish(_REJECTED, _Rejection(err, self.reactor))
+                self._finish(_REJECTED, _Rejection(err, self.reactor, self._value is _IGNORED))
                 return
             # As `_finish` does: each confirm comes this way.
             self._state = _FULFILLED
@@ -170,26 +183,37 @@ class Promise(Block[T], Generic[T]):
             for call in waiting[done:]:  # one that raises must not keep the others from being called
                 self.reactor.call_soon(partial(call, self))
 
-    def leave(self, call: Told) -> None:
-        """Takes back tell(call). If nobody else waits, the promise is cancelled."""
+    def leave(self, call: Told | Callable[[], object]) -> None:
+        """Takes back tell(call) or when_settled(call). If no other call waits, the promise is cancelled. Where it is
+        settled, nothing happens."""
         waiting = self._waiting
-        if type(waiting) is list:
-            waiting.remove(call)
-            waiting = waiting or None
-        elif waiting is call:
-            waiting = self._waiting = None
         if waiting is None:
+            return
+        left = waiting if type(waiting) is list else [waiting]
+        left.remove(call)
+        if not left:
+            self._waiting = None
             self.cancel()
 
+    def claim(self) -> None:
+        """A task begins to wait for the result. It takes the result, or calls `discard`."""
+        if self._give_back is not None:
+            self._give_back.claims += 1
+
     def discard(self) -> None:
-        """Gives back the result: the task that asked for it was cancelled and will not see it."""
-        if self._state == _FULFILLED and self._give_back is not None:
-            self._give_back(self._value)
+        """A task that waited was cancelled, and will not see the result or error. The result is given back, if no other
+        task waits for it or has it."""
+        if self._give_back is not None:
+            self._give_back.claims -= 1
+            if self._state == _FULFILLED and self._give_back.claims <= 0:
+                self._give_back(self._value)
+        if self._state == _REJECTED:
+            self._value.ask()
 
     def ignore_error(self) -> None:
         """If nobody asks for the promise, its error is not reported."""
         if self._state == _PENDING:
-            self.tell(Promise.ignore_error)
+            self._value = _IGNORED
         elif self._state == _REJECTED:
             self._value.ask()
 
@@ -208,6 +232,22 @@ Told = Callable[[Promise[Any]], object]
 """call(promise), when the promise is settled or cancelled."""
 
 
+class _Bare:
+    """A call without the promise. It equals that call, so that `leave` finds it."""
+
+    __slots__ = ("_call",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, call: Callable[[], object]):
+        self._call = call
+
+    def __call__(self, _: Promise[Any]) -> object:
+        return self._call()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or self._call == other
+
+
 class Together(Promise[list[Any]]):
     """The promise of the results of several promises, see `tasks.gather`."""
 
@@ -219,11 +259,8 @@ class Together(Promise[list[Any]]):
         self._left = len(promises)  # how many are not fulfilled yet
         told = self._told
         for promise in promises:
-            if promise._state == _PENDING:
-                promise.tell(told)
-            else:
-                reactor.call_soon(partial(told, promise))
-        self.when_settled(self._cancel_all)
+            promise.tell(told)
+        self.when_settled(self._let_go)
         if not promises:
             self.settle(None, [])
 
@@ -236,8 +273,10 @@ class Together(Promise[list[Any]]):
         if not self._left:
             self.settle(None, [each._value for each in self._promises])
 
-    def _cancel_all(self) -> None:
-        for promise in self._promises if self._state == _CANCELLED else ():
+    def _let_go(self) -> None:
+        """This one is settled, or cancelled, and with it the others."""
+        promises, self._promises = self._promises, []
+        for promise in promises if self._state == _CANCELLED else ():
             promise.cancel()
 
 
@@ -245,21 +284,23 @@ _of_thread = local()
 
 
 class _Turn:
-    """A task's turn to go on, when the promise that it waits for is settled.
+    """A task's turn to go on, when the promise that it waits for (`wanted`) is settled. It does nothing if the task
+    waits for that one no more.
 
     A turn drops its reference to the task when it is called. The callers' frames are in the traceback of an error that
     the task ends with. A reference there would keep the task alive, and its error is reported only when it goes.
     """
 
-    __slots__ = ("_now", "_task")
+    __slots__ = ("_now", "_task", "_wanted")
 
-    def __init__(self, task: Task[Any], now: bool):
+    def __init__(self, task: Task[Any], wanted: Promise[Any] | None):
         self._task: Task[Any] | None = task
-        self._now = now
+        self._wanted = wanted
+        self._now = wanted is None  # it comes from the reactor itself
 
     def __call__(self, _: object = None) -> None:
         task, outer = self._task, getattr(_of_thread, "task", None)
-        if task is None:
+        if task is None or not task.waits_for(self._wanted):
             return
         if not self._now and (outer is not None or task.cancelling):
             # Called by another task, which has ended: tasks that wait for one another run in turn, not one inside the
@@ -267,7 +308,7 @@ class _Turn:
             self._now = True
             task.reactor.call_soon(self)
             return
-        self._task = None
+        self._task = self._wanted = None
         _of_thread.task = task
         try:
             task.go_on()
@@ -286,15 +327,21 @@ class Task(Promise[T]):
         self._stack: list[Any] = [work]  # the innermost last
         self._wanted: Promise[Any] | None = None
         self.cancelling = False  # cancelled, and Cancelled was not raised in it yet
-        reactor.call_soon(_Turn(self, now=True))
+        reactor.call_soon(_Turn(self, None))
 
     def cancel(self) -> None:
         """Cancels the promise that the task waits for, and in the next turn raises Cancelled there. The task may clean
         up, and even go on."""
         if not self.done and not self.cancelling:
             self.cancelling = True
+            # A signal handler's exception may have cost the task the turn that it had.
+            self.reactor.call_soon(_Turn(self, self._wanted))
             if self._wanted is not None:
                 self._wanted.cancel()
+
+    def waits_for(self, wanted: Promise[Any] | None) -> bool:
+        """Whether the task waits for this promise; None: it has not begun."""
+        return self._wanted is wanted and self._state == _PENDING
 
     def go_on(self) -> None:
         """Runs the task from the promise that is settled to one that isn't."""
@@ -303,6 +350,9 @@ class Task(Promise[T]):
         if self.cancelling and wanted is not None:
             wanted.discard()  # it was settled between the cancel and this turn
         while True:
+            if not self._stack:
+                self._end(Cancelled(_CUT_OFF), None)
+                return
             if self.cancelling:
                 self.cancelling, error = False, Cancelled("the task was cancelled")
             here = self._stack[-1]
@@ -320,7 +370,8 @@ class Task(Promise[T]):
             else:
                 if isinstance(asked, Promise) and not asked.done and not self.cancelling:
                     self._wanted = asked
-                    asked.tell(_Turn(self, now=False))
+                    asked.claim()
+                    asked.tell(_Turn(self, asked))
                     return
                 error, value = self._resolve(asked)
                 continue

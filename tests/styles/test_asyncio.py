@@ -315,6 +315,28 @@ def test_a_cancelled_channel_is_closed(stage: Stage, broker: Served) -> None:
     stage.run(main())
 
 
+@pytest.mark.parametrize(("cancelled", "got", "given"), [(1, ["m"], []), (2, [], ["m"])])
+def test_tasks_that_await_the_same_result_are_cancelled_as_it_comes(
+    stage: Stage, cancelled: int, got: list[str], given: list[str]
+) -> None:
+    async def main() -> None:
+        took, gave = list[str](), list[str]()
+        future: asyncio_adapter.Wanted[str] = asyncio_adapter.Wanted(gave.append, asyncio.get_running_loop())
+
+        async def wait() -> None:
+            took.append(await future)
+
+        waiting = [asyncio.ensure_future(wait()), asyncio.ensure_future(wait())]
+        await asyncio.sleep(0)
+        future.settle(None, "m")
+        for task in waiting[:cancelled]:
+            task.cancel()
+        await asyncio.wait(waiting)
+        assert (took, gave) == (got, given)
+
+    stage.run(main())
+
+
 def test_the_reply_to_a_cancelled_call_is_not_anothers(stage: Stage, broker: Served) -> None:
     async def main() -> None:
         async with channel(broker) as ch:

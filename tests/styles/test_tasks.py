@@ -7,7 +7,9 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from cpspika import (
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, MemoryReactor, SelectReactor
 from cpspika.broker import Served, serve
 from cpspika.tasks import Cancelled, Promise
+from tests.client.test_interrupted_dispatch import Injector, Interrupt
 from tests.support.scripted import Done, SocketBroker, deliver_three, opened
 
 PATIENCE = 20.0
@@ -672,9 +675,20 @@ def test_the_last_that_leaves_a_promise_cancels_it() -> None:
     assert not promise.cancelled
     promise.tell(one)
     promise.leave(two)
+    promise.ignore_error()
     promise.leave(one)
     assert promise.cancelled
     assert told == []
+    promise = Promise(memory())
+    event = threading.Event()
+    promise.when_settled(event.set)
+    promise.tell(one)
+    promise.leave(event.set)
+    with pytest.raises(ValueError, match="not in list"):
+        promise.leave(two)
+    promise.leave(one)
+    assert promise.cancelled
+    assert (told, event.is_set()) == ([], False)
     other: Promise[int] = Promise(memory())
     other.tell(one)
     other.tell(two)
@@ -682,6 +696,65 @@ def test_the_last_that_leaves_a_promise_cancels_it() -> None:
     assert told == [("one", other), ("two", other)]
     other.leave(one)
     assert other.result() == 1
+    other.tell(one)
+    assert len(told) == 2, "never inside the call that takes it"
+    other.reactor.run_once(0)
+    assert told[2:] == [("one", other)]
+
+
+def test_a_result_is_given_back_once_and_only_if_nobody_has_it() -> None:
+    for takes in (False, True):
+        given: list[str] = []
+        promise: Promise[str] = Promise(memory(), given.append)
+        for _ in range(3):
+            promise.claim()
+        promise.settle(None, "message")
+        promise.discard()
+        promise.discard()
+        assert given == []
+        if takes:
+            assert promise.result() == "message"
+        else:
+            promise.discard()
+            promise.discard()
+        assert given == ([] if takes else ["message"])
+
+
+def test_one_of_two_tasks_that_wait_for_the_same_result_is_cancelled_as_it_comes() -> None:
+    reactor = memory()
+    given: list[str] = []
+    promise: Promise[str] = Promise(reactor, given.append)
+
+    def wait() -> Work:
+        return (yield promise)
+
+    def main() -> Work:
+        one, two = tasks.spawn(wait()), tasks.spawn(wait())
+        yield tasks.sleep(1)
+        promise.settle(None, "message")  # in a task, so these go on in the next turn
+        one.cancel()
+        return (yield two)
+
+    assert tasks.run(main(), reactor) == "message"
+    assert given == []
+
+
+def test_a_settled_gather_does_not_keep_its_promises() -> None:
+    reactor = memory()
+
+    class Result: ...
+
+    promises = [Promise[Any](reactor), Promise[Any](reactor)]
+    together, told = tasks.gather(*promises), Done()
+    together.then(told)
+    result = Result()
+    kept = weakref.ref(result)
+    promises[0].settle(None, result)
+    promises[1].settle(ChannelClosed("x"), None)
+    assert isinstance(told.error, ChannelClosed)
+    del promises, result
+    gc.collect()
+    assert kept() is None
 
 
 def test_an_ignored_ack_says_nothing_when_the_link_is_lost(reactor: SelectReactor, broker: Served) -> None:
@@ -756,6 +829,44 @@ def test_what_ends_a_program_ends_run(ends: type[BaseException]) -> None:
     with pytest.raises(ends):
         tasks.run(main(), reactor)
     tasks.run(iter_once(), reactor)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 7])
+def test_run_ends_wherever_an_interrupt_comes(step: int) -> None:
+    """A signal handler's exception may cost a task the turn that it had."""
+
+    def wait(seconds: int) -> Work:
+        yield tasks.sleep(seconds)
+        return seconds
+
+    def main() -> Work:
+        yield tasks.gather(tasks.sleep(1), wait(2), tasks.spawn(wait(1)))
+        with pytest.raises(KeyError):
+            yield tasks.spawn(fail())
+
+    def fail() -> Work:
+        yield tasks.sleep(1)
+        raise KeyError
+
+    def late() -> None:
+        raise AssertionError("run did not end")
+
+    number, gaps = 0, []
+    while True:
+        number += step
+        injector, reactor = Injector(number), memory()
+        limit = reactor.call_later(100, late)
+        try:
+            with injector.block(), suppress(Interrupt):
+                tasks.run(main(), reactor)
+        except AssertionError as error:
+            gaps.append(f"{injector.where}: {error}")
+        if not injector.where:
+            break
+        limit.cancel()
+    assert number > 20, "nothing was interrupted"
+    assert not gaps, f"{len(gaps)} of {number // step} places:\n" + "\n".join(gaps)
 
 
 def test_what_ends_a_program_leaves_run_once() -> None:

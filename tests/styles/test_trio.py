@@ -15,8 +15,9 @@ import cpspika
 from cpspika.broker import Served
 
 trio = pytest.importorskip("trio")
+trio_testing = pytest.importorskip("trio.testing")
 
-from cpspika.adapters import trio_adapter  # noqa: E402
+from cpspika.adapters import MemoryReactor, trio_adapter  # noqa: E402
 
 PATIENCE = 10.0
 
@@ -135,6 +136,31 @@ def test_a_cancelled_get_puts_its_message_back(run: Any, embedded: Served) -> No
             assert (message.body, message.redelivered) == (b"m", True)
 
     run(main)
+
+
+@pytest.mark.parametrize(("cancelled", "got", "given"), [(1, ["m"], []), (2, [], ["m"])])
+def test_tasks_that_await_the_same_result_are_cancelled_as_it_comes(
+    run: Any, cancelled: int, got: list[str], given: list[str]
+) -> None:
+    async def main() -> tuple[list[str], list[str]]:
+        took, gave = list[str](), list[str]()
+        promise: trio_adapter.Promise[str] = trio_adapter.Promise(MemoryReactor(), gave.append)
+        scopes = [trio.CancelScope(), trio.CancelScope()]
+
+        async def wait(scope: trio.CancelScope) -> None:
+            with scope:
+                took.append(await promise)
+
+        async with trio.open_nursery() as nursery:
+            for scope in scopes:
+                nursery.start_soon(wait, scope)
+            await trio_testing.wait_all_tasks_blocked()
+            for scope in scopes[:cancelled]:
+                scope.cancel()
+            promise.settle(None, "m")
+        return took, gave
+
+    assert run(main) == (got, given)
 
 
 def test_a_time_out_in_an_iteration_loses_no_message(run: Any, embedded: Served) -> None:
