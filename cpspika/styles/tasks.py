@@ -123,7 +123,6 @@ class Promise(Block[T], Generic[T]):
     def then(self, on_done: Callable[[BaseException | None, Any], object]) -> None:
         """Calls on_done(err, result) when the promise is settled; in the next turn if it is settled already."""
         check_callable("on_done", on_done)
-
         self.tell(lambda promise: on_done(*outcome(promise)))
 
     def when_settled(self, call: Callable[[], object]) -> None:
