@@ -77,6 +77,15 @@ _LAZY = {
 }
 
 
+# Names of pika's module, and what they are here.
+_OF_PIKA = {
+    "URLParameters": "ConnectionParameters.from_url(url), or the URL itself in place of parameters",
+    "SSLOptions": "the option ssl, an SSLContext",
+    "exceptions": "the module cpspika.errors",
+    "DeliveryMode": "the number, 1 or 2",
+}
+
+
 def __getattr__(name: str) -> Any:
     import importlib
 
@@ -85,7 +94,8 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         found = globals()[name] = getattr(importlib.import_module(_LAZY[name], __name__), name)
         return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    pika = f"; pika's {name} is {_OF_PIKA[name]} here" if name in _OF_PIKA else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{pika}")
 
 
 def __dir__() -> list[str]:

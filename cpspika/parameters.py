@@ -354,6 +354,15 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 _ANEW = dict.fromkeys(("credentials", "client_properties"))  # their defaults are objects, and each has its own
 _DEFAULTS = {name: check(name, default) for name, (default, check) in _OPTIONS.items() if name not in _ANEW}
 _TLS_FILES = ("cafile", "certfile", "keyfile")
+# Options of pika 1.x, and what they are here.
+_OF_PIKA = {
+    "connection_attempts": "a list of targets, or recovery=True",
+    "retry_delay": "a list of targets, or recovery=True",
+    "socket_timeout": "connection_timeout",
+    "stack_timeout": "connection_timeout",
+    "ssl_options": "ssl, an SSLContext, or cafile",
+    "tcp_options": "tcp_keepalive",
+}
 _NOT_IN_URL_QUERY = {"host", "port", "credentials", "ssl", "client_properties", "via"}
 
 
@@ -451,7 +460,8 @@ class ConnectionParameters:
     def _set(self, given: Mapping[str, Any]) -> None:
         for name in given:
             if name not in _OPTIONS:
-                raise InvalidArgument(f"unknown option {name!r}; the options are {', '.join(_OPTIONS)}")
+                ours = f"; pika's {name} is {_OF_PIKA[name]} here" if name in _OF_PIKA else ""
+                raise InvalidArgument(f"unknown option {name!r}{ours}; the options are {', '.join(_OPTIONS)}")
         vars(self).update(_DEFAULTS)
         for name, value in {**_ANEW, **given}.items():
             setattr(self, name, _OPTIONS[name][1](name, value))

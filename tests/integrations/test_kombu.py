@@ -312,6 +312,75 @@ def test_an_event_loop_hears_nothing_of_a_connection_that_the_program_has_closed
     loop.close()
 
 
+def turned(loop: Any) -> None:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        loop.run_once()
+
+
+def test_an_event_loop_is_told_once_of_a_lost_connection(broker: Any) -> None:
+    """Celery resets its loop after the error, and the loop makes the calls that are left in it."""
+    loop = hub.Hub()
+    client = kombu.Connection(url(broker), transport=TRANSPORT)
+    client.connect()
+    link = client.connection
+    client.transport.register_with_event_loop(link, loop)
+    link.link.core._backlog.transport.socket.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(client.connection_errors):
+        turned(loop)
+    loop.call_soon(client.transport.on_readable, link, loop)
+    loop.reset()
+    client.collect()
+    loop.close()
+
+
+def test_a_consumer_is_cancelled_in_silence_once_the_end_of_its_connection_is_known(broker: Any, queue: Any) -> None:
+    with kombu.Connection(url(broker), transport=TRANSPORT) as connection:
+        consumer = connection.Consumer([queue])
+        consumer.consume()
+        connection.connection.link.core._backlog.transport.socket.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(connection.connection_errors):
+            drained(connection, lambda: False)
+        consumer.cancel()
+
+
+def test_hooks_see_the_properties_of_a_publish(connection: Any, queue: Any) -> None:
+    seen: list[Any] = []
+
+    class Looking:
+        def publishing(self, channel: Any, exchange: str, routing_key: str, properties: Any) -> Any:
+            seen.append((properties.headers, properties.priority, repr(properties)))
+            return properties
+
+    installed = cpspika.instrument(Looking())
+    try:
+        publish(connection, queue, "x", headers={"a": 1}, priority=3)
+    finally:
+        installed()
+    ((headers, priority, shown),) = seen
+    assert (headers, priority) == ({"a": 1}, 3)
+    assert shown.startswith("BasicProperties(")
+
+
+def test_a_body_alone_is_a_message(connection: Any, queue: Any) -> None:
+    """Celery's shell publishes a str."""
+    bound = queue(connection.default_channel)
+    bound.declare()
+    connection.default_channel.basic_publish("hello", "", queue.name)
+    until_queued(connection, queue, 1)
+    assert bound.get(no_ack=True).body == "hello"
+
+
+def test_errors_of_connecting_speak_of_kombus_options(broker: Any) -> None:
+    with pytest.raises(OSError, match=r"127\.0\.0\.1") as refused:
+        kombu.Connection(f"amqp://127.0.0.1:{free_port()}//", transport=TRANSPORT).connect()
+    assert str(refused.value).count("Errno") == 1
+    with pytest.raises(OSError, match=r"leave out ssl \(Celery: broker_use_ssl\)"):
+        kombu.Connection(url(broker), transport=TRANSPORT, ssl={"cert_reqs": 0}).connect()
+    with pytest.raises(cpspika.InvalidArgument, match="ssl has unknown names: cafile; it takes ca_certs, "):
+        kombu.Connection(url(broker), transport=TRANSPORT, ssl={"cafile": "ca.pem"}).connect()
+
+
 def test_a_mistake_of_the_caller_is_not_its_own_cause(connection: Any) -> None:
     with pytest.raises(cpspika.InvalidArgument) as caught:
         connection.default_channel.queue_declare("x" * 300)

@@ -342,6 +342,17 @@ def test_timers(client: Client) -> None:
         connection.call_later(1, "print")
 
 
+def test_no_time_is_negative(client: Client) -> None:
+    connection = client.connect()
+    for call in (
+        lambda: connection.call_later(-1, print),
+        lambda: connection.process_data_events(-1),
+        lambda: connection.sleep(-1),
+    ):
+        with pytest.raises((ValueError, AssertionError)):
+            call()
+
+
 def test_sleep_runs_callbacks(client: Client) -> None:
     connection = client.connect()
     told: list[int] = []

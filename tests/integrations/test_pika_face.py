@@ -152,6 +152,29 @@ def test_absent_parts_say_what_to_use(served: Served) -> None:
         pika.BlockingConnection(parameters)
 
 
+def test_errors_have_a_text_and_a_sentence(served: Served) -> None:
+    """Programs log them by `str` and `repr`."""
+    connection = pika.BlockingConnection(pika.URLParameters(served.url))
+    with pytest.raises(TypeError, match="channel_number takes an int, not 'a'"):
+        connection.channel("a")  # type: ignore[arg-type]
+    channel = connection.channel()
+    with pytest.raises(TypeError, match="prefetch_count take ints, not 0 and '5'"):
+        channel.basic_qos(prefetch_count="5")  # type: ignore[arg-type]
+    connection.close()
+    calls: list[Any] = [connection.channel, connection.process_data_events, lambda: connection.call_later(1, print)]
+    for call in calls:
+        with pytest.raises(pika.exceptions.ConnectionWrongStateError, match="the connection is closed") as caught:
+            call()
+        assert repr(caught.value).startswith("ConnectionWrongStateError: The connection is closed: (")
+    nacked = pika.exceptions.NackError([])
+    assert repr(nacked).startswith("NackError: The broker refused a message")
+    assert repr(pika.exceptions.NoFreeChannels()) == "NoFreeChannels: The connection has no free channels"
+    with pytest.raises(TypeError, match="url takes a str, not NoneType"):
+        pika.URLParameters(None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="frame_max=10 is out of range: it takes numbers from 4,096 to 131,072"):
+        pika.ConnectionParameters(frame_max=10)
+
+
 # --- processes of their own -------------------------------------------------------------------------------------------
 
 
@@ -176,12 +199,17 @@ def test_install(served: Served) -> None:
         except pika.exceptions.AMQPConnectionError:
             print("done")
         connection.close()
+        from pika.connection import Connection
+        from pika.adapters.utils.connection_workflow import AMQPConnectorException
+        assert issubclass(pika.exceptions.AMQPConnectionError, AMQPConnectorException)
+        import pika.heartbeat
         try:
-            import pika.heartbeat
-        except ModuleNotFoundError as error:
-            print(error.name)
+            from pika.heartbeat import HeartbeatChecker
+        except ImportError as error:
+            print(error)
     """
-    assert run(program, served.url) == "done\npika.heartbeat\n"
+    told = "cpspika.integrations.pika has no heartbeat.HeartbeatChecker; use the parameter heartbeat"
+    assert run(program, served.url) == f"done\n{told}\n"
 
 
 def test_install_refuses_where_pika_is_loaded() -> None:

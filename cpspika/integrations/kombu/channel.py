@@ -37,6 +37,8 @@ class Owner(Protocol):
 
     @property
     def link(self) -> SyncConnection: ...
+    @property
+    def connected(self) -> bool: ...
     def fail(self, error: AMQPError) -> NoReturn: ...
     def note_end(self) -> None: ...
     def hand_out(self) -> None: ...
@@ -286,8 +288,11 @@ class Channel(base.StdChannel):
             callback(self.Message(delivery, self, opening | delivery.delivery_tag))
 
     def basic_cancel(self, consumer_tag: str, nowait: bool = False, *_: Any) -> None:
-        """Ends a consumer. One that the broker has ended is no error. Messages that arrived before the broker heard of
-        it are given to the callback first, as in py-amqp."""
+        """Ends a consumer. One that the broker has ended is no error, and none on a connection of whose end the program
+        knows. Messages that arrived before the broker heard of it are given to the callback first, as in py-amqp."""
+        if self.connection is None or not self.connection.connected:
+            self.no_ack_consumers.discard(consumer_tag)
+            return
         try:
             self._ask("basic_cancel", consumer_tag)
         except UnknownConsumerTag:

@@ -78,20 +78,34 @@ def by_code(error: errors.AMQPError, otherwise: Any) -> Exception:
     return made
 
 
+# What the texts advise, and how it is said in kombu.
+_ADVICE = {
+    "cafile='ca.pem', or an SSLContext that trusts it as ssl=": "ssl={'ca_certs': 'ca.pem'}",
+    "pass certfile= and keyfile=, or as ssl= an SSLContext that has it": "ssl={'certfile': ..., 'keyfile': ...}",
+    "write amqp:// (without cafile, certfile and ssl)": "leave out ssl (Celery: broker_use_ssl)",
+    "use amqps://": "give ssl=True (Celery: broker_use_ssl), or take SSLTransport",
+    "give the name in it as server_hostname=": "give the name in it as ssl={'server_hostname': ...}",
+}
+
+
 def _of_connecting(error: errors.AMQPError) -> Any:
     if error.code is not None:
         return by_code(error, amqp.ConnectionError)
+    text = error.text
+    for ours, here in _ADVICE.items():
+        text = text.replace(ours, here)
     if isinstance(error, errors.ConnectTimeout):
-        return TimeoutError(error.text)
+        return TimeoutError(text)
     cause = error.__cause__
     while isinstance(cause, errors.AMQPError):
         cause = cause.__cause__
     if isinstance(cause, SSLError):
-        return type(cause)(*cause.args[:1], error.text)
-    if isinstance(cause, socket.gaierror):
-        return socket.gaierror(cause.errno, error.text)
+        return type(cause)(*cause.args[:1], text)
     if isinstance(cause, OSError) and cause.errno is not None:
-        return OSError(cause.errno, error.text)  # of the class of the number: ConnectionRefusedError...
+        text = text.replace(f"[Errno {cause.errno}] ", "")  # the error shows its number itself
+        if isinstance(cause, socket.gaierror):
+            return socket.gaierror(cause.errno, text)
+        return OSError(cause.errno, text)  # of the class of the number: ConnectionRefusedError...
     if isinstance(error, errors.LoginError):
-        return amqp.ConnectionError(error.text)  # no mechanism that both sides have
-    return ConnectionResetError(errno.ECONNRESET, error.text)
+        return amqp.ConnectionError(text)  # no mechanism that both sides have
+    return ConnectionResetError(errno.ECONNRESET, text)

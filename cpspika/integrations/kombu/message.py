@@ -8,6 +8,7 @@ from typing import Any
 
 from kombu import message as kombu_message
 
+from ...client.hooks import are_installed
 from ...wire.codec import property_codec
 from ...wire.message import BASIC, BasicProperties
 from ...wire.message import Message as Delivery
@@ -92,8 +93,10 @@ class Outgoing:
 
 
 def encoded(message: Any) -> tuple[bytes, BasicProperties]:
-    """Body and properties of a message to publish, for cpspika. `message`: Outgoing, or a Message of py-amqp. Names
-    that are none of AMQP's properties are left out, as in py-amqp."""
+    """Body and properties of a message to publish, for cpspika. `message`: Outgoing, a Message of py-amqp, or the body
+    alone. Names that are none of AMQP's properties are left out, as in py-amqp."""
+    if isinstance(message, (str, bytes)):
+        message = Outgoing(message, {})
     properties = {
         _NAMES[name]: value for name, value in message.properties.items() if value is not None and name in _NAMES
     }
@@ -108,6 +111,8 @@ def encoded(message: Any) -> tuple[bytes, BasicProperties]:
     headers = properties.get("headers")
     if headers is not None and not isinstance(headers, Mapping):
         properties["headers"] = dict(headers)
+    if are_installed():
+        return body, BasicProperties.from_dict(properties)  # hooks look at them
     # Encoded at once, since they go out at once and never change.
     made = BasicProperties.__new__(BasicProperties)
     object.__setattr__(made, "_encoded", property_codec(BASIC).encode(properties))

@@ -21,6 +21,20 @@ _PASSED_ON = (
     "server_hostname",
     "via",
 )
+_TLS_OPTIONS = {
+    "ca_certs",
+    "cert_reqs",
+    "certfile",
+    "check_hostname",
+    "ciphers",
+    "context",
+    "keyfile",
+    "server_hostname",
+    "ssl_version",
+    "tls_maximum_version",
+    "tls_minimum_version",
+}
+_OF_THE_SOCKET = {"server_side", "do_handshake_on_connect", "suppress_ragged_eofs"}  # py-amqp passes these to ssl
 _KEEPALIVE = {"TCP_KEEPIDLE": "idle", "TCP_KEEPINTVL": "interval", "TCP_KEEPCNT": "count"}
 
 
@@ -111,6 +125,11 @@ def _own_context(given: dict[str, Any]) -> ssl.SSLContext:
     # Names begin with "ssl_" where they come from a URL, as for other transports of kombu.
     named = {name if name == "ssl_version" else name.removeprefix("ssl_"): value for name, value in given.items()}
     get: Callable[..., Any] = {name: value for name, value in named.items() if value is not None}.get
+    unknown = named.keys() - _TLS_OPTIONS - _OF_THE_SOCKET
+    if unknown:
+        raise InvalidArgument(
+            f"ssl has unknown names: {', '.join(sorted(unknown))}; it takes {', '.join(sorted(_TLS_OPTIONS))}"
+        )
     context = ssl.SSLContext(get("ssl_version", ssl.PROTOCOL_TLS_CLIENT))
     verify = get("cert_reqs", ssl.CERT_REQUIRED)
     context.check_hostname = verify != ssl.CERT_NONE

@@ -116,8 +116,9 @@ class Transport(base.Transport):
 
     def on_readable(self, connection: Established, loop: Any) -> None:
         """The event loop calls it when there may be events."""
-        # A call that the loop had queued before the program closed the connection: an error would end the next one too.
-        if not connection.is_closed and connection.drain_burst(getattr(loop, "_ready", ())):
+        # A call may be left in the loop when the program has closed the connection, or when an earlier call has told
+        # the loop of its end. An error would end the next connection too.
+        if not connection.is_over and connection.drain_burst(getattr(loop, "_ready", ())):
             loop.call_soon(self.on_readable, connection, loop)
 
     def qos_semantics_matches_spec(self, connection: Established) -> bool:

@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from . import adapters, credentials, delivery_mode, exceptions, exchange_type, frame, spec
-from ._absent import absent, absent_class
+from ._absent import absent, absent_class, absent_module
 from .adapters import BaseConnection, BlockingConnection, SelectConnection
 from .connection import ConnectionParameters, SSLOptions, URLParameters
 from .credentials import PlainCredentials
@@ -51,6 +51,8 @@ _MODULES = (
     "adapters",
     "adapters.blocking_connection",
     *(f"adapters.{name}" for name in adapters._ABSENT),
+    "adapters.utils",
+    "adapters.utils.connection_workflow",
     "amqp_object",
     "channel",
     "connection",
@@ -71,6 +73,9 @@ _ABSENT = {
     "validators": "checks of your own",
 }
 
+for _name, _instead in _ABSENT.items():
+    sys.modules[f"{__name__}.{_name}"] = absent_module(_name, _instead)
+
 AMQPConnectionWorkflow = absent_class("AMQPConnectionWorkflow", "BlockingConnection([first, second])")
 channel = import_module(f"{__name__}.channel")
 connection = import_module(f"{__name__}.connection")
@@ -88,7 +93,7 @@ def install() -> None:
             name="pika",
         )
     sys.modules["pika"] = own
-    for name in _MODULES:
+    for name in (*_MODULES, *_ABSENT):
         sys.modules[f"pika.{name}"] = import_module(f"{__name__}.{name}")
 
 

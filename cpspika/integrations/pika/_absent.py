@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 
@@ -23,3 +24,16 @@ def absent_class(name: str, instead: str) -> Any:
         "create_connection": classmethod(refuse),
     }
     return type(name.rpartition(".")[2], (), members)
+
+
+def absent_module(name: str, instead: str) -> ModuleType:
+    """A module that a program may import. To take something out of it raises ImportError."""
+    module = ModuleType(f"{__name__.rpartition('.')[0]}.{name}", f"Not here; use {instead}.")
+
+    def refuse(attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)  # Python itself asks
+        raise ImportError(str(absent(f"{name}.{attribute}", instead)))
+
+    module.__getattr__ = refuse  # type: ignore[method-assign]
+    return module

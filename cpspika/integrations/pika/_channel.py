@@ -480,6 +480,8 @@ class BlockingChannel:
 
     def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, global_qos: bool = False) -> None:
         """Limits how many messages the broker delivers ahead of acknowledgements."""
+        if not (isinstance(prefetch_size, int) and isinstance(prefetch_count, int)):
+            raise TypeError(f"prefetch_size and prefetch_count take ints, not {prefetch_size!r} and {prefetch_count!r}")
         if prefetch_size < 0 or prefetch_count < 0:
             raise ValueError("prefetch_size and prefetch_count take numbers from 0")
         self._ask(Channel.basic_qos, prefetch_count=prefetch_count, prefetch_size=prefetch_size, global_=global_qos)

@@ -120,16 +120,19 @@ class BlockingConnection:
         self._told = True
         return of_connection(reason)
 
+    def _closed_error(self) -> Exception:
+        return self.news() or exceptions.ConnectionWrongStateError("the connection is closed")
+
     def _check_open(self) -> None:
         if not self.is_open:
-            raise self.news() or exceptions.ConnectionWrongStateError()
+            raise self._closed_error()
 
     def _ask(self, start: Callable[[Any], object]) -> Any:
         self._check_open()
         try:
             return self.link.ask(start)
         except ConnectionClosed as error:
-            raise self.news() or exceptions.ConnectionWrongStateError() from error
+            raise self._closed_error() from error
         except AMQPError as error:
             raise of_local(error) from error
 
@@ -171,6 +174,8 @@ class BlockingConnection:
     def process_data_events(self, time_limit: float | None = 0) -> None:
         """Calls the program for what has happened: messages, timers, callbacks of other threads. Waits for something to
         happen, time_limit seconds at most; None: without limit. In a callback it waits, and calls nothing."""
+        if time_limit is not None:
+            _check_seconds("time_limit", time_limit)
         if not self._has_events():
             self._check_open()
         outer, self.dispatching = self.dispatching, True
@@ -211,8 +216,7 @@ class BlockingConnection:
 
     def sleep(self, duration: float) -> None:
         """Calls the program for what happens within `duration` seconds."""
-        if duration < 0:
-            raise ValueError(f"duration={duration} is not a number of seconds from 0")
+        _check_seconds("duration", duration)
         deadline = time.monotonic() + duration
         left = duration
         while True:
@@ -224,6 +228,9 @@ class BlockingConnection:
     def call_later(self, delay: float, callback: Callable[[], object]) -> Any:
         """Has callback() called after `delay` seconds. Returns an object for `remove_timeout`."""
         _check_callable(callback)
+        _check_seconds("delay", delay)
+        if not self.is_open:
+            raise exceptions.ConnectionWrongStateError("call_later: the connection is closed")
         timer: list[Any] = []
         handle = self.link.inside(self.link.reactor.call_later, delay, lambda: self._put(timer, callback))
         timer.append(handle)
@@ -265,6 +272,8 @@ class BlockingConnection:
 
     def channel(self, channel_number: int | None = None) -> BlockingChannel:
         """Opens a channel; channel_number: its number, by default the lowest that is free."""
+        if channel_number is not None and not isinstance(channel_number, int):
+            raise TypeError(f"channel_number takes an int, not {channel_number!r}")
         core = self.link.core
         opened = self._ask(lambda on_done: _open(core, channel_number, on_done))
         channel = self._channels[opened.core.number] = BlockingChannel(opened.core, self)
@@ -279,6 +288,13 @@ class BlockingConnection:
 def _check_callable(callback: Any) -> None:
     if not callable(callback):
         raise TypeError(f"callback takes a callable, not {callback!r}")
+
+
+def _check_seconds(name: str, seconds: Any) -> None:
+    if not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} takes a number of seconds, not {seconds!r}")
+    if seconds < 0:
+        raise ValueError(f"{name}={seconds} is not a number of seconds from 0")
 
 
 def _open(core: Connection, number: int | None, on_done: Any) -> None:

@@ -71,6 +71,8 @@ def of_local(error: errors.AMQPError) -> Exception:
         return exceptions.DuplicateConsumerTag(error.text)
     if isinstance(error, errors.NoFreeChannels):
         return exceptions.NoFreeChannels()
+    if isinstance(error, errors.InvalidArgumentType) and "] takes bool, int, " in error.text:  # in a table
+        return exceptions.UnsupportedAMQPFieldException(error.text)
     if isinstance(error, errors.InvalidArgument) and error.text.endswith("AMQP allows 255"):
         return exceptions.ShortStringTooLong(error.text)
     return error

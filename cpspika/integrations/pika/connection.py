@@ -14,7 +14,7 @@ from ...parameters import EMBEDDED
 from ...parameters import ConnectionParameters as CoreParameters
 from . import credentials as _credentials
 from . import spec
-from ._absent import absent
+from ._absent import absent, absent_class
 
 __all__ = ["ConnectionParameters", "Parameters", "SSLOptions", "URLParameters"]
 
@@ -47,7 +47,12 @@ def _of(*kinds: type, low: float | None = None, high: float | None = None, above
             or (high is not None and number > high)
             or (above is not None and number <= above)
         ):
-            raise ValueError(f"{name}={value!r} is out of range")
+            limits = [
+                f"{word} {limit:,}"
+                for word, limit in (("from", low), ("above", above), ("to", high))
+                if limit is not None
+            ]
+            raise ValueError(f"{name}={value!r} is out of range: it takes numbers {' '.join(limits)}")
         return value
 
     return check
@@ -186,6 +191,9 @@ class Parameters:
         return [CoreParameters(self.host, self.port, **options)]
 
 
+Connection = absent_class("connection.Connection", "BlockingConnection")
+
+
 def _default(name: str) -> str:
     return f"DEFAULT_{name.upper()}"
 
@@ -236,6 +244,8 @@ class URLParameters(Parameters):
 
     def __init__(self, url: str):
         super().__init__()
+        if not isinstance(url, str):
+            raise TypeError(f"url takes a str, not {type(url).__name__}")
         parts = urlsplit(url)
         if parts.scheme not in ("amqp", "amqps", "http", "https", EMBEDDED, ""):
             raise ValueError(f"a URL begins with amqp:// or amqps://, not {parts.scheme!r}")

@@ -10,7 +10,9 @@ class AMQPError(Exception):
     """Above nearly all others."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}: {self.args}"
+        # With a sentence, as pika's: programs log it. The first sentence of the docstring says what happened.
+        says = (type(self).__doc__ or "").partition(".")[0]
+        return f"{type(self).__name__}: {says}: {self.args}" if self.args else f"{type(self).__name__}: {says}"
 
 
 class _Closed(AMQPError):
@@ -67,7 +69,7 @@ class ProbableAccessDeniedError(AMQPConnectionError):
 
 
 class NoFreeChannels(AMQPConnectionError):
-    """All channel numbers are in use."""
+    """The connection has no free channels."""
 
 
 class ConnectionWrongStateError(AMQPConnectionError):

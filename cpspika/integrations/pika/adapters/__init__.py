@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from .._absent import absent_class
+from .._absent import absent_class, absent_module
+from ..exceptions import AMQPConnectionError
 from .blocking_connection import BlockingConnection
 
 __all__ = ["AsyncioConnection", "BaseConnection", "BlockingConnection", "IOLoop", "SelectConnection"]
@@ -27,6 +28,15 @@ for _module, (_name, _instead) in _ABSENT.items():
     _made = ModuleType(f"{__name__}.{_module}", f"{_name} is not here; use {_instead}.")
     setattr(_made, _name, absent_class(_name, _instead))
     globals()[_module] = sys.modules[_made.__name__] = _made
+
+# Programs catch these beside AMQPConnectionError, which is all that comes here.
+utils = absent_module("adapters.utils", "BlockingConnection")
+connection_workflow = absent_module("adapters.utils.connection_workflow", "BlockingConnection")
+for _name in ("AMQPConnectorException", "AMQPConnectorStackTimeout", "AMQPConnectionWorkflowFailed"):
+    setattr(connection_workflow, _name, AMQPConnectionError)
+vars(utils)["connection_workflow"] = connection_workflow
+for _made in (utils, connection_workflow):
+    sys.modules[_made.__name__] = _made
 
 AsyncioConnection = globals()["asyncio_connection"].AsyncioConnection
 BaseConnection = globals()["base_connection"].BaseConnection
