@@ -83,14 +83,12 @@ async def _confirm(client: CoroutineClient, job: Job, meter: Meter) -> None:
     publish = client.publisher(job.queue, make_body(job.size))
     await client.together(publish() for _ in range(job.warmup))
     meter.start()
-    before = None
+    before = client.together([])
     for begin in range(0, job.count, AT_ONCE):
         confirms = client.together(publish() for _ in range(min(AT_ONCE, job.count - begin)))
-        if before is not None:
-            await before
-        before = confirms
-    if before is not None:
         await before
+        before = confirms
+    await before
     await client.declare(job.queue)
     meter.stop()
 

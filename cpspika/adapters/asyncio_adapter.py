@@ -48,7 +48,8 @@ OnAsyncioClose = Callable[["AsyncioConnection", AMQPError | None], object]
 
 
 class Future(asyncio.Future[T]):
-    """The Future of an operation's result. asyncio logs an error that nobody asked for under the name of its class."""
+    """The Future of an operation's result. The class has this name because asyncio shows it in its log, for an error
+    that nobody asked for."""
 
     __slots__ = ()
 

@@ -137,7 +137,8 @@ class Dialer:
         return self._attempt
 
     def _fail(self, error: AMQPError) -> None:
-        """Ends the search with an error. The last timer runs until the owner knows: it would tell again."""
+        """Ends the search with an error. The last timer runs until the owner has been told: if a signal handler's
+        exception comes before, the timer tells the owner."""
         self._on_failed(error)
         self.done()
 

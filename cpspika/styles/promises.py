@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 class Promises(Protocol):
-    """A style's promises. `sent`, which it may lack: fulfilled(True), where that may be the same for all publishes."""
+    """A style's promises. They may have `sent`: one promise, fulfilled(True), for all publishes that went out."""
 
     def make(self, give_back: GiveBack | None = None) -> tuple[Any, Settle]:
         """Makes a promise, and the function that settles it; that is called once. A result that comes for a cancelled

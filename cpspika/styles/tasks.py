@@ -33,15 +33,15 @@ class Cancelled(Exception):
 
 
 class _Rejection:
-    """The error of a rejected promise. If it goes, and nobody has asked for it, the reactor raises it: nothing else
-    would show it. A promise itself has no `__del__`, which each would pay for."""
+    """The error of a rejected promise. If nobody has asked for the error when this object goes, the reactor raises it:
+    nothing else would show it. A promise has no `__del__` of its own, because every promise would pay for that."""
 
     __slots__ = ("_error", "_reactor", "asked_for")
 
     def __init__(self, error: BaseException, reactor: Reactor, ignored: bool):
         self._error = error
         self._reactor = reactor
-        self.asked_for = ignored or isinstance(error, Cancelled)  # this one is as the program wanted
+        self.asked_for = ignored or isinstance(error, Cancelled)  # a cancel is as the program wanted
 
     def ask(self) -> BaseException:
         self.asked_for = True
@@ -219,7 +219,7 @@ class Promise(Block[T], Generic[T]):
     def __await__(self) -> Generator[Promise[T], Any, T]:
         if self._state == _PENDING:
             yield self
-        if self._state == _FULFILLED:
+        if self._state == _FULFILLED:  # as `result` does, without its call: each publish comes this way
             result: T = self._value
             return result
         return self.result()
@@ -273,7 +273,7 @@ class Together(Promise[list[Any]]):
             self.settle(None, [each._value for each in self._promises])
 
     def _let_go(self) -> None:
-        """This one is settled, or cancelled, and with it the others."""
+        """This promise is settled. If it was cancelled, the others are cancelled too."""
         promises, self._promises = self._promises, []
         for promise in promises if self._state == _CANCELLED else ():
             promise.cancel()
@@ -283,8 +283,8 @@ _of_thread = local()
 
 
 class _Turn:
-    """A task's turn to go on, when the promise that it waits for (`wanted`) is settled. It does nothing if the task
-    waits for that one no more.
+    """A task's turn to go on, when the promise that it waits for (`wanted`) is settled. A turn does nothing if
+    the task no longer waits for that promise.
 
     A turn drops its reference to the task when it is called. The callers' frames are in the traceback of an error that
     the task ends with. A reference there would keep the task alive, and its error is reported only when it goes.
@@ -339,7 +339,7 @@ class Task(Promise[T]):
                 self._wanted.cancel()
 
     def waits_for(self, wanted: Promise[Any] | None) -> bool:
-        """Whether the task waits for this promise; None: it has not begun."""
+        """Whether the task waits for this promise. None: for no promise, since it has not begun."""
         return self._wanted is wanted and self._state == _PENDING
 
     def go_on(self) -> None:

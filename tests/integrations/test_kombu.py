@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -299,17 +300,25 @@ def test_tls_verifies_the_name(node: Any, certificates: Any) -> None:
         connection.connect()
 
 
-def test_an_event_loop_hears_nothing_of_a_connection_that_the_program_has_closed(broker: Any) -> None:
-    """Celery closes the connection that was lost and makes another: an error of the old one would end that too."""
+@contextmanager
+def in_a_loop(broker: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """A kombu.Connection, its transport's connection, and the event loop that drains it."""
     loop = hub.Hub()
     client = kombu.Connection(url(broker), transport=TRANSPORT)
     client.connect()
     link = client.connection
     client.transport.register_with_event_loop(link, loop)
-    loop.call_soon(client.transport.on_readable, link, loop)
-    client.close()
-    loop.run_once()
+    yield client, link, loop
+    client.collect()
     loop.close()
+
+
+def test_an_event_loop_hears_nothing_of_a_connection_that_the_program_has_closed(broker: Any) -> None:
+    """Celery closes the connection that was lost and makes another: an error of the old one would end that too."""
+    with in_a_loop(broker) as (client, link, loop):
+        loop.call_soon(client.transport.on_readable, link, loop)
+        client.close()
+        loop.run_once()
 
 
 def turned(loop: Any) -> None:
@@ -320,18 +329,12 @@ def turned(loop: Any) -> None:
 
 def test_an_event_loop_is_told_once_of_a_lost_connection(broker: Any) -> None:
     """Celery resets its loop after the error, and the loop makes the calls that are left in it."""
-    loop = hub.Hub()
-    client = kombu.Connection(url(broker), transport=TRANSPORT)
-    client.connect()
-    link = client.connection
-    client.transport.register_with_event_loop(link, loop)
-    link.link.core._backlog.transport.socket.shutdown(socket.SHUT_RDWR)
-    with pytest.raises(client.connection_errors):
-        turned(loop)
-    loop.call_soon(client.transport.on_readable, link, loop)
-    loop.reset()
-    client.collect()
-    loop.close()
+    with in_a_loop(broker) as (client, link, loop):
+        link.link.core._backlog.transport.socket.shutdown(socket.SHUT_RDWR)
+        with pytest.raises(client.connection_errors):
+            turned(loop)
+        loop.call_soon(client.transport.on_readable, link, loop)
+        loop.reset()
 
 
 def test_a_consumer_is_cancelled_in_silence_once_the_end_of_its_connection_is_known(broker: Any, queue: Any) -> None:

@@ -290,15 +290,13 @@ class Channel(base.StdChannel):
     def basic_cancel(self, consumer_tag: str, nowait: bool = False, *_: Any) -> None:
         """Ends a consumer. One that the broker has ended is no error, and none on a connection of whose end the program
         knows. Messages that arrived before the broker heard of it are given to the callback first, as in py-amqp."""
-        if self.connection is None or not self.connection.connected:
-            self.no_ack_consumers.discard(consumer_tag)
-            return
-        try:
-            self._ask("basic_cancel", consumer_tag)
-        except UnknownConsumerTag:
-            pass
-        if self.connection is not None:
-            self.connection.hand_out()
+        if self.connection is not None and self.connection.connected:
+            try:
+                self._ask("basic_cancel", consumer_tag)
+            except UnknownConsumerTag:
+                pass
+            if self.connection is not None:
+                self.connection.hand_out()
         self.no_ack_consumers.discard(consumer_tag)
 
     def basic_get(self, queue: str = "", no_ack: bool = False, *_: Any) -> Arrived | None:

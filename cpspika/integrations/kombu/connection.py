@@ -45,7 +45,7 @@ class Connection:
         self.channels: dict[int | None, Opened] = {}
         self._told = False  # the program has got an error of the connection's end
         self._collected = False
-        self._burst_told = False
+        self.loop_told = False  # an event loop has got the error of the connection's end
         self.on_end: Callable[[], object] | None = None  # called when the connection has ended
         self._on_blocked = options.get("on_blocked")
         self._on_unblocked = options.get("on_unblocked")
@@ -91,9 +91,9 @@ class Connection:
         return link.is_open or not (self._told or self._collected or isinstance(link.close_reason, ConnectionForked))
 
     @property
-    def is_over(self) -> bool:
-        """Whether the program has closed or dropped the connection, or `drain_burst` has told of its end."""
-        return self._collected or self._burst_told
+    def is_closed(self) -> bool:
+        """Whether the program has closed or dropped the connection."""
+        return self._collected
 
     def fail(self, error: AMQPError) -> NoReturn:
         """Raises the error for the program."""
@@ -167,18 +167,14 @@ class Connection:
         without this, all messages of a prefetch would be worked off before the first ack goes out, and the broker
         would send none meanwhile.
         """
+        self._check_connected()
         drain, end = self.link.drain_events, monotonic() + BURST
         try:
-            self._check_connected()
             while drain(0, 1):
                 if waiting or monotonic() > end:
                     return True
         except AMQPError as error:
-            self._burst_told = not self.link.is_open
             self.fail(error)
-        except RecoverableConnectionError:
-            self._burst_told = True
-            raise
         return False
 
     def hand_out(self) -> None:

@@ -118,7 +118,14 @@ class Transport(base.Transport):
         """The event loop calls it when there may be events."""
         # A call may be left in the loop when the program has closed the connection, or when an earlier call has told
         # the loop of its end. An error would end the next connection too.
-        if not connection.is_over and connection.drain_burst(getattr(loop, "_ready", ())):
+        if connection.is_closed or connection.loop_told:
+            return
+        try:
+            more = connection.drain_burst(getattr(loop, "_ready", ()))
+        except CONNECTION_ERRORS:
+            connection.loop_told = not connection.link.is_open
+            raise
+        if more:
             loop.call_soon(self.on_readable, connection, loop)
 
     def qos_semantics_matches_spec(self, connection: Established) -> bool:

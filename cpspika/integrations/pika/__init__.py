@@ -74,7 +74,7 @@ _ABSENT = {
 }
 
 for _name, _instead in _ABSENT.items():
-    sys.modules[f"{__name__}.{_name}"] = absent_module(_name, _instead)
+    absent_module(_name, _instead)
 
 AMQPConnectionWorkflow = absent_class("AMQPConnectionWorkflow", "BlockingConnection([first, second])")
 channel = import_module(f"{__name__}.channel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -27,7 +28,8 @@ def absent_class(name: str, instead: str) -> Any:
 
 
 def absent_module(name: str, instead: str) -> ModuleType:
-    """A module that a program may import. To take something out of it raises ImportError."""
+    """Makes a module that a program may import, and enters it into sys.modules. To take something out of it raises
+    ImportError."""
     module = ModuleType(f"{__name__.rpartition('.')[0]}.{name}", f"Not here; use {instead}.")
 
     def refuse(attribute: str) -> Any:
@@ -36,4 +38,5 @@ def absent_module(name: str, instead: str) -> ModuleType:
         raise ImportError(str(absent(f"{name}.{attribute}", instead)))
 
     module.__getattr__ = refuse  # type: ignore[method-assign]
+    sys.modules[module.__name__] = module
     return module

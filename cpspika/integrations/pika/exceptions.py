@@ -7,12 +7,12 @@ from typing import Any
 
 
 class AMQPError(Exception):
-    """Above nearly all others."""
+    """An error of AMQP. Nearly all others are of this class."""
 
     def __repr__(self) -> str:
         # With a sentence, as pika's: programs log it. The first sentence of the docstring says what happened.
         says = (type(self).__doc__ or "").partition(".")[0]
-        return f"{type(self).__name__}: {says}: {self.args}" if self.args else f"{type(self).__name__}: {says}"
+        return ": ".join(filter(None, (type(self).__name__, says, str(self.args) if self.args else "")))
 
 
 class _Closed(AMQPError):

@@ -31,12 +31,10 @@ for _module, (_name, _instead) in _ABSENT.items():
 
 # Programs catch these beside AMQPConnectionError, which is all that comes here.
 utils = absent_module("adapters.utils", "BlockingConnection")
-connection_workflow = absent_module("adapters.utils.connection_workflow", "BlockingConnection")
+_workflow = absent_module("adapters.utils.connection_workflow", "BlockingConnection")
 for _name in ("AMQPConnectorException", "AMQPConnectorStackTimeout", "AMQPConnectionWorkflowFailed"):
-    setattr(connection_workflow, _name, AMQPConnectionError)
-vars(utils)["connection_workflow"] = connection_workflow
-for _made in (utils, connection_workflow):
-    sys.modules[_made.__name__] = _made
+    setattr(_workflow, _name, AMQPConnectionError)
+vars(utils)["connection_workflow"] = _workflow
 
 AsyncioConnection = globals()["asyncio_connection"].AsyncioConnection
 BaseConnection = globals()["base_connection"].BaseConnection
