@@ -30,6 +30,7 @@ from ..recovery import Recovering
 from ..styles.asyncio_operations import ChannelOperations, ConnectionOperations
 from ..styles.promises import (
     Block,
+    Claims,
     GiveBack,
     PromisingChannel,
     PromisingConnection,
@@ -71,12 +72,11 @@ class Wanted(Block[T], Future[T]):
     """The Future of a result that must not get lost: a message, a consumer, a channel, a connection. The Future of a
     channel or connection is an asynchronous context manager too, which awaits the opening first."""
 
-    __slots__ = ("_claims", "_give_back")
+    __slots__ = ("_give_back",)
 
     def __init__(self, give_back: GiveBack, loop: asyncio.AbstractEventLoop):
         super().__init__(loop=loop)
-        self._give_back = give_back
-        self._claims = 0  # how many wait for the result by `await`, or have it
+        self._give_back = Claims(give_back)
 
     def settle(self, err: AMQPError | None, result: Any) -> None:
         """Gives the future its result or error. The result for one that was cancelled is given back."""
@@ -86,13 +86,13 @@ class Wanted(Block[T], Future[T]):
             super().settle(err, result)
 
     def __await__(self) -> Generator[Any, None, T]:
-        self._claims += 1
+        self._give_back.claim()
         try:
             return (yield from super().__await__())
         except asyncio.CancelledError:
-            self._claims -= 1
+            unclaimed = self._give_back.drop()
             # The task was cancelled after the result had come, but before it was resumed with it.
-            if not self._claims and self.done() and not self.cancelled() and self.exception() is None:
+            if unclaimed and self.done() and not self.cancelled() and self.exception() is None:
                 self._give_back(self.result())
             raise
 

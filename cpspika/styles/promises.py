@@ -75,6 +75,30 @@ class ResolvedPromises(dict[Any, Any]):
         return promise
 
 
+class Claims:
+    """Who waits for a result that must not get lost, or has it. A call gives the result back, once."""
+
+    __slots__ = ("_claims", "_give_back")
+
+    def __init__(self, give_back: GiveBack):
+        self._give_back: GiveBack | None = give_back
+        self._claims = 0
+
+    def claim(self) -> None:
+        """One more waits."""
+        self._claims += 1
+
+    def drop(self) -> bool:
+        """One that waited will not see the result. True: nobody else waits for it or has it."""
+        self._claims -= 1
+        return self._claims <= 0
+
+    def __call__(self, result: Any) -> None:
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back(result)
+
+
 class _Scope:
     """An asynchronous context manager that closes itself at the end."""
 

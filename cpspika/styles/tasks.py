@@ -17,7 +17,7 @@ from ..client.continuations import check_callable
 from ..client.hooks import are_installed
 from ..errors import InvalidArgumentType, LocalError
 from ..reactor import Reactor
-from .promises import Block, GiveBack, ResolvedPromises, Settle
+from .promises import Block, Claims, GiveBack, ResolvedPromises, Settle
 
 T = TypeVar("T")
 Work = Generator[Any, Any, T] | Coroutine[Any, Any, T]
@@ -57,21 +57,6 @@ class _Rejection:
             self._reactor.call_soon_threadsafe(out_of_the_reactor)
 
 
-class _GiveBack:
-    """Gives back a result, once. `claims`: how many wait for it, or have it."""
-
-    __slots__ = ("_function", "claims")
-
-    def __init__(self, function: GiveBack):
-        self._function: GiveBack | None = function
-        self.claims = 0
-
-    def __call__(self, result: Any) -> None:
-        function, self._function = self._function, None
-        if function is not None:
-            function(result)
-
-
 class Promise(Block[T], Generic[T]):
     """The promise of an operation's result. In a task: `yield` or `await` it. Elsewhere: `then`."""
 
@@ -79,7 +64,7 @@ class Promise(Block[T], Generic[T]):
 
     def __init__(self, reactor: Reactor, give_back: GiveBack | None = None):
         self.reactor = reactor
-        self._give_back = None if give_back is None else _GiveBack(give_back)
+        self._give_back = None if give_back is None else Claims(give_back)
         self._state = _PENDING
         self._value: Any = None  # the result, or a _Rejection; while it is pending, perhaps _IGNORED
         self._waiting: Any = None  # a call, or a list of calls: mostly there is one
@@ -197,15 +182,13 @@ class Promise(Block[T], Generic[T]):
     def claim(self) -> None:
         """A task begins to wait for the result. It takes the result, or calls `discard`."""
         if self._give_back is not None:
-            self._give_back.claims += 1
+            self._give_back.claim()
 
     def discard(self) -> None:
         """A task that waited was cancelled, and will not see the result or error. The result is given back, if no other
         task waits for it or has it."""
-        if self._give_back is not None:
-            self._give_back.claims -= 1
-            if self._state == _FULFILLED and self._give_back.claims <= 0:
-                self._give_back(self._value)
+        if self._give_back is not None and self._give_back.drop() and self._state == _FULFILLED:
+            self._give_back(self._value)
         if self._state == _REJECTED:
             self._value.ask()
 
