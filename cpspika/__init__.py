@@ -77,15 +77,6 @@ _LAZY = {
 }
 
 
-# Names of pika's module, and what they are here.
-_OF_PIKA = {
-    "URLParameters": "ConnectionParameters.from_url(url), or the URL itself in place of parameters",
-    "SSLOptions": "the option ssl, an SSLContext",
-    "exceptions": "the module cpspika.errors",
-    "DeliveryMode": "the number, 1 or 2",
-}
-
-
 def __getattr__(name: str) -> Any:
     import importlib
 
@@ -94,8 +85,10 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         found = globals()[name] = getattr(importlib.import_module(_LAZY[name], __name__), name)
         return found
-    pika = f"; pika's {name} is {_OF_PIKA[name]} here" if name in _OF_PIKA else ""
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{pika}")
+    from .pika_names import MODULE, instead
+
+    said = filter(None, (f"module {__name__!r} has no attribute {name!r}", instead(name, MODULE)))
+    raise AttributeError("; ".join(said))
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from .errors import InvalidArgument, InvalidArgumentType, LoginError
+from .pika_names import OPTIONS, instead
 from .spec import CONSTANTS, VERSIONS
 
 if TYPE_CHECKING:
@@ -354,15 +355,6 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 _ANEW = dict.fromkeys(("credentials", "client_properties"))  # their defaults are objects, and each has its own
 _DEFAULTS = {name: check(name, default) for name, (default, check) in _OPTIONS.items() if name not in _ANEW}
 _TLS_FILES = ("cafile", "certfile", "keyfile")
-# Options of pika 1.x, and what they are here.
-_OF_PIKA = {
-    "connection_attempts": "a list of targets, or recovery=True",
-    "retry_delay": "a list of targets, or recovery=True",
-    "socket_timeout": "connection_timeout",
-    "stack_timeout": "connection_timeout",
-    "ssl_options": "ssl, an SSLContext, or cafile",
-    "tcp_options": "tcp_keepalive",
-}
 _NOT_IN_URL_QUERY = {"host", "port", "credentials", "ssl", "client_properties", "via"}
 
 
@@ -460,8 +452,8 @@ class ConnectionParameters:
     def _set(self, given: Mapping[str, Any]) -> None:
         for name in given:
             if name not in _OPTIONS:
-                ours = f"; pika's {name} is {_OF_PIKA[name]} here" if name in _OF_PIKA else ""
-                raise InvalidArgument(f"unknown option {name!r}{ours}; the options are {', '.join(_OPTIONS)}")
+                said = filter(None, (f"unknown option {name!r}", instead(name, OPTIONS)))
+                raise InvalidArgument(f"{'; '.join(said)}; the options are {', '.join(_OPTIONS)}")
         vars(self).update(_DEFAULTS)
         for name, value in {**_ANEW, **given}.items():
             setattr(self, name, _OPTIONS[name][1](name, value))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from ..errors import InvalidArgumentType
 from ..parameters import ConnectionParameters
+from ..pika_names import ARGUMENTS, NAMES, instead
 from ..wire.handshake import can
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -96,36 +97,11 @@ def _untrusted(code: int, parameters: ConnectionParameters) -> str:
 
 # --- pika's names -----------------------------------------------------------------------------------------------------
 
-# Arguments of pika 1.x, and what they are here.
-ARGUMENTS = {
-    "auto_ack": "no_ack",
-    "exchange_type": "type",
-    "global_qos": "global_",
-    "on_message_callback": "on_message, which gets one argument, the message",
-}
-
-# Methods and attributes of pika 1.x's connections and channels, and what they are here.
-NAMES = {
-    "add_callback_threadsafe": "connection.reactor.call_soon_threadsafe",
-    "add_on_cancel_callback": "the argument on_cancel of basic_consume",
-    "add_on_close_callback": "add_state_change_handler, or on_close of the connection",
-    "add_on_connection_blocked_callback": "add_blocked_handler",
-    "add_on_connection_unblocked_callback": "add_blocked_handler",
-    "add_on_return_callback": "add_return_handler",
-    "call_later": "connection.reactor.call_later",
-    "cancel": "close() of the iterator that consume returns",
-    "channel_number": "number",
-    "confirm_delivery": "confirm_select",
-    "is_closed": "not is_open",
-    "process_data_events": "drain_events of the synchronous facade",
-    "remove_timeout": "cancel() of the timer that connection.reactor.call_later returns",
-}
-
 
 def for_arguments(error: TypeError, given: Iterable[str]) -> TypeError:
     """The error of a call with unknown arguments. If there are pika's among those that were `given`, the text names the
     ones to use."""
-    ours = [f"pika's {name} is {ARGUMENTS[name]} here" for name in given if name in ARGUMENTS]
+    ours = [said for name in given if (said := instead(name, ARGUMENTS))]
     return TypeError("; ".join([str(error), *ours])) if ours else error
 
 
@@ -148,13 +124,12 @@ def hinting(method: F) -> F:
 class _PikaName:
     """A name of pika in a class of ours: it is as if it was not there, but the AttributeError says what to use."""
 
-    def __init__(self, name: str, ours: str):
+    def __init__(self, name: str):
         self._name = name
-        self._ours = ours
 
     def __get__(self, instance: Any, owner: type) -> Any:
         what = f"{owner.__name__!r} object" if instance is not None else f"type object {owner.__name__!r}"
-        text = f"{what} has no attribute {self._name!r}; pika's {self._name} is {self._ours} here"
+        text = f"{what} has no attribute {self._name!r}; {instead(self._name, NAMES)}"
         raise AttributeError(text, name=self._name, obj=instance if instance is not None else owner)
 
 
@@ -177,8 +152,8 @@ class HintsNames(metaclass=_HidesNames):
         return [name for name in super().__dir__() if not _is_hint(type(self), name)]
 
 
-for _name, _ours in NAMES.items():
-    setattr(HintsNames, _name, _PikaName(_name, _ours))
+for _name in NAMES:
+    setattr(HintsNames, _name, _PikaName(_name))
 
 
 def _is_hint(cls: type, name: str) -> bool:

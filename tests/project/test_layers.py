@@ -20,7 +20,7 @@ ROOT = Path(cpspika.__file__).parent
 # Folders and modules, the lowest layer first. docs/architecture.md says what each holds.
 LAYERS = [
     ["spec", "version"],
-    ["errors", "interrupts", "logs", "parameters", "reactor"],
+    ["errors", "interrupts", "logs", "pika_names", "parameters", "reactor"],
     ["wire"],
     ["client", "broker"],
     ["recovery"],
@@ -52,6 +52,7 @@ STANDARD_LIBRARY_ONLY = [
     "errors",
     "interrupts",
     "logs",
+    "pika_names",
     "parameters",
     "reactor",
     "wire",

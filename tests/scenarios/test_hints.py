@@ -9,7 +9,8 @@ import pytest
 
 import cpspika
 from cpspika.adapters.asyncio_adapter import AsyncioConnection
-from cpspika.client.hints import ARGUMENTS, NAMES, HintsNames
+from cpspika.client.hints import HintsNames
+from cpspika.pika_names import ARGUMENTS, MODULE, NAMES, OPTIONS
 from cpspika.recovery.channel import RecoveringChannel
 from cpspika.threads import ThreadedConnection
 from tests.support.styles import Scenario, Style, scenario
@@ -92,3 +93,16 @@ def test_dir_has_no_names_of_pika() -> None:
     with cpspika.BlockingConnection("embedded://") as connection:
         for subject in (connection, connection.channel(), cpspika.Channel, cpspika.Connection):
             assert all(hasattr(subject, name) for name in dir(subject) if name in NAMES)
+
+
+def test_options_and_the_modules_names_of_pika() -> None:
+    for name, ours in OPTIONS.items():
+        with pytest.raises(cpspika.InvalidArgument) as refused:
+            cpspika.ConnectionParameters(**{name: 1})  # type: ignore[arg-type]
+        assert str(refused.value).startswith(f"unknown option {name!r}; pika's {name} is {ours} here; the options are ")
+    for name, ours in MODULE.items():
+        with pytest.raises(AttributeError) as absent:
+            getattr(cpspika, name)
+        assert str(absent.value) == f"module 'cpspika' has no attribute {name!r}; pika's {name} is {ours} here"
+    with pytest.raises(AttributeError, match=r"has no attribute 'nonsense'$"):
+        _ = cpspika.nonsense
