@@ -23,7 +23,6 @@ import itertools
 import os
 import threading
 import time
-import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -31,6 +30,7 @@ from typing import Any, NamedTuple, Protocol
 
 from .errors import ConcurrentUse, LocalError
 from .interrupts import is_interrupt
+from .registry import Registry
 
 Call = Callable[[], object]
 
@@ -325,7 +325,7 @@ class PlainReactor(ABC):
 
     def __init__(self) -> None:
         self.on_error: Callable[[BaseException], object] | None = None
-        self.transports: weakref.WeakSet[Transport] = weakref.WeakSet()
+        self.transports: Registry[Transport] = Registry()
         self._ready: deque[Call] = deque()
         self._timers = Timers()
         self._running = False
@@ -397,7 +397,7 @@ class PlainReactor(ABC):
                 make_calls(self._ready, None if self.on_error is None else self.call)
         except BaseException as error:
             if is_interrupt(error):
-                for transport in list(self.transports):
+                for transport in self.transports:
                     transport.interrupted(error)
             raise
         finally:
@@ -481,11 +481,11 @@ class PlainReactor(ABC):
     def _wake(self) -> None: ...
 
 
-_reactors: weakref.WeakSet[PlainReactor] = weakref.WeakSet()
+_reactors: Registry[PlainReactor] = Registry()
 
 
 def _after_fork() -> None:
-    for reactor in list(_reactors):
+    for reactor in _reactors:
         reactor.forked()
 
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,7 @@ from .connecting import Target, all_targets, new_reactor
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
 from .parameters import ConnectionOptions
 from .recovery import Recovering, new_connection
+from .registry import Registry
 from .styles import watched
 from .styles.consumer import Consuming
 from .styles.facade import ConnectionFacade, Facade, Scope, check_runs_at_once
@@ -437,11 +437,11 @@ def _hook(error: BaseException) -> None:
 
 
 _PUBLISH = Channel.basic_publish
-_connections: weakref.WeakSet[ThreadedConnection] = weakref.WeakSet()
+_connections: Registry[ThreadedConnection] = Registry()
 
 
 def _after_fork() -> None:
-    for connection in list(_connections):
+    for connection in _connections:
         connection._workers.forked()
 
 

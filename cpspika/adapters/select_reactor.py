@@ -56,7 +56,10 @@ class SelectReactor(WatchesSockets, PlainReactor):
                 self._waker.drain()
                 continue
             if events & selectors.EVENT_READ:
-                self.call(transport.on_readable)
+                if self.on_error is None:
+                    transport.on_readable()
+                else:
+                    self.call(transport.on_readable)
             if events & selectors.EVENT_WRITE and transport.socket is not None:
                 self.call(transport.on_writable)
 

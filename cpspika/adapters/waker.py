@@ -1,6 +1,7 @@
-"""The waker: a pipe by which another thread, or a signal handler, wakes a reactor that waits.
+"""The waker: an eventfd or a pipe by which another thread, or a signal handler, wakes a reactor that waits.
 
-The reactor watches one end. `wake` sends a byte to it, and the wait of the reactor ends. `drain` reads the bytes.
+The reactor watches one end. `wake` writes to the other, and the wait of the reactor ends. `drain` reads what was
+written. An eventfd is one file descriptor for both ends.
 
 The ends are bare file descriptors, where the system can wait for a pipe. A socket object would warn (ResourceWarning)
 when it is collected before the waker: a reactor that nobody closed is part of a reference cycle, or goes at the end of
@@ -20,9 +21,12 @@ from typing import Any
 from ..interrupts import release
 
 
+def _eventfd() -> tuple[Any, Any]:
+    number = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    return number, number
+
+
 def _pipe() -> tuple[Any, Any]:
-    if hasattr(os, "pipe2"):  # one call of the kernel in place of five
-        return os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
@@ -37,10 +41,14 @@ def _socketpair() -> tuple[Any, Any]:
 
 
 # (make, read, write, close). Windows waits for sockets only.
+EVENTS: Any = _eventfd if hasattr(os, "eventfd") else _pipe, os.read, os.write, os.close
 PIPES: Any = _pipe, os.read, os.write, os.close
 SOCKETS: Any = _socketpair, socket.socket.recv, socket.socket.send, socket.socket.close
 
-_make, _read, _write, _close = PIPES if os.name == "posix" else SOCKETS
+_make, _read, _write, _close = EVENTS if os.name == "posix" else SOCKETS
+
+
+_ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd takes, a number to be added
 
 
 DEAF = os.name == "nt"
@@ -83,7 +91,7 @@ class Waker:
     def _write_byte(self) -> None:
         with contextlib.suppress(OSError):
             if self._ends is not None:
-                _write(self._ends[1], b"\0")
+                _write(self._ends[1], _ONE)
 
     def _locked(self, call: Callable[[], object]) -> None:
         try:
@@ -106,7 +114,7 @@ class Waker:
     def __del__(self, close: Any = _close) -> None:
         # The program need not close a reactor that it drops. At the end of the process this module may be gone.
         ends, self._ends = self._ends, None
-        for end in ends or ():
+        for end in set(ends or ()):
             close(end)
 
     def forked(self) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
@@ -25,6 +24,7 @@ from ..adapters.memory_reactor import MemoryTransport
 from ..adapters.select_reactor import SelectReactor
 from ..logs import get_logger
 from ..reactor import Reactor, TransportOwner
+from ..registry import Registry
 from .ack_timeouts import CONSUMER_TIMEOUT
 from .server import MEMORY_HIGH, Broker
 
@@ -168,7 +168,7 @@ def serve(
     return broker
 
 
-_all_served: weakref.WeakSet[Served] = weakref.WeakSet()
+_all_served: Registry[Served] = Registry()
 _lock = threading.Lock()
 _embedded: list[_BrokerThread] = []
 
@@ -187,7 +187,7 @@ def embedded() -> Broker:
 def _after_fork() -> None:
     """The child of a fork has no thread of the parent's, so it starts a broker of its own. A served broker is the
     parent's: the child closes its copies of the sockets, so that clients see the end of the parent's."""
-    for served in list(_all_served):
+    for served in _all_served:
         served._detach()
     global _lock
     _lock = threading.Lock()  # a thread of the parent may have held it

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -40,6 +39,7 @@ from ..errors import (
 from ..interrupts import is_interrupt
 from ..parameters import ConnectionParameters
 from ..reactor import Endpoint, NamedTimers, Reactor, Transport, TransportCallbacks
+from ..registry import Registry
 from ..version import __version__
 from ..wire import handshake
 from ..wire.backlog import Backlog
@@ -638,7 +638,7 @@ class Connection(HintsNames):
 
     def _bytes_written(self) -> bool:
         backlog = self._backlog
-        if not backlog.is_watched:
+        if not (backlog.congested or backlog.waiting):
             return False
         written = backlog.take_written()
         calls: list[Call] = [partial(continuation.reply, None) for continuation in written]
@@ -894,7 +894,7 @@ class Connection(HintsNames):
 
 
 def _adopt_all() -> None:
-    for connection in list(_connections):
+    for connection in _connections:
         connection._adopt()
 
 
@@ -924,11 +924,11 @@ _HANDLERS: dict[str, Callable[[Connection, Any], None]] = {
     "connection.unblocked": Connection._on_unblocked,
 }
 
-_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+_connections: Registry[Connection] = Registry()
 
 
 def _after_fork() -> None:
-    for connection in list(_connections):
+    for connection in _connections:
         connection._forked()
 
 

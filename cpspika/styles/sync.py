@@ -92,29 +92,28 @@ _spins: weakref.WeakKeyDictionary[Reactor, _Spins] = weakref.WeakKeyDictionary()
 
 
 class _Outcome:
-    """How the operation of a call ended. `told`: the error and the result, None until then. `abandoned`: nobody
-    waits any more; then `give_back` gets the result."""
+    """How the operation of a call ended. `told`: holds the error and the result, once they are known. `abandoned`:
+    nobody waits any more; then `give_back` gets the result."""
 
     # Values of the class, so that a call need not set them.
     abandoned = False
-    told: tuple[AMQPError | None, Any] | None = None
     give_back: Callable[[Any], object] | None = None
+
+    def __init__(self) -> None:
+        self.told: list[tuple[AMQPError | None, Any]] = []
 
     def settle(self, error: AMQPError | None, result: Any) -> None:
         """on_done."""
-        self.told = error, result
+        self.told.append((error, result))
         if self.give_back is not None and error is None:
             self.give_back(result)
-
-    def is_told(self) -> bool:
-        return self.told is not None
 
     def abandon(self, give_back: Callable[[Any], object] | None) -> None:
         """Nobody waits any more: give_back gets the result, now or when it comes."""
         self.abandoned = True
         self.give_back = give_back
-        if give_back is not None and self.told is not None and self.told[0] is None:
-            give_back(self.told[1])
+        if give_back is not None and self.told and self.told[0][0] is None:
+            give_back(self.told[0][1])
 
 
 class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
@@ -195,14 +194,14 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 if spins.strays and not closes:
                     spins.raise_stray()
                 operation(core, *args, on_done=outcome.settle)
-                if not self._spin(outcome.is_told, limit, finish=True):
+                if not self._spin(outcome.told.__len__, limit, finish=True):
                     raise _late(name, limit)
             except BaseException:
                 outcome.abandon(give_back or give_back_for(operation, *self._asked(core, args)))
                 raise
             finally:
                 self._leave()
-            error, result = outcome.told  # type: ignore[misc]
+            error, result = outcome.told[0]
             if error is None and not (closes and spins.strays):
                 return result
         except BaseException:

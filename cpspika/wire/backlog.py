@@ -23,9 +23,10 @@ class Backlog(Generic[T]):
 
     transport: the transport of the link, or None without one. congested: the backlog reached `high` bytes and has not
     yet fallen to `low`. stopped: the owner must not write, for a reason of its own. writable: neither congested nor
-    stopped."""
+    stopped. waiting: the waiters, each with its position and its channel's number. While the backlog is congested or a
+    waiter waits, the owner looks here each time when the kernel has accepted bytes."""
 
-    __slots__ = ("_high", "_low", "_unwritten", "congested", "stopped", "transport", "writable")
+    __slots__ = ("_high", "_low", "congested", "stopped", "transport", "waiting", "writable")
 
     def __init__(self, high: int, low: int):
         self._high = high
@@ -33,7 +34,7 @@ class Backlog(Generic[T]):
         self.transport: Transport | None = None
         self.congested = self.stopped = False
         self.writable = True
-        self._unwritten: deque[tuple[int, int, T]] = deque()  # position in the stream, channel number, waiter
+        self.waiting: deque[tuple[int, int, T]] = deque()  # position in the stream, channel number, waiter
 
     def write(self, chunks: Iterable[bytes | memoryview]) -> None:
         """Passes chunks to the transport. Without a transport they are dropped."""
@@ -54,28 +55,23 @@ class Backlog(Generic[T]):
         """The size of the backlog in bytes."""
         return self.transport.queued - self.transport.written if self.transport is not None else 0
 
-    @property
-    def is_watched(self) -> bool:
-        """Whether the owner must be called when the kernel has accepted bytes."""
-        return self.congested or bool(self._unwritten)
-
     def when_written(self, number: int, waiter: T) -> None:
         """Adds a waiter of channel `number`. It waits until all bytes written up to now have gone to the kernel."""
-        self._unwritten.append((self.transport.queued if self.transport is not None else 0, number, waiter))
+        self.waiting.append((self.transport.queued if self.transport is not None else 0, number, waiter))
 
     def take_written(self) -> list[T]:
         """Removes and returns the waiters whose bytes have gone to the kernel, in order."""
-        unwritten, taken = self._unwritten, []
-        while unwritten and self.transport is not None and unwritten[0][0] <= self.transport.written:
-            taken.append(unwritten[0][2])
-            del unwritten[0]
+        waiting, taken = self.waiting, []
+        while waiting and self.transport is not None and waiting[0][0] <= self.transport.written:
+            taken.append(waiting[0][2])
+            del waiting[0]
         return taken
 
     def take_unwritten(self, number: int) -> list[T]:
         """Removes and returns the waiters of channel `number` whose bytes have not gone to the kernel, in order."""
-        taken = [waiter for _, owner, waiter in self._unwritten if owner == number]
+        taken = [waiter for _, owner, waiter in self.waiting if owner == number]
         if taken:
-            self._unwritten = deque(entry for entry in self._unwritten if entry[1] != number)
+            self.waiting = deque(entry for entry in self.waiting if entry[1] != number)
         return taken
 
     def drained(self) -> bool:

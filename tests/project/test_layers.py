@@ -20,7 +20,7 @@ ROOT = Path(cpspika.__file__).parent
 # Folders and modules, the lowest layer first. docs/architecture.md says what each holds.
 LAYERS = [
     ["spec", "version"],
-    ["errors", "interrupts", "logs", "pika_names", "parameters", "reactor"],
+    ["errors", "interrupts", "logs", "pika_names", "parameters", "reactor", "registry"],
     ["wire"],
     ["client", "broker"],
     ["recovery"],
@@ -55,6 +55,7 @@ STANDARD_LIBRARY_ONLY = [
     "pika_names",
     "parameters",
     "reactor",
+    "registry",
     "wire",
     "client",
     "broker",

@@ -33,6 +33,7 @@ CHOSEN = {
     "poll": "TestBlocking or TestAsyncore or core-blocking",
     "epoll": "TestSelect or core-select",
     "kqueue": "TestSelect or core-select",
+    "eventfd": "TestBlocking or TestSelect or test_waker",
     "register_at_fork": "TestSelect or embedded-threads",
     "AF_UNIX": "TestBlocking or TestSelect or test_waker or embedded-threads",
     "add_reader": "TestAsyncio or test_sockets or embedded-asyncio",

@@ -62,6 +62,10 @@ def _kqueue() -> None:
     _choose_selector("KqueueSelector")
 
 
+def _eventfd() -> None:
+    _remove(os, "eventfd")
+
+
 def _register_at_fork() -> None:
     _remove(os, "register_at_fork")
 
@@ -112,6 +116,7 @@ HIDERS: dict[str, Callable[[], None]] = {
     "poll": _poll,
     "epoll": _epoll,
     "kqueue": _kqueue,
+    "eventfd": _eventfd,
     "register_at_fork": _register_at_fork,
     "AF_UNIX": _unix_sockets,
     "add_reader": _add_reader,

@@ -86,17 +86,17 @@ def test_without_a_transport_bytes_are_dropped_and_nothing_is_written() -> None:
     assert backlog.take_unwritten(1) == ["waiter"]
 
 
-def test_who_waits_is_watched() -> None:
+def test_who_waits_is_seen() -> None:
     backlog, kernel = linked()
-    assert not backlog.is_watched
+    assert not backlog.waiting
     backlog.write([b"abc"])
     backlog.when_written(1, "waiter")
-    assert backlog.is_watched
+    assert backlog.waiting
     kernel.take(2)
     assert backlog.take_written() == []
     kernel.take(1)
     assert backlog.take_written() == ["waiter"]
-    assert not backlog.is_watched
+    assert not backlog.waiting
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from([300, 301]), st.integers(0, 12)), max_size=20))
@@ -115,4 +115,4 @@ def test_waiters_come_in_order_when_their_bytes_have_gone(steps: list[tuple[int,
     assert backlog.take_unwritten(300) == [name for _, number, name in waiting if number == 300]
     assert backlog.take_unwritten(300) == []
     assert backlog.take_unwritten(301) == [name for _, number, name in waiting if number == 301]
-    assert not backlog.is_watched
+    assert not backlog.waiting

@@ -7,7 +7,6 @@ into queues by that thread, and the face calls the program in the program's own 
 from __future__ import annotations
 
 import atexit
-import weakref
 from collections.abc import Callable
 from threading import Lock
 from typing import Any
@@ -17,6 +16,7 @@ from ...client.channel import Channel
 from ...client.continuations import Request
 from ...connecting import Target
 from ...errors import AMQPError
+from ...registry import Registry
 from ...threads import ThreadedConnection
 
 
@@ -111,12 +111,12 @@ def _nothing() -> None:
     pass
 
 
-_links: weakref.WeakSet[Link] = weakref.WeakSet()
+_links: Registry[Link] = Registry()
 
 
 @atexit.register
 def _at_exit() -> None:
     """A program may end without closing its connection: what it has acknowledged before goes out."""
-    for link in list(_links):
+    for link in _links:
         if link.core.is_open:
             link.send_now(_nothing)
