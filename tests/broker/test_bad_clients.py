@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from cpspika.broker import serve
 from cpspika.wire.frames import PROTOCOL_HEADERS
-from tests.support.raw_client import MemoryWire, MemoryWorld, SocketWire, method, plain, publish, until
+from tests.support.raw_client import MemoryWire, MemoryWorld, SocketWire, method, plain, publish
 from tests.support.scripted import body_frame, frame, header_frame
+from tests.support.waiting import until
 
 fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cpspika.broker import Served, serve
-from tests.support.raw_client import until
+from tests.support.waiting import until
 
 SCRIPTS = Path(__file__).parent / "clients"
 SECONDS = 60

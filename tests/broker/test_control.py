@@ -29,8 +29,9 @@ from cpspika import (
     NotFound,
 )
 from cpspika.broker import Broker, Served, serve
-from tests.support.raw_client import DEADLINE, MemoryWire, MemoryWorld, SocketWire, method, publish, until
+from tests.support.raw_client import MemoryWire, MemoryWorld, SocketWire, method, publish
 from tests.support.scripted import Done
+from tests.support.waiting import DEADLINE, until
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from cpspika.adapters import SelectReactor
 from cpspika.broker import Broker, serve
 from cpspika.cli import main
 from tests.support.broker_model import BrokerServices, QueueConsumer
-from tests.support.raw_client import MemoryWire, MemoryWorld, SocketWire, method, plain, publish, until
+from tests.support.raw_client import MemoryWire, MemoryWorld, SocketWire, method, plain, publish
 from tests.support.scripted import body_frame, header_frame
+from tests.support.waiting import until
 
 HIGH = 100_000
 

@@ -20,7 +20,7 @@ import cpspika
 from cpspika.adapters import SelectReactor
 from cpspika.broker import embedded, serve
 from tests.support import ROOT
-from tests.support.raw_client import DEADLINE, until
+from tests.support.waiting import DEADLINE, until
 
 pytest_plugins = ["pytester"]
 

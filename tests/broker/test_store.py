@@ -13,7 +13,7 @@ from cpspika import tasks
 from cpspika.broker import serve
 from cpspika.broker.store import NULL_STORE
 from cpspika.testing import Simulation
-from tests.support.raw_client import DEADLINE
+from tests.support.waiting import DEADLINE
 
 PERSISTENT = {"delivery_mode": 2}
 

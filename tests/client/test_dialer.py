@@ -16,7 +16,6 @@ from cpspika.adapters.asyncio_reactor import AsyncioReactor
 from cpspika.wire import frames
 from tests.support.handshakes import START, STEPS, TUNE, Answering, by_hand, say
 from tests.support.scripted import (
-    DEADLINE,
     Done,
     MemoryBroker,
     SocketBroker,
@@ -29,6 +28,7 @@ from tests.support.scripted import (
     said,
     using,
 )
+from tests.support.waiting import DEADLINE
 
 # --- connection_timeout -----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ from cpspika.parameters import ConnectionParameters
 from cpspika.styles import sync
 from cpspika.styles.sync import SyncConnection
 from tests.support.forking import forking
-from tests.support.scripted import DEADLINE, Done, SocketBroker, run_until, using
+from tests.support.scripted import Done, SocketBroker, run_until, using
+from tests.support.waiting import DEADLINE
 
 REACTORS = ["SelectReactor", "BlockingReactor", "AsyncoreReactor"]
 reactors = pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from tests.integrations.conftest import Client
 from tests.support.styles import PATIENCE
+from tests.support.waiting import until
 
 
 class Worker:
@@ -48,15 +49,6 @@ def running(*workers: Worker) -> Iterator[None]:
     finally:
         for worker in workers:
             worker.stop()
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> None:
-    ticks, pause = int(PATIENCE / 0.01), threading.Event()
-    for _ in range(ticks):
-        if condition():
-            return
-        pause.wait(0.01)
-    raise AssertionError(f"no {what} within {PATIENCE} s")
 
 
 @pytest.fixture
@@ -96,7 +88,7 @@ def test_work_queues(client: Client, name: str) -> None:
 
     def work(ch: Any, method: Any, properties: Any, body: bytes) -> None:
         assert properties.delivery_mode == pika.spec.PERSISTENT_DELIVERY_MODE
-        wait_for(lambda: both_ready.is_set(), "second worker")
+        until(lambda: both_ready.is_set(), "second worker", PATIENCE)
         done.append((id(ch), body))
         ch.basic_ack(delivery_tag=method.delivery_tag)
 
@@ -108,7 +100,7 @@ def test_work_queues(client: Client, name: str) -> None:
             properties = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
             channel.basic_publish(exchange="", routing_key=name, body=f"task {number}", properties=properties)
         both_ready.set()
-        wait_for(lambda: len(done) == 20, "20 tasks")
+        until(lambda: len(done) == 20, "20 tasks", PATIENCE)
     assert sorted(body for _, body in done) == sorted(f"task {number}".encode() for number in range(20))
     assert len({who for who, _ in done}) == 2
     assert channel.queue_delete(name).method.message_count == 0
@@ -133,7 +125,7 @@ def test_publish_and_subscribe(client: Client, name: str) -> None:
         channel.exchange_declare(exchange=name, exchange_type="fanout", auto_delete=True)
         for line in ("info: one", "info: two"):
             channel.basic_publish(exchange=name, routing_key="", body=line)
-        wait_for(lambda: len(got[0]) == len(got[1]) == 2, "two lines for each")
+        until(lambda: len(got[0]) == len(got[1]) == 2, "two lines for each", PATIENCE)
     assert got[0] == got[1] == [b"info: one", b"info: two"]
 
 

@@ -15,8 +15,9 @@ from cpspika import ConcurrentUse, LocalError, tasks
 from cpspika.adapters.asyncio_adapter import AsyncioReactor
 from tests.reactors import test_reactors
 from tests.support.hiding import WithoutAddReader
-from tests.support.scripted import DEADLINE, SocketBroker, run_until
+from tests.support.scripted import SocketBroker, run_until
 from tests.support.style_asyncio import on_uvloop
+from tests.support.waiting import DEADLINE
 
 NOT_OURS = {
     "test_the_heap_does_not_grow_with_cancelled_timers",  # the heap is the loop's

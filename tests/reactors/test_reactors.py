@@ -22,7 +22,8 @@ from cpspika.parameters import ConnectionParameters
 from cpspika.reactor import Timers
 from cpspika.styles.sync import SyncConnection
 from tests.support import ROOT
-from tests.support.scripted import DEADLINE, Done, MemoryBroker, SocketBroker, SocketPeer, run_until, using
+from tests.support.scripted import Done, MemoryBroker, SocketBroker, SocketPeer, run_until, using
+from tests.support.waiting import DEADLINE
 
 try:
     with warnings.catch_warnings():

@@ -22,7 +22,8 @@ from cpspika import ConnectionParameters, InvalidArgument, InvalidArgumentType
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, SelectReactor, sockets, waker
 from cpspika.adapters.asyncio_reactor import AsyncioReactor
 from tests.support.hiding import WithoutAddReader
-from tests.support.scripted import DEADLINE, Done, SocketBroker, run_until
+from tests.support.scripted import Done, SocketBroker, run_until
+from tests.support.waiting import DEADLINE
 
 REACTORS = {
     "select": SelectReactor,

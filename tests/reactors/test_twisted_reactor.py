@@ -17,8 +17,9 @@ import cpspika
 from cpspika import tasks
 from cpspika.adapters.twisted_adapter import TwistedReactor, connect
 from tests.reactors import test_reactors
-from tests.support.scripted import DEADLINE, SocketBroker, run_until
+from tests.support.scripted import SocketBroker, run_until
 from tests.support.style_twisted import outcome, private_reactor
+from tests.support.waiting import DEADLINE
 
 NOT_OURS = {
     "test_the_heap_does_not_grow_with_cancelled_timers",  # the heap is Twisted's

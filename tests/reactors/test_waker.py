@@ -13,7 +13,7 @@ import pytest
 
 from cpspika.adapters.waker import Waker
 from tests.support import ROOT
-from tests.support.scripted import DEADLINE
+from tests.support.waiting import DEADLINE
 
 
 def readable(waker: Waker) -> bool:

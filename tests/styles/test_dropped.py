@@ -20,7 +20,8 @@ import cpspika
 from cpspika import AsyncoreConnection, BlockingConnection, SelectConnection
 from cpspika.adapters import SelectReactor
 from cpspika.broker import serve
-from tests.support.scripted import DEADLINE, SocketBroker
+from tests.support.scripted import SocketBroker
+from tests.support.waiting import DEADLINE
 
 KINDS = [SelectConnection, AsyncoreConnection, BlockingConnection]
 

@@ -17,7 +17,8 @@ import cpspika
 from cpspika import AsyncoreConnection, BlockingConnection, SelectConnection
 from cpspika.adapters import MemoryReactor, SelectReactor
 from cpspika.threads import ThreadedConnection
-from tests.support.scripted import DEADLINE, SocketBroker, deliver_three
+from tests.support.scripted import SocketBroker, deliver_three
+from tests.support.waiting import DEADLINE
 
 KINDS = [SelectConnection, AsyncoreConnection, BlockingConnection]
 

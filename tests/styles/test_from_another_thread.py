@@ -17,7 +17,8 @@ import cpspika
 from cpspika import AsyncoreConnection, BlockingConnection, ConcurrentUse, SelectConnection
 from cpspika.adapters import sockets
 from cpspika.styles import sync
-from tests.support.scripted import DEADLINE, SocketBroker
+from tests.support.scripted import SocketBroker
+from tests.support.waiting import DEADLINE
 
 KINDS = [SelectConnection, AsyncoreConnection, BlockingConnection]
 

@@ -9,7 +9,7 @@ import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,7 +33,8 @@ from cpspika import (
     SelectConnection,
 )
 from cpspika.threads import ThreadedConnection
-from tests.support.scripted import DEADLINE, SocketBroker
+from tests.support.scripted import SocketBroker
+from tests.support.waiting import DEADLINE, until
 
 KINDS: list[Any] = [SelectConnection, AsyncoreConnection, BlockingConnection, ThreadedConnection]
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -79,13 +80,6 @@ def bodies_in(ch: Any, queue: str) -> list[bytes]:
     while (message := ch.basic_get(queue, no_ack=True)) is not None:
         bodies.append(message.body)
     return bodies
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come"
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("window", [1, 7, 1000])
@@ -458,7 +452,7 @@ def test_a_blocked_connection_says_so_until_the_window_is_full(scripted: Any) ->
     connection, ch, peer = scripted
     peer.send(0, "connection.blocked", reason="low on memory")
     if isinstance(connection, ThreadedConnection):
-        wait_until(lambda: connection.is_blocked, "connection.blocked")
+        until(lambda: connection.is_blocked, "connection.blocked")
     else:
         while not connection.is_blocked:
             ch.queue_declare("q")
@@ -478,7 +472,7 @@ def test_a_stopped_flow_is_a_failure_or_a_wait(scripted: Any) -> None:
     peer.when("channel.flow-ok", lambda peer, number, method: None)
     peer.send(1, "channel.flow", active=False)
     if isinstance(connection, ThreadedConnection):
-        wait_until(lambda: not ch.core._publisher.permitted, "channel.flow")
+        until(lambda: not ch.core._publisher.permitted, "channel.flow")
     else:
         while ch.core._publisher.permitted:
             ch.queue_declare("q")

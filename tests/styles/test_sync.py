@@ -15,7 +15,8 @@ import pytest
 
 import cpspika
 from cpspika import AsyncoreConnection, BlockingConnection, ConsumerCancelled, NotFound, SelectConnection
-from tests.support.scripted import DEADLINE, SocketBroker, deliver_three
+from tests.support.scripted import SocketBroker, deliver_three
+from tests.support.waiting import DEADLINE
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,8 @@ from cpspika.client.connection import HIGH_WATER
 from cpspika.styles.lifting import operations, registrations
 from cpspika.threads import ThreadedChannel, ThreadedConnection
 from tests.support.forking import forking
-from tests.support.scripted import DEADLINE, SocketBroker, content, deliver_three
+from tests.support.scripted import SocketBroker, content, deliver_three
+from tests.support.waiting import DEADLINE, until
 
 
 class Opened(ThreadedConnection):
@@ -69,13 +70,6 @@ def ch(connection: Opened) -> ThreadedChannel:
 @pytest.fixture
 def queue(ch: ThreadedChannel) -> str:
     return ch.queue_declare(exclusive=True).queue
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE:g} s"
-        time.sleep(0.002)
 
 
 def together(count: int, work: Callable[[int], Any]) -> list[Any]:
@@ -232,13 +226,13 @@ def test_a_publisher_waits_while_the_link_takes_no_more(local: Served, connectio
     thread = threading.Thread(target=publish, daemon=True)
     thread.start()
     transport: Any = connection.core._backlog.transport
-    wait_for(lambda: transport._stuck and connection._answers, "the publisher to wait for the kernel")
+    until(lambda: transport._stuck and connection._answers, "the publisher to wait for the kernel")
     assert transport.queued - transport.written < HIGH_WATER + 2 * len(body)
     assert len(published) < count
     local.stall(False)
     thread.join(DEADLINE)
     assert len(published) == count, "the publisher did not go on"
-    wait_for(lambda: ch.queue_declare(queue, passive=True).message_count == count, "all messages")
+    until(lambda: ch.queue_declare(queue, passive=True).message_count == count, "all messages")
 
 
 def test_a_blocked_connection_holds_publishers_back_and_lets_acks_through(
@@ -247,7 +241,7 @@ def test_a_blocked_connection_holds_publishers_back_and_lets_acks_through(
     ch.basic_publish(routing_key=queue)
     message = ch.basic_get(queue)
     local.block("no memory")
-    wait_for(lambda: connection.is_blocked, "connection.blocked")
+    until(lambda: connection.is_blocked, "connection.blocked")
     connection.timeout = 0.05
     with pytest.raises(cpspika.OperationTimeout) as caught:
         ch.basic_publish(routing_key=queue)
@@ -266,7 +260,7 @@ def test_flow_control(local: Served, ch: ThreadedChannel, queue: str) -> None:
     changes: list[tuple[Any, bool]] = []
     ch.add_flow_change_handler(lambda channel, permitted: changes.append((channel, permitted)))
     local.flow(False)
-    wait_for(lambda: changes, "the flow handler")
+    until(lambda: changes, "the flow handler")
     assert changes == [(ch, False)]
     with pytest.raises(cpspika.ContentTransmissionForbidden):
         ch.basic_publish(routing_key=queue, body="refused")
@@ -292,7 +286,7 @@ def test_a_publish_on_a_channel_that_closes_while_it_waits_for_room_raises(
     local: Served, connection: Opened, ch: ThreadedChannel
 ) -> None:
     local.block()
-    wait_for(lambda: connection.is_blocked, "connection.blocked")
+    until(lambda: connection.is_blocked, "connection.blocked")
     outcome: list[Any] = []
 
     def publish() -> None:
@@ -303,7 +297,7 @@ def test_a_publish_on_a_channel_that_closes_while_it_waits_for_room_raises(
 
     thread = threading.Thread(target=publish)
     thread.start()
-    wait_for(lambda: ch.core._draining, "the publisher to wait")
+    until(lambda: ch.core._draining, "the publisher to wait")
     local.close_channels(406, "PRECONDITION_FAILED - by hand")
     thread.join(DEADLINE)
     assert isinstance(outcome[0], cpspika.ChannelClosed)
@@ -327,7 +321,7 @@ def test_a_timeout_names_the_operation_and_gives_back_what_comes_late() -> None:
         peer.when("basic.nack", lambda peer, number, method: rejected.append(method))
         got = {"delivery_tag": 7, "redelivered": False, "exchange": "", "routing_key": "q", "message_count": 0}
         peer.send_content(1, "basic.get-ok", b"late", **got)
-        wait_for(lambda: rejected, "the late message's rejection")
+        until(lambda: rejected, "the late message's rejection")
         assert (rejected[0].delivery_tag, rejected[0].requeue) == (7, True)
         connection.timeout = DEADLINE
         connection.end()
@@ -349,7 +343,7 @@ def test_messages_of_one_consumer_come_in_order_and_one_at_a_time(ch: ThreadedCh
     ch.basic_consume(queue, on_message)
     for number in range(300):
         ch.basic_publish(routing_key=queue, body=str(number))
-    wait_for(lambda: len(got) == 300, "all messages")
+    until(lambda: len(got) == 300, "all messages")
     assert got == list(range(300))
 
 
@@ -369,7 +363,7 @@ def test_consumers_run_beside_each_other(connection: Opened, ch: ThreadedChannel
         channel.basic_consume(queue, on_message)
     for _ in range(3):
         ch.basic_publish(routing_key=queue)
-    wait_for(lambda: len(names) == 3, "three consumers at once")
+    until(lambda: len(names) == 3, "three consumers at once")
     assert all(name.startswith("cpspika worker") for name in names)
 
 
@@ -393,7 +387,7 @@ def test_no_more_threads_than_workers(local: Served) -> None:
         ch.basic_consume(queue, on_message, no_ack=True)
         for _ in range(4):
             ch.basic_publish(routing_key=queue)
-    wait_for(lambda: done[0] == 24, "all messages")
+    until(lambda: done[0] == 24, "all messages")
     assert most[0] == 2
     connection.end()
 
@@ -421,9 +415,9 @@ def test_a_callback_may_call_and_wait(connection: Opened, ch: ThreadedChannel, q
 
     ch.basic_consume(queue, on_message)
     ch.basic_publish(routing_key=queue, body="there and back")
-    wait_for(lambda: found, "the callback")
+    until(lambda: found, "the callback")
     assert found[0].body == b"there and back"
-    wait_for(lambda: ch.queue_declare(queue, passive=True).message_count == 0, "the ack")
+    until(lambda: ch.queue_declare(queue, passive=True).message_count == 0, "the ack")
 
 
 def test_a_callback_may_close_the_connection(local: Served) -> None:
@@ -452,7 +446,7 @@ def test_heartbeats_go_on_while_every_worker_works(broker: Any) -> None:
 
     ch.basic_consume(queue, on_message)
     ch.basic_publish(routing_key=queue)
-    wait_for(lambda: outcome or not connection.is_open, "the worker")
+    until(lambda: outcome or not connection.is_open, "the worker")
     assert connection.is_open
     assert outcome[0].queue == queue
     connection.end()
@@ -472,7 +466,7 @@ def test_on_cancel_comes_behind_the_consumers_messages(connection: Opened, ch: T
     ch.basic_consume(queue, on_message, no_ack=True, on_cancel=lambda tag: events.append("cancelled"))
     connection.channel().queue_delete(queue)
     go.set()
-    wait_for(lambda: len(events) == 4, "the cancel")
+    until(lambda: len(events) == 4, "the cancel")
     assert events == ["0", "1", "2", "cancelled"]
 
 
@@ -493,7 +487,7 @@ def test_messages_of_a_channel_that_closed_are_not_handled(ch: ThreadedChannel, 
     ch.close()
     go.set()
     assert ch.connection._workers.put("after", entered.clear) is None
-    wait_for(lambda: not entered.is_set() and not ch.connection._workers._calls, "the workers")
+    until(lambda: not entered.is_set() and not ch.connection._workers._calls, "the workers")
     assert got == [b"0"]
 
 
@@ -509,7 +503,7 @@ def test_what_a_callback_raises_goes_to_on_error_and_the_rest_goes_on(ch: Thread
     ch.basic_consume(queue, on_message, no_ack=True)
     for number in range(3):
         ch.basic_publish(routing_key=queue, body=str(number))
-    wait_for(lambda: len(got) == 2 and connection.errors, "the error")
+    until(lambda: len(got) == 2 and connection.errors, "the error")
     assert got == [b"0", b"2"]
     error = connection.errors.pop()
     assert isinstance(error, KeyError)
@@ -529,7 +523,7 @@ def test_without_on_error_it_goes_to_the_threads_excepthook(local: Served, hooke
     queue = ch.queue_declare(exclusive=True).queue
     ch.basic_consume(queue, lambda message: 1 / 0, no_ack=True)
     ch.basic_publish(routing_key=queue)
-    wait_for(lambda: hooked, "the hook")
+    until(lambda: hooked, "the hook")
     assert hooked[0].exc_type is ZeroDivisionError
     assert hooked[0].thread.name.startswith("cpspika worker")
     connection.end()
@@ -544,7 +538,7 @@ def test_an_on_error_that_raises_is_told_to_the_hook(local: Served, hooked: list
     queue = ch.queue_declare(exclusive=True).queue
     ch.basic_consume(queue, lambda message: 1 / 0, no_ack=True)
     ch.basic_publish(routing_key=queue)
-    wait_for(lambda: hooked, "the hook")
+    until(lambda: hooked, "the hook")
     assert isinstance(hooked[0].exc_value.__cause__, ZeroDivisionError)
     connection.end()
 
@@ -557,7 +551,7 @@ def test_what_the_world_makes_of_a_handed_over_ack_is_told(local: Served, told: 
     if told == "state handler":
         ch.add_state_change_handler(lambda channel, is_open: states.append(is_open))
     ch.basic_ack(17)
-    wait_for(lambda: states or connection.errors, "somebody to be told")
+    until(lambda: states or connection.errors, "somebody to be told")
     assert isinstance(ch.close_reason, cpspika.PreconditionFailed)
     assert len(connection.errors) == (told == "on_error")
     with pytest.raises(cpspika.ChannelClosed, match="17"):
@@ -574,12 +568,12 @@ def test_handlers_under_pikas_names_are_called_at_once_and_before_what_comes_mea
         assert channel is ch
         if not calls:
             local.flow(False)
-            wait_for(lambda: not ch.transmission_permitted, "the flow to stop")
+            until(lambda: not ch.transmission_permitted, "the flow to stop")
         calls.append((threading.current_thread().name, permitted))
 
     ch.addFlowChangeHandler(handler)
     assert calls[0] == (threading.current_thread().name, True)
-    wait_for(lambda: len(calls) == 2, "the change")
+    until(lambda: len(calls) == 2, "the change")
     assert calls[1][1] is False
     assert calls[1][0].startswith("cpspika worker")
     local.flow(True)
@@ -591,11 +585,11 @@ def test_a_handler_that_is_taken_away_is_called_no_more(local: Served, ch: Threa
     remove = ch.add_flow_change_handler(lambda channel, permitted: calls.append(permitted))
     ch.add_flow_change_handler(lambda channel, permitted: others.append(permitted))
     local.flow(False)
-    wait_for(lambda: others == [False], "the first change")
+    until(lambda: others == [False], "the first change")
     remove()
     remove()
     local.flow(True)
-    wait_for(lambda: others == [False, True], "the second change")
+    until(lambda: others == [False, True], "the second change")
     assert calls == [False]
 
 
@@ -616,9 +610,9 @@ def test_a_malformed_header_that_a_worker_reads_closes_the_connection() -> None:
         peer = broker.peers[0]
         arguments = {"consumer_tag": tag, "delivery_tag": 1, "redelivered": False, "exchange": "", "routing_key": ""}
         peer.send_raw(content(1, "basic.deliver", b"x", b"\x80\x00\xff", **arguments))
-        wait_for(lambda: ended, "the end of the connection")
+        until(lambda: ended, "the end of the connection")
         assert isinstance(ended[0], cpspika.ProtocolSyntaxError)
-        wait_for(lambda: caught, "the error in the worker")
+        until(lambda: caught, "the error in the worker")
         connection.end()
 
 
@@ -635,7 +629,7 @@ def test_a_call_that_would_wait_in_the_reactors_thread_is_an_error(connection: O
                 outcomes.append(str(error))
 
     connection.reactor.call_soon_threadsafe(in_the_reactor)
-    wait_for(lambda: len(outcomes) == 4, "four refusals")
+    until(lambda: len(outcomes) == 4, "four refusals")
     assert "queue_declare would wait for ever" in outcomes[0]
     message = ch.basic_get(queue, no_ack=True)
     assert message is not None
@@ -684,7 +678,7 @@ def fill(ch: ThreadedChannel, queue: str, count: int) -> None:
 
 def left(ch: ThreadedChannel, queue: str, count: int) -> list[int]:
     """What is in the queue again, when nobody consumes it any more."""
-    wait_for(lambda: ch.queue_declare(queue, passive=True) == (queue, count, 0), "the queue to get back its messages")
+    until(lambda: ch.queue_declare(queue, passive=True) == (queue, count, 0), "the queue to get back its messages")
     found = [ch.basic_get(queue, no_ack=True) for _ in range(count)]
     return [int(message.body) for message in found if message is not None]
 
@@ -736,7 +730,7 @@ def test_an_iterator_that_is_left_rejects_only_what_was_to_be_acknowledged(
         else:
             del messages
             gc.collect()
-            wait_for(lambda: peer.came("basic.cancel"), "the end of the consumer")
+            until(lambda: peer.came("basic.cancel"), "the end of the consumer")
             ch.queue_declare("q")  # behind cancel-ok
         ch.queue_declare("q")
         assert [reject.delivery_tag for reject in peer.came("basic.nack")] == rejected
@@ -809,7 +803,7 @@ def test_nothing_lingers_after_a_failure_to_connect(how: str) -> None:
         else:
             with pytest.raises(cpspika.InvalidArgument):
                 ThreadedConnection(url, colour="red")
-        wait_for(lambda: not own_threads(), "the threads to end")
+        until(lambda: not own_threads(), "the threads to end")
 
 
 def test_a_lost_link_settles_every_waiting_call_and_join_raises_it(local: Served) -> None:
@@ -869,7 +863,7 @@ def test_the_death_of_the_reactors_thread_is_told_to_everybody(local: Served, ho
 
     def work(number: int) -> Any:
         if number == 0:
-            wait_for(lambda: len(connection._answers) == 2, "two to wait")
+            until(lambda: len(connection._answers) == 2, "two to wait")
             connection.reactor.call_soon_threadsafe(die)
             return None
         return next(messages) if number == 1 else channel.queue_declare()

@@ -24,8 +24,7 @@ from cpspika.wire.codec import Codec, Method
 from cpspika.wire.fields import encode_table
 from cpspika.wire.frames import METHOD, PROTOCOL_HEADERS, FrameReader
 from tests.support.scripted import body_frame, header_frame, method_frame
-
-DEADLINE = 10.0
+from tests.support.waiting import DEADLINE
 
 method = method_frame
 
@@ -264,11 +263,3 @@ class SocketWire(Wire):
         """Ends without a word, and without reading what is there: the broker gets a reset."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
-
-
-def until(ready: Callable[[], Any], what: str = "it") -> None:
-    """Looks again and again, with a deadline: for what happens in another thread or process and sends no event."""
-    end = time.monotonic() + DEADLINE
-    while not ready():
-        assert time.monotonic() < end, f"{what} did not happen within {DEADLINE:g} s"
-        time.sleep(0.002)

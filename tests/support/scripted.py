@@ -44,8 +44,8 @@ from cpspika.wire.codec import Codec
 from cpspika.wire.handshake import Host, Negotiated, server
 from cpspika.wire.link import Link
 from cpspika.wire.message import NO_PROPERTIES, Message, encode_properties
+from tests.support.waiting import DEADLINE
 
-DEADLINE = 10.0  # seconds that a wait on a real socket may take
 PROPERTIES = {"product": "scripted", "capabilities": {"publisher_confirms": True, "basic.nack": True}}
 
 # --- bytes, right and wrong -------------------------------------------------------------------------------------------
