@@ -355,10 +355,6 @@ class ThreadedChannel(_Shared, Pipelining, Consuming[ThreadConsumer], ChannelOpe
     ) -> Any:
         core, reactor = self.core, self.connection._reactor
         publishes = operation is _PUBLISH
-        if self._blocks and publishes:
-            block = self._blocks.get(threading.get_ident())
-            if block is not None:
-                return self._publish_in(block, args, timeout)
         while not reactor.inside(_perform_oneway, core, operation, args):
             if reactor.is_mine and not core.is_confirming:
                 operation(core, *args)  # the reactor's own thread must not wait
@@ -370,8 +366,8 @@ class ThreadedChannel(_Shared, Pipelining, Consuming[ThreadConsumer], ChannelOpe
 
     def _publish_in(self, block: Pipelined, args: Sequence[Any], timeout: float | None) -> bool:
         core, connection = self.core, self.connection
-        if block._is_full:
-            self._await_confirms(block, block.window - 1, timeout)
+        if len(block._waiting) >= block.window:
+            self._await_confirms(block, block._left_when_full, timeout)
         if not core.is_open:
             raise block._refuse(core._closed_error())
         writable = connection._reactor.inside(block._publish, core, args)

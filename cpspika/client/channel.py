@@ -135,7 +135,7 @@ class Channel(Operations):
         replies: tuple[str, ...] | None = None,
         **arguments: Any,
     ) -> bool:
-        return self._ask(Request(name, on_done, replies or (name + "-ok",), convert), arguments)
+        return self._ask(Request(name, on_done, replies or (name + "-ok",), convert, 4), arguments)
 
     def _ask(self, request: Request, arguments: dict[str, Any]) -> bool:
         """Sends a request, which then waits for its reply. False: it failed at the call."""

@@ -49,25 +49,30 @@ def registration(method: F) -> F:
 CallSite = tuple[CodeType, int]
 
 
-_last: CallSite | None = None
-
-
 def call_site(depth: int = 2) -> CallSite | None:
-    """The place where the program called the library, as a code object and an offset in it.
+    """The place where the program called the library, as a code object and an offset in it. None: the operation itself
+    is what a thread or a greenlet runs.
 
     The line number is computed only for an error (`describe`). depth: frames between this call and the first one that
-    may belong to the program."""
-    frame: FrameType | None = sys._getframe(depth)
-    while frame is not None and is_own_file[frame.f_code.co_filename]:
-        frame = frame.f_back
-    if frame is None:
-        return None
-    # A loop asks from one place again and again: its thousands of continuations share one tuple.
+    may belong to the program. To look at a frame costs more than a call, because Python has to make an object of it."""
     global _last
-    last, code, offset = _last, frame.f_code, frame.f_lasti
-    if last is None or last[0] is not code or last[1] != offset:
-        _last = last = (code, offset)
-    return last
+    last = _last
+    try:
+        frame: FrameType | None = sys._getframe(depth)
+    except ValueError:
+        return None
+    while frame is not None:
+        code = frame.f_code
+        if code is last[0] or not is_own_file[code.co_filename]:
+            # A loop asks from one place again and again: its thousands of continuations share one tuple.
+            if code is not last[0] or frame.f_lasti != last[1]:
+                _last = last = (code, frame.f_lasti)
+            return last
+        frame = frame.f_back
+    return None
+
+
+_last: CallSite = call_site.__code__, 0  # of the program, once it has asked for something
 
 
 def describe(where: CallSite | None) -> str | None:
@@ -102,11 +107,12 @@ class Continuation:
     convert: Callable[[Any], Any] | None = None  # reply -> result
     answer: Any = None  # a reply that arrived before the replies to earlier requests
 
-    def __init__(self, on_done: OnDone[Any] | None):
+    def __init__(self, on_done: OnDone[Any] | None, depth: int = 3):
+        """depth: as of `call_site`."""
         if not callable(on_done):
             check_callable("on_done", on_done)
         self.on_done = on_done
-        self.call_site = call_site(3)
+        self.call_site = call_site(depth)
         self.order = next(order)
 
     def done(self, result: Any = None) -> None:
@@ -147,12 +153,13 @@ class Request(Continuation):
         on_done: OnDone[Any] | None,
         expected: tuple[str, ...] = (),
         convert: Callable[[Any], Any] | None = None,
+        depth: int = 3,
     ):
         # The same as Continuation.__init__. A call of it would cost a twentieth of a whole synchronous call.
         if not callable(on_done):
             check_callable("on_done", on_done)
         self.on_done = on_done
-        self.call_site = call_site(3)
+        self.call_site = call_site(depth)
         self.order = next(order)
         self.method = method
         self.expected = expected

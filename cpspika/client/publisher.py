@@ -165,7 +165,7 @@ class Publisher:
         encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
         window = self._window
         if window is not None:
-            publish = Publish(on_done)  # before anything is sent: it checks on_done
+            publish = Publish(on_done, 4)  # before anything is sent: it checks on_done
             try:
                 writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
                 window.add(publish)

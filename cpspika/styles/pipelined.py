@@ -1,7 +1,8 @@
 """Publishes that do not wait for their confirms one by one: a block on a channel whose calls wait.
 
 The block is of the thread that entered it. Another thread's publishes on the same channel wait for their own confirms.
-A style calls `_publish` inside the connection, and says in `_await_confirms` how its channel waits.
+A style has the methods of one-way operations written as `written_oneway` says; its `_publish_in` calls the block's
+`_publish` inside the connection, and its `_await_confirms` says how its channel waits.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class Pipelined:
     def __init__(self, channel: Pipelining, window: int):
         """Not for programs: `channel.pipelined()` makes a block."""
         self.window = window
+        # A publish that meets a full window waits for room for a quarter of it. If it waited for room for itself, then
+        # behind a slow broker each publish would cost a turn of the reactor.
+        self._left_when_full = window - max(1, window // 4)
         self.failures: list[tuple[int, AMQPError]] = []
         self._turn_due = 0.0  # when the style is to turn the reactor, by its clock
         self._channel = channel
@@ -98,10 +102,6 @@ class Pipelined:
 
     # --- publishing ---------------------------------------------------------------------------------------------------
 
-    @property
-    def _is_full(self) -> bool:
-        return len(self._waiting) >= self.window
-
     def _publish(self, core: Channel, args: Sequence[Any]) -> bool:
         """Publishes on `core`. Inside the connection."""
         index = self._calls
@@ -160,6 +160,21 @@ class Pipelined:
         return self._raised
 
 
+def written_oneway(operation: Callable[..., Any]) -> str:
+    """The body of the method of an operation that the broker doesn't answer (`written`). While a block is open, each
+    publish looks for the one of its thread."""
+    plain = "return self._perform_oneway({operation}, {together}, timeout)"
+    return _IN_A_BLOCK + plain if operation is Channel.basic_publish else plain
+
+
+_IN_A_BLOCK = """\
+if self._blocks:
+    block = self._blocks.get(get_ident())
+    if block is not None:
+        return self._publish_in(block, {together}, timeout)
+"""
+
+
 class Pipelining:
     """A channel that has `pipelined`."""
 
@@ -205,6 +220,10 @@ class Pipelining:
                 "channel.confirm_select() first"
             )
         return Pipelined(self, window)
+
+    @abstractmethod
+    def _publish_in(self, block: Pipelined, args: Sequence[Any], timeout: float | None) -> bool:
+        """Publishes in a block of this thread's. Returns `writable`. timeout: as of `_await_confirms`."""
 
     @abstractmethod
     def _await_confirms(self, block: Pipelined, left: int, timeout: float | None) -> None:

@@ -509,10 +509,6 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
 
     def _perform_oneway(self, operation: Callable[..., Any], args: Sequence[Any], timeout: float | None = None) -> Any:
         core, connection = self.core, self.connection
-        if self._blocks and operation is _PUBLISH:
-            block = self._blocks.get(get_ident())
-            if block is not None:
-                return self._publish_in(block, args, timeout)
         hands_over = may_be_handed_over(core, operation)
         if not core.writable or not core.is_open or (operation is _PUBLISH and core.is_confirming):
             return connection._wait(operation.__name__, operation, core, args, timeout, hands_over)
@@ -533,12 +529,13 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
 
     def _publish_in(self, block: Pipelined, args: Sequence[Any], timeout: float | None) -> bool:
         core, connection = self.core, self.connection
-        connection._enter()
+        if not connection.lock.acquire(False):
+            connection._enter()
         try:
             if connection._spins.strays:
                 connection._spins.raise_stray()
-            if block._is_full:
-                self._await_confirms(block, block.window - 1, timeout)
+            if len(block._waiting) >= block.window:
+                self._await_confirms(block, block._left_when_full, timeout)
             if not core.is_open:
                 raise block._refuse(core._closed_error())
             writable = block._publish(core, args)

@@ -6,13 +6,14 @@ from typing import Any
 from ..client.channel import Channel
 from ..client.connection import Connection
 from .lifting import lift
+from .pipelined import written_oneway
 from .wording import CALLS
 
 
 def _waiting(operation: Callable[..., Any]) -> str:
     """The body of a channel's method (`written`): a call of it is one call less deep than by `_perform`."""
     if getattr(operation, "__oneway__", False):
-        return "return self._perform_oneway({operation}, {together}, timeout)"
+        return written_oneway(operation)
     return f"return self.connection._wait({operation.__name__!r}, {{operation}}, self.core, {{together}}, timeout)"
 
 

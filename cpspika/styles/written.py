@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import linecache
 from collections.abc import Callable, Mapping
+from threading import get_ident
 from typing import Any
 
 from ..client.hints import for_arguments, takes_no_on_done
@@ -26,7 +27,7 @@ SETUP = "on_ready"
 
 Body = Callable[[Callable[..., Any]], str]
 """body(operation): the last lines of its method. In them {operation} stands for the operation's function, {arguments}
-for its arguments, and {together} for a tuple of these."""
+for its arguments, and {together} for a tuple of these. `get_ident` is that of `threading`."""
 
 
 class _Missing:
@@ -59,6 +60,7 @@ def written(
     parts = [_method(method, signature, body(operations[method])) for method, signature in shown.items()]
     scope: dict[str, Any] = {
         "MISSING": MISSING,
+        "get_ident": get_ident,
         "wrong_arguments": wrong_arguments,
         **{f"of_{method}": function for method, function in of.items()},
     }
