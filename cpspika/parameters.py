@@ -596,3 +596,14 @@ def targets(target: Any, options: Mapping[str, Any], embedded: Any = None) -> li
     raise InvalidArgumentType(
         f"target takes a URL, ConnectionParameters or a sequence of them, not {type(target).__name__}"
     )
+
+
+class Remedy:
+    """What an error of connecting says to change about the parameters. A face whose options have other names says it in
+    its own words."""
+
+    WITH_TLS = "use amqps://"
+    WITHOUT_TLS = "write amqp:// (without cafile, certfile and ssl)"
+    AUTHORITY = "pass its certificate as cafile='ca.pem', or an SSLContext that trusts it as ssl="
+    CERTIFICATE = "pass certfile= and keyfile=, or as ssl= an SSLContext that has it"
+    NAME = "give the name in it as server_hostname="

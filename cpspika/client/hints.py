@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from ..errors import InvalidArgumentType
-from ..parameters import ConnectionParameters
+from ..parameters import ConnectionParameters, Remedy
 from ..pika_names import ARGUMENTS, NAMES, instead
 from ..wire.handshake import can
 
@@ -39,14 +39,11 @@ def hint(error: Exception | None, state: str, parameters: ConnectionParameters, 
     if kind == "SSLCertVerificationError":
         return _untrusted(getattr(error, "verify_code", 0), parameters)
     if (kind == "SSLEOFError" and not state) or reason in _NOT_TLS:
-        return "; the port may be one without TLS: for that write amqp:// (without cafile, certfile and ssl)"
+        return f"; the port may be one without TLS: for that {Remedy.WITHOUT_TLS}"
     # With TLS 1.3 the broker looks at the client's certificate behind the handshake. RabbitMQ 3.10 then just hangs up.
     hung_up = state == "begun" and (error is None or kind == "SSLEOFError" or isinstance(error, ConnectionError))
     if parameters.certfile is None and (hung_up or reason in _NO_CERTIFICATE):
-        return (
-            "; the broker may ask for the client's certificate: "
-            "pass certfile= and keyfile=, or as ssl= an SSLContext that has it"
-        )
+        return f"; the broker may ask for the client's certificate: {Remedy.CERTIFICATE}"
     if parameters.certfile is not None and (hung_up or reason in _BAD_CERTIFICATE):
         return "; the broker may not trust the authority that signed the certificate in certfile"
     return ""
@@ -85,13 +82,11 @@ _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT
 
 def _untrusted(code: int, parameters: ConnectionParameters) -> str:
     if code in _WRONG_NAME:
-        return "; if the certificate is the broker's all the same, give the name in it as server_hostname="
+        return f"; if the certificate is the broker's all the same, {Remedy.NAME}"
     if code in _UNKNOWN_AUTHORITY:
         if parameters.cafile is not None:
             return "; cafile has no certificate of the authority that signed the broker's"
-        return (
-            "; for a private authority pass its certificate as cafile='ca.pem', or an SSLContext that trusts it as ssl="
-        )
+        return f"; for a private authority {Remedy.AUTHORITY}"
     return ""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import InvalidFrameError, InvalidProtocolHeader, ProtocolVersionMismatch
+from ..parameters import Remedy
 from ..spec import CONSTANTS
 
 METHOD = CONSTANTS["frame-method"]
@@ -189,7 +190,7 @@ def mismatch(header: bytes, ours: str) -> ProtocolVersionMismatch | InvalidProto
         return ProtocolVersionMismatch(
             f"the broker wants AMQP {_version_in(header)}; we asked for {ours} (parameter protocol){remedy}"
         )
-    hint = "; it speaks TLS: use amqps://" if header.startswith(b"\x15\x03") else ""
+    hint = f"; it speaks TLS: {Remedy.WITH_TLS}" if header.startswith(b"\x15\x03") else ""
     return InvalidProtocolHeader(f"the peer does not speak AMQP: its first bytes are {header!r}{hint}")
 
 

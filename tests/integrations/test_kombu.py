@@ -13,6 +13,8 @@ from uuid import uuid4
 import pytest
 
 import cpspika
+from cpspika.integrations.kombu.errors import raise_translated
+from cpspika.parameters import Remedy
 from tests.support.scripted import free_port
 
 kombu: Any = pytest.importorskip("kombu")
@@ -293,8 +295,12 @@ def test_tls_verifies_the_name(node: Any, certificates: Any) -> None:
     options = {"port": node.tls_port, "transport": TRANSPORT, "ssl": {"ca_certs": certificates.ca}}
     with kombu.Connection("localhost", **options) as connection:
         connection.connect()
-    with pytest.raises(OSError, match=r"(?i)certificate"):
+    with pytest.raises(OSError, match=r"give the name in it as ssl={'server_hostname': ...}"):
         kombu.Connection("127.0.0.1", **options).connect()
+    with pytest.raises(OSError, match=r"give its certificate as ssl={'ca_certs': 'ca.pem'}"):
+        kombu.Connection("localhost", **{**options, "ssl": True}).connect()
+    with pytest.raises(amqp.ConnectionError, match=r"give ssl=True \(Celery: broker_use_ssl\), or take SSLTransport"):
+        kombu.Connection("localhost", **{**options, "ssl": False}).connect()
     options["ssl"] = {"ca_certs": certificates.ca, "server_hostname": "localhost"}
     with kombu.Connection("127.0.0.1", **options) as connection:
         connection.connect()
@@ -382,6 +388,14 @@ def test_errors_of_connecting_speak_of_kombus_options(broker: Any) -> None:
         kombu.Connection(url(broker), transport=TRANSPORT, ssl={"cert_reqs": 0}).connect()
     with pytest.raises(cpspika.InvalidArgument, match="ssl has unknown names: cafile; it takes ca_certs, "):
         kombu.Connection(url(broker), transport=TRANSPORT, ssl={"cafile": "ca.pem"}).connect()
+
+
+def test_each_remedy_is_told_in_kombus_words() -> None:
+    remedies = [text for name, text in vars(Remedy).items() if name.isupper()]
+    for remedy in remedies:
+        with pytest.raises(OSError, match="ssl") as caught:
+            raise_translated(cpspika.ConnectError(f"localhost: it failed; {remedy}"))
+        assert remedy not in str(caught.value)
 
 
 def test_a_mistake_of_the_caller_is_not_its_own_cause(connection: Any) -> None:

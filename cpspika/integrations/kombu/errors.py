@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from amqp import exceptions as amqp
 
 from ... import errors
+from ...parameters import Remedy
 
 CONNECTION_ERRORS: tuple[type[Exception], ...] = (amqp.ConnectionError, OSError)
 CHANNEL_ERRORS: tuple[type[Exception], ...] = (amqp.ChannelError,)
@@ -70,30 +71,33 @@ def _translated(error: errors.AMQPError) -> Any:
 
 def by_code(error: errors.AMQPError, otherwise: Any) -> Exception:
     """The error of the reply code, or one of another class."""
-    signature = _SIGNATURES.get(error.method or "")
+    signature, text = _SIGNATURES.get(error.method or ""), _reworded(error.text)
     if error.code is None:
-        made: Exception = otherwise(error.text, signature)
+        made: Exception = otherwise(text, signature)
     else:
-        made = amqp.error_for_code(error.code, error.text, signature, otherwise)
+        made = amqp.error_for_code(error.code, text, signature, otherwise)
     return made
 
 
-# What the texts advise, and how it is said in kombu.
-_ADVICE = {
-    "cafile='ca.pem', or an SSLContext that trusts it as ssl=": "ssl={'ca_certs': 'ca.pem'}",
-    "pass certfile= and keyfile=, or as ssl= an SSLContext that has it": "ssl={'certfile': ..., 'keyfile': ...}",
-    "write amqp:// (without cafile, certfile and ssl)": "leave out ssl (Celery: broker_use_ssl)",
-    "use amqps://": "give ssl=True (Celery: broker_use_ssl), or take SSLTransport",
-    "give the name in it as server_hostname=": "give the name in it as ssl={'server_hostname': ...}",
+_IN_KOMBU = {
+    Remedy.AUTHORITY: "give its certificate as ssl={'ca_certs': 'ca.pem'}",
+    Remedy.CERTIFICATE: "give ssl={'certfile': ..., 'keyfile': ...}",
+    Remedy.WITHOUT_TLS: "leave out ssl (Celery: broker_use_ssl)",
+    Remedy.WITH_TLS: "give ssl=True (Celery: broker_use_ssl), or take SSLTransport",
+    Remedy.NAME: "give the name in it as ssl={'server_hostname': ...}",
 }
+
+
+def _reworded(text: str) -> str:
+    for remedy, here in _IN_KOMBU.items():
+        text = text.replace(remedy, here)
+    return text
 
 
 def _of_connecting(error: errors.AMQPError) -> Any:
     if error.code is not None:
         return by_code(error, amqp.ConnectionError)
-    text = error.text
-    for ours, here in _ADVICE.items():
-        text = text.replace(ours, here)
+    text = _reworded(error.text)
     if isinstance(error, errors.ConnectTimeout):
         return TimeoutError(text)
     cause = error.__cause__
