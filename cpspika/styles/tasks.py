@@ -7,7 +7,7 @@ already is answered in a loop. So depth and length cost memory alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import copy_context
 from functools import partial
 from threading import local
@@ -236,11 +236,15 @@ class Together(Promise[list[Any]]):
     __slots__ = ("_left", "_promises")
 
     def __init__(self, reactor: Reactor, promises: list[Promise[Any]]):
-        super().__init__(reactor)
+        # Results that must not get lost, as of `basic_get`: they are given back if this promise is cancelled, or the
+        # task that waits for it.
+        precious = [promise for promise in promises if promise._give_back is not None]
+        super().__init__(reactor, partial(_discard, precious) if precious else None)
         self._promises = promises
         self._left = len(promises)  # how many are not fulfilled yet
         told = self._told
         for promise in promises:
+            promise.claim()
             promise.tell(told)
         self.when_settled(self._let_go)
         if not promises:
@@ -258,8 +262,17 @@ class Together(Promise[list[Any]]):
     def _let_go(self) -> None:
         """This promise is settled. If it was cancelled, the others are cancelled too."""
         promises, self._promises = self._promises, []
-        for promise in promises if self._state == _CANCELLED else ():
-            promise.cancel()
+        if self._state == _CANCELLED:
+            for promise in promises:
+                promise.cancel()
+            _discard(promises)
+        elif self._state == _REJECTED:
+            self._give_back = None
+
+
+def _discard(promises: Iterable[Promise[Any]], _: object = None) -> None:
+    for promise in promises:
+        promise.discard()
 
 
 _of_thread = local()

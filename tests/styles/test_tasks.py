@@ -739,12 +739,62 @@ def test_one_of_two_tasks_that_wait_for_the_same_result_is_cancelled_as_it_comes
     assert given == []
 
 
+@pytest.mark.parametrize("came", ["before", "between", "with the last", "after"])
+def test_results_of_a_gather_that_is_cancelled_are_given_back(came: str) -> None:
+    reactor = memory()
+    given: list[str] = []
+    promises: list[Promise[str]] = [Promise(reactor, given.append) for _ in range(2)]
+    plain: Promise[str] = Promise(reactor)
+
+    def wait() -> Work:
+        yield tasks.gather(plain, *promises)
+        pytest.fail("it was cancelled")
+
+    def main() -> Work:
+        if came == "before":
+            promises[0].settle(None, "0")
+        task = tasks.spawn(wait())
+        yield tasks.sleep(1)
+        if came == "between":
+            promises[1].settle(None, "1")
+        if came == "with the last":
+            for promise, result in (plain, "plain"), (promises[1], "1"), (promises[0], "0"):
+                promise.settle(None, result)
+        task.cancel()
+        for promise, result in (plain, "plain"), (promises[0], "0"), (promises[1], "1"):
+            promise.settle(None, result)
+        with pytest.raises(Cancelled):
+            yield task
+
+    tasks.run(main(), reactor)
+    assert sorted(given) == ["0", "1"]
+
+
+def test_a_gather_gives_nothing_back_that_another_task_has() -> None:
+    reactor = memory()
+    given: list[str] = []
+    promise: Promise[str] = Promise(reactor, given.append)
+
+    def wait() -> Work:
+        return (yield promise)
+
+    def main() -> Work:
+        together, alone = tasks.gather(promise, Promise(reactor)), tasks.spawn(wait())
+        yield tasks.sleep(1)
+        promise.settle(None, "message")
+        together.cancel()
+        return (yield alone)
+
+    assert tasks.run(main(), reactor) == "message"
+    assert given == []
+
+
 def test_a_settled_gather_does_not_keep_its_promises() -> None:
     reactor = memory()
 
     class Result: ...
 
-    promises = [Promise[Any](reactor), Promise[Any](reactor)]
+    promises = [Promise[Any](reactor, lambda result: None), Promise[Any](reactor)]
     together, told = tasks.gather(*promises), Done()
     together.then(told)
     result = Result()
