@@ -43,6 +43,7 @@ class Dialer:
         self._last_timer: Timer | None = None  # of the whole search
         self._give_up_lookup: Callable[[], object] | None = None
         self._attempt = 0  # its number; callbacks of earlier attempts are ignored
+        self._is_trying = False  # the attempt of this number is under way
         self._endpoint, self._target = self._targets[0]
         self._seconds: float | None = None
 
@@ -61,6 +62,7 @@ class Dialer:
     def done(self) -> None:
         """Ends the search: the attempt succeeded."""
         self._attempt += 1
+        self._is_trying = False
         self._stop_timer()
         if self._last_timer is not None:
             self._last_timer.cancel()
@@ -75,6 +77,7 @@ class Dialer:
     def failed(self, error: AMQPError) -> None:
         """Goes on to the next address: the attempt failed, and its transport is closed."""
         self._attempt += 1
+        self._is_trying = False
         self._stop_timer()
         self._transport = None
         self._errors.append(error)
@@ -109,7 +112,7 @@ class Dialer:
 
     def _next_address(self) -> None:
         address = self._addresses.pop(0)
-        self._begin_attempt()
+        attempt = self._begin_attempt()
         via = self._endpoint.via
         try:
             if via is None:
@@ -118,7 +121,8 @@ class Dialer:
                 self._transport = via(self._reactor, self._owner)
         except (LocalError, OSError) as error:
             failure = self._failure(error)
-            self._reactor.call_soon(lambda: self.failed(failure))
+            # Its time may be over in the same turn; that is then its failure.
+            self._reactor.call_soon(lambda: self.failed(failure) if attempt == self._attempt else None)
             return
         self._on_attempt(self._target, self._transport)
 
@@ -129,6 +133,7 @@ class Dialer:
 
     def _begin_attempt(self) -> int:
         self._attempt += 1
+        self._is_trying = True
         self._stop_timer()
         others = len(self._addresses) + len(self._targets)  # without others it has all the time that is left
         left = self._left() if others else None
@@ -145,7 +150,10 @@ class Dialer:
     def _out_of_time(self) -> None:
         """The time of the whole search has passed: no other address is tried."""
         self._addresses, self._targets = [], []
-        self._timed_out()
+        if self._is_trying:
+            self._timed_out()
+        else:
+            self._fail(self._verdict())
 
     def _timed_out(self) -> None:
         if self._transport is not None:

@@ -249,6 +249,31 @@ def test_each_address_of_a_name_has_its_share_of_the_time() -> None:
     assert reactor.is_idle
 
 
+class LateReactor(MemoryReactor):
+    """Opening a transport takes longer than connecting may, and fails."""
+
+    def open(self, *_: Any) -> Any:
+        self._now += 100
+        raise OSError("no more files")
+
+
+def test_an_attempt_that_fails_as_its_time_ends_has_failed_once() -> None:
+    """The failure of the first is told after the time-out, that of the second before."""
+    reactor, done = LateReactor(), Done()
+    reactor.listen(acceptor=lambda transport: None, host="name", port=5672)
+    cpspika.connect("amqp://name", reactor=reactor, on_done=done)
+    reactor.settle()
+    assert done.error.text == "name:5672 did not open a connection in time (connection_timeout=15 s)"
+
+    def late(reactor: Any, owner: Any) -> Any:
+        return LateReactor.open(reactor)
+
+    reactor, done = LateReactor(), Done()
+    cpspika.connect("amqp://name", reactor=reactor, via=late, on_done=done)
+    reactor.settle()
+    assert done.error.text == "name:5672: no more files"
+
+
 def test_an_abort_amid_the_search_ends_it() -> None:
     reactor = MemoryReactor()
     broker, done = MemoryBroker(reactor), Done()
