@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .clients import C_CLIENT, CLIENTS
-from .plan import CELERY, CELERY_PY_AMQP, CORE, KOMBU, KOMBU_PY_AMQP, MIB, POOLS
+from .plan import CELERY, CELERY_PY_AMQP, CORE, FACADE, KOMBU, KOMBU_PY_AMQP, MIB, POOLS, PY_AMQP
 from .results import Results
 from .tables import Table, number, throughput
 
-FACADE = "cpspika-blocking"
 FLAT = 1.1  # the most that the last may be over the first
 
 
@@ -38,11 +37,10 @@ def _marks(results: Results) -> Iterator[Mark]:
     yield "consume no_ack: CPU, × rabbitmq-c", _over(cpu("consume", CORE), cpu("consume", C_CLIENT)), 1.2, False
     acked = _over(cpu("consume+ack", CORE), cpu("consume+ack", C_CLIENT))
     yield "consume + ack: CPU, × rabbitmq-c", acked, 1.0, False
-    for of in ("cpu", "wall"):
-        read = getattr(results, of)
-        told = f"synchronous RPC, facade: {of}, × py-amqp"
-        yield told, _over(read("declare", FACADE), read("declare", "py-amqp")), 0.95, False
-    yield "connect, facade: CPU, × py-amqp", _over(cpu("connect", FACADE), cpu("connect", "py-amqp")), 1.0, False
+    for what, of in (("declare", "cpu"), ("declare", "wall"), ("get", "cpu"), ("connect", "cpu")):
+        quartiles = results.beside(f"beside {what}", FACADE, PY_AMQP, of)
+        ratio = quartiles[1] if quartiles else None
+        yield f"{what}, facade, by turns: {of}, × py-amqp", ratio, 1.0 if what == "connect" else 0.95, False
     faster = _over(results.wall("declare", CORE), results.wall("pipelined", CORE))
     yield "1000 queue_declare pipelined: × faster in wall time", faster, 8, True
     yield from _styles(results)

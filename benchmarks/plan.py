@@ -10,12 +10,14 @@ from .clients import C_CLIENT, CLIENTS, Client
 KIB, MIB = 1 << 10, 1 << 20
 QUICK = 0.1  # of the full counts
 CORE, PIKA = "cpspika", "pika-select"
+FACADE, PY_AMQP = "cpspika-blocking", "py-amqp"
 CHANNELS = (1, 10, 100, 1000)
 RATES = (1000, 5000)
 RATE_SECONDS = 5
 KOMBU, KOMBU_PY_AMQP = "kombu-cpspika", "kombu-py-amqp"
 CELERY, CELERY_PY_AMQP = "celery-cpspika", "celery-py-amqp"
 POOLS = ("solo", "threads")
+BESIDE = {"declare": 15_000, "get": 15_000, "connect": 1500}
 ALONE = ("publish", "confirm", "consume", "consume+ack", "call")
 
 
@@ -24,7 +26,8 @@ class Scenario:
     """`count`: messages or calls of a full run, for a client whose share is 1; `least`: the minimum for any client.
     `clients`: names, empty for all that can do the action and are not apart. `samples`: readings during the section.
     `rate`: messages a second, the same for slow clients; 0 for as many as there can be. `once`: only in the first
-    round. `each_broker`: the scenario measures the broker, so it runs on each."""
+    round. `each_broker`: the scenario measures the broker, so it runs on each. `turns`: so many times in a round, the
+    clients by turns."""
 
     name: str
     action: str
@@ -37,6 +40,7 @@ class Scenario:
     rate: int = 0
     once: bool = False
     each_broker: bool = False
+    turns: int = 1
 
     @property
     def consumes(self) -> bool:
@@ -71,6 +75,7 @@ def scenarios(millions: float) -> list[Scenario]:
         Scenario("get", "get", 3_000, 300),
         Scenario("pipelined", "pipelined", 10_000, 1000),
         Scenario("connect", "connect", 500, 20),
+        *(Scenario(f"beside {w}", w, n, clients=(FACADE, PY_AMQP), turns=10) for w, n in BESIDE.items()),
         *_by_size("publish"),
         *_by_size("consume"),
         *(Scenario(f"channels {n}", "through", 50_000, channels=n, clients=(CORE, PIKA)) for n in CHANNELS),

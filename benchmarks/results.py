@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from .clients import C_CLIENT, CLIENTS
@@ -45,6 +45,14 @@ class Results:
     def latency(self, scenario: str, client: str, percentile: str) -> float | None:
         """Median of the rounds' percentiles ("99.9"), in seconds."""
         return _median(self.find(scenario, client), lambda measure: measure.latencies[percentile])
+
+    def beside(self, scenario: str, ours: str, theirs: str, of: str = "cpu") -> list[float] | None:
+        """Ours over theirs, turn by turn: the quartiles. None without three turns of both, or if one has failed."""
+        found = [self.find(scenario, client) for client in (ours, theirs)]
+        if any(outcome is None or outcome.failures or len(outcome.measures) < 3 for outcome in found):
+            return None
+        costs = [[getattr(m, of) / m.count for m in outcome.measures] for outcome in found if outcome is not None]
+        return quantiles([mine / other for mine, other in zip(*costs, strict=True)], n=4, method="inclusive")
 
     def best_peer(self, scenario: str, of: str = "cpu") -> tuple[str, float] | None:
         """Name and value of the Python peer with the least."""

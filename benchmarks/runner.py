@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,15 @@ def steps(plan: Sequence[Scenario], clients: Sequence[Client], brokers: Sequence
 
 
 def in_rounds(steps: Sequence[Step], rounds: int) -> Iterator[tuple[int, Step]]:
-    """(round, step). Every second round goes backwards, so that no client always comes after the same one."""
+    """(round, step). Every second round goes backwards, so that no client always comes after the same one; and so does
+    every second turn of a scenario."""
     for number in range(rounds):
         ordered = steps if number % 2 == 0 else list(reversed(steps))
-        yield from ((number, step) for step in ordered if not (number and step.scenario.once))
+        for scenario, group in groupby(ordered, lambda step: step.scenario):
+            there = list(group)
+            back = there[::-1]
+            for turn in range(0 if number and scenario.once else scenario.turns):
+                yield from ((number, step) for step in (back if turn % 2 else there))
 
 
 def run(

@@ -6,7 +6,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from .clients import C_CLIENT, CLIENTS, Client
-from .plan import CELERY, CELERY_PY_AMQP, CHANNELS, CORE, KOMBU, KOMBU_PY_AMQP, MIB, PIKA, POOLS, RATES
+from .plan import (
+    BESIDE,
+    CELERY,
+    CELERY_PY_AMQP,
+    CHANNELS,
+    CORE,
+    FACADE,
+    KOMBU,
+    KOMBU_PY_AMQP,
+    MIB,
+    PIKA,
+    POOLS,
+    PY_AMQP,
+    RATES,
+)
 from .results import Results
 
 NOTHING = "–"
@@ -24,6 +38,7 @@ def all_tables(results: Results) -> list[Table]:
         _costs(results),
         _calls(results),
         _connecting(results),
+        _by_turns(results),
         _sizes(results, "publish"),
         _sizes(results, "consume"),
         _large(results),
@@ -99,7 +114,7 @@ def _calls(results: Results) -> Table:
 
     rows = _by_client(results, scenarios, show)
     for of in ("cpu", "wall"):
-        for row in _ratios(results, scenarios[:2], of, ["cpspika-blocking"]):
+        for row in _ratios(results, scenarios[:2], of, [FACADE]):
             rows.append([f"{row[0]}, {of}", *row[1:], NOTHING])
     one, many = results.wall("declare", CORE), results.wall("pipelined", CORE)
     if one and many:
@@ -118,6 +133,19 @@ def _connecting(results: Results) -> Table:
         if results.find("connect", client.name)
     ]
     return Table("Connect, open a channel, close: µs a round", ["", "client CPU", "wall time"], rows)
+
+
+def _by_turns(results: Results) -> Table:
+    rows = []
+    for what in BESIDE:
+        cells = []
+        for of in ("cpu", "wall"):
+            found = results.beside(f"beside {what}", FACADE, PY_AMQP, of)
+            cells.append(f"{found[1]:.2f} ({found[0]:.2f} to {found[2]:.2f})" if found else NOTHING)
+        if set(cells) != {NOTHING}:
+            rows.append([what, *cells])
+    title = "cpspika BlockingConnection over py-amqp, by turns: median, and in brackets the quartiles"
+    return Table(title, ["", "client CPU", "wall time"], rows)
 
 
 def _sizes(results: Results, action: str) -> Table:
