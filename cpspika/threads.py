@@ -367,7 +367,7 @@ class ThreadedChannel(_Shared, Pipelining, Consuming[ThreadConsumer], ChannelOpe
     def _publish_in(self, block: Pipelined, args: Sequence[Any], timeout: float | None) -> bool:
         core, connection = self.core, self.connection
         if len(block._waiting) >= block.window:
-            self._await_confirms(block, block._left_when_full, timeout)
+            self._await_confirms(block, block.window - 1, timeout)
         if not core.is_open:
             raise block._refuse(core._closed_error())
         writable = connection._reactor.inside(block._publish, core, args)

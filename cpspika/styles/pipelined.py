@@ -38,9 +38,6 @@ class Pipelined:
     def __init__(self, channel: Pipelining, window: int):
         """Not for programs: `channel.pipelined()` makes a block."""
         self.window = window
-        # A publish that meets a full window waits for room for a quarter of it. If it waited for room for itself, then
-        # behind a slow broker each publish would cost a turn of the reactor.
-        self._left_when_full = window - max(1, window // 4)
         self.failures: list[tuple[int, AMQPError]] = []
         self._turn_due = 0.0  # when the style is to turn the reactor, by its clock
         self._channel = channel

@@ -535,7 +535,7 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
             if connection._spins.strays:
                 connection._spins.raise_stray()
             if len(block._waiting) >= block.window:
-                self._await_confirms(block, block._left_when_full, timeout)
+                self._await_confirms(block, block.window - 1, timeout)
             if not core.is_open:
                 raise block._refuse(core._closed_error())
             writable = block._publish(core, args)
