@@ -49,5 +49,5 @@ MODULE = {
 
 
 def instead(name: str, names: Mapping[str, str]) -> str:
-    """What an error says of a name of pika; "" for any other name."""
+    """The words of an error about a name of pika; "" for any other name."""
     return f"pika's {name} is {names[name]} here" if name in names else ""

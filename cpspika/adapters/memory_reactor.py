@@ -17,8 +17,8 @@ from .allocator import keep_freed_blocks
 
 
 class Wire(Protocol):
-    """What lies between the two ends of a link in memory. A simulated network implements it; without one, bytes arrive
-    in the next turn. An end offers it `receive`, `count_written` and `lost`."""
+    """The network between the two ends of a link in memory. A simulated network implements it; without one, bytes
+    arrive in the next turn. An end offers it `receive`, `count_written` and `lost`."""
 
     def carry(self, end: MemoryTransport, data: bytes) -> None:
         """An end sends bytes. The wire calls `end.count_written` when they count as given to the kernel, and the

@@ -1,4 +1,4 @@
-"""What a broker may be asked to answer otherwise: as another version of RabbitMQ, or as if it had other queues."""
+"""Rules that a broker may be asked to follow: those of another version of RabbitMQ, or of other types of queues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PRETENDED = ("quorum",)  # the types of queues that a broker can pretend to have
 
 
 class Rules(NamedTuple):
-    """What differs between versions of RabbitMQ.
+    """The differences between versions of RabbitMQ.
 
     pretended: types of queues that are accepted beside "classic". protocols: versions of AMQP. frame_min: bytes, the
     least frame_max. allows_transient: queues may be neither durable nor exclusive. has_global_qos: basic.qos may set

@@ -42,7 +42,7 @@ class StoredMessage(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a store gives back. definitions: by virtual host, changes that make what was there, the exchanges first,
+    """The content of a store. definitions: by virtual host, changes that make what was there, the exchanges first,
     then the queues, then the bindings. messages: in the order of their positions in each queue."""
 
     definitions: dict[str, list[Change]]
@@ -77,7 +77,7 @@ class Store(Protocol):
         """The broker's process has died: what isn't safe may be lost, and no `then` is called any more."""
 
     def load(self) -> Contents:
-        """What is left after a restart."""
+        """The content that is left after a restart."""
 
 
 class NullStore:
@@ -117,7 +117,7 @@ def _joins(binding: tuple[Any, ...], kind: str, name: str) -> bool:
 
 
 def contents(changes: Iterable[tuple[str, Change]], messages: Iterable[StoredMessage]) -> Contents:
-    """What remains after changes, each with its virtual host, in the order in which they were made."""
+    """The definitions that remain after changes, each with its virtual host, in the order in which they were made."""
     found: dict[str, dict[tuple[str, str], Change]] = {}
     for vhost, change in changes:
         known = found.setdefault(vhost, {})

@@ -1,7 +1,7 @@
 """The command line: `cpspika COMMAND`, or `python -m cpspika COMMAND`. Each family of commands is a module.
 
-A module has `add_parser` or `add_parsers`, which adds its commands with `run` set to a function of the arguments. That
-returns the exit status, or None for 0. `shared` says what a command may raise.
+A module has `add_parser`, which adds its commands with `run` set to a function of the arguments. That returns the exit
+status, or None for 0. `shared` says what a command may raise.
 """
 
 from __future__ import annotations

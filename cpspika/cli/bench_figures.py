@@ -71,7 +71,7 @@ def _rounded(delay: int) -> int:
 
 
 class Interval:
-    """What happened in one interval, in all processes."""
+    """The figures of one interval, of all processes."""
 
     def __init__(self) -> None:
         self.samples = self.published = self.confirmed = self.refused = self.received = 0
@@ -102,7 +102,7 @@ class Interval:
 
 
 class Result:
-    """What a run gave.
+    """The figures of a run.
 
     seconds: for which the producers published. during: the intervals of that time. after: those until the queues were
     empty. Throughput counts `during` alone; delays count all messages."""

@@ -1,4 +1,4 @@
-"""What the commands that speak to a broker share: options, the connection, and how a failure is told.
+"""The common parts of the commands that speak to a broker: options, the connection, and how a failure is told.
 
 A command raises `Failure`, or lets an AMQPError or OSError pass; `cpspika.cli.main` tells each in one line and ends
 with the status of `STATUS`. No text here contains a password.

@@ -1,4 +1,4 @@
-"""What a person sees: text that cannot disturb the terminal, colours, tables, progress.
+"""The output that a person sees: text that cannot disturb the terminal, colours, tables, progress.
 
 Each text is written by `say` or `note`, and these escape control characters: no message, name or error text of a broker
 commands the terminal. `rich` draws tables and progress where the extra `cli` is installed and a terminal shows them.
@@ -225,7 +225,7 @@ class LiveLine:
             _LIVE.append(self)
 
     def end(self) -> None:
-        """What is drawn stays; the next text begins a line of its own."""
+        """Keeps the drawing; the next text begins a line of its own."""
         if self in _LIVE:
             _LIVE.remove(self)
             self._length = 0

@@ -537,7 +537,7 @@ class Channel(Operations):
         return told
 
     def _end_notices(self) -> list[Notice]:
-        """What tells the state handlers of the end, each of them once."""
+        """The notices of the end, one for each state handler."""
         if self._notices is None:
             self._notices = [Notice(call) for call in self._handlers.calls("state", self, False)]
         return self._notices

@@ -347,7 +347,7 @@ class Connection(HintsNames):
 
     def fileno(self) -> int:
         """The file descriptor of the connection's reactor, for a loop of the program's own to watch: readable when a
-        socket has something to do, or a callback that was put by. Timers are due at `reactor.next_timer()`.
+        socket is ready, or a deferred callback waits. Timers are due at `reactor.next_timer()`.
 
         Errors: LocalError, the reactor has none (a foreign loop or a thread turns it), or the system has neither epoll
         nor kqueue."""
@@ -851,7 +851,7 @@ class Connection(HintsNames):
             self._happened(ConnectionEvent("closed" if was_open else "failed", reason))
 
     def _end_notices(self, reason: AMQPError | None, was_open: bool) -> list[Notice]:
-        """What tells the end to the handlers, or to the reactor where nobody else is told."""
+        """The notices of the end to the handlers, or to the reactor where nobody else is told."""
         opening, on_close = self._opening, self._close_handler
         calls = self._handlers.calls("state", self, False) if was_open else []
         if on_close is not None:

@@ -36,7 +36,7 @@ OnCancel = Callable[[str], object]
 
 
 class QueueDeclareOk(NamedTuple):
-    """What queue_declare gives: the queue's name, how many messages are ready in it, and how many consumers it has."""
+    """The result of queue_declare: the queue's name, and the numbers of its ready messages and of its consumers."""
 
     queue: str
     message_count: int
@@ -76,7 +76,7 @@ class Deletion(Request):
 
 
 class Operations(HintsNames):
-    """What may be asked of a channel."""
+    """The operations of a channel."""
 
     __slots__ = ()
 

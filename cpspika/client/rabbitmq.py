@@ -1,4 +1,4 @@
-"""What the client does otherwise for some versions of RabbitMQ. docs/rabbitmq.md lists what changed for a program."""
+"""The special cases of the client for some versions of RabbitMQ. docs/rabbitmq.md lists what changed for a program."""
 
 from __future__ import annotations
 

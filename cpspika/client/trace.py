@@ -69,7 +69,7 @@ def _log_method(where: str, direction: str, told: Told) -> None:
 
 
 def sinks_for_all() -> list[Sink]:
-    """Who watches every link that begins now."""
+    """The sinks that watch every link that begins now."""
     sinks: list[Sink] = []
     if os.environ.get("CPSPIKA_TRACE", "0") not in ("", "0"):
         sinks.append(_Printer())

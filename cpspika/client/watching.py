@@ -1,4 +1,4 @@
-"""What happens to a connection, told to the logger "cpspika" and to hooks.
+"""Tells the events of a connection to the logger "cpspika" and to hooks.
 
 `logging` is imported only for a warning, or if the program has imported it: before that nobody can have asked for the
 lines of a lower level.

@@ -1,1 +1,1 @@
-"""Faces for programs and libraries that were written for others: each is a module of its own, imported by its name."""
+"""Modules for programs that were written for other libraries, and for OpenTelemetry. Each is imported by its name."""

@@ -13,7 +13,7 @@ from ..reactor import Reactor
 from .options import Recovery, RecoveryEvent, Resent, options_of
 
 Recovering = Recovery | bool | None
-"""What `recovery=` takes."""
+"""The type of the option `recovery=`."""
 
 
 def new_connection(reactor: Reactor, on_close: OnClose | None, recovery: Recovering) -> Connection:

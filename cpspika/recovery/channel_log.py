@@ -1,4 +1,4 @@
-"""What belongs to a recovering channel: its modes and consumers, in the order in which they were asked for.
+"""The log of a recovering channel: its modes and consumers, in the order in which they were asked for.
 
 Each new opening is asked for them again (a *replay*), before all that waits.
 """

@@ -453,7 +453,8 @@ class RecoveringConnection(Connection):
         self._in_turn([self._tell_lost])
 
     def _fell_in_hand(self, err: AMQPError) -> None:
-        """What a signal handler's exception left in hand was in flight, unless it was being told its end."""
+        """Takes operations that a signal handler's exception left in hand as in flight, but not one that was being told
+        its end."""
         self._call_queue.revive()
         in_hand, self._in_hand = self._in_hand, []
         for continuation in in_hand:

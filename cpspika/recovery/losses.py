@@ -1,4 +1,4 @@
-"""What becomes of the operations that were in flight when a link or a channel ended.
+"""The fates of the operations that were in flight when a link or a channel ended.
 
 The close of the broker may blame an operation by its method: that one gets the error. Each other one is told its end or
 waits again, by its policy. An operation that ended several links alone is to blame, whatever the broker says.

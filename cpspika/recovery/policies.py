@@ -1,4 +1,8 @@
-"""What becomes of an operation when the link is lost while it is in flight: one row for each operation."""
+"""The fate of an operation that is in flight when the link is lost: one row for each operation.
+
+The rows of `channel.open`, `drain`, `basic.publish` and the connection's own methods are not looked up: other modules
+do what they say. They stand here because the table names every operation, which a test checks.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""What the parts of recovery see of each other: the connection as its channels see it, a channel as its operations and
-its openings see it, an opening as operations see it. So the modules don't import one another in a circle."""
+"""The roles in which the parts of recovery see each other: the connection as its channels see it, a channel as its
+operations and its openings see it, an opening as operations see it. So the modules don't import one another in a
+circle."""
 
 from __future__ import annotations
 

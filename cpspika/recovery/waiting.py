@@ -1,4 +1,4 @@
-"""What stands in the place of an opening while a recovering channel has none: its publishes wait, and its
+"""Stands in the place of an opening while a recovering channel has none: its publishes wait, and its
 acknowledgements have nothing to settle."""
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ class Consuming(Generic[IteratorT]):
 
 
 class Arrived:
-    """What has come to a consumer, and how the consumer ends. The channel refers to this and not to the iterator, so an
-    iterator that the program has dropped can go.
+    """The messages that have come to a consumer, and how the consumer ends. The channel refers to this and not to the
+    iterator, so an iterator that the program has dropped can go.
 
     `tag`: the consumer tag; None until the broker has started the consumer. `cancelled`: the broker has ended the
     consumer. `closed`: the program has ended the iterator. All methods run where the core runs.

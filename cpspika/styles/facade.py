@@ -136,7 +136,7 @@ _RUN_LATER: tuple[tuple[str, Callable[[Any], bool]], ...] = (
 
 
 def is_stale(arguments: list[Any]) -> bool:
-    """Whether a callback that was put by came too late: the channel of its delivery has closed or was lost. A message
+    """Whether a deferred callback comes too late: the channel of its delivery has closed or was lost. A message
     that was to be acknowledged is the broker's again."""
     return any(
         isinstance(argument, Message)

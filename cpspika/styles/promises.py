@@ -76,7 +76,7 @@ class ResolvedPromises(dict[Any, Any]):
 
 
 class Claims:
-    """Who waits for a result that must not get lost, or has it. A call gives the result back, once."""
+    """Counts those who wait for a result that must not get lost, or have it. A call gives the result back, once."""
 
     __slots__ = ("_claims", "_give_back")
 

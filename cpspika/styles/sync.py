@@ -1,7 +1,7 @@
 """The synchronous facade: each call turns the reactor until its continuation fires.
 
 A call that waits runs input and output, and its own continuation, but no other code of the user's. Handlers and
-consumers that are due meanwhile are put by. They run when the program asks for them: in `drain_events`,
+consumers that are due meanwhile are deferred. They run when the program asks for them: in `drain_events`,
 `start_consuming`, the iterator `consume`, or when the program runs the reactor itself. So no callback is entered while
 another callback, or the program itself, is in the middle of a call.
 
@@ -57,10 +57,10 @@ MANY = 100  # exceptions in one wait; so many come from the reactor itself, and 
 
 
 class _Spins:
-    """Of one reactor: how many calls wait, one inside another, and which connections have callbacks put by.
+    """Of one reactor: how many calls wait, one inside another, and which connections have deferred callbacks.
 
     turned: the connection whose `drain_events` or `turn` is under way. others_behind: connections beside that one that
-    have callbacks put by."""
+    have deferred callbacks."""
 
     __slots__ = ("__weakref__", "behind", "depth", "others_behind", "strays", "turned")
 
@@ -284,7 +284,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return outcome[1]
 
     def _asked(self, core: Any, args: Sequence[Any]) -> tuple[Any, ...]:
-        """What `give_back_for` wants to know of an operation of a channel."""
+        """The arguments that `give_back_for` takes for an operation of a channel."""
         return (core, args) if isinstance(core, Channel) else ()
 
     def _push(self, name: str, over: Callable[[], bool], timeout: float | None = None) -> None:
@@ -297,7 +297,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     def _spin(
         self, done: Callable[[], object], timeout: float | None, finish: bool = False, flush: bool = False
     ) -> bool:
-        """Turns the reactor until done(), and puts by the user's callbacks. False: that took longer than `timeout`
+        """Turns the reactor until done(). The user's callbacks are deferred. False: that took longer than `timeout`
         seconds.
 
         An exception that comes out of the reactor meanwhile is raised. finish: it is kept for the next call, so that no
@@ -426,7 +426,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return SyncChannel(self, core)
 
     def _catch_up(self) -> None:
-        """Runs the callbacks that were put by, in the reactor's turn."""
+        """Runs the deferred callbacks, in the reactor's turn."""
         if self._spins.depth:
             if self._inbox:
                 is_others = self._spins.turned not in (None, self)
@@ -458,7 +458,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
 
     def turn(self, timeout: float | None = 0) -> None:
         """Makes one turn of the reactor: input, output and timers, such as heartbeats. Callbacks that become due are
-        put by, for `drain_events`.
+        deferred, for `drain_events`.
 
         timeout: the longest wait in seconds, if there is nothing to do; 0 by default; None: without limit. While
         another thread is inside the connection it does nothing, since that thread turns the reactor. Errors: on a
@@ -490,7 +490,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
 
     @property
     def has_callbacks(self) -> bool:
-        """Whether callbacks are put by, which `drain_events` would run at once."""
+        """Whether callbacks are deferred, which `drain_events` would run at once."""
         return bool(self._inbox)
 
 
@@ -659,7 +659,7 @@ def _late(name: str, limit: float | None) -> AMQPError:
 
 
 def _catch_up(connection: weakref.ref[SyncConnection]) -> None:
-    """Runs the callbacks that were put by, unless the program has dropped the connection."""
+    """Runs the deferred callbacks, unless the program has dropped the connection."""
     alive = connection()
     if alive is not None:
         alive._catch_up()

@@ -32,7 +32,8 @@ from ..wire.message import Message
 from .network import Network
 
 AT_ONCE = ("tx.commit", "tx.rollback", "basic.recover", "basic.cancel")
-"""What recovery settles when the link is lost, as OutcomeUnknown too; earlier operations may be asked again."""
+"""The operations that recovery settles when the link is lost, as OutcomeUnknown too. Earlier operations may be asked
+again."""
 
 GONE = (ChannelClosed, ConnectionClosed, DeliveryUnknown)
 MISTAKEN = "no such "  # begins the names of things that don't exist and that a program asks for

@@ -32,7 +32,7 @@ MARK = "x-copies"  # a header
 
 
 class World(Protocol):
-    """What the programs of one run share."""
+    """The common state of the programs of one run."""
 
     simulation: Simulation
     oracle: Oracle

@@ -127,7 +127,7 @@ class Connection:
 
     @property
     def server_capabilities(self) -> dict[str, Any]:
-        """What the broker says that it can."""
+        """The capabilities that the broker announces."""
         return self.server_properties.get("capabilities") or {}
 
     def channel(self, channel_id: int | None = None, callback: Callable[[Any], object] | None = None) -> Opened:

@@ -1,4 +1,4 @@
-"""What pika has and this face has not: names that can be imported, and say at their use what to write instead."""
+"""Names of pika that are missing here. They can be imported, and say at their use what to write instead."""
 
 from __future__ import annotations
 

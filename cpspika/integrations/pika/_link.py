@@ -1,7 +1,7 @@
-"""The connection below the face: a ThreadedConnection whose callbacks don't run on workers.
+"""The connection below pika's names: a ThreadedConnection whose callbacks don't run on workers.
 
 Its reactor has a thread of its own, so heartbeats go on while a callback of the program works. What arrives is put
-into queues by that thread, and the face calls the program in the program's own thread.
+into queues by that thread, and this integration calls the program in the program's own thread.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Link(ThreadedConnection):
         try:
             self.join(timeout)
         except AMQPError:
-            pass  # the connection's own error, which the face raises itself
+            pass  # the connection's own error, which its call raises
 
 
 def _nothing() -> None:
