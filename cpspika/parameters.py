@@ -35,7 +35,7 @@ class Credentials(Protocol):
     respond(challenge): the response to a challenge of the broker (connection.secure), as bytes. A mechanism without
     challenges needs no `respond`.
 
-    An exception of either method settles connect() with that exception.
+    An exception of either method settles connect() with a LoginError, whose cause it is.
     """
 
     @property
@@ -220,8 +220,16 @@ def _path(name: str, value: Any) -> str | None:
 
 
 def _server_hostname(name: str, value: Any) -> str | None:
-    if value is not None and not (isinstance(value, str) and value):
+    if value is None:
+        return None
+    if not (isinstance(value, str) and value):
         raise InvalidArgumentType(f"{name} takes the name in the broker's certificate or None, not {value!r}")
+    try:
+        possible = not value.startswith(".") and "\0" not in value and bool(value.encode("idna"))
+    except UnicodeError:
+        possible = False
+    if not possible:  # ssl would find out when the link is open, and leave a socket behind
+        raise InvalidArgument(f"no certificate can have the name {value!r} ({name})")
     return value
 
 
@@ -599,8 +607,8 @@ def targets(target: Any, options: Mapping[str, Any], embedded: Any = None) -> li
 
 
 class Remedy:
-    """What an error of connecting says to change about the parameters. A face whose options have other names says it in
-    its own words."""
+    """The advice in an error of connecting: the option to change. An integration whose options have other names says it
+    in its own words."""
 
     WITH_TLS = "use amqps://"
     WITHOUT_TLS = "write amqp:// (without cafile, certfile and ssl)"

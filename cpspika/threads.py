@@ -198,8 +198,9 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
             self.core._end(died)
             self._reactor.run_ready()
         finally:
-            for answer in [answer for answer in self._answers if not answer.settled]:
-                answer.settle(died, None)
+            for answer in self._answers.copy():  # other threads change it
+                if not answer.settled:
+                    answer.settle(died, None)
             self._report(died)
 
     def _report(self, error: BaseException) -> None:

@@ -308,7 +308,7 @@ class SocketTransport:
             return False
         try:
             self._step()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: ssl's, of a name that no certificate can have
             self.lost(error)
         return True
 
@@ -609,7 +609,12 @@ class WatchesSockets:
 
 def bound_socket(host: str, port: int) -> socket.socket:
     """A socket that listens at an address and doesn't block. OSError: the address cannot be used."""
-    family, where = _look_up(Endpoint(host, port), socket.AI_PASSIVE)[0]
+    if not 0 <= port <= 65535:  # getaddrinfo takes the remainder
+        raise OSError(errno.EINVAL, f"a port is a number from 0 to 65535, not {port}")
+    try:
+        family, where = _look_up(Endpoint(host, port), socket.AI_PASSIVE)[0]
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"no host can have the name {host!r}: {error}") from error
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         if os.name == "posix":

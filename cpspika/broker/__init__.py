@@ -38,7 +38,11 @@ class _BrokerThread:
 
     def __init__(self, make_broker: Callable[[SelectReactor], Broker], name: str):
         self.reactor = SelectReactor()
-        self.broker = make_broker(self.reactor)
+        try:
+            self.broker = make_broker(self.reactor)
+        except BaseException:
+            self.reactor.close()
+            raise
         self.reactor.on_error = lambda error: logger.error("an error in the broker; it goes on", exc_info=error)
         self._release = self.reactor.hold()
         self._stopped = False
@@ -159,7 +163,7 @@ def serve(
     served.host = host
     try:
         listener = served.call(lambda: served.listen(host, port))
-    except OSError:
+    except BaseException:
         thread.stop()
         raise
     served.port = listener.port

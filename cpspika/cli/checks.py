@@ -7,7 +7,6 @@ next. From the login on the library's own connection is used.
 from __future__ import annotations
 
 import ipaddress
-import re
 import secrets
 import socket
 import time
@@ -16,6 +15,8 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..client import rabbitmq
+from ..client.hints import LEAST_FRAME_MAX, UNKNOWN_AUTHORITY, WRONG_NAME
 from ..errors import (
     AccessRefused,
     AMQPError,
@@ -40,11 +41,8 @@ if TYPE_CHECKING:
     from ..blocking import SelectConnection
 
 SOON = timedelta(days=30)  # before a certificate ends
-LEAST_FRAME_MAX = 8192  # bytes; RabbitMQ 4.1 and later take no less
 LONG_HEARTBEAT = 300  # seconds
 EXPIRED, NOT_YET = 10, 9  # OpenSSL's verify codes
-UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
-WRONG_NAME = (62, 64)
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
 
@@ -384,7 +382,7 @@ class Examination:
 
     def _deprecated(self) -> tuple[str, str]:
         properties = self._core.server_properties
-        version = _version(str(properties.get("version", "")))
+        version = rabbitmq.version(properties)
         if properties.get("product") != "RabbitMQ" or not version:
             return "nothing is known of this broker", ""
         shown = ".".join(map(str, version))
@@ -450,8 +448,3 @@ def _about(certificate: certificates.Certificate | None) -> str:
     return (
         f"certificate for {names}, of {certificate.issuer}, {certificate.begin:%Y-%m-%d} to {certificate.end:%Y-%m-%d}"
     )
-
-
-def _version(text: str) -> tuple[int, ...]:
-    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
-    return tuple(int(part) for part in found.groups(default="0")) if found else ()

@@ -32,7 +32,15 @@ class Handlers(dict[str, list[Callable[..., object]]]):
         handlers = self.setdefault(kind, [])
         handlers[:] = [known for known in handlers if not _is_abandoned(known)]
         handlers.append(handler)
-        return lambda: handlers.remove(handler) if handler in handlers else None
+
+        def remove() -> None:
+            if left:
+                left.clear()
+                if handler in handlers:
+                    handlers.remove(handler)
+
+        left = [handler]
+        return remove
 
     def has(self, kind: str) -> bool:
         """Whether a handler of a kind is of use to anybody."""

@@ -1,4 +1,4 @@
-"""What to write instead, for the text of an error: of a link lost in the handshake, of a close by the broker, of a name
+"""Remedies that the text of an error names: of a link lost in the handshake, of a close by the broker, of a name
 of pika."""
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ _NOT_TLS = (
 )
 _NO_CERTIFICATE = ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_HANDSHAKE_FAILURE")
 _BAD_CERTIFICATE = ("TLSV1_ALERT_UNKNOWN_CA", "SSLV3_ALERT_BAD_CERTIFICATE", "TLSV1_ALERT_DECRYPT_ERROR")
-_WRONG_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-_UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT and its like
+WRONG_NAME = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT and its like
 
 
 def _untrusted(code: int, parameters: ConnectionParameters) -> str:
-    if code in _WRONG_NAME:
+    if code in WRONG_NAME:
         return f"; if the certificate is the broker's all the same, {Remedy.NAME}"
-    if code in _UNKNOWN_AUTHORITY:
+    if code in UNKNOWN_AUTHORITY:
         if parameters.cafile is not None:
             return "; cafile has no certificate of the authority that signed the broker's"
         return f"; for a private authority {Remedy.AUTHORITY}"

@@ -8,18 +8,20 @@ semantic conventions for messaging, and those for RabbitMQ, as of version 1.37 (
 
 | span | kind | from | to |
 |---|---|---|---|
-| publish | producer | the call | its confirm; without confirms, the end of the call |
+| publish | producer (client: see below) | the call | its confirm; without confirms, the end of the call |
 | process | consumer | the callback's begin, or an iterator's handing out | its end, or the next message asked for |
 | receive | client | basic_get | the message |
 | ack, nack, reject | client | the call | its end |
 
 The context goes along in the headers (`traceparent` and what else the configured propagators write). If the headers
-hold one already, the program's own, it stays, and the publish span links to it. Process, receive and settle spans link
-to the context in the message. The process span has the current span as its parent; if there is none, that of the
-message. While the callback runs, and in the body of the loop, the process span is the current one.
+hold one already, the program's own, it stays; the publish span is of kind client then, and links to it. Process,
+receive and settle spans link to the context in the message. The process span has the current span as its parent; if
+there is none, that of the message. While the callback runs, and in the body of the loop, the process span is the
+current one.
 
 A span's name and the metrics name the exchange (publish) or the queue (process), without the routing key, which may
-have many values; a name that the broker or the library made up is left out. The attributes name all.
+have many values: but on the default exchange the key is the queue's name, so it stands for that. A name that the broker
+or the library made up is left out. The attributes name all.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from time import perf_counter, time_ns
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from ..client.hooks import instrument
 from ..errors import ProtocolSyntaxError
@@ -132,7 +134,8 @@ class _Hooks:
         self._settle_spans = settle_spans
         self._publish_hook = publish_hook
         self._process_hook = process_hook
-        self._open: WeakSet[Any] = WeakSet()  # connections that were counted
+        # Connections that were counted, and under which server: one with recovery may move to another.
+        self._open: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
 
     def publishing(self, channel: Any, exchange: str, routing_key: str, properties: Any) -> Any:
         if not is_instrumentation_enabled():
@@ -194,13 +197,14 @@ class _Hooks:
 
     def connection(self, connection: Any, event: Any) -> None:
         server = _server(connection.parameters)
-        if event.kind == "opened":
-            self._open.add(connection)
+        if event.kind in ("opened", "restored", "closed"):
+            counted = self._open.pop(connection, None)
+            if counted is not None:
+                self._meters.connections.add(-1, counted)
+        if event.kind in ("opened", "restored"):
+            self._open[connection] = server
             self._meters.connections.add(1, server)
-        elif event.kind == "closed" and connection in self._open:
-            self._open.discard(connection)
-            self._meters.connections.add(-1, server)
-        elif event.kind == "restored":
+        if event.kind == "restored":
             self._meters.recoveries.add(1, server)
 
 

@@ -448,6 +448,8 @@ class RecoveringChannel(Channel):
         try:
             self._launch(operation)
         except AMQPError as error:
+            if isinstance(operation, Publish) and operation.times:
+                error = operation.unknown_or(error)  # its first copy may be in the queue
             self._in_turn([partial(operation.end, operation.told(error))])
             return False
         if isinstance(operation, Publish) and operation.times:

@@ -67,10 +67,6 @@ class Journal:
 
     def drop(self, entity: Entity) -> None:
         """Removes an entity alone: it exists, but not as this connection has declared it."""
-        self._declared.pop(entity, None)
-
-    def forget(self, entity: Entity) -> None:
-        """Removes an entity; with an exchange or queue, its bindings."""
         declared = self._declared.pop(entity, None)
         if declared is not None:
             for end in ends(declared):
@@ -79,6 +75,10 @@ class Journal:
                     bindings.discard(entity)
                     if not bindings:
                         del self._ends[end]
+
+    def forget(self, entity: Entity) -> None:
+        """Removes an entity; with an exchange or queue, its bindings."""
+        self.drop(entity)
         for each in list(self._ends.get(entity, ())):
             self.forget(each)
 

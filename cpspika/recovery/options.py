@@ -1,5 +1,5 @@
-"""What a program chooses and sees: the options of `recovery=`, its events, and the result of a publish that was sent
-again."""
+"""The part of recovery that a program chooses and sees: the options of `recovery=`, its events, and the result of a
+publish that was sent again."""
 
 from __future__ import annotations
 
@@ -85,6 +85,8 @@ class Recovery:
             raise InvalidArgument(f"0 < buffer <= buffer_limit, not {self.buffer} and {self.buffer_limit}")
         if self.mark_resent is not None and not isinstance(self.mark_resent, str):
             raise InvalidArgumentType(f"mark_resent takes the name of a header or None, not {self.mark_resent!r}")
+        if len((self.mark_resent or "").encode("utf-8", "surrogatepass")) > 255:
+            raise InvalidArgument(f"mark_resent is longer than the 255 bytes of a header's name: {self.mark_resent!r}")
         if not isinstance(self.queue_prefix, str):
             raise InvalidArgumentType(f"queue_prefix takes a str, not {self.queue_prefix!r}")
         if self.queue_prefix.startswith("amq."):

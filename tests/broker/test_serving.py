@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import cpspika
+from cpspika import InvalidArgument
 from cpspika.adapters import SelectReactor
 from cpspika.broker import embedded, serve
 from tests.support import ROOT
@@ -154,6 +155,17 @@ def test_a_port_in_use_is_an_error_and_leaves_no_thread() -> None:
         until(lambda: threading.active_count() == before, "the end of the thread")
 
 
+@pytest.mark.parametrize(
+    "options", [{"port": 70_000}, {"port": -1}, {"host": "a..b"}, {"host": "no.such.host.invalid"}, {"like": "9.9"}]
+)
+def test_what_cannot_be_served_is_an_error_and_leaves_nothing(options: dict[str, Any]) -> None:
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    with pytest.raises((OSError, InvalidArgument)):
+        serve(**options)
+    until(lambda: threading.active_count() == threads, "the end of the thread")
+    assert len(os.listdir("/proc/self/fd")) == files
+
+
 def test_no_thread_is_left_behind() -> None:
     before = set(threading.enumerate())
     with serve():
@@ -235,10 +247,11 @@ def test_a_port_that_cannot_be_had_is_said_without_a_traceback(port: str) -> Non
         assert "in use" in done.stderr
 
 
-def test_a_host_that_is_none_is_said_without_a_traceback() -> None:
-    done = python("-m", "cpspika", "broker", "--port", "0", "--host", "no.such.host.invalid")
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "a..b"])
+def test_a_host_that_is_none_is_said_without_a_traceback(host: str) -> None:
+    done = python("-m", "cpspika", "broker", "--port", "0", "--host", host)
     assert done.returncode != 0
-    assert "no.such.host.invalid" in done.stderr
+    assert host in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from cpspika.broker import serve
-from cpspika.cli.checks import _version
 from tests.cli.conftest import CommandLine
 from tests.conftest import Certificates
 from tests.support.rabbitmq import RabbitNode
@@ -179,10 +178,6 @@ def test_permissions(node: Any, name: str, on_embedded: CommandLine) -> None:
         assert steps(on_embedded, url, "--probe", f"app-{name}")["permissions"]["status"] == "ok"
     finally:
         node.eval(f'rabbit_auth_backend_internal:delete_user(<<"{name}">>, <<"me">>)')
-
-
-def test_version() -> None:
-    assert [_version(text) for text in ("3.10.8", "4.0", "4.3.0-rc.1", "")] == [(3, 10, 8), (4, 0, 0), (4, 3, 0), ()]
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------

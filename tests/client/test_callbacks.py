@@ -472,6 +472,7 @@ def test_a_handler_that_was_registered_twice_is_removed_once() -> None:
     handler = noting(log, "called")
     remove, _ = channel.add_state_change_handler(handler), channel.add_state_change_handler(handler)
     remove()
+    remove()
     channel.close()
     world.settle()
     assert log == ["called"]

@@ -368,6 +368,13 @@ def test_no_secret_is_shown_by_credentials_or_parameters(make: Any) -> None:
         assert "me" in repr(shown)
 
 
+@pytest.mark.parametrize("name", [".example.com", "a" * 70 + ".com", "a..b", "x\0y"])
+def test_a_name_that_no_certificate_can_have_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument, match="no certificate can have the name"):
+        ConnectionParameters(server_hostname=name)
+    assert ConnectionParameters(server_hostname="b\u00fccher.example").server_hostname == "b\u00fccher.example"
+
+
 @pytest.mark.parametrize(("name", "password"), [("m\0e", SECRET), ("me", f"{SECRET}\0")])
 def test_a_null_in_what_plain_separates_by_nulls_is_refused(name: str, password: str) -> None:
     """RFC 4616 forbids it: the broker would read another name or another password."""

@@ -371,6 +371,16 @@ def test_hooks_see_the_properties_of_a_publish(connection: Any, queue: Any) -> N
     assert shown.startswith("BasicProperties(")
 
 
+def test_a_timestamp_in_milliseconds_is_a_number(connection: Any, queue: Any) -> None:
+    """As some producers send it: a date beyond those of datetime."""
+    bound = queue(connection.default_channel)
+    bound.declare()
+    stamp = 1_764_000_000_000
+    connection.connection.link.channel().basic_publish("", queue.name, "x", {"timestamp": stamp})
+    until_queued(connection, queue, 1)
+    assert bound.get(no_ack=True).properties["timestamp"] == stamp
+
+
 def test_a_body_alone_is_a_message(connection: Any, queue: Any) -> None:
     """Celery's shell publishes a str."""
     bound = queue(connection.default_channel)

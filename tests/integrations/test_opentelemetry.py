@@ -25,6 +25,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 import cpspika
 from cpspika.adapters import asyncio_adapter
+from cpspika.broker import serve
 from cpspika.client import hooks
 from cpspika.integrations.opentelemetry import CpspikaInstrumentor
 from tests.support import ROOT
@@ -304,6 +305,23 @@ def test_connections_and_recoveries(telemetry: Telemetry) -> None:
     world.connection.close()
     world.settle()
     assert telemetry.points("cpspika.connections")[0].value == 0
+
+
+def test_a_connection_that_moves_is_counted_where_it_is(telemetry: Telemetry) -> None:
+    def counted() -> dict[Any, Any]:
+        points = telemetry.points("cpspika.connections")
+        return {point.attributes["server.port"]: point.value for point in points}
+
+    with serve() as first, serve() as second:
+        quickly = cpspika.Recovery(backoff=(0.01, 0.05))
+        connection = cpspika.SelectConnection([first.url, second.url], recovery=quickly, timeout=20)
+        channel = connection.channel()
+        assert counted() == {first.port: 1}
+        first.stop()
+        channel.queue_declare("q")  # waits for the second
+        assert counted() == {first.port: 0, second.port: 1}
+        connection.close()
+        assert counted() == {first.port: 0, second.port: 0}
 
 
 def test_a_publish_that_is_sent_again_is_one_span(telemetry: Telemetry) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+import cpspika.integrations.pika as face
+from cpspika.broker import serve
 from tests.integrations.conftest import Client
+from tests.support.styles import PATIENCE
 
 # --- queues and exchanges ---------------------------------------------------------------------------------------------
 
@@ -483,6 +486,21 @@ def test_consume_gives_back_what_it_has_not_handed_out(client: Client) -> None:
     assert channel.cancel() == 0
     assert channel.get_waiting_message_count() == 0
     assert sorted(client.get(channel, queue)[2] for _ in range(2)) == [b"1", b"2"]
+
+
+def test_giving_back_does_not_count_as_a_failure_of_the_consumer() -> None:
+    """A quorum queue of RabbitMQ 4.3 counts basic.reject, and drops the message after twenty."""
+    with serve(like="4.3", pretend=["quorum"]) as broker:
+        channel = face.BlockingConnection(face.URLParameters(broker.url)).channel()
+        channel.queue_declare("q", durable=True, arguments={"x-queue-type": "quorum"})
+        channel.basic_publish("", "q", "x")
+        channel.basic_publish("", "q", "y")
+        for _ in range(25):
+            method, _, _ = next(channel.consume("q", inactivity_timeout=PATIENCE))
+            channel.basic_nack(method.delivery_tag)
+            channel.cancel()
+        assert sorted(channel.basic_get("q", auto_ack=True)[2] for _ in range(2)) == [b"x", b"y"]
+        channel.connection.close()
 
 
 def test_consume_with_an_inactivity_timeout(client: Client) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import cpspika.integrations.pika as face
 from tests.integrations.conftest import Client
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -184,6 +185,14 @@ def test_many_options(client: Client) -> None:
     queue = channel.queue_declare("", exclusive=True).method.queue
     channel.basic_publish("", queue, b"x" * 20_000)
     assert len(client.get(channel, queue)[2]) == 20_000
+
+
+def test_tcp_options_of_a_link_without_a_socket_are_passed_over() -> None:
+    options = {"TCP_USER_TIMEOUT": 20_000}
+    parameters = face.URLParameters("embedded://")
+    parameters.tcp_options = options
+    with face.BlockingConnection(parameters) as connection:
+        assert connection.is_open
 
 
 def test_no_broker_at_the_address(client: Client) -> None:

@@ -79,6 +79,24 @@ def test_3_a_lost_confirm_means_a_copy_and_says_so() -> None:
     assert second.properties.headers == {"a": 1, "x-copy": 1}
 
 
+def test_3_a_copy_that_cannot_be_sent_leaves_the_fate_unknown() -> None:
+    """With the mark its header is larger than a frame. The first copy is in the queue all the same."""
+    world = RecoveryWorld(mark_resent="x-copy")
+    channel = world.confirming()
+    declared(world, channel)
+    as_large_as_a_frame = {"headers": {"a": "x" * 131_039}}
+    done = world.ask(channel.basic_publish, "", "q", "hello", as_large_as_a_frame)
+    world.connection._unwritten.transport.flush()
+    world.connection._unwritten.transport.pause_reading(True)
+    world.settle()
+    assert world.bodies("q") == [b"hello"]
+    world.cut()
+    world.until(lambda: not done.pending, "the error")
+    assert isinstance(done.error, cpspika.DeliveryUnknown)
+    assert isinstance(done.error.__cause__, cpspika.InvalidArgument)
+    assert world.bodies("q") == [b"hello"]
+
+
 def test_4_publishes_without_a_link_are_buffered() -> None:
     world = RecoveryWorld(buffer=1000, buffer_limit=2000)
     channel = world.confirming()

@@ -28,8 +28,9 @@ class Message(kombu_message.Message):
         headers = properties.pop("headers", None)
         if headers is not None:
             properties[HEADERS] = headers = _plain(headers)
-        if "timestamp" in properties:
-            properties["timestamp"] = int(properties["timestamp"].timestamp())
+        sent_at = properties.get("timestamp")
+        if isinstance(sent_at, datetime):  # else it is a number already, of a date beyond datetime's
+            properties["timestamp"] = int(sent_at.timestamp())
         encoding = properties.get("content_encoding")
         super().__init__(
             body=_decoded(delivery.body, encoding) if encoding is not None else delivery.body,

@@ -8,8 +8,8 @@ from typing import Any
 from kombu import connection as kombu_connection
 from kombu.transport import base
 from kombu.utils.amq_manager import get_manager
-from kombu.utils.text import version_string_as_tuple
 
+from ...client import rabbitmq
 from ...parameters import DEFAULT_PORTS
 from ...version import __version__
 from .connection import Connection as Established
@@ -55,7 +55,7 @@ class Transport(base.Transport):
 
     @property
     def default_connection_params(self) -> dict[str, Any]:
-        """What a kombu.Connection has that names nothing else."""
+        """The defaults of a kombu.Connection."""
         return {
             "userid": "guest",
             "password": "guest",
@@ -130,12 +130,8 @@ class Transport(base.Transport):
 
     def qos_semantics_matches_spec(self, connection: Established) -> bool:
         """False if basic_qos without `a_global` limits consumers that start later, and not the channel."""
-        properties = connection.server_properties
-        product, version = properties.get("product"), properties.get("version")
-        if product == "RabbitMQ" and version:
-            number = version_string_as_tuple(version)
-            return bool(number < (3, 3) or number >= (4, 0))  # 4.0 has no limit of a channel any more
-        return bool(product != "cpspika")  # the embedded broker does as RabbitMQ 3
+        number = rabbitmq.version(connection.server_properties)
+        return number < (3, 3) or number >= (4, 0)  # 4.0 has no limit of a channel any more; (): of another broker
 
     def get_manager(self, *args: Any, **options: Any) -> Any:
         """RabbitMQ's management API, by pyrabbit."""

@@ -65,7 +65,7 @@ class _Consumer:
 
 
 class _Generator:
-    """What `consume` has started, and goes on with when it is called again."""
+    """The consumer that `consume` has started, and goes on with when it is called again."""
 
     def __init__(self, parameters: tuple[str, bool, bool]):
         self.parameters = parameters
@@ -673,7 +673,7 @@ def _take(consumer: _Consumer) -> list[Message]:
 
 def _give_back(core: Channel, messages: list[Message]) -> None:
     for message in messages:
-        core.basic_reject(message.delivery_tag, True)
+        core._give_back(message.delivery_tag)
 
 
 def _check_name(name: str, value: Any) -> None:

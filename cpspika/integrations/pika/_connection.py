@@ -338,6 +338,7 @@ def _connect_to(config: Parameters, stray: Callable[[BaseException], object]) ->
     core.parameters.credentials.erase()
     milliseconds = (config.tcp_options or {}).get("TCP_USER_TIMEOUT")
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if milliseconds is not None and option is not None:
-        link.inside(core._backlog.transport.socket.setsockopt, socket.IPPROTO_TCP, option, milliseconds)
+    sock = getattr(core._backlog.transport, "socket", None)  # None: the embedded broker's link has none
+    if milliseconds is not None and option is not None and sock is not None:
+        link.inside(sock.setsockopt, socket.IPPROTO_TCP, option, milliseconds)
     return link
