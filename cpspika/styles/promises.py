@@ -271,10 +271,15 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
         return promise
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
-        # The core itself calls an ordinary function: each delivery comes this way.
-        if _is_work(function) or _is_work(getattr(function, "__call__", None)):  # noqa: B004
-            return lambda message: run_callback(self._promises, function, message)
-        return function
+        promises = self._promises
+
+        def called_by_the_core(argument: Any) -> None:
+            # As run_callback, without its call. The result tells, not the kind of function: a decorator may hide that.
+            returned = function(argument)
+            if returned is not None:
+                run(promises, returned)
+
+        return called_by_the_core
 
     def _handler(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def called_by_the_core(*args: Any) -> None:
@@ -429,13 +434,13 @@ class AsyncConsumer(_Scope):
             self._reactor.call_soon_threadsafe(self._arrived.close)
 
 
-def _is_work(function: Any) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function)
-
-
 def run_callback(promises: Promises, function: Callable[..., Any], *args: Any) -> None:
     """Calls a user's callback. If the callback returns a coroutine or a generator, that is run."""
-    returned = function(*args)
+    run(promises, function(*args))
+
+
+def run(promises: Promises, returned: Any) -> None:
+    """Runs what a user's callback has returned, if it is a coroutine or a generator."""
     if inspect.iscoroutine(returned) or isinstance(returned, Generator):
         promises.spawn(returned)
 

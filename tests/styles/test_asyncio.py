@@ -537,11 +537,13 @@ def test_a_callback_may_be_a_coroutine(stage: Stage, broker: Served) -> None:
         await ch.basic_consume(queue, handler)
         await ch.basic_publish("", queue, "d")
         await until(lambda: len(got) == 4, "the fourth")
+        await ch.basic_consume(await filled(ch, "e"), lambda message: handler(message))  # as a decorator makes it
+        await until(lambda: len(got) == 5, "the fifth")
         await connection.close()
         await until(lambda: closed == [(connection, None)], "on_close")
 
     stage.run(main())
-    assert sorted(got) == [b"a", b"b", b"c", b"d"]
+    assert sorted(got) == [b"a", b"b", b"c", b"d", b"e"]
 
 
 def test_handlers_get_the_facades_and_may_be_coroutines(stage: Stage, broker: Served) -> None:

@@ -581,16 +581,16 @@ def test_a_callback_may_be_a_generator_or_a_coroutine(reactor: SelectReactor, br
         connection = await tasks.connect(broker.url, on_close=on_close)
         ch = await connection.channel()
         ch.addFlowChangeHandler(lambda channel, permitted: got.append(channel is ch))
-        for on_message in (by_generator, by_coroutine):
+        for on_message in (by_generator, by_coroutine, lambda message: by_coroutine(message)):
             queue = await filled(ch, "x")
             await ch.basic_consume(queue, on_message)
             await counts(ch, queue, 0, 1)
-        while len(got) < 3:
-            await tasks.sleep(0.002)
-        await connection.close()
         while len(got) < 4:
             await tasks.sleep(0.002)
-        assert got == [True, b"x", b"x", (connection, None)]
+        await connection.close()
+        while len(got) < 5:
+            await tasks.sleep(0.002)
+        assert got == [True, b"x", b"x", b"x", (connection, None)]
 
     tasks.run(main(), reactor)
 
