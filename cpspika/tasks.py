@@ -121,9 +121,10 @@ def sleep(seconds: float) -> Promise[None]:
 
 
 def gather(*works: Promise[Any] | Work[Any] | Awaitable[Any]) -> Promise[list[Any]]:
-    """Returns a promise of the results of all, in order. The first error rejects it, and the others go on. Their results
-    stay with their own promises, so keep those of `basic_get`. To cancel it is to cancel them all; messages that have
-    come already are given back."""
+    """Returns a promise of the results of all, in order. The first error rejects it, and the others go on.
+
+    The results of the others stay with their own promises, so keep those of `basic_get`. To cancel the promise is to
+    cancel them all; messages that have come already are given back."""
     reactor = current_reactor()
     promises = [work if isinstance(work, Promise) else spawn(cast("Work[Any]", work), reactor) for work in works]
     return Together(reactor, promises)
