@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import os
 import re
@@ -159,11 +160,13 @@ def test_a_port_in_use_is_an_error_and_leaves_no_thread() -> None:
     "options", [{"port": 70_000}, {"port": -1}, {"host": "a..b"}, {"host": "no.such.host.invalid"}, {"like": "9.9"}]
 )
 def test_what_cannot_be_served_is_an_error_and_leaves_nothing(options: dict[str, Any]) -> None:
+    gc.collect()  # what other tests have left
     threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
     with pytest.raises((OSError, InvalidArgument)):
         serve(**options)
     until(lambda: threading.active_count() == threads, "the end of the thread")
-    assert len(os.listdir("/proc/self/fd")) == files
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= files
 
 
 def test_no_thread_is_left_behind() -> None:

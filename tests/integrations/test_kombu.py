@@ -300,7 +300,7 @@ def test_tls_verifies_the_name(node: Any, certificates: Any) -> None:
     with pytest.raises(OSError, match=r"give its certificate as ssl={'ca_certs': 'ca.pem'}"):
         kombu.Connection("localhost", **{**options, "ssl": True}).connect()
     with pytest.raises(amqp.ConnectionError, match=r"give ssl=True \(Celery: broker_use_ssl\), or take SSLTransport"):
-        kombu.Connection("localhost", **{**options, "ssl": False}).connect()
+        kombu.Connection("127.0.0.1", **{**options, "ssl": False}).connect()
     options["ssl"] = {"ca_certs": certificates.ca, "server_hostname": "localhost"}
     with kombu.Connection("127.0.0.1", **options) as connection:
         connection.connect()
