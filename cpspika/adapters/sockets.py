@@ -182,6 +182,7 @@ class SocketTransport:
         self.written = 0
         self.was_interrupted = False
         self.socket: Any = None
+        self._fd = -1  # a signal handler's exception may come before it is known
         self._reactor = reactor
         self._endpoint = endpoint
         self._would_block = _would_block(endpoint)
@@ -545,7 +546,8 @@ class SocketTransport:
             if timer is not None:
                 timer.cancel()
         if self.socket is not None:
-            self._reactor.unwatch(self._fd)
+            if self._fd >= 0:
+                self._reactor.unwatch(self._fd)
             self.socket.close()
             self.socket = None
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import select
+import signal
 import socket
 import ssl
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ import cpspika
 from cpspika import ConnectionParameters, InvalidArgument, InvalidArgumentType
 from cpspika.adapters import AsyncoreReactor, BlockingReactor, SelectReactor, sockets, waker
 from cpspika.adapters.asyncio_reactor import AsyncioReactor
+from cpspika.broker import serve
 from tests.support.hiding import WithoutAddReader
 from tests.support.scripted import Done, SocketBroker, run_until
 from tests.support.waiting import DEADLINE
@@ -351,3 +354,28 @@ def test_an_exception_amid_connect_leaves_no_socket_open(monkeypatch: pytest.Mon
         cpspika.SelectConnection(f"amqp://127.0.0.1:{broker.port}")
     assert made
     assert all(each.fileno() == -1 for each in made)
+
+
+def test_an_interrupt_as_a_socket_is_adopted_goes_on_to_the_program_and_leaves_no_file() -> None:
+    class Alarm(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Alarm
+
+    def at_fileno(frame: Any, event: str, called: Any) -> None:
+        if event == "c_return" and called.__name__ == "fileno" and frame.f_code.co_name == "_adopt":
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGALRM)
+
+    old = signal.signal(signal.SIGALRM, handler)
+    try:
+        with serve() as broker:
+            sys.setprofile(at_fileno)
+            with pytest.raises(Alarm):
+                cpspika.BlockingConnection(broker.url, timeout=5)
+            with cpspika.BlockingConnection(broker.url, timeout=5) as connection:
+                assert connection.is_open
+    finally:
+        sys.setprofile(None)
+        signal.signal(signal.SIGALRM, old)
