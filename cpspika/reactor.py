@@ -56,10 +56,15 @@ def make_calls(waiting: deque[Call], guard: Callable[[Call], object] | None) -> 
     return made
 
 
-def once(call: Call) -> Call:
+def once(call: Call) -> Callable[[], None]:
     """A function that makes the call when it is first called, and does nothing after that."""
     left = [call]
-    return lambda: left.pop()() if left else None
+
+    def make() -> None:
+        if left:
+            left.pop()()
+
+    return make
 
 
 class Endpoint(NamedTuple):

@@ -21,12 +21,10 @@ from typing import Any
 from ..interrupts import release
 
 
-def _eventfd() -> tuple[Any, Any]:
-    number = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-    return number, number
-
-
-def _pipe() -> tuple[Any, Any]:
+def _files() -> tuple[Any, Any]:
+    if hasattr(os, "eventfd"):
+        number = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return number, number
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
@@ -41,11 +39,10 @@ def _socketpair() -> tuple[Any, Any]:
 
 
 # (make, read, write, close). Windows waits for sockets only.
-EVENTS: Any = _eventfd if hasattr(os, "eventfd") else _pipe, os.read, os.write, os.close
-PIPES: Any = _pipe, os.read, os.write, os.close
+FILES: Any = _files, os.read, os.write, os.close
 SOCKETS: Any = _socketpair, socket.socket.recv, socket.socket.send, socket.socket.close
 
-_make, _read, _write, _close = EVENTS if os.name == "posix" else SOCKETS
+_make, _read, _write, _close = FILES if os.name == "posix" else SOCKETS
 
 
 _ONE = (1).to_bytes(8, sys.byteorder)  # what an eventfd takes, a number to be added

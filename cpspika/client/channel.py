@@ -135,6 +135,7 @@ class Channel(Operations):
         replies: tuple[str, ...] | None = None,
         **arguments: Any,
     ) -> bool:
+        # 4: this function is called by an operation's own, which the program has called.
         return self._ask(Request(name, on_done, replies or (name + "-ok",), convert, 4), arguments)
 
     def _ask(self, request: Request, arguments: dict[str, Any]) -> bool:

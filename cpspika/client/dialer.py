@@ -121,7 +121,7 @@ class Dialer:
                 self._transport = via(self._reactor, self._owner)
         except (LocalError, OSError) as error:
             failure = self._failure(error)
-            # Its time may be over in the same turn; that is then its failure.
+            # If the attempt times out before this call, it has failed already, and is not to fail twice.
             self._reactor.call_soon(lambda: self.failed(failure) if attempt == self._attempt else None)
             return
         self._on_attempt(self._target, self._transport)

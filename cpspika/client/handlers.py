@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import InvalidArgumentType
+from ..reactor import once
 from .continuations import Call
 
 Remove = Callable[[], None]
@@ -32,15 +33,7 @@ class Handlers(dict[str, list[Callable[..., object]]]):
         handlers = self.setdefault(kind, [])
         handlers[:] = [known for known in handlers if not _is_abandoned(known)]
         handlers.append(handler)
-
-        def remove() -> None:
-            if left:
-                left.clear()
-                if handler in handlers:
-                    handlers.remove(handler)
-
-        left = [handler]
-        return remove
+        return once(lambda: handlers.remove(handler) if handler in handlers else None)
 
     def has(self, kind: str) -> bool:
         """Whether a handler of a kind is of use to anybody."""

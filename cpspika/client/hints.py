@@ -1,5 +1,5 @@
-"""Remedies that the text of an error names: of a link lost in the handshake, of a close by the broker, of a name
-of pika."""
+"""Remedies that the text of an error names: of a link lost in the handshake, of a close by the broker, of a name of
+pika."""
 
 from __future__ import annotations
 

@@ -165,7 +165,8 @@ class Publisher:
         encoded = NO_PROPERTIES if properties is None else encode_properties(properties)
         window = self._window
         if window is not None:
-            publish = Publish(on_done, 4)  # before anything is sent: it checks on_done
+            # Before anything is sent: it checks on_done. 4: this function is called by a function of the library.
+            publish = Publish(on_done, 4)
             try:
                 writable = self._sender.send_publish(exchange, routing_key, encoded, octets)
                 window.add(publish)

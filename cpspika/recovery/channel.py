@@ -445,14 +445,15 @@ class RecoveringChannel(Channel):
     def _send_waiting(self, operation: Operation) -> bool:
         """Sends an operation that has waited. False: it cannot be sent, and has failed."""
         operation.state = IN_FLIGHT
+        again = operation if isinstance(operation, Publish) and operation.times else None
         try:
             self._launch(operation)
         except AMQPError as error:
-            if isinstance(operation, Publish) and operation.times:
-                error = operation.unknown_or(error)  # its first copy may be in the queue
-            self._in_turn([partial(operation.end, operation.told(error))])
+            # An earlier copy may be in the queue.
+            fate = again.unknown_or(error) if again is not None else error
+            self._in_turn([partial(operation.end, operation.told(fate))])
             return False
-        if isinstance(operation, Publish) and operation.times:
+        if again is not None:
             self._connection._resent += 1
         return True
 

@@ -266,7 +266,7 @@ class Sent(client_publisher.Publish):
         if not callable(on_done):
             check_callable("on_done", on_done)
         self.on_done = on_done
-        self.call_site = call_site(4)
+        self.call_site = call_site(4)  # 4: as in `client.publisher.Publisher.publish`
         self.order = next(order)
         self.channel = channel
         self.content = content

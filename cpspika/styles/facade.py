@@ -136,8 +136,8 @@ _RUN_LATER: tuple[tuple[str, Callable[[Any], bool]], ...] = (
 
 
 def is_stale(arguments: list[Any]) -> bool:
-    """Whether a deferred callback comes too late: the channel of its delivery has closed or was lost. A message
-    that was to be acknowledged is the broker's again."""
+    """Whether a deferred callback comes too late: the channel of its delivery has closed or was lost. A message that
+    was to be acknowledged is the broker's again."""
     return any(
         isinstance(argument, Message)
         and argument.name == "basic.deliver"

@@ -100,6 +100,7 @@ class _Outcome:
     give_back: Callable[[Any], object] | None = None
 
     def __init__(self) -> None:
+        # A list, because a wait asks it after each turn, and its __len__ is no function of Python.
         self.told: list[tuple[AMQPError | None, Any]] = []
 
     def settle(self, error: AMQPError | None, result: Any) -> None:

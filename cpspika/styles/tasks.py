@@ -267,7 +267,7 @@ class Together(Promise[list[Any]]):
                 promise.cancel()
             _discard(promises)
         elif self._state == _REJECTED:
-            self._give_back = None
+            self._give_back = None  # it holds promises, whose results stay with them
 
 
 def _discard(promises: Iterable[Promise[Any]], _: object = None) -> None:

@@ -45,6 +45,7 @@ def run(file: Path, scenarios: list[str], clients: set[str]) -> tuple[dict[str, 
     found: dict[str, dict[str, Any]] = {}
     for outcome in json.loads(file.read_text("utf-8"))["outcomes"]:
         assert outcome["failures"] == [], f"{outcome['scenario']}, {outcome['client']}"
+        assert len(outcome["measures"]) == (10 if outcome["scenario"].startswith("beside") else 1)
         for measure in outcome["measures"]:
             assert measure["count"] > 0
             assert measure["wall"] > 0

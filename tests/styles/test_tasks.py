@@ -720,16 +720,21 @@ def test_a_result_is_given_back_once_and_only_if_nobody_has_it() -> None:
         assert given == ([] if takes else ["message"])
 
 
-def test_one_of_two_tasks_that_wait_for_the_same_result_is_cancelled_as_it_comes() -> None:
-    reactor = memory()
-    given: list[str] = []
-    promise: Promise[str] = Promise(reactor, given.append)
+def result_of(promise: Promise[str]) -> Work:
+    return (yield promise)
 
-    def wait() -> Work:
-        return (yield promise)
+
+def precious() -> tuple[MemoryReactor, Promise[str], list[str]]:
+    """A promise on a reactor, and a list of what it has given back."""
+    reactor, given = memory(), []
+    return reactor, Promise(reactor, given.append), given
+
+
+def test_one_of_two_tasks_that_wait_for_the_same_result_is_cancelled_as_it_comes() -> None:
+    reactor, promise, given = precious()
 
     def main() -> Work:
-        one, two = tasks.spawn(wait()), tasks.spawn(wait())
+        one, two = tasks.spawn(result_of(promise)), tasks.spawn(result_of(promise))
         yield tasks.sleep(1)
         promise.settle(None, "message")  # in a task, so these go on in the next turn
         one.cancel()
@@ -771,15 +776,10 @@ def test_results_of_a_gather_that_is_cancelled_are_given_back(came: str) -> None
 
 
 def test_a_gather_gives_nothing_back_that_another_task_has() -> None:
-    reactor = memory()
-    given: list[str] = []
-    promise: Promise[str] = Promise(reactor, given.append)
-
-    def wait() -> Work:
-        return (yield promise)
+    reactor, promise, given = precious()
 
     def main() -> Work:
-        together, alone = tasks.gather(promise, Promise(reactor)), tasks.spawn(wait())
+        together, alone = tasks.gather(promise, Promise(reactor)), tasks.spawn(result_of(promise))
         yield tasks.sleep(1)
         promise.settle(None, "message")
         together.cancel()

@@ -10,7 +10,7 @@ DEADLINE = 10.0  # seconds
 
 
 def until(ready: Callable[[], Any], what: str = "it", seconds: float = DEADLINE) -> None:
-    """Looks again and again until ready(), or fails after some seconds with `what` was missing."""
+    """Looks again and again until ready(). After so many seconds it fails, and says that `what` is missing."""
     end = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
