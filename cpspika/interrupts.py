@@ -13,6 +13,9 @@ loop is a `while True` with a break. A test looks for them.
 And it runs when a call of a C function returns. Since 3.14 that is also when `with lock` has acquired the lock, and its
 block has not begun: nothing would release it. So a lock that the main thread shares with others is acquired in a `try`,
 and released by the `except` (see `release`) and behind it.
+
+A call that was removed from its container and then cut off would be lost. `cut_off` finds it again: where the called
+function had not begun, or is `repeatable`.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from types import CodeType, FrameType
+from opcode import opmap
+from types import CodeType, FrameType, TracebackType
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,6 +36,9 @@ WRITTEN = "<cpspika, written for "
 """How the file name of a facade's methods begins. They are compiled from text, and no such file exists
 (`styles.written`)."""
 _waits: set[CodeType] = set()
+_repeatable: dict[CodeType, Callable[..., Any]] = {}
+_makers: set[CodeType] = set()
+_RESUME = opmap.get("RESUME", -1)  # the instruction with which a function begins; Python 3.10 has none
 
 
 class _OwnFiles(dict[str, bool]):
@@ -49,6 +56,46 @@ def wait(function: F) -> F:
     """Marks a function in which the reactor waits. An exception there interrupts nothing."""
     _waits.add(function.__code__)
     return function
+
+
+def repeatable(function: F) -> F:
+    """Marks a function that finishes what an earlier call with the same arguments, cut off by an exception of a signal
+    handler, has left to do; or does nothing. It assigns to none of its parameters."""
+    _repeatable[function.__code__] = function
+    return function
+
+
+def cut_off(trace: TracebackType | None) -> list[Callable[[], object]]:
+    """The calls that an exception of a signal handler has cut off, and that are to be made again. trace: the
+    exception's traceback. A call counts where the reactor made it and its function had not begun, or where the function
+    is `repeatable`."""
+    calls: list[Callable[[], object]] = []
+    while trace is not None:
+        frame, inner = trace.tb_frame, trace.tb_next
+        function = _repeatable.get(frame.f_code)
+        if function is not None:
+            values = frame.f_locals
+            calls.append(functools.partial(function, *(values[name] for name in parameters(frame.f_code))))
+        elif frame.f_code in _makers and inner is not None and _has_not_begun(inner):
+            calls.append(frame.f_locals["call"])
+        trace = inner
+    return calls
+
+
+def parameters(code: CodeType) -> tuple[str, ...]:
+    return code.co_varnames[: code.co_argcount]
+
+
+def makes_calls(function: F) -> F:
+    """Marks a function of a reactor that makes the call that its variable `call` refers to."""
+    _makers.add(function.__code__)
+    return function
+
+
+def _has_not_begun(trace: TracebackType) -> bool:
+    """Whether an exception came as the function of this frame was entered. Python calls signal handlers there."""
+    code, offset = trace.tb_frame.f_code, trace.tb_lasti
+    return is_own_file[code.co_filename] and (offset < 0 or code.co_code[offset] == _RESUME)
 
 
 def release(lock: Any) -> None:

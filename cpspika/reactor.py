@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 from .errors import ConcurrentUse, LocalError
-from .interrupts import is_interrupt
+from .interrupts import cut_off, is_interrupt, makes_calls
 from .registry import Registry
 
 Call = Callable[[], object]
@@ -43,6 +43,7 @@ IDLE = object()
 """The result of a call that called no user code and no owner: the turn may still wait for sockets."""
 
 
+@makes_calls
 def make_calls(waiting: deque[Call], guard: Callable[[Call], object] | None) -> int:
     """Makes the calls that wait in a queue, by guard(call) if there is a guard. Returns the number of calls that did
     not return IDLE."""
@@ -262,11 +263,6 @@ class _Timer:
             self.call = None
             self._timers.cancelled()
 
-    def take(self) -> Call | None:
-        """Removes and returns the call."""
-        call, self.call = self.call, None
-        return call
-
 
 class Timers:
     """A heap of timers. A cancelled timer is removed when it is due, or earlier, when most timers in the heap are
@@ -301,12 +297,17 @@ class Timers:
             self._cancelled -= 1
         return self.heap[0][0] if self.heap else None
 
-    def due(self, now: float) -> Call | None:
-        """Removes the earliest timer that is due and returns its call, or None if none is due."""
+    def take_due(self, now: float, calls: deque[Call]) -> bool:
+        """Moves the call of the earliest timer that is due to the end of `calls`. False: none is due."""
         when = self.next()
         if when is None or when > now:
-            return None
-        return heapq.heappop(self.heap)[2].take()
+            return False
+        timer = self.heap[0][2]
+        call, timer.call = timer.call, None  # as if it were cancelled: `next` removes it
+        self._cancelled += 1
+        assert call is not None
+        calls.append(call)
+        return True
 
 
 class _WakingCalls(deque[Call]):
@@ -332,6 +333,7 @@ class PlainReactor(ABC):
         self.on_error: Callable[[BaseException], object] | None = None
         self.transports: Registry[Transport] = Registry()
         self._ready: deque[Call] = deque()
+        self._due: deque[Call] = deque()  # the call of the timer that is due now
         self._timers = Timers()
         self._running = False
         self._stopped = False
@@ -393,15 +395,13 @@ class PlainReactor(ABC):
             self._poll(LONGEST_WAIT if patience is not None and patience > LONGEST_WAIT else patience)
             heap = self._timers.heap
             if heap and heap[0][0] <= (now := self.time()):
-                while True:  # see `interrupts`
-                    call = self._timers.due(now)
-                    if call is None:
-                        break
-                    self.call(call)
+                self._make_due(now)
             if self._ready:
                 make_calls(self._ready, None if self.on_error is None else self.call)
         except BaseException as error:
             if is_interrupt(error):
+                self._ready.extend([*self._due, *cut_off(error.__traceback__)])
+                self._due.clear()
                 for transport in self.transports:
                     transport.interrupted(error)
             raise
@@ -409,6 +409,11 @@ class PlainReactor(ABC):
             self.thread = outer
             if self._is_watched and self._ready and outer is None:
                 self._wake()
+
+    def _make_due(self, now: float) -> None:
+        """Makes the calls of the timers that are due."""
+        while self._timers.take_due(now, self._due):
+            make_calls(self._due, None if self.on_error is None else self.call)
 
     def fileno(self) -> int:
         """A file descriptor for a foreign loop to watch: readable when a turn would find something to do. The loop then

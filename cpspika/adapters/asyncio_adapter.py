@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..client.connection import Connection
 from ..connecting import Target, all_targets
 from ..errors import AMQPError, InvalidArgumentType, LocalError
+from ..interrupts import repeatable
 from ..parameters import ConnectionOptions
 from ..recovery import Recovering
 from ..styles.asyncio_operations import ChannelOperations, ConnectionOperations
@@ -59,6 +60,7 @@ class Future(asyncio.Future[T]):
         """Whether nobody waits for the result any more."""
         return self.cancelled()
 
+    @repeatable
     def settle(self, err: AMQPError | None, result: Any) -> None:
         """Gives the future its result or error, if it was not cancelled."""
         if not self.done():
@@ -78,6 +80,7 @@ class Wanted(Block[T], Future[T]):
         super().__init__(loop=loop)
         self._give_back = Claims(give_back)
 
+    @repeatable
     def settle(self, err: AMQPError | None, result: Any) -> None:
         """Gives the future its result or error. The result for one that was cancelled is given back."""
         if err is None and self.cancelled():

@@ -216,9 +216,7 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
         wait."""
         if self._waiting:
             return
-        now = self.time()
-        while (call := self._timers.due(now)) is not None:
-            self.call(call)
+        self._make_due(self.time())
         make_calls(self._ready, self.call)
         self._stand_down()
 

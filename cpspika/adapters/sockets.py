@@ -27,6 +27,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from ..interrupts import is_interrupt
@@ -131,9 +132,9 @@ def resolve(
         return give_up
     except UnicodeError as failure:
         error = failure
-        reactor.call_soon(lambda: on_done(error, None))
+        reactor.call_soon(partial(on_done, error, None))
     else:
-        reactor.call_soon(lambda: on_done(None, found))
+        reactor.call_soon(partial(on_done, None, found))
     return None
 
 

@@ -57,6 +57,7 @@ from .continuations import (
     PendingCalls,
     Request,
     check_callable,
+    fail_untold,
     ignore,
     in_hand,
     operation,
@@ -818,7 +819,9 @@ class Connection(HintsNames):
     def _calls_in_hand(self, error: AMQPError) -> list[Call]:
         """The calls that settle what a signal handler's exception left in hand."""
         return [
-            partial(continuation.fail, unknown_fate(error) if getattr(continuation, "undecided", False) else error)
+            partial(
+                fail_untold, continuation, unknown_fate(error) if getattr(continuation, "undecided", False) else error
+            )
             for continuation in self._in_hand
         ]
 

@@ -16,7 +16,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any, TypeVar
 
 from ..errors import AMQPError, InvalidArgumentType
-from ..interrupts import is_interrupt, is_own_file
+from ..interrupts import cut_off, is_interrupt, is_own_file, repeatable
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -209,9 +209,9 @@ def settle_soon(continuation: Continuation, call_soon: Callable[[Call], object])
 
 def in_hand(trace: TracebackType | None) -> list[Continuation]:
     """The continuations that the library had in its hands when a signal handler raised an exception: taken out of their
-    containers, and not told. trace: the exception's traceback. Frames above the reactor, or of operations that a
-    callback asks for, hold operations that have failed at the call."""
-    found: dict[Continuation, None] = {}
+    containers, and not told; and a notice for each call that was `cut_off`. trace: the exception's traceback. Frames
+    above the reactor, or of operations that a callback asks for, hold operations that have failed at the call."""
+    found: dict[Continuation, None] = {Notice(call): None for call in cut_off(trace)}
     dispatches = False
     while trace is not None:
         name = trace.tb_frame.f_code.co_filename
@@ -225,6 +225,12 @@ def in_hand(trace: TracebackType | None) -> list[Continuation]:
             dispatches = False
         trace = trace.tb_next
     return list(found)
+
+
+def fail_untold(continuation: Continuation, error: AMQPError) -> None:
+    """Fails a continuation that was found in hand, unless it was told meanwhile: it stood in the call queue too."""
+    if continuation.on_done is not None:
+        continuation.fail(error)
 
 
 def _gather(value: Any, found: dict[Continuation, None], depth: int) -> None:
@@ -278,9 +284,9 @@ class CallQueue:
         """Adds a call at the end."""
         self._items.append(item)
 
-    def put_last(self, items: Iterable[Call]) -> None:
+    def put_last(self, items: Iterable[Call | PendingCalls]) -> None:
         """Adds calls at the end. They are made in the next turn, or before."""
-        self._items.extend(items)
+        self._items.extend([item if callable(item) else (item,) for item in items])
         self._promise()
 
     def put_first(self, items: Iterable[Call | PendingCalls]) -> None:
@@ -288,10 +294,11 @@ class CallQueue:
         self._items.extendleft(reversed([item if callable(item) else (item,) for item in items]))
         self._promise()
 
+    @repeatable
     def _promise(self) -> None:
         if not self._promised:
-            self._promised = True
             self._call_soon(self._resume)
+            self._promised = True
 
     def revive(self) -> None:
         """After an exception of a signal handler, which may have cost the queue its next turn."""
@@ -299,6 +306,7 @@ class CallQueue:
         if self._items:
             self._promise()
 
+    @repeatable
     def _resume(self) -> None:
         self._promised = False
         self.run()

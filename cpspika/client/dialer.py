@@ -9,9 +9,11 @@ address is tried.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ..errors import AMQPError, ConnectError, ConnectTimeout, LocalError, LoginError, VirtualHostRefused
+from ..interrupts import is_interrupt, repeatable
 from ..reactor import Endpoint, Reactor, Timer, Transport, TransportOwner
 
 
@@ -76,17 +78,32 @@ class Dialer:
 
     def failed(self, error: AMQPError) -> None:
         """Goes on to the next address: the attempt failed, and its transport is closed."""
-        self._attempt += 1
-        self._is_trying = False
-        self._stop_timer()
-        self._transport = None
-        self._errors.append(error)
-        if isinstance(error, (LoginError, VirtualHostRefused)):
-            self._fail(error)
-        elif self._addresses:
-            self._next_address()
-        else:
-            self._next_target()
+        try:
+            self._attempt += 1
+            self._is_trying = False
+            self._stop_timer()
+            self._transport = None
+            self._errors.append(error)
+            if isinstance(error, (LoginError, VirtualHostRefused)):
+                self._fail(error)
+            elif self._addresses:
+                self._next_address()
+            else:
+                self._next_target()
+        except BaseException as interrupt:
+            self._cut_off(interrupt)
+            raise
+
+    def _cut_off(self, error: BaseException) -> None:
+        """An exception passed. If it is a signal handler's, nobody goes on with the attempt: it has failed."""
+        if is_interrupt(error):
+            self._reactor.call_soon(partial(self._fail_attempt, self._attempt))
+
+    def _fail_attempt(self, attempt: int) -> None:
+        if attempt == self._attempt:
+            if self._transport is not None:
+                self._transport.abort()
+            self.failed(ConnectError(f"{self._endpoint}: a signal handler's exception cut the attempt off"))
 
     def _next_target(self) -> None:
         if not self._targets or self._left() == 0:
@@ -94,21 +111,25 @@ class Dialer:
             return
         self._endpoint, self._target = self._targets.pop(0)
         attempt = self._begin_attempt()
+        if self._endpoint.via is None:
+            self._give_up_lookup = self._reactor.resolve(self._endpoint, partial(self._resolved, attempt))
+        else:
+            self._addresses = [None]
+            self._next_address()
 
-        def resolved(error: Exception | None, addresses: list[Any] | None) -> None:
-            if attempt != self._attempt:
-                return
+    @repeatable
+    def _resolved(self, attempt: int, error: Exception | None, addresses: list[Any] | None) -> None:
+        if attempt != self._attempt:
+            return
+        try:
             if error is not None:
                 self.failed(self._failure(error))
             else:
                 self._addresses = list(addresses or ())
                 self._next_address()
-
-        if self._endpoint.via is None:
-            self._give_up_lookup = self._reactor.resolve(self._endpoint, resolved)
-        else:
-            self._addresses = [None]
-            self._next_address()
+        except BaseException as interrupt:
+            self._cut_off(interrupt)
+            raise
 
     def _next_address(self) -> None:
         address = self._addresses.pop(0)

@@ -19,9 +19,10 @@ from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import AMQPError, InvalidArgument, InvalidArgumentType
+from ..interrupts import repeatable
 from ..logs import get_logger
 from ..wire.message import BasicProperties, Message, encode_properties
-from .continuations import is_abandoned
+from .continuations import ignore, is_abandoned
 
 T = TypeVar("T")
 NAMES = ("publishing", "published", "delivering", "fetched", "settled", "connection")
@@ -185,6 +186,12 @@ class _Ending:
                 _complain("published", method)
 
 
+def is_of(continuation: Any, on_done: Callable[..., object]) -> bool:
+    """Whether this on_done is a continuation's, with hooks or without."""
+    own = continuation.on_done
+    return own is on_done or (isinstance(own, OnDoneWithHooks) and own.passes_to(on_done))
+
+
 class OnDoneWithHooks:
     """The on_done of a publish that hooks see: passes on what it is told."""
 
@@ -199,9 +206,14 @@ class OnDoneWithHooks:
         """As of `is_abandoned`."""
         return is_abandoned(self._on_done)
 
+    def passes_to(self, on_done: Callable[..., object]) -> bool:
+        return self._on_done is on_done
+
+    @repeatable
     def __call__(self, err: AMQPError | None, result: Any) -> object:
         self._ending.tell(err)
-        return self._on_done(err, result)
+        on_done, self._on_done = self._on_done, ignore
+        return on_done(err, result)
 
     def withdrawn(self, error: AMQPError) -> None:
         """The publish was never sent, and nobody waits for it any more."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from itertools import repeat
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import (
@@ -29,7 +29,7 @@ from ..wire.delivery_tags import Window
 from ..wire.message import NO_PROPERTIES, Message, encode_properties
 from .channel_sender import ChannelSender, Held
 from .continuations import Call, Continuation, OnDone, PendingCalls, Request, refuse
-from .hooks import HookedPublisher
+from .hooks import HookedPublisher, is_of
 
 if TYPE_CHECKING:
     from ..wire.message import Properties
@@ -312,6 +312,12 @@ class Publisher:
         if self._window is None or len(self._window) != 1:
             return None
         return next(iter(self._window))[1]
+
+    def awaits(self, on_done: OnDone[bool]) -> bool:
+        """Whether the publish with this on_done waits here. It looks at all that wait."""
+        waiting: Iterable[Any] = (publish for _, publish in self._window or ())
+        held = (continuation for continuation, _ in self._held or () if continuation is not None)
+        return any(is_of(each, on_done) for each in chain(waiting, held))
 
     def withdraw_all(self) -> list[Continuation]:
         """Removes and returns every publish that waits. The broker will not decide any more."""

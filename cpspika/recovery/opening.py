@@ -275,6 +275,9 @@ class OpenPublisher:
             buffer.is_full = True
         return writable and not buffer.is_full
 
+    def awaits(self, on_done: OnDone[bool]) -> bool:
+        return self._publisher.awaits(on_done)
+
     @property
     def _channel(self) -> Owner:
         return self._recovering

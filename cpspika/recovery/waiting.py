@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..client.continuations import Call, OnDone
-from ..client.hooks import HookedPublisher
+from ..client.hooks import HookedPublisher, is_of
 from ..client.publisher import Content, encode_body
 from ..errors import AMQPError
 from ..parameters import ConnectionParameters
@@ -53,6 +53,9 @@ class WaitingPublisher:
         octets = encode_body(body)
         content = Content(exchange, routing_key, mandatory, immediate, encode_properties(properties), octets)
         return self._channel._publish_later(content, on_done)
+
+    def awaits(self, on_done: OnDone[bool]) -> bool:
+        return any(is_of(each, on_done) for each in self._channel._waiting)
 
 
 class WaitingSender:

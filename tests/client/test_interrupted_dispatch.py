@@ -32,14 +32,19 @@ class Interrupt(BaseException):
     pass
 
 
+class Alarm(Exception):
+    """As of a program that limits the time of a call by SIGALRM: it goes on after it."""
+
+
 class Injector:
     """Raises at the place with a number, counted from the beginning of the block. It is also a signal handler, as the
     library tells interruptions by these. `where`: where it raised."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, exception: type[BaseException] = Interrupt):
         if sys.version_info[:2] == (3, 11):
             pytest.skip("Python 3.11 may crash where a tracer raises an exception")
         self.left = number
+        self.exception = exception
         self.where = ""
         self.lines: dict[FrameType, int] = {}  # the last line of each frame
 
@@ -75,7 +80,7 @@ class Injector:
             signal.raise_signal(signal.SIGUSR1)
 
     def handler(self, *_: object) -> None:
-        raise Interrupt
+        raise self.exception
 
     @contextmanager
     def block(self) -> Iterator[None]:

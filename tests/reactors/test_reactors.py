@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -176,8 +177,9 @@ def test_timers_that_are_cancelled_at_random_leave_the_others_exact() -> None:
             name, _, handle = handles[rng.randrange(len(handles))]
             handle.cancel()
             cancelled.add(name)
-    while (call := timers.due(2.0)) is not None:
-        call()
+    calls: deque[Any] = deque()
+    while timers.take_due(2.0, calls):
+        calls.pop()()
     expected = [i for i, when, _ in sorted(handles, key=lambda h: (h[1], h[0])) if i not in cancelled]
     assert due == expected
     assert timers.next() is None
