@@ -49,9 +49,10 @@ class Buffer:
             self.is_full = True
         return not self.is_full
 
-    def release(self, size: int) -> None:
-        """A message is not kept any more."""
-        self.size -= size
+    def release(self, publish: Any) -> None:
+        """The message of a publish is not kept any more. Its `size` is 0 then, so it is not released twice."""
+        self.size -= publish.size
+        publish.size = 0
         if self.is_full:
             self.ease()
 
@@ -100,12 +101,11 @@ class Unwritten:
         else:
             kept.clear()
 
-    def take_lost(self) -> list[tuple[int, Any, Content]]:
-        """Removes all publishes; returns (position, channel, content) of those that the kernel has not taken whole."""
-        kept, written = self.kept.copy(), self.transport.written
-        self.kept.clear()
+    def lost(self) -> list[tuple[int, Any, Content]]:
+        """(position, channel, content) of the publishes that the kernel has not taken whole, of a link that is lost."""
+        written = self.transport.written
         lost = []
-        for position, channel, exchange, routing_key, properties, body, *flags in kept:
+        for position, channel, exchange, routing_key, properties, body, *flags in self.kept:
             if position > written:
                 mandatory, immediate = flags or (False, False)
                 lost.append((position, channel, Content(exchange, routing_key, mandatory, immediate, properties, body)))

@@ -31,9 +31,10 @@ from ..wire.codec import Method
 from ..wire.message import Message
 from . import absent
 from .channel_log import MODES, ChannelLog
-from .losses import find_culprit, sort_out
+from .losses import find_culprit, in_order, sort_out
 from .opening import EPOCH_SHIFT, SETTLING, OpeningChannel, OpenPublisher, TransactionPublisher
 from .operations import (
+    FALLEN,
     IN_FLIGHT,
     SETTLED,
     WAITING,
@@ -47,7 +48,9 @@ from .operations import (
     Operation,
     Publish,
     Told,
+    end_waiting,
     stale,
+    unknown,
 )
 from .options import RecoveryEvent
 from .policies import DONE, POLICIES
@@ -438,13 +441,13 @@ class RecoveringChannel(Channel):
                 continue
             if not opening._sender.writable and isinstance(operation, Publish):
                 return
+            operation.state = IN_FLIGHT  # before it is taken: nobody looks for one that waits
             waiting.popleft()
             self._send_waiting(operation)
         self._be_ready()
 
     def _send_waiting(self, operation: Operation) -> bool:
-        """Sends an operation that has waited. False: it cannot be sent, and has failed."""
-        operation.state = IN_FLIGHT
+        """Sends an operation that has waited; it is IN_FLIGHT. False: it cannot be sent, and has failed."""
         again = operation if isinstance(operation, Publish) and operation.times else None
         try:
             self._launch(operation)
@@ -472,11 +475,15 @@ class RecoveringChannel(Channel):
     # --- an opening ends ----------------------------------------------------------------------------------------------
 
     def _fell(self, operation: Operation, error: AMQPError) -> None:
-        """An operation was in flight when its opening ended."""
-        if not self._ended and not self._connection._is_closing:
-            self._fallen.append((operation, error))
-        else:
+        """An operation was in flight when its opening ended; or it was cut off by an exception of a signal handler."""
+        if self._ended or self._connection._is_closing:
             operation.end(error)
+        elif operation.state is IN_FLIGHT:
+            operation.state = FALLEN
+            self._fallen.append((operation, error))
+        elif operation.state is SETTLED:  # and not told
+            fate = operation.unknown_or(error) if isinstance(operation, Publish) else unknown(error)
+            self._in_turn([partial(end_waiting, operation, fate)])
 
     def _opening_changed(self, opening: OpeningChannel, is_open: bool) -> None:
         if is_open or opening is not self._opening:
@@ -521,17 +528,19 @@ class RecoveringChannel(Channel):
         """The channel was lost, and the link lives."""
         reason = opening.close_reason or ChannelClosed(f"channel {self.number} was closed")
         blamed = reason.method if reason.code is not None else None
-        replays = self._log.take_lost()
-        fallen, self._fallen = sorted(self._fallen, key=lambda each: each[0].order), []
-        connection = self._connection
+        connection, replays = self._connection, self._log.lost
+        connection._make_steps()
+        fallen = in_order(self._fallen)
         self._closures += 1
         culprit = find_culprit(fallen, blamed)
         replay = next((each for each in replays if each.method == blamed), None) if culprit is None else None
         not_set_up = self._opened is not None and self._on_ready is not None
         if self._closures >= CLOSURES or not_set_up:
-            self._finish(reason, fallen)
+            self._finish(reason)
             return
-        sort_out(connection, fallen, culprit, reason, single=blamed == "basic.publish")
+        steps = sort_out(connection, fallen, culprit, reason, single=blamed == "basic.publish")
+        self._fallen, self._log.lost = [], []
+        connection._carry_out(steps)
         connection._tell_recovery(RecoveryEvent("lost", error=reason, channel=self._outermost()))
         self._end_unrecoverable(reason)
         if replay is not None:
@@ -555,11 +564,13 @@ class RecoveringChannel(Channel):
             self._restore()
 
     def _put_back(self, operations: list[Operation]) -> None:
-        """Has operations wait again, in the order in which they were asked for."""
+        """Has operations wait again, in the order in which they were asked for. Those that do so already are not added
+        again."""
+        present = set(self._waiting)
         for operation in operations:
             operation.state = WAITING
             self._connection._deadlines.start(operation)
-        self._waiting = deque(merge(operations, self._waiting))
+        self._waiting = deque(merge((each for each in operations if each not in present), self._waiting))
 
     # --- what the broker has carried out ------------------------------------------------------------------------------
 
@@ -594,15 +605,18 @@ class RecoveringChannel(Channel):
 
     def _link_lost(self) -> None:
         """The link is lost: the channel waits for the next one, if it was not open yet."""
+        if self._opening is not None:  # an exception of a signal handler has cut off `_opening_changed`
+            self._leave_opening(self._opening)
         if self._opened is not None:
             self._connection._deadlines.start(self._opened)
 
     def _forget_consumer(self, tag: str) -> None:
-        consume = self._consumers_known.pop(tag, None)
+        consume = self._consumers_known.get(tag)
         if consume is None:
             return
         self._log.forget(consume)
         self._connection._consumer_gone(consume)
+        del self._consumers_known[tag]  # last: what an exception of a signal handler cuts off is done again
 
     # --- consumers that the broker ends -------------------------------------------------------------------------------
 
@@ -661,20 +675,21 @@ class RecoveringChannel(Channel):
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def _finish(self, reason: AMQPError | None, fallen: list[tuple[Operation, AMQPError]] | None = None) -> bool:
+    def _finish(self, reason: AMQPError | None) -> bool:
         """Ends the channel for good: settles what waits, in order, then the closers, then calls the state handlers.
         Returns whether a callback of the program gets the reason."""
         if self._ended:
             return True
         self._ended = True
         try:
-            return self._settle_all(reason, fallen)
+            return self._settle_all(reason)
         except BaseException:
             self._ended = False  # of a signal handler: the connection's end does the rest
             raise
 
-    def _settle_all(self, reason: AMQPError | None, fallen: list[tuple[Operation, AMQPError]] | None) -> bool:
+    def _settle_all(self, reason: AMQPError | None) -> bool:
         """The work of `_finish`. Nothing is taken out of a container before its call is in the queue."""
+        self._connection._make_steps()
         opening, self._opening = self._opening, None
         if opening is not None and opening.is_open and opening._sender.connection_error() is None:
             opening.close(on_done=ignore)
@@ -683,7 +698,7 @@ class RecoveringChannel(Channel):
         self._connection._timers.cancel(f"replay {id(self)}")
         error = self._closed_error()
         left: list[Any] = [operation for operation in self._waiting if operation.state is not SETTLED]
-        errors: dict[Any, AMQPError] = dict(fallen or self._fallen)
+        errors: dict[Any, AMQPError] = dict(self._fallen)
         left += errors
         left += self._connection._single.take(self)
         left += self._draining
@@ -722,6 +737,6 @@ def _copied(value: Any) -> Any:
 
 def _final(operation: Any, error: AMQPError) -> AMQPError:
     """The error of an operation whose channel has ended for good."""
-    if isinstance(operation, Publish) and (operation.times or operation.state is IN_FLIGHT):
+    if isinstance(operation, Publish) and (operation.times or operation.state in (IN_FLIGHT, FALLEN)):
         return operation.unknown_or(error)
     return error

@@ -64,6 +64,9 @@ class ChannelLog:
     def has(self, method: str) -> bool:
         return any(entry.method == method for entry in self.entries)
 
+    def has_consumer(self, consume: Asked) -> bool:
+        return any(entry is consume for entry in self.entries)
+
     def forget(self, consume: Asked) -> None:
         self.entries = [entry for entry in self.entries if entry is not consume]
 
@@ -101,10 +104,6 @@ class ChannelLog:
 
     def opening_ended(self) -> None:
         self._unanswered = set()
-
-    def take_lost(self) -> list[Replay]:
-        lost, self.lost = self.lost, []
-        return lost
 
 
 def _replaces(mode: Asked, earlier: Asked) -> bool:

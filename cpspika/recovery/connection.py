@@ -23,10 +23,10 @@ from ..client.channel import Channel
 from ..client.connection import Connection, OnClose
 from ..client.continuations import (
     Call,
-    Continuation,
     OnDone,
     Request,
     check_callable,
+    fail_untold,
     ignore,
     is_abandoned,
     refuse,
@@ -52,8 +52,8 @@ from .channel import RecoveringChannel
 from .deadlines import Deadlines
 from .dialling import Dialling
 from .journal import Journal
-from .losses import ENDS_ALONE, Fallen, find_culprit, of_unwritten, sort_out
-from .operations import SETTLED, Consume, Operation, Publish
+from .losses import ENDS_ALONE, Fallen, find_culprit, in_order, of_unwritten, sort_out
+from .operations import SETTLED, Consume, Operation, Publish, Sent
 from .options import Recovery, RecoveryEvent
 from .probe import Ask, Probe
 from .restoring import Restoring
@@ -65,8 +65,16 @@ FRUITLESS_TO_SINGLE, FRUITLESS_LINKS = 2, 5  # links in a row that settled nothi
 class LinkConnection(Connection):
     """One link of a connection that recovers. The log and the hooks hear of the program's connection alone."""
 
+    def __init__(self, owner: RecoveringConnection):
+        super().__init__(owner.reactor, owner._link_ended)
+        self._owner = owner
+
     def _happened(self, event: Any) -> None:
         pass
+
+    def _finish(self) -> None:
+        super()._finish()
+        self._call_queue.put_last([self._owner._finish])  # behind all that this end settles
 
 
 class RecoveringConnection(Connection):
@@ -93,6 +101,9 @@ class RecoveringConnection(Connection):
         self._deadlines = Deadlines(self)
         self._buffer = Buffer(options, self._has_room)
         self._unwritten: Unwritten  # of the present link, or of the last
+        self._steps: list[Call] = []  # left to be made of what a loss causes; each may be made again
+        self._makes_steps = False
+        self._untold_loss: AMQPError | None = None  # the recovery handlers and the dialling are to be told of it
         self._stale = self._resent = self._lost_untold = 0
         self._first_untold: AMQPError | None = None
         self._probes: set[Probe] = set()
@@ -257,7 +268,7 @@ class RecoveringConnection(Connection):
         operation.state = SETTLED
         operation.withdrawn()
         if isinstance(operation, Publish):
-            self._buffer.release(operation.size)
+            self._buffer.release(operation)
             if isinstance(operation.on_done, OnDoneWithHooks):
                 operation.on_done.withdrawn(OperationTimeout("nobody waits for it any more, and it was not sent"))
         return True
@@ -307,7 +318,7 @@ class RecoveringConnection(Connection):
         queue = consume.arguments["queue"]
         for channel in self._opened_channels:
             for other in channel._consumers_known.values():
-                if other.arguments["queue"] == queue:
+                if other is not consume and other.arguments["queue"] == queue:
                     return
         self._journal.consumer_ended(queue)
 
@@ -334,7 +345,7 @@ class RecoveringConnection(Connection):
         self._dialling.begin(targets)
 
     def _new_link(self) -> Connection:
-        link = LinkConnection(self.reactor, self._link_ended)
+        link = LinkConnection(self)
         link._sinks = self._sinks
         return link
 
@@ -404,53 +415,89 @@ class RecoveringConnection(Connection):
     # --- a link ends --------------------------------------------------------------------------------------------------
 
     def _link_ended(self, link: Any, err: AMQPError | None) -> None:
+        """Decides what becomes of all that was in flight. An exception of a signal handler may cut this off; then
+        `_finish` calls it again, since the link is given up only with the decision."""
         if link is not self._core:
             return
-        lost = self._unwritten.take_lost()
-        self._former, self._core = self._core, None
-        restoring, self._restoring = self._restoring, None
+        self._make_steps()
         for probe in list(self._probes):
             probe.cancel()
         self._timers.cancel("steady")
-        if self._ended:
-            return
-        if self._is_closing or err is None:
-            self._end(None)
+        if self._ended or self._is_closing or err is None:
+            self._former, self._core, self._restoring = link, None, None
+            if not self._ended:
+                self._end(None)
             return
         self._last_error = err
         self._dialling.look()
         self._fell_in_hand(err)
-        fallen: Fallen = []
-        replays: list[Any] = []
         for channel in self._opened_channels:
-            fallen += channel._fallen
-            replays += channel._log.take_lost()
-            channel._fallen, channel._held = [], 0
             channel._link_lost()
-        fallen.sort(key=lambda each: each[0].order)
-        for publish in of_unwritten(lost, fallen, err):
-            self._buffer.take(publish.size)
-            fallen.append((publish, err))
-        fallen.sort(key=lambda each: each[0].order)
-        blamed = err.method if err.code is not None else None
+        fallen = self._all_fallen()
+        unwritten = of_unwritten(self._unwritten.lost(), fallen, err)
+        fallen = in_order([*fallen, *((publish, err) for publish in unwritten)])
+        blamed, restoring = err.method if err.code is not None else None, self._restoring
         culprit = find_culprit(fallen, blamed)
-        if culprit is None and blamed is not None and restoring is not None:
-            restoring.blamed(blamed, err)
         alone = self._single.alone
         if culprit is not None or (alone is not None and alone.ends + 1 >= ENDS_ALONE):
             self._link_settled = True  # by its error
-        self._count_fruitless(bool(fallen or replays or restoring is not None))
-        if self._fruitless >= FRUITLESS_LINKS:
-            for operation, error in fallen:
-                operation.channel._fallen.append((operation, error))
-            self._give_up(err)
+        steps: list[Call] = []
+        if culprit is None and blamed is not None and restoring is not None:
+            steps += restoring.blame(blamed, err)
+        replays = any(channel._log.lost for channel in self._opened_channels)
+        fruitless = 0 if self._link_settled or steps else self._fruitless + bool(fallen or replays or restoring)
+        gives_up = fruitless >= FRUITLESS_LINKS
+        single = blamed == "basic.publish" or fruitless >= FRUITLESS_TO_SINGLE or bool(self._single)
+        if gives_up:
+            steps += [partial(self._keep_fallen, fallen), partial(self._give_up, err)]
+        else:
+            steps += [partial(self._keep_fallen, []), *sort_out(self, fallen, culprit, err, single)]
+            steps += [self._unblock, partial(self._in_turn, [self._tell_lost])]
+        taken = sum(publish.size for publish in unwritten)
+        # No function is called between these, so no signal handler either.
+        self._former, self._core, self._restoring = link, None, None
+        self._fruitless, self._untold_loss, self._steps = fruitless, err, steps
+        self._buffer.size += taken
+        self._buffer.take(0)
+        self._make_steps()
+
+    def _carry_out(self, steps: list[Call]) -> None:
+        """Makes the steps of a loss. Those that an exception of a signal handler keeps from being made are made as soon
+        as anything else is done with the connection."""
+        self._steps = steps
+        self._make_steps()
+
+    def _make_steps(self) -> None:
+        """Makes what is left of the steps of a loss."""
+        if self._makes_steps:
             return
-        single = blamed == "basic.publish" or self._fruitless >= FRUITLESS_TO_SINGLE or bool(self._single)
-        sort_out(self, fallen, culprit, err, single)
+        try:
+            self._makes_steps = True
+            while True:  # see `interrupts`
+                if not self._steps:
+                    break
+                self._steps[0]()
+                del self._steps[0]
+        finally:
+            self._makes_steps = False
+
+    def _all_fallen(self) -> Fallen:
+        return in_order(each for channel in self._opened_channels for each in channel._fallen)
+
+    def _keep_fallen(self, kept: Fallen) -> None:
+        """Has no operations but these wait for a decision: those of a link that was lost are decided."""
+        self._unwritten.kept.clear()
+        by_channel: dict[Any, Fallen] = {channel: [] for channel in self._opened_channels}
+        for operation, error in kept:
+            by_channel[operation.channel].append((operation, error))
+        for channel, fallen in by_channel.items():
+            channel._fallen, channel._held = fallen, 0
+            channel._log.lost = []
+
+    def _unblock(self) -> None:
         if self.is_blocked:
             self.is_blocked = False
             self._in_turn(self._handlers.calls("blocked", self, False, ""))
-        self._in_turn([self._tell_lost])
 
     def _fell_in_hand(self, err: AMQPError) -> None:
         """Takes operations that a signal handler's exception left in hand as in flight, but not one that was being told
@@ -458,16 +505,15 @@ class RecoveringConnection(Connection):
         self._call_queue.revive()
         in_hand, self._in_hand = self._in_hand, []
         for continuation in in_hand:
-            if isinstance(continuation, Operation) and continuation.state is not SETTLED:
-                continuation.fail(err)
+            if isinstance(continuation, (Operation, Sent)):
+                fail_untold(continuation, err)
             else:
-                self._in_turn([partial(Continuation.fail, continuation, err)])
+                self._in_turn([partial(fail_untold, continuation, err)])
 
     def _tell_lost(self) -> None:
-        if self._ended or self._is_closing:
+        err = self._untold_loss
+        if err is None or self._ended or self._is_closing:
             return
-        err = self._last_error
-        assert err is not None
         self._tell_recovery(RecoveryEvent("lost", error=err))
         for channel in list(self._opened_channels):
             channel._end_unrecoverable(err)
@@ -475,12 +521,7 @@ class RecoveringConnection(Connection):
             self._timers.start("give up", self.options.give_up_after, lambda: self._give_up(err))
         self._dialling.try_others_first(self.parameters)
         self._dialling.try_later()
-
-    def _count_fruitless(self, anything: bool) -> None:
-        if self._link_settled:
-            self._fruitless = 0
-        elif anything:
-            self._fruitless += 1
+        self._untold_loss = None
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -493,6 +534,7 @@ class RecoveringConnection(Connection):
         """As without recovery: settles every continuation that waits, once, in the order of asking; then the closers;
         then calls the handlers."""
         self._is_closing = True
+        self._make_steps()
         self._stop_trying()
         if reason is not None and self._opening is None:
             reason = ended(reason)
@@ -513,11 +555,21 @@ class RecoveringConnection(Connection):
         self._in_hand, self._opening = [], None
 
     def _finish(self) -> None:
+        """Does what an exception of a signal handler has cut off: an end, a loss, or the way to the next link."""
         if self._ended and self._closers:
-            self._in_turn([self._end_closers])  # the call of it was cut off
-        on_its_way = self._dialling.link is not None or self._timers.has("retry")
-        if self._ended or (self._core is None and not on_its_way):
+            self._in_turn([self._end_closers])
+        core = self._core
+        if core is not None and core._ended:
+            self._link_ended(core, core.close_reason)
+        self._make_steps()
+        if self._ended or (self._is_closing and self._core is None):
             super()._finish()
+        elif self._core is None:
+            late, err = self._all_fallen(), self._last_error
+            if late and err is not None:  # found in hand after `_link_ended`
+                self._carry_out([partial(self._keep_fallen, []), *sort_out(self, late, None, err, single=False)])
+            self._tell_lost()
+            self._dialling.go_on()
 
     def _end_closers(self) -> None:
         closers, self._closers = self._closers, []

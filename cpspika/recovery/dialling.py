@@ -68,10 +68,15 @@ class Dialling:
         self._due = float("inf") if seconds is None else self._connection.reactor.time() + seconds
 
     def _look(self) -> None:
+        self._connection._timers.start("look", LOOK, self._look)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Tries again, if an exception of a signal handler has cut off what was to bring the next link."""
         connection, link = self._connection, self.link
-        connection._timers.start("look", LOOK, self._look)
-        is_over = link is not None and (link.is_open or link._ended)  # and the call that tells it was cut off
-        if is_over or connection.reactor.time() > self._due + LATE:
+        is_over = link is not None and (link.is_open or link._ended)  # and the call that tells it has not come
+        has_next = link is not None or connection._timers.has("retry")
+        if is_over or not has_next or connection.reactor.time() > self._due + LATE:
             if link is not None:
                 link.abort()
             self._try_again()

@@ -2,22 +2,32 @@
 
 The close of the broker may blame an operation by its method: that one gets the error. Each other one is told its end or
 waits again, by its policy. An operation that ended several links alone is to blame, whatever the broker says.
+
+An exception of a signal handler may come at any place here. So the decision takes nothing away, and may be made again.
+What is decided becomes a list of steps, of which each may be made again.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from functools import partial
+from itertools import repeat
 
 from ..client.continuations import Call
 from ..client.publisher import Content
 from ..errors import AMQPError
-from .operations import SETTLED, WAITING, Asked, Cancel, Close, Consume, Operation, Publish, Told, end_waiting
+from .operations import SETTLED, Asked, Cancel, Close, Consume, Operation, Publish, Told, end_waiting
 from .policies import AGAIN, DONE
 from .roles import Owner, Recoverer
 
 ENDS_ALONE = 3  # so many links or channels ended while an operation alone was in flight: it is to blame
 Fallen = list[tuple[Operation, AMQPError]]  # operations, and the errors that the core gave them
+
+
+def in_order(fallen: Iterable[tuple[Operation, AMQPError]]) -> Fallen:
+    """Sorted by the order of asking."""
+    return sorted(fallen, key=lambda each: each[0].order)
 
 
 def of_unwritten(lost: list[tuple[int, Owner, Content]], fallen: Fallen, err: AMQPError) -> list[Publish]:
@@ -54,9 +64,12 @@ def find_culprit(fallen: Fallen, blamed: str | None) -> Operation | None:
     return alike[0] if alike else None
 
 
-def sort_out(connection: Recoverer, fallen: Fallen, culprit: Operation | None, reason: AMQPError, single: bool) -> None:
-    """Decides what becomes of each operation. single: those that wait again go out in single file."""
-    calls: list[Call] = []
+def sort_out(
+    connection: Recoverer, fallen: Fallen, culprit: Operation | None, reason: AMQPError, single: bool
+) -> list[Call]:
+    """Decides what becomes of each operation; returns the steps to it. single: those that wait again go out in single
+    file."""
+    ends: list[tuple[Operation, AMQPError | str]] = []
     again: dict[Owner, list[Operation]] = {}
     in_file: list[Operation] = []
     file = connection._single
@@ -73,7 +86,6 @@ def sort_out(connection: Recoverer, fallen: Fallen, culprit: Operation | None, r
                 channel._forget_consumer(operation.tag)  # now, or it would be started again on the next opening
             operation.decided, verdict = verdict, AGAIN
         if verdict == AGAIN:
-            operation.state = WAITING
             if isinstance(operation, Asked):
                 ahead.add(channel)
             if single or operation is alone or operation.ends:
@@ -81,18 +93,28 @@ def sort_out(connection: Recoverer, fallen: Fallen, culprit: Operation | None, r
             else:
                 again.setdefault(channel, []).append(operation)
             continue
+        ends.append((operation, verdict))
+    tells = zip(repeat(_tell), ends, strict=False)  # one iterator, so each is told once, however often it is queued
+    return [
+        partial(_note_settled, ends),
+        *(partial(channel._put_back, operations) for channel, operations in again.items()),
+        connection._deadlines.renew,
+        partial(file.add, in_file, connection._deadlines.start),
+        partial(connection._in_turn, [tells]),
+    ]
+
+
+def _note_settled(ends: list[tuple[Operation, AMQPError | str]]) -> None:
+    for operation, _ in ends:
         operation.state = SETTLED
-        if isinstance(verdict, AMQPError):
-            calls.append(partial(end_waiting, operation, verdict))
-        else:
-            calls.append(partial(channel._done_by_loss, operation))
-    for channel, operations in again.items():
-        channel._put_back(operations)
-    connection._deadlines.renew()
-    for operation in in_file:
-        connection._deadlines.start(operation)
-    file.add(in_file)
-    connection._in_turn(calls)
+
+
+def _tell(end: tuple[Operation, AMQPError | str]) -> None:
+    operation, verdict = end
+    if isinstance(verdict, AMQPError):
+        end_waiting(operation, verdict)
+    else:
+        operation.channel._done_by_loss(operation)
 
 
 def _verdict(operation: Operation, error: AMQPError, before: list[Operation] | None) -> AMQPError | str:

@@ -1,5 +1,5 @@
-"""The operations of a connection that recovers. Each is one object from the call to its end: waiting, in flight or
-settled.
+"""The operations of a connection that recovers. Each is one object from the call to its end: waiting, in flight,
+fallen (its opening has ended, and what becomes of it is not decided yet) or settled.
 
 The core holds an object that is in flight as it holds its own requests and publishes, and settles it by `reply` or
 `fail`. Here `fail` need not be the end: the channel collects what its opening leaves (`RecoveringChannel._fell`), and
@@ -17,10 +17,10 @@ from ..client.operations import Consumer
 from ..client.publisher import Content, Watched
 from ..errors import AMQPError, DeliveryUnknown, OutcomeUnknown, PublishError, StaleDelivery
 from .buffer import OVERHEAD
-from .policies import AGAIN, POLICIES, STALE, UNKNOWN
+from .policies import AGAIN, DONE, POLICIES, STALE, UNKNOWN
 from .roles import Opening, Owner
 
-WAITING, IN_FLIGHT, SETTLED = "waiting", "in flight", "settled"
+WAITING, IN_FLIGHT, FALLEN, SETTLED = "waiting", "in flight", "fallen", "settled"
 UNSENT = 1 << 64  # a position behind all that is sent
 
 
@@ -79,8 +79,8 @@ class Asked(Request):
             else:
                 self.end_as_decided()
             return
-        self.state = SETTLED
         self.channel._carried_out(self)
+        self.state = SETTLED  # now, since an operation that is cut off before must not be taken for a settled one
         super().reply(reply)
 
     def fail(self, error: AMQPError) -> None:
@@ -182,6 +182,13 @@ class Consume(OfConsumer):
 
     def withdrawn(self) -> None:
         self.channel._forget_consumer(self.tag)
+
+    def verdict(self, error: AMQPError) -> AMQPError | str:
+        # An exception of a signal handler may come when it is noted, and not told. The log will start it again.
+        return DONE if self.channel._log.has_consumer(self) else super().verdict(error)
+
+    def lost_result(self) -> str:
+        return self.tag
 
 
 class Cancel(OfConsumer):
@@ -323,10 +330,10 @@ class Publish(Watched):
             self.channel._connection._dropped(self.told(error))
 
     def leave(self) -> None:
-        """It is settled: frees its bytes in the buffer."""
+        """It is settled: frees its bytes in the buffer, once."""
         self.state = SETTLED
         connection = self.channel._connection
-        connection._buffer.release(self.size)
+        connection._buffer.release(self)
         connection._single.settled(self)
 
     def withdrawn(self) -> None:

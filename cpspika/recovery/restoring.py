@@ -13,7 +13,7 @@ from typing import Any
 
 from ..client.channel import Channel
 from ..client.connection import Connection
-from ..client.continuations import Request, ignore
+from ..client.continuations import Call, Request, ignore
 from ..errors import AMQPError
 from .channel import RecoveringChannel
 from .journal import Declared, Entity, ends
@@ -120,11 +120,13 @@ class Restoring:
                     if consume.arguments["queue"] == declared.entity[1]:
                         channel._consumer_failed(consume.tag, error)
 
-    def blamed(self, method: str, error: AMQPError) -> None:
-        """The broker closed the link, and names a method: the oldest declaration of it is to blame."""
+    def blame(self, method: str, error: AMQPError) -> list[Call]:
+        """The broker closed the link, and names a method: the oldest declaration of it is to blame. Returns the steps
+        that tell so, if there is one."""
         declared = next((each for each in self._left.values() if each.method == method), None)
-        if declared is not None and self._topology is not None:
-            self._failed(declared, error)
+        if declared is None or self._topology is None:
+            return []
+        return [partial(self._failed, declared, error)]
 
     def _wait_for_lock(self, declared: Declared) -> None:
         connection, queue = self._connection, declared.entity

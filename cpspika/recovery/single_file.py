@@ -6,11 +6,11 @@ one before it is settled: the operation that ends a link is then found alone.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .operations import SETTLED, Operation
+from .operations import IN_FLIGHT, SETTLED, WAITING, Operation
 from .roles import Owner
 
 
@@ -28,11 +28,19 @@ class SingleFile:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, operations: list[Operation]) -> None:
+    def add(self, operations: list[Operation], started: Callable[[Operation], object]) -> None:
+        """Has operations wait here. One that does so already is not added again. started(operation): it waits."""
+        present = set(self._waiting)
         for operation in operations:
-            operation.channel._singles += 1
-        if operations:
-            self._waiting = deque(sorted([*self._waiting, *operations], key=lambda each: each.order))
+            operation.state = WAITING
+            started(operation)
+        added = [operation for operation in operations if operation not in present]
+        self._waiting = deque(sorted([*self._waiting, *added], key=lambda each: each.order))
+        here = Counter(operation.channel for operation in self._waiting)
+        if self.alone is not None:
+            here[self.alone.channel] += 1
+        for channel, count in here.items():
+            channel._singles = count
 
     def take(self, channel: Owner) -> list[Operation]:
         """Removes and returns the operations of a channel that has ended."""
@@ -67,6 +75,7 @@ class SingleFile:
                 continue
             if not channel._flowing or channel._opening is None or not channel._opening.is_open:
                 return  # its channel is being restored, and calls again
+            operation.state = IN_FLIGHT  # before it is taken: nobody looks for one that waits
             self._waiting.popleft()
             self.alone = operation
             if not channel._send_waiting(operation):

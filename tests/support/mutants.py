@@ -301,9 +301,10 @@ def the_buffer_leaks(patch: pytest.MonkeyPatch) -> None:
     leave = Publish.leave
 
     def leaking(self: Any) -> None:
+        size = self.size
         leave(self)
         if self.times:
-            self.channel._connection._buffer.size += self.size
+            self.channel._connection._buffer.size += size
 
     patch.setattr(Publish, "leave", leaking)
 
@@ -356,7 +357,7 @@ def nothing_goes_in_single_file(patch: pytest.MonkeyPatch) -> None:
     """After a close for a publish, what was in flight goes out together again."""
 
     def together(connection: Any, fallen: Any, culprit: Any, reason: Any, single: bool) -> None:
-        sort_out(connection, fallen, culprit, reason, False)
+        return sort_out(connection, fallen, culprit, reason, False)
 
     for module in (recovering_connection, recovering_channel):
         patch.setattr(module, "sort_out", together)
@@ -429,18 +430,18 @@ def probes_leave_their_channels_open(patch: pytest.MonkeyPatch) -> None:
 def what_the_kernel_has_is_sent_again(patch: pytest.MonkeyPatch) -> None:
     """A publish that nobody confirms, though its bytes were given to the kernel."""
 
-    lost_of = Unwritten.take_lost
+    lost_of = Unwritten.lost
 
-    def take_lost(self: Any) -> list[Any]:
+    def lost(self: Any) -> list[Any]:
         self.kept[:] = [(1 << 64, *entry[1:]) for entry in self.kept]
         return lost_of(self)
 
-    patch.setattr(Unwritten, "take_lost", take_lost)
+    patch.setattr(Unwritten, "lost", lost)
     patch.setattr(Unwritten, "_drop_written", lambda self, _=None: None)
 
 
 def what_the_kernel_does_not_have_is_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Unwritten, "take_lost", lambda self: [])
+    patch.setattr(Unwritten, "lost", lambda self: [])
 
 
 def the_end_of_congestion_does_not_send_what_waits(patch: pytest.MonkeyPatch) -> None:
