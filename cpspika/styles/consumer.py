@@ -9,12 +9,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ..client.channel import Channel
 from ..client.continuations import ignore
 from ..client.hints import hinting
 from ..errors import AMQPError, ConsumerCancelled, UnknownConsumerTag
+from ..interrupts import repeatable
 from ..wire.message import Message
 
 IteratorT = TypeVar("IteratorT")
@@ -93,18 +95,16 @@ class Arrived:
 
     def start(self, queue: str, core: Channel, on_done: OnEnd) -> None:
         """Starts the consumer on the core's channel; on_done(err, tag)."""
+        Channel.basic_consume(core, **self.arguments(queue), on_done=partial(self.started, on_done))
 
-        def started(err: AMQPError | None, tag: Any) -> None:
-            if err is None:
-                self.started(tag)
-            on_done(err, tag)
-
-        Channel.basic_consume(core, **self.arguments(queue), on_done=started)
-
-    def started(self, tag: str) -> None:
-        self.tag = tag
-        if self.closed:  # while the broker was starting the consumer
-            self._end(ignore)
+    @repeatable
+    def started(self, on_done: OnEnd, err: AMQPError | None, tag: Any) -> None:
+        """on_done of basic_consume. The on_done of the style takes a second call too."""
+        if err is None:
+            self.tag = tag
+            if self.closed:  # while the broker was starting the consumer
+                self._end(ignore)
+        on_done(err, tag)
 
     def on_cancel(self, tag: str) -> None:
         self.cancelled = True

@@ -25,6 +25,7 @@ from ..errors import (
     publishes_failed,
     unknown_fate,
 )
+from ..interrupts import is_interrupt, repeatable
 
 
 class Pipelined:
@@ -104,11 +105,14 @@ class Pipelined:
         index = self._calls
         self._calls = index + 1
         self._waiting[index] = None
+        on_done = partial(self._settle, index)
         try:
             publish: Callable[..., bool] = core._publisher.publish  # all that basic_publish does
-            return publish(*args, partial(self._settle, index))
-        except BaseException:
-            self._waiting.pop(index, None)  # the exception tells its fate
+            return publish(*args, on_done)
+        except BaseException as error:
+            # The exception tells its fate; but one of a signal handler may come when it waits to be confirmed already.
+            if not is_interrupt(error) or not core._publisher.awaits(on_done):
+                self._waiting.pop(index, None)
             raise
 
     def _refuse(self, error: AMQPError) -> AMQPError:
@@ -118,15 +122,21 @@ class Pipelined:
         self._finish()
         return self._failed()
 
+    @repeatable
     def _settle(self, index: int, error: AMQPError | None, _: Any) -> None:
         """on_done of a publish."""
         waiting = self._waiting
+        if error is not None and index in waiting:
+            self._failed_with(index, error)
         waiting.pop(index, None)
-        if error is not None:
-            self.failures.append((index, error))
         if self._on_left is not None and len(waiting) <= self._left:
             on_left, self._on_left = self._on_left, None
             on_left(None, None)
+
+    def _failed_with(self, index: int, error: AMQPError) -> None:
+        """Notes a failure, once."""
+        if not self.failures or self.failures[-1][0] != index:
+            self.failures.append((index, error))
 
     def _when_left(self, count: int, on_done: Callable[[Any, Any], object]) -> None:
         """Has on_done(None, None) called when no more than `count` publishes are unconfirmed: perhaps in this call.

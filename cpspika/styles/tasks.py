@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar, cast
 from ..client.continuations import check_callable
 from ..client.hooks import are_installed
 from ..errors import InvalidArgumentType, LocalError
+from ..interrupts import repeatable
 from ..reactor import Reactor
 from .promises import Block, Claims, GiveBack, ResolvedPromises, Settle
 
@@ -131,6 +132,7 @@ class Promise(Block[T], Generic[T]):
         if self._state == _PENDING:
             self._finish(_CANCELLED, None)
 
+    @repeatable
     def settle(self, err: BaseException | None, result: T | None) -> None:
         """Fulfils the promise with a result, or rejects it with an error. The result for a promise that was cancelled
         is given back."""
@@ -157,14 +159,19 @@ class Promise(Block[T], Generic[T]):
         if waiting is not None:
             self._call(waiting if type(waiting) is list else [waiting])
 
+    @repeatable
     def _call(self, waiting: list[Told]) -> None:
-        done = 0
+        """Makes the calls, and removes them from the list."""
         try:
-            for call in waiting:
-                done += 1
+            while True:  # see `interrupts`
+                if not waiting:
+                    break
+                call = waiting[0]
+                del waiting[0]
                 call(self)
         finally:
-            for call in waiting[done:]:  # one that raises must not keep the others from being called
+            left, waiting[:] = waiting[:], []
+            for call in left:  # one that raises must not keep the others from being called
                 self.reactor.call_soon(partial(call, self))
 
     def leave(self, call: Told | Callable[[], object]) -> None:
@@ -241,7 +248,7 @@ class Together(Promise[list[Any]]):
         precious = [promise for promise in promises if promise._give_back is not None]
         super().__init__(reactor, partial(_discard, precious) if precious else None)
         self._promises = promises
-        self._left = len(promises)  # how many are not fulfilled yet
+        self._left = set(promises)  # those that are not fulfilled yet
         told = self._told
         for promise in promises:
             promise.claim()
@@ -250,12 +257,13 @@ class Together(Promise[list[Any]]):
         if not promises:
             self.settle(None, [])
 
+    @repeatable
     def _told(self, promise: Promise[Any]) -> None:
         """A promise of these is settled."""
         if promise._state != _FULFILLED:
             self.settle(promise._error(), None)
             return
-        self._left -= 1
+        self._left.discard(promise)
         if not self._left:
             self.settle(None, [each._value for each in self._promises])
 
@@ -293,6 +301,7 @@ class _Turn:
         self._wanted = wanted
         self._now = wanted is None  # it comes from the reactor itself
 
+    @repeatable
     def __call__(self, _: object = None) -> None:
         task, outer = self._task, getattr(_of_thread, "task", None)
         if task is None or not task.waits_for(self._wanted):
@@ -307,6 +316,10 @@ class _Turn:
         _of_thread.task = task
         try:
             task.go_on()
+        except BaseException:
+            if not task.done:
+                task.reactor.call_soon(task.cancel)  # of a signal handler: nobody knows where the task stands
+            raise
         finally:
             _of_thread.task = outer
             task = None
