@@ -104,10 +104,10 @@ class Pipelined:
         """Publishes on `core`. Inside the connection."""
         index = self._calls
         self._calls = index + 1
-        self._waiting[index] = None
         on_done = partial(self._settle, index)
+        publish: Callable[..., bool] = core._publisher.publish  # all that basic_publish does
+        self._waiting[index] = None  # no call between this and the try
         try:
-            publish: Callable[..., bool] = core._publisher.publish  # all that basic_publish does
             return publish(*args, on_done)
         except BaseException as error:
             # The exception tells its fate; but one of a signal handler may come when it waits to be confirmed already.
