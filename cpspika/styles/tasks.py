@@ -122,7 +122,7 @@ class Promise(Block[T], Generic[T]):
             self.reactor.call_soon(partial(call, self))
         elif waiting is None:
             self._waiting = call
-        elif type(waiting) is list:
+        elif waiting.__class__ is list:
             waiting.append(call)
         else:
             self._waiting = [waiting, call]
@@ -146,7 +146,7 @@ class Promise(Block[T], Generic[T]):
             waiting = self._waiting
             if waiting is not None:
                 self._waiting = None
-                if type(waiting) is list:
+                if waiting.__class__ is list:
                     self._call(waiting)
                 else:
                     waiting(self)
@@ -157,7 +157,7 @@ class Promise(Block[T], Generic[T]):
         self._state, self._value = state, value
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            self._call(waiting if type(waiting) is list else [waiting])
+            self._call(waiting if waiting.__class__ is list else [waiting])
 
     @repeatable
     def _call(self, waiting: list[Told]) -> None:
@@ -180,7 +180,7 @@ class Promise(Block[T], Generic[T]):
         waiting = self._waiting
         if waiting is None:
             return
-        left = waiting if type(waiting) is list else [waiting]
+        left = waiting if waiting.__class__ is list else [waiting]
         left.remove(call)
         if not left:
             self._waiting = None

@@ -1,9 +1,9 @@
 """An exception of a signal handler at every place of the dispatch where Python may run one: each on_done is still
 called once, and each handler of the end (clauses 2, 4 and 10 of the law).
 
-Python runs signal handlers when a function is entered, when a call of a C function returns, and where a loop jumps
-back. The profiler is called at the first two of these places, the tracer at the third. So each run of the same program
-raises in the next place, until the program ends without: no timer, no luck.
+Python runs signal handlers when a function is entered, when a call of a C function or of a class returns, and where a
+loop jumps back. The profiler is called at the first of these places, the tracer at the others. So each run of the same
+program raises in the next place, until the program ends without: no timer, no luck.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from inspect import CO_GENERATOR
+from opcode import opname
 from types import FrameType
 from typing import Any
 
@@ -47,21 +48,31 @@ class Injector:
         self.exception = exception
         self.where = ""
         self.lines: dict[FrameType, int] = {}  # the last line of each frame
+        self.calls: dict[FrameType, bool] = {}  # the last instruction of each frame is a call, of a C function so far
 
     def profile(self, frame: FrameType, event: str, arg: Any) -> None:
         # Not where a generator goes on: for an exception that a profiler raises there, Python 3.10 runs none of the
         # generator's handlers. For an exception of a signal it does.
         is_call = event == "call" and not frame.f_code.co_flags & CO_GENERATOR
-        if (is_call or event == "c_return") and is_own_file[frame.f_code.co_filename]:
+        if is_call and is_own_file[frame.f_code.co_filename]:
             self.count(frame, event)
 
     def trace(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if frame.f_back in self.calls:
+            self.calls[frame.f_back] = False
         if not is_own_file[frame.f_code.co_filename]:
             return None
         self.lines[frame] = frame.f_lineno
+        frame.f_trace_opcodes = True
         return self.trace_line
 
     def trace_line(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "opcode":
+            returned = self.calls.get(frame, False)
+            self.calls[frame] = opname[frame.f_code.co_code[frame.f_lasti]].startswith("CALL")
+            if returned:
+                self.count(frame, "return to")
+            return self.trace_line
         back = event == "line" and frame.f_lineno <= self.lines[frame]
         self.lines[frame] = frame.f_lineno
         if back:
@@ -75,6 +86,7 @@ class Injector:
             sys.settrace(None)
             code = frame.f_code
             self.lines.clear()
+            self.calls.clear()
             function = getattr(code, "co_qualname", code.co_name)  # Python 3.10 has the bare name alone
             self.where = f"{event} in {code.co_filename.rpartition('cpspika/')[2]}:{frame.f_lineno} {function}"
             signal.raise_signal(signal.SIGUSR1)
