@@ -77,6 +77,7 @@ class Dialling:
         is_over = link is not None and (link.is_open or link._ended)  # and the call that tells it has not come
         has_next = link is not None or connection._timers.has("retry")
         if is_over or not has_next or connection.reactor.time() > self._due + LATE:
+            self.link = None
             if link is not None:
                 link.abort()
             self._try_again()
@@ -111,6 +112,8 @@ class Dialling:
     def _try_again(self) -> None:
         """Called by the timer. An exception of a signal handler doesn't keep it from trying for ever."""
         connection = self._connection
+        if self.link is not None or connection._core is not None:
+            return  # a timer that such an exception left behind without its name
         try:
             connection._timers.cancel("retry")
             connection._call_queue.revive()
