@@ -11,6 +11,7 @@ properties that cannot be sent, and the exception of a callback that a hook woul
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from functools import cache, partial
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import AMQPError, InvalidArgument, InvalidArgumentType
-from ..interrupts import repeatable
+from ..interrupts import is_of_signal_handler, repeatable
 from ..logs import get_logger
 from ..wire.message import BasicProperties, Message, encode_properties
 from .continuations import ignore, is_abandoned
@@ -137,7 +138,10 @@ def _methods(name: str) -> list[Callable[..., Any]]:
 
 
 def _complain(name: str, method: Any) -> None:
-    """Logs the exception of a hook."""
+    """Logs the exception of a hook, in an except clause. One of a signal handler goes on to the program."""
+    error = sys.exc_info()[1]
+    if error is not None and is_of_signal_handler(error):
+        raise error
     get_logger().exception(
         "hooks.%s of %s raised; what it was called for goes on without it",
         name,

@@ -33,6 +33,7 @@ from weakref import WeakKeyDictionary
 
 from ..client.hooks import instrument
 from ..errors import ProtocolSyntaxError
+from ..interrupts import is_of_signal_handler
 from ..logs import get_logger
 from ..version import __version__
 from ..wire.codec import property_codec
@@ -249,12 +250,15 @@ class _Processing:
 
 
 def _call_hook(name: str, hook: Any, span: Any, *details: Any) -> None:
-    """Calls a hook of the program with a span that is recorded. An exception of it is logged: it costs no span."""
+    """Calls a hook of the program with a span that is recorded. An exception of it is logged: it costs no span. One of
+    a signal handler goes on to the program."""
     if hook is None or not span.is_recording():
         return
     try:
         hook(span, *details)
-    except Exception:
+    except Exception as error:
+        if is_of_signal_handler(error):
+            raise
         get_logger().exception("%s raised; the span goes on without it", name)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import AMQPError, LoginError, NotAllowed, ProtocolSyntaxError
+from ..interrupts import is_of_signal_handler
 from ..parameters import FRAME_MIN, ConnectionParameters
 from . import fields, peer_properties
 from .codec import Method
@@ -98,6 +99,8 @@ def _ask(credentials: Any, method: str, *arguments: Any) -> Any:
     except LoginError:
         raise
     except Exception as error:
+        if is_of_signal_handler(error):
+            raise
         raise LoginError(
             f"the credentials for {credentials.mechanism} have no response: {method} raised {type(error).__name__}"
         ) from error

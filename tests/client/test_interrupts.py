@@ -12,8 +12,10 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -404,3 +406,44 @@ def test_an_interrupt_at_any_line_of_a_call_drops_the_link_or_leaves_all_in_orde
         assert world.connection.is_open, f"line {line}: {world.connection.close_reason}"
     assert line > 5
     assert dropped or (name in IN_ORDER_ALREADY and not confirming)
+
+
+class Alarm(Exception):
+    """Of a signal handler, in code of the program that the library guards."""
+
+
+@contextmanager
+def alarm_raises() -> Iterator[Callable[..., object]]:
+    """The block gets a function that sends the signal."""
+
+    def handler(*_: object) -> None:
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        yield lambda *_: signal.raise_signal(signal.SIGALRM)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_interrupt_in_a_hook_goes_on_to_the_program(caplog: pytest.LogCaptureFixture) -> None:
+    with alarm_raises() as alarm:
+        remove = cpspika.instrument(SimpleNamespace(publishing=alarm))
+        try:
+            with pytest.raises(Alarm):
+                opened().channel().basic_publish("", "q", "x")
+        finally:
+            remove()
+    assert "hooks" not in caplog.text
+
+
+def test_an_interrupt_in_credentials_goes_on_to_the_program() -> None:
+    class Credentials:
+        mechanism = "PLAIN"
+
+        def start(self) -> bytes:
+            alarm()
+            return b""
+
+    with serve() as broker, alarm_raises() as alarm, pytest.raises(Alarm):
+        cpspika.BlockingConnection(broker.url, credentials=Credentials(), timeout=5)
