@@ -435,7 +435,17 @@ class RecoveringConnection(Connection):
             channel._link_lost()
         fallen = self._all_fallen()
         unwritten = of_unwritten(self._unwritten.lost(), fallen, err)
-        fallen = in_order([*fallen, *((publish, err) for publish in unwritten)])
+        taken = sum(publish.size for publish in unwritten)
+        steps, fruitless = self._decide(in_order([*fallen, *((publish, err) for publish in unwritten)]), err)
+        # No function is called between these, so no signal handler either.
+        self._former, self._core, self._restoring = link, None, None
+        self._fruitless, self._untold_loss, self._steps = fruitless, err, steps
+        self._buffer.size += taken
+        self._buffer.take(0)
+        self._make_steps()
+
+    def _decide(self, fallen: Fallen, err: AMQPError) -> tuple[list[Call], int]:
+        """Returns the steps that the loss of the link causes, and how many links in a row have settled nothing."""
         blamed, restoring = err.method if err.code is not None else None, self._restoring
         culprit = find_culprit(fallen, blamed)
         alone = self._single.alone
@@ -446,20 +456,11 @@ class RecoveringConnection(Connection):
             steps += restoring.blame(blamed, err)
         replays = any(channel._log.lost for channel in self._opened_channels)
         fruitless = 0 if self._link_settled or steps else self._fruitless + bool(fallen or replays or restoring)
-        gives_up = fruitless >= FRUITLESS_LINKS
+        if fruitless >= FRUITLESS_LINKS:
+            return [*steps, partial(self._keep_fallen, fallen), partial(self._give_up, err)], fruitless
         single = blamed == "basic.publish" or fruitless >= FRUITLESS_TO_SINGLE or bool(self._single)
-        if gives_up:
-            steps += [partial(self._keep_fallen, fallen), partial(self._give_up, err)]
-        else:
-            steps += [partial(self._keep_fallen, []), *sort_out(self, fallen, culprit, err, single)]
-            steps += [self._unblock, partial(self._in_turn, [self._tell_lost])]
-        taken = sum(publish.size for publish in unwritten)
-        # No function is called between these, so no signal handler either.
-        self._former, self._core, self._restoring = link, None, None
-        self._fruitless, self._untold_loss, self._steps = fruitless, err, steps
-        self._buffer.size += taken
-        self._buffer.take(0)
-        self._make_steps()
+        steps += [partial(self._keep_fallen, []), *sort_out(self, fallen, culprit, err, single)]
+        return [*steps, self._unblock, partial(self._in_turn, [self._tell_lost])], fruitless
 
     def _carry_out(self, steps: list[Call]) -> None:
         """Makes the steps of a loss. Those that an exception of a signal handler keeps from being made are made as soon
@@ -500,8 +501,8 @@ class RecoveringConnection(Connection):
             self._in_turn(self._handlers.calls("blocked", self, False, ""))
 
     def _fell_in_hand(self, err: AMQPError) -> None:
-        """Takes operations that a signal handler's exception left in hand as in flight, but not one that was being told
-        its end."""
+        """Takes operations that a signal handler's exception left in hand as in flight; one that was being told its end
+        is told another."""
         self._call_queue.revive()
         in_hand, self._in_hand = self._in_hand, []
         for continuation in in_hand:
