@@ -473,6 +473,7 @@ class PlainReactor(ABC):
         self._held = 0
         self.thread = None
 
+    @makes_calls
     def call(self, call: Call) -> object:
         """Makes a call; an exception of it goes to `on_error`, or leaves `run` if that is not set."""
         if self.on_error is None:
