@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from ..interrupts import is_interrupt
@@ -166,7 +167,7 @@ class LoopTransport:
         owner, lost = self._owner, interruption(error)
         self.abort()
         if owner is not None:
-            self._reactor.call_soon(lambda: owner.transport_lost(lost))
+            self._reactor.call_soon(partial(owner.transport_lost, lost))
 
     def detach(self) -> None:
         # A loop cannot give up a socket that is its own. The child of a fork doesn't use it.

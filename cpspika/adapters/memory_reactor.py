@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from ..errors import LocalError
@@ -166,7 +167,7 @@ class MemoryTransport:
         owner, lost = self.owner, interruption(error)
         self.abort()
         if owner is not None:
-            self._reactor.call_soon(lambda: owner.transport_lost(lost))
+            self._reactor.call_soon(partial(owner.transport_lost, lost))
 
     def _hang_up(self, aborted: bool = False) -> None:
         self._release()

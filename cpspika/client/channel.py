@@ -349,9 +349,7 @@ class Channel(Operations):
             answered = self._pending[0]
             if len(self._pending) > 1 and self._pending[1].answer is not None:
                 answered.answer = event
-                self._in_turn(self._answered())
-                while self._pending and self._pending[0].answer is not None:
-                    del self._pending[0]
+                self._settle_answered([])
             else:
                 del self._pending[0]
                 answered.reply(event)
@@ -465,7 +463,14 @@ class Channel(Operations):
             return
         opened = self._pending[0]
         del self._pending[0]
-        self._in_turn([partial(opened.reply, ok), *(self._handlers.calls("state", self, True) if self.is_open else [])])
+        told = self._handlers.calls("state", self, True) if self.is_open else []
+        self._settle_answered([partial(opened.reply, ok), *told])
+
+    def _settle_answered(self, first: list[Call]) -> None:
+        """Makes these calls, and settles the oldest requests whose replies have arrived."""
+        self._in_turn([*first, *self._answered()])
+        while self._pending and self._pending[0].answer is not None:
+            del self._pending[0]
 
     def _on_close(self, close: Method) -> None:
         """The broker closes the channel; the link has answered already."""

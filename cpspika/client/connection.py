@@ -36,7 +36,7 @@ from ..errors import (
     ended,
     unknown_fate,
 )
-from ..interrupts import is_interrupt
+from ..interrupts import is_interrupt, repeatable
 from ..parameters import ConnectionParameters
 from ..reactor import Endpoint, NamedTimers, Reactor, Transport, TransportCallbacks
 from ..registry import Registry
@@ -782,6 +782,7 @@ class Connection(HintsNames):
         for channel in self._channels.values():
             channel.is_open = False
 
+    @repeatable
     def _end(self, reason: AMQPError | None) -> None:
         """Settles every continuation that waits, once: those of each channel in the order of asking, then the
         connection's own, then the closers. Then the handlers are called."""
@@ -802,6 +803,7 @@ class Connection(HintsNames):
         self._call_queue.revive()
         self.reactor.call_soon(self._finish)
 
+    @repeatable
     def _finish(self) -> None:
         """Settles what an interrupted end has left. Where the link is lost meanwhile, that settles all."""
         if not self._ended:

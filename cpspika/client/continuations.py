@@ -354,12 +354,14 @@ class CallQueue:
                 del items[0]
                 item()
                 continue
+            if not self._promised:
+                self._promise()  # before a call is taken: behind it an exception would lose the call
             for function, argument in item[0]:
-                if not self._promised:
-                    self._promise()
                 function(argument)
                 if item is not (items[0] if items else None):
                     break  # the call has put others to the front, or a nested turn has made the rest
+                if not self._promised:
+                    self._promise()
             else:
                 if item is (items[0] if items else None):
                     items.popleft()

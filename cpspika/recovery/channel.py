@@ -539,8 +539,9 @@ class RecoveringChannel(Channel):
             self._finish(reason)
             return
         steps = sort_out(connection, fallen, culprit, reason, single=blamed == "basic.publish")
-        self._fallen, self._log.lost = [], []
-        connection._carry_out(steps)
+        # No function is called between these, so no signal handler either.
+        self._fallen, self._log.lost, connection._steps = [], [], steps
+        connection._make_steps()
         connection._tell_recovery(RecoveryEvent("lost", error=reason, channel=self._outermost()))
         self._end_unrecoverable(reason)
         if replay is not None:

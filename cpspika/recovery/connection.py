@@ -42,6 +42,7 @@ from ..errors import (
     OperationTimeout,
     ended,
 )
+from ..interrupts import repeatable
 from ..parameters import AmqplainCredentials, ConnectionParameters, PlainCredentials
 from ..reactor import Reactor
 from ..wire import handshake
@@ -370,6 +371,7 @@ class RecoveringConnection(Connection):
         for probe in list(self._probes):
             probe.cancel()
 
+    @repeatable
     def _give_up(self, error: AMQPError) -> None:
         self._tell_recovery(RecoveryEvent("gave_up", error=error, attempt=self._dialling.attempt))
         self._stop_trying()
@@ -462,14 +464,9 @@ class RecoveringConnection(Connection):
         steps += [partial(self._keep_fallen, []), *sort_out(self, fallen, culprit, err, single)]
         return [*steps, self._unblock, partial(self._in_turn, [self._tell_lost])], fruitless
 
-    def _carry_out(self, steps: list[Call]) -> None:
-        """Makes the steps of a loss. Those that an exception of a signal handler keeps from being made are made as soon
-        as anything else is done with the connection."""
-        self._steps = steps
-        self._make_steps()
-
     def _make_steps(self) -> None:
-        """Makes what is left of the steps of a loss."""
+        """Makes what is left of the steps of a loss. Those that an exception of a signal handler keeps from being made
+        are made as soon as anything else is done with the connection."""
         if self._makes_steps:
             return
         try:
@@ -555,6 +552,7 @@ class RecoveringConnection(Connection):
         self._in_turn(calls)
         self._in_hand, self._opening = [], None
 
+    @repeatable
     def _finish(self) -> None:
         """Does what an exception of a signal handler has cut off: an end, a loss, or the way to the next link."""
         if self._ended and self._closers:
@@ -566,11 +564,16 @@ class RecoveringConnection(Connection):
         if self._ended or (self._is_closing and self._core is None):
             super()._finish()
         elif self._core is None:
-            late, err = self._all_fallen(), self._last_error
-            if late and err is not None:  # found in hand after `_link_ended`
-                self._carry_out([partial(self._keep_fallen, []), *sort_out(self, late, None, err, single=False)])
-            self._tell_lost()
-            self._dialling.go_on()
+            err = self._last_error or self._cut_off()
+            self._fell_in_hand(err)
+            late = self._all_fallen()
+            if late:  # found in hand after `_link_ended`
+                self._steps = [partial(self._keep_fallen, []), *sort_out(self, late, None, err, single=False)]
+                self._make_steps()
+            if self._untold_loss is not None:
+                self._in_turn([self._tell_lost])  # behind the operations that are told
+            else:
+                self._dialling.go_on()
 
     def _end_closers(self) -> None:
         closers, self._closers = self._closers, []
@@ -579,11 +582,8 @@ class RecoveringConnection(Connection):
         lost = None if error is None else _counted(error, count)
         if lost is not None and not closers:
             self._report(lost)
-        for closer in closers:
-            if lost is not None:
-                closer.fail(lost)
-            else:
-                closer.done()
+        calls = [closer.done if lost is None else partial(closer.fail, lost) for closer in closers]
+        self._call_queue.put_first(calls)  # before the handlers
 
     def _forked(self) -> None:
         if self._ended:

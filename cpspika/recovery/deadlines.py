@@ -7,11 +7,12 @@ gets the time again.
 from __future__ import annotations
 
 from collections import deque
-from functools import partial
+from itertools import repeat, takewhile
 from typing import Any
 
 from ..errors import AMQPError, DeliveryUnknown, OperationTimeout
-from .operations import SETTLED, WAITING, Close, Open, Operation, Publish, end_waiting
+from ..interrupts import repeatable
+from .operations import DECIDED, WAITING, Close, Open, Operation, Publish, end_waiting
 from .roles import Recoverer
 
 
@@ -50,26 +51,32 @@ class Deadlines:
         """Forgets operations that wait no more."""
         self._expiring = deque(each for each in self._expiring if each[1].state is WAITING)
 
+    @repeatable
     def _expire(self) -> None:
+        """Tells the operations whose time is over. Nothing is taken out of the queue before it is told."""
         connection, expiring = self._connection, self._expiring
-        now, calls = connection.reactor.time(), []
+        now = connection.reactor.time()
         seconds = connection.options.operation_timeout
         assert seconds is not None
-        while expiring and expiring[0][0] <= now:
-            deadline, operation = expiring.popleft()
+        due = list(takewhile(lambda each: each[0] <= now, expiring))
+        late = []
+        for deadline, operation in due:
             if operation.state is not WAITING or operation.deadline != deadline:
                 continue
             if self._is_on_its_way(operation):
                 self.start(operation)
                 continue
-            late: AMQPError = OperationTimeout(f"no link for {seconds:g} s: it was not sent")
+            error: AMQPError = OperationTimeout(f"no link for {seconds:g} s: it was not sent")
             if isinstance(operation, Publish) and operation.times:
-                late = DeliveryUnknown(f"no link for {seconds:g} s; an earlier copy may have reached the broker")
-            operation.state = SETTLED
-            calls.append(partial(end_waiting, operation, late))
+                error = DeliveryUnknown(f"no link for {seconds:g} s; an earlier copy may have reached the broker")
+            late.append((operation, error))
+        connection._in_turn([zip(repeat(_tell_late), late, strict=False)])
+        for operation, _ in late:
+            operation.state = DECIDED
+        while expiring and expiring[0][0] <= now:
+            expiring.popleft()
         if expiring:
             connection._timers.start("expire", max(0.0, expiring[0][0] - now), self._expire)
-        connection._in_turn(calls)
 
     def _is_on_its_way(self, operation: Operation) -> bool:
         """Whether an operation waits for something other than a link."""
@@ -77,3 +84,8 @@ class Deadlines:
             return operation.channel._opening is not None
         single: Any = self._connection._single
         return operation.channel._flowing and (not single or single.alone is not None)
+
+
+@repeatable
+def _tell_late(late: tuple[Operation, AMQPError]) -> None:
+    end_waiting(*late)

@@ -17,7 +17,8 @@ from itertools import repeat
 from ..client.continuations import Call
 from ..client.publisher import Content
 from ..errors import AMQPError
-from .operations import SETTLED, Asked, Cancel, Close, Consume, Operation, Publish, Told, end_waiting
+from ..interrupts import repeatable
+from .operations import DECIDED, Asked, Cancel, Close, Consume, Operation, Publish, Told, end_waiting
 from .policies import AGAIN, DONE
 from .roles import Owner, Recoverer
 
@@ -96,7 +97,7 @@ def sort_out(
         ends.append((operation, verdict))
     tells = zip(repeat(_tell), ends, strict=False)  # one iterator, so each is told once, however often it is queued
     return [
-        partial(_note_settled, ends),
+        partial(_note_decided, ends),
         *(partial(channel._put_back, operations) for channel, operations in again.items()),
         connection._deadlines.renew,
         partial(file.add, in_file, connection._deadlines.start),
@@ -104,11 +105,12 @@ def sort_out(
     ]
 
 
-def _note_settled(ends: list[tuple[Operation, AMQPError | str]]) -> None:
+def _note_decided(ends: list[tuple[Operation, AMQPError | str]]) -> None:
     for operation, _ in ends:
-        operation.state = SETTLED
+        operation.state = DECIDED
 
 
+@repeatable
 def _tell(end: tuple[Operation, AMQPError | str]) -> None:
     operation, verdict = end
     if isinstance(verdict, AMQPError):

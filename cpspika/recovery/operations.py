@@ -1,5 +1,6 @@
 """The operations of a connection that recovers. Each is one object from the call to its end: waiting, in flight,
-fallen (its opening has ended, and what becomes of it is not decided yet) or settled.
+fallen (its opening has ended, and what becomes of it is not decided yet), decided (its end is known, and not told yet)
+or settled.
 
 The core holds an object that is in flight as it holds its own requests and publishes, and settles it by `reply` or
 `fail`. Here `fail` need not be the end: the channel collects what its opening leaves (`RecoveringChannel._fell`), and
@@ -20,7 +21,7 @@ from .buffer import OVERHEAD
 from .policies import AGAIN, DONE, POLICIES, STALE, UNKNOWN
 from .roles import Opening, Owner
 
-WAITING, IN_FLIGHT, FALLEN, SETTLED = "waiting", "in flight", "fallen", "settled"
+WAITING, IN_FLIGHT, FALLEN, DECIDED, SETTLED = "waiting", "in flight", "fallen", "decided", "settled"
 UNSENT = 1 << 64  # a position behind all that is sent
 
 
@@ -280,7 +281,8 @@ class Sent(client_publisher.Publish):
         self.size = OVERHEAD + len(content[2]) + len(content[3])
 
     def fail(self, error: AMQPError) -> None:
-        self.channel._fell(self.lost(), error)
+        if self.content is not None:  # it may be found in hand, and in the window too
+            self.channel._fell(self.lost(), error)
 
     def lost(self) -> Publish:
         """The same publish, for what may become of it now."""
@@ -288,7 +290,7 @@ class Sent(client_publisher.Publish):
         publish = Publish(self.channel, self.on_done, Content(exchange, routing_key, False, False, properties, body))
         publish.call_site, publish.order = self.call_site, self.order
         publish.undecided = True
-        self.on_done = None  # the other has it: who looks for what was cut off finds one of them
+        self.on_done = self.content = None  # the other has them: who looks for what was cut off finds one of them
         return publish
 
 

@@ -1,115 +1,22 @@
 """An exception of a signal handler at every place of the dispatch where Python may run one: each on_done is still
-called once, and each handler of the end (clauses 2, 4 and 10 of the law).
-
-Python runs signal handlers when a function is entered, when a call of a C function or of a class returns, and where a
-loop jumps back. The profiler is called at the first of these places, the tracer at the others. So each run of the same
-program raises in the next place, until the program ends without: no timer, no luck.
-"""
+called once, and each handler of the end (clauses 2, 4 and 10 of the law)."""
 
 from __future__ import annotations
 
 import gc
-import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from inspect import CO_GENERATOR
-from opcode import opname
-from types import FrameType
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 import cpspika
 from cpspika.adapters import BlockingReactor, MemoryReactor, SelectReactor
-from cpspika.interrupts import is_own_file
 from tests.support.handshakes import STEPS
+from tests.support.injector import Injector, Interrupt
 from tests.support.scripted import Done, MemoryBroker, SocketBroker, World, opened, run_until, using
-
-
-class Interrupt(BaseException):
-    pass
-
-
-class Alarm(Exception):
-    """As of a program that limits the time of a call by SIGALRM: it goes on after it."""
-
-
-class Injector:
-    """Raises at the place with a number, counted from the beginning of the block. It is also a signal handler, as the
-    library tells interruptions by these. `where`: where it raised."""
-
-    def __init__(self, number: int, exception: type[BaseException] = Interrupt):
-        if sys.version_info[:2] == (3, 11):
-            pytest.skip("Python 3.11 may crash where a tracer raises an exception")
-        self.left = number
-        self.exception = exception
-        self.where = ""
-        self.lines: dict[FrameType, int] = {}  # the last line of each frame
-        self.calls: dict[FrameType, bool] = {}  # the last instruction of each frame is a call, of a C function so far
-
-    def profile(self, frame: FrameType, event: str, arg: Any) -> None:
-        # Not where a generator goes on: for an exception that a profiler raises there, Python 3.10 runs none of the
-        # generator's handlers. For an exception of a signal it does.
-        is_call = event == "call" and not frame.f_code.co_flags & CO_GENERATOR
-        if is_call and is_own_file[frame.f_code.co_filename]:
-            self.count(frame, event)
-
-    def trace(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if frame.f_back in self.calls:
-            self.calls[frame.f_back] = False
-        if not is_own_file[frame.f_code.co_filename]:
-            return None
-        self.lines[frame] = frame.f_lineno
-        frame.f_trace_opcodes = True
-        return self.trace_line
-
-    def trace_line(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == "opcode":
-            returned = self.calls.get(frame, False)
-            self.calls[frame] = opname[frame.f_code.co_code[frame.f_lasti]].startswith("CALL")
-            if returned:
-                self.count(frame, "return to")
-            return self.trace_line
-        back = event == "line" and frame.f_lineno <= self.lines[frame]
-        self.lines[frame] = frame.f_lineno
-        if back:
-            self.count(frame, "loop")
-        return self.trace_line
-
-    def count(self, frame: FrameType, event: str) -> None:
-        self.left -= 1
-        if self.left == 0:
-            sys.setprofile(None)
-            sys.settrace(None)
-            code = frame.f_code
-            self.lines.clear()
-            self.calls.clear()
-            function = getattr(code, "co_qualname", code.co_name)  # Python 3.10 has the bare name alone
-            self.where = f"{event} in {code.co_filename.rpartition('cpspika/')[2]}:{frame.f_lineno} {function}"
-            signal.raise_signal(signal.SIGUSR1)
-
-    def handler(self, *_: object) -> None:
-        raise self.exception
-
-    @contextmanager
-    def block(self) -> Iterator[None]:
-        before = signal.signal(signal.SIGUSR1, self.handler)
-        # `profile`, `trace` and `count` stand for the handler too: only frames of the library lie below them.
-        others: dict[int, Any] = {signal.SIGUSR2: self.count, signal.SIGHUP: self.profile}
-        others |= {signal.SIGVTALRM: self.trace, signal.SIGWINCH: self.trace_line}
-        saved = {number: signal.signal(number, function) for number, function in others.items()}
-        sys.settrace(self.trace)
-        sys.setprofile(self.profile)
-        try:
-            yield
-        finally:
-            sys.setprofile(None)
-            sys.settrace(None)
-            for number, function in {signal.SIGUSR1: before, **saved}.items():
-                signal.signal(number, function)
 
 
 def replies(world: World, done: Callable[[str], Done]) -> None:

@@ -6,7 +6,7 @@ import threading
 from contextlib import suppress
 
 from cpspika.adapters.shared_reactor import SharedReactor
-from tests.client.test_interrupted_dispatch import Injector, Interrupt
+from tests.support.injector import Injector, Interrupt
 
 SECONDS = 20.0
 

@@ -497,3 +497,36 @@ def test_what_nobody_confirms_follows_the_same_operations_again(written: bool) -
     assert world.bodies("log")[-5:] == [b"0", b"1", b"2", b"4", b"6"]  # copies may stand before them
     assert world.bodies("new") == [b"3"]
     assert world.bodies("newer") == [b"5"]
+
+
+def test_an_operation_whose_end_is_decided_is_told_behind_an_opening() -> None:
+    """The operation before it fails by an error that closes the channel; then it is the first on the next opening."""
+    world = RecoveryWorld()
+    world.taker().queue_declare("q")
+    world.settle()
+    channel = world.channel()
+    done = world.ask(channel.queue_declare, "none", passive=True)
+    world.cut()
+    world.step_until(lambda: channel._opening is not None and channel._opening._pending, "the declare, asked again")
+    purged = world.ask(channel.queue_purge, "q")
+    world.cut()
+    world.reactor.advance(60)
+    later = world.ask(channel.queue_declare, "later")
+    world.reactor.advance(60)
+    assert isinstance(done.error, cpspika.NotFound)
+    assert isinstance(purged.error, cpspika.OutcomeUnknown)
+    assert later.result.queue == "later"
+
+
+def test_each_close_is_told_though_one_before_it_raises() -> None:
+    world, told = RecoveryWorld(), list[Any]()
+
+    def raises(err: Any, _: Any) -> None:
+        raise ZeroDivisionError
+
+    world.connection.close(on_done=raises)
+    world.connection.close(on_done=lambda err, _: told.append(err))
+    with pytest.raises(ZeroDivisionError):
+        world.reactor.settle()
+    world.reactor.settle()
+    assert told == [None]

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import cpspika
-from tests.client.test_interrupted_dispatch import Injector, Interrupt, note
+from tests.client.test_interrupted_dispatch import note
+from tests.support.injector import Injector, Interrupt
 from tests.support.recovering import RecoveryWorld
 from tests.support.scripted import Done
 
@@ -27,6 +28,18 @@ def cut(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
 
 
 def closes(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
+    world.connection.close(on_done=done("close"))
+
+
+def loses_a_channel(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
+    (channel,) = world.connection._opened_channels
+    channel.queue_declare("none", passive=True, on_done=done("declare none"))
+    channel.queue_purge("q", on_done=done("purge"))
+
+
+def closes_without_a_link(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
+    world.down()
+    world.cut()
     world.connection.close(on_done=done("close"))
 
 
@@ -65,7 +78,7 @@ def go_on(world: RecoveryWorld, seconds: float = 0) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised while a generator is closed
 @pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 29])
-@pytest.mark.parametrize("program", [replies, cut, closes, gives_up])
+@pytest.mark.parametrize("program", [replies, cut, loses_a_channel, closes, closes_without_a_link, gives_up])
 def test_each_on_done_is_called_once_wherever_an_interrupt_comes(program: Any, step: int) -> None:
     number, gaps = 0, []
     while True:

@@ -13,8 +13,8 @@ import pytest
 
 import cpspika
 from cpspika.broker import Broker, serve
-from tests.client.test_interrupted_dispatch import Injector, Interrupt
 from tests.styles.test_cancelled_at_random import CALLED
+from tests.support.injector import Injector, Interrupt
 
 pytestmark = pytest.mark.slow
 MESSAGES = 5

@@ -13,9 +13,9 @@ import pytest
 
 import cpspika
 from cpspika.broker import Broker
-from tests.client.test_interrupted_dispatch import Alarm, Injector
 from tests.styles.test_cancelled_at_random import CALLED
 from tests.styles.test_interrupted_calls import broker as broker
+from tests.support.injector import Alarm, Injector
 from tests.support.waiting import until
 
 SECONDS = 10.0

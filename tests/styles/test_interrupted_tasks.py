@@ -15,8 +15,8 @@ import cpspika
 from cpspika import tasks
 from cpspika.adapters import SelectReactor
 from cpspika.broker import Broker
-from tests.client.test_interrupted_dispatch import Injector, Interrupt
 from tests.styles.test_interrupted_calls import broker as broker
+from tests.support.injector import Injector, Interrupt
 from tests.support.scripted import using
 from tests.support.waiting import until
 
