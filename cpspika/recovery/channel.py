@@ -571,7 +571,10 @@ class RecoveringChannel(Channel):
         for operation in operations:
             operation.state = WAITING
             self._connection._deadlines.start(operation)
-        self._waiting = deque(merge((each for each in operations if each not in present), self._waiting))
+        again = [each for each in operations if each not in present]
+        # By a key: among operations that are neither equal nor before one another `merge` keeps no order. Publishes
+        # that nobody confirms share the order of the operation before them.
+        self._waiting = deque(merge(again, self._waiting, key=lambda each: each.order))
 
     # --- what the broker has carried out ------------------------------------------------------------------------------
 

@@ -42,7 +42,8 @@ class Deadlines:
     def renew(self) -> None:
         """Operations that wait have waited for the link that was lost: their time begins anew, so that they end in
         order."""
-        waiting = sorted({operation for _, operation in self._expiring if operation.state is WAITING})
+        # Each once, and in its place: publishes that nobody confirms share the order of the operation before them.
+        waiting = sorted(dict.fromkeys(operation for _, operation in self._expiring if operation.state is WAITING))
         self._expiring.clear()
         for operation in waiting:
             self.start(operation)
