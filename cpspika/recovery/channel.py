@@ -531,8 +531,8 @@ class RecoveringChannel(Channel):
         connection, replays = self._connection, self._log.lost
         connection._make_steps()
         fallen = in_order(self._fallen)
-        self._closures += 1
         culprit = find_culprit(fallen, blamed)
+        self._closures = self._closures + 1 if culprit is None else 0  # that one is settled, by its error
         replay = next((each for each in replays if each.method == blamed), None) if culprit is None else None
         not_set_up = self._opened is not None and self._on_ready is not None
         if self._closures >= CLOSURES or not_set_up:
