@@ -24,7 +24,6 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from opcode import opmap
 from types import CodeType, FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -38,7 +37,6 @@ WRITTEN = "<cpspika, written for "
 _waits: set[CodeType] = set()
 _repeatable: dict[CodeType, Callable[..., Any]] = {}
 _makers: set[CodeType] = set()
-_RESUME = opmap.get("RESUME", -1)  # the instruction with which a function begins; Python 3.10 has none
 
 
 class _OwnFiles(dict[str, bool]):
@@ -94,8 +92,11 @@ def makes_calls(function: F) -> F:
 
 def _has_not_begun(trace: TracebackType) -> bool:
     """Whether an exception came as the function of this frame was entered. Python calls signal handlers there."""
+    from opcode import opmap  # needed only when an exception has passed
+
     code, offset = trace.tb_frame.f_code, trace.tb_lasti
-    return is_own_file[code.co_filename] and (offset < 0 or code.co_code[offset] == _RESUME)
+    begin = opmap.get("RESUME")  # the instruction with which a function begins; Python 3.10 has none
+    return is_own_file[code.co_filename] and (offset < 0 or code.co_code[offset] == begin)
 
 
 def release(lock: Any) -> None:
