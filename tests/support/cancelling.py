@@ -397,6 +397,7 @@ def _play_called(
                 bodies.append(message.body)
         if not play.misses(*found) or time.monotonic() > end:
             break
+        tidy(play, make)  # a consumer that a call has given up may start only now, and is cancelled here
         sleep(0.01)
     play.watch.queue_delete(play.queue)
     play.watch.queue_delete(play.sink)
