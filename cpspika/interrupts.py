@@ -73,15 +73,15 @@ def cut_off(trace: TracebackType | None) -> list[Callable[[], object]]:
         function = _repeatable.get(frame.f_code)
         if function is not None:
             values = frame.f_locals
-            calls.append(functools.partial(function, *(values[name] for name in parameters(frame.f_code))))
+            calls.append(
+                functools.partial(
+                    function, *(values[name] for name in frame.f_code.co_varnames[: frame.f_code.co_argcount])
+                )
+            )
         elif frame.f_code in _makers and inner is not None and _has_not_begun(inner):
             calls.append(frame.f_locals["call"])
         trace = inner
     return calls
-
-
-def parameters(code: CodeType) -> tuple[str, ...]:
-    return code.co_varnames[: code.co_argcount]
 
 
 def makes_calls(function: F) -> F:

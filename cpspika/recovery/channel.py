@@ -36,6 +36,7 @@ from .opening import EPOCH_SHIFT, SETTLING, OpeningChannel, OpenPublisher, Trans
 from .operations import (
     FALLEN,
     IN_FLIGHT,
+    OVER,
     SETTLED,
     WAITING,
     Asked,
@@ -436,7 +437,7 @@ class RecoveringChannel(Channel):
             if opening is None or not opening.is_open:
                 return
             operation = waiting[0]
-            if operation.state is SETTLED or self._connection._is_given_up(operation):
+            if operation.state in OVER or self._connection._is_given_up(operation):
                 waiting.popleft()
                 continue
             if not opening._sender.writable and isinstance(operation, Publish):
@@ -701,7 +702,7 @@ class RecoveringChannel(Channel):
         self.close_reason = self.close_reason or reason
         self._connection._timers.cancel(f"replay {id(self)}")
         error = self._closed_error()
-        left: list[Any] = [operation for operation in self._waiting if operation.state is not SETTLED]
+        left: list[Any] = [operation for operation in self._waiting if operation.state not in OVER]
         errors: dict[Any, AMQPError] = dict(self._fallen)
         left += errors
         left += self._connection._single.take(self)

@@ -73,6 +73,7 @@ class LinkConnection(Connection):
     def _happened(self, event: Any) -> None:
         pass
 
+    @repeatable
     def _finish(self) -> None:
         super()._finish()
         self._call_queue.put_last([self._owner._finish])  # behind all that this end settles

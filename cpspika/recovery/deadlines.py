@@ -7,12 +7,13 @@ gets the time again.
 from __future__ import annotations
 
 from collections import deque
-from itertools import repeat, takewhile
+from itertools import takewhile
 from typing import Any
 
 from ..errors import AMQPError, DeliveryUnknown, OperationTimeout
 from ..interrupts import repeatable
-from .operations import DECIDED, WAITING, Close, Open, Operation, Publish, end_waiting
+from .losses import Ends, calls_of, note_decided
+from .operations import WAITING, Close, Open, Operation, Publish
 from .roles import Recoverer
 
 
@@ -60,7 +61,7 @@ class Deadlines:
         seconds = connection.options.operation_timeout
         assert seconds is not None
         due = list(takewhile(lambda each: each[0] <= now, expiring))
-        late = []
+        late: Ends = []
         for deadline, operation in due:
             if operation.state is not WAITING or operation.deadline != deadline:
                 continue
@@ -71,10 +72,9 @@ class Deadlines:
             if isinstance(operation, Publish) and operation.times:
                 error = DeliveryUnknown(f"no link for {seconds:g} s; an earlier copy may have reached the broker")
             late.append((operation, error))
-        connection._in_turn([zip(repeat(_tell_late), late, strict=False)])
-        for operation, _ in late:
-            operation.state = DECIDED
-        while expiring and expiring[0][0] <= now:
+        connection._in_turn([calls_of(late)])
+        note_decided(late)
+        for _ in due:
             expiring.popleft()
         if expiring:
             connection._timers.start("expire", max(0.0, expiring[0][0] - now), self._expire)
@@ -85,8 +85,3 @@ class Deadlines:
             return operation.channel._opening is not None
         single: Any = self._connection._single
         return operation.channel._flowing and (not single or single.alone is not None)
-
-
-@repeatable
-def _tell_late(late: tuple[Operation, AMQPError]) -> None:
-    end_waiting(*late)

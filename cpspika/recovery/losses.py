@@ -4,7 +4,7 @@ The close of the broker may blame an operation by its method: that one gets the 
 waits again, by its policy. An operation that ended several links alone is to blame, whatever the broker says.
 
 An exception of a signal handler may come at any place here. So the decision takes nothing away, and may be made again.
-What is decided becomes a list of steps, of which each may be made again.
+It becomes a list of steps. Each step may be made again too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from itertools import repeat
+from typing import Any
 
-from ..client.continuations import Call
+from ..client.continuations import Call, PendingCalls
 from ..client.publisher import Content
 from ..errors import AMQPError
 from ..interrupts import repeatable
@@ -23,6 +24,8 @@ from .policies import AGAIN, DONE
 from .roles import Owner, Recoverer
 
 ENDS_ALONE = 3  # so many links or channels ended while an operation alone was in flight: it is to blame
+End = tuple[Operation, Any]  # with its error, or DONE
+Ends = list[End]
 Fallen = list[tuple[Operation, AMQPError]]  # operations, and the errors that the core gave them
 
 
@@ -70,7 +73,7 @@ def sort_out(
 ) -> list[Call]:
     """Decides what becomes of each operation; returns the steps to it. single: those that wait again go out in single
     file."""
-    ends: list[tuple[Operation, AMQPError | str]] = []
+    ends: Ends = []
     again: dict[Owner, list[Operation]] = {}
     in_file: list[Operation] = []
     file = connection._single
@@ -95,9 +98,9 @@ def sort_out(
                 again.setdefault(channel, []).append(operation)
             continue
         ends.append((operation, verdict))
-    tells = zip(repeat(_tell), ends, strict=False)  # one iterator, so each is told once, however often it is queued
+    tells = calls_of(ends)
     return [
-        partial(_note_decided, ends),
+        partial(note_decided, ends),
         *(partial(channel._put_back, operations) for channel, operations in again.items()),
         connection._deadlines.renew,
         partial(file.add, in_file, connection._deadlines.start),
@@ -105,13 +108,18 @@ def sort_out(
     ]
 
 
-def _note_decided(ends: list[tuple[Operation, AMQPError | str]]) -> None:
+def calls_of(ends: Ends) -> PendingCalls:
+    """The calls that tell operations their ends: one iterator, so each is made once, however often it is queued."""
+    return zip(repeat(_tell), ends, strict=False)
+
+
+def note_decided(ends: Ends) -> None:
     for operation, _ in ends:
         operation.state = DECIDED
 
 
 @repeatable
-def _tell(end: tuple[Operation, AMQPError | str]) -> None:
+def _tell(end: End) -> None:
     operation, verdict = end
     if isinstance(verdict, AMQPError):
         end_waiting(operation, verdict)

@@ -22,6 +22,7 @@ from .policies import AGAIN, DONE, POLICIES, STALE, UNKNOWN
 from .roles import Opening, Owner
 
 WAITING, IN_FLIGHT, FALLEN, DECIDED, SETTLED = "waiting", "in flight", "fallen", "decided", "settled"
+OVER = (DECIDED, SETTLED)
 UNSENT = 1 << 64  # a position behind all that is sent
 
 
@@ -81,7 +82,7 @@ class Asked(Request):
                 self.end_as_decided()
             return
         self.channel._carried_out(self)
-        self.state = SETTLED  # now, since an operation that is cut off before must not be taken for a settled one
+        self.state = SETTLED  # not before: an operation that is cut off in the call above is still in flight
         super().reply(reply)
 
     def fail(self, error: AMQPError) -> None:

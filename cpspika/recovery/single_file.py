@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from .operations import IN_FLIGHT, SETTLED, WAITING, Operation
+from .operations import IN_FLIGHT, OVER, WAITING, Operation
 from .roles import Owner
 
 
@@ -46,7 +46,7 @@ class SingleFile:
         """Removes and returns the operations of a channel that has ended."""
         if not channel._singles:
             return []
-        taken = [each for each in self._waiting if each.channel is channel and each.state is not SETTLED]
+        taken = [each for each in self._waiting if each.channel is channel and each.state not in OVER]
         self._waiting = deque(each for each in self._waiting if each.channel is not channel)
         channel._singles = 0
         return taken
@@ -69,7 +69,7 @@ class SingleFile:
         while self.alone is None and self._waiting:
             operation = self._waiting[0]
             channel = operation.channel
-            if operation.state is SETTLED or channel._ended:
+            if operation.state in OVER or channel._ended:
                 self._waiting.popleft()
                 self._leaves(operation)
                 continue

@@ -126,17 +126,13 @@ class Pipelined:
     def _settle(self, index: int, error: AMQPError | None, _: Any) -> None:
         """on_done of a publish."""
         waiting = self._waiting
-        if error is not None and index in waiting:
-            self._failed_with(index, error)
+        # Once, though a signal handler's exception may come behind the append, and have this called again.
+        if error is not None and index in waiting and (not self.failures or self.failures[-1][0] != index):
+            self.failures.append((index, error))
         waiting.pop(index, None)
         if self._on_left is not None and len(waiting) <= self._left:
             on_left, self._on_left = self._on_left, None
             on_left(None, None)
-
-    def _failed_with(self, index: int, error: AMQPError) -> None:
-        """Notes a failure, once."""
-        if not self.failures or self.failures[-1][0] != index:
-            self.failures.append((index, error))
 
     def _when_left(self, count: int, on_done: Callable[[Any, Any], object]) -> None:
         """Has on_done(None, None) called when no more than `count` publishes are unconfirmed: perhaps in this call.

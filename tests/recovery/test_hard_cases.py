@@ -530,3 +530,15 @@ def test_each_close_is_told_though_one_before_it_raises() -> None:
         world.reactor.settle()
     world.reactor.settle()
     assert told == [None]
+
+
+def test_a_publish_that_times_out_as_the_connection_is_aborted_is_reported_once() -> None:
+    world = RecoveryWorld(operation_timeout=1)
+    channel = world.confirming()
+    world.down()
+    world.cut()
+    channel.basic_publish("", "q", "untold")
+    world.reactor.call_later(1, world.connection.abort)  # due at the same time, behind the time-out
+    with pytest.raises(cpspika.OperationTimeout) as caught:
+        world.reactor.advance(2)
+    assert "more" not in str(caught.value)
