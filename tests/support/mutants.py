@@ -16,8 +16,8 @@ from cpspika.client.setup import run_setup
 from cpspika.errors import DeliveryUnknown, OperationTimeout
 from cpspika.recovery import channel as recovering_channel
 from cpspika.recovery import connection as recovering_connection
-from cpspika.recovery import deadlines, losses
 from cpspika.recovery import journal as journal_module
+from cpspika.recovery import losses
 from cpspika.recovery import opening as opening_module
 from cpspika.recovery.buffer import Buffer, Unwritten
 from cpspika.recovery.channel import RecoveringChannel
@@ -248,7 +248,6 @@ def what_expired_is_sent_all_the_same(patch: pytest.MonkeyPatch) -> None:
             operation.state = WAITING
             operation.channel._waiting.appendleft(operation)
 
-    patch.setattr(deadlines, "end_waiting", ended)
     patch.setattr(losses, "end_waiting", ended)
 
 
@@ -293,7 +292,7 @@ def what_was_sent_before_expires_as_never_sent(patch: pytest.MonkeyPatch) -> Non
             error = OperationTimeout("no link: it was not sent")
         end_waiting(operation, error)
 
-    patch.setattr(deadlines, "end_waiting", ended)
+    patch.setattr(losses, "end_waiting", ended)
 
 
 def the_buffer_leaks(patch: pytest.MonkeyPatch) -> None:
