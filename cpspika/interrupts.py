@@ -21,8 +21,10 @@ function had not begun, or is `repeatable`.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import Any, TypeVar
@@ -136,24 +138,27 @@ def is_of_signal_handler(error: BaseException) -> bool:
 
 
 def interrupts_work() -> bool:
-    """Whether the caller is a signal handler that has interrupted the library's own code, and not where the reactor
-    waits. What that code has under way must not be done again, nor something else in its middle."""
+    """Whether the caller interrupts the library's own code, and not where the reactor waits: in a signal handler, or in
+    code that the garbage collector calls. What was interrupted must not be done again, nor something else in its
+    middle."""
     frame: FrameType | None = sys._getframe(1)
     for own in (True, False):  # past the library's own call, and past the program that made it
         while frame is not None and is_own_file[frame.f_code.co_filename] is own:
             frame = frame.f_back
     if frame is None:
-        return False  # nothing of the library's is under way below; to look for signal handlers takes long
-    handlers, frame = set(_handlers()), sys._getframe(1)
-    while frame is not None and frame.f_code not in handlers:
-        frame = frame.f_back
+        return False  # nothing of the library's is under way below; to look for who interrupts takes long
+    interrupters, frame = {*_handlers(), *_called_by_collector()}, sys._getframe(1)
+    called = None  # the outermost function of the program above the next frame of the library's
     while frame is not None:
+        code = frame.f_code
+        if is_own_file[code.co_filename]:
+            if code not in _waits and called is not None and (called in interrupters or called.co_name == "__del__"):
+                return True
+            called = None
+        elif code in interrupters or not _is_standard(code.co_filename):
+            called = code
         frame = frame.f_back
-        if frame is None or is_own_file[frame.f_code.co_filename]:
-            break
-        if frame.f_code not in handlers and not _is_standard(frame.f_code.co_filename):
-            return False
-    return frame is not None and frame.f_code not in _waits
+    return False
 
 
 def _is_standard(name: str) -> bool:
@@ -165,12 +170,23 @@ def _handlers() -> Iterator[CodeType]:
     import signal  # needed only when an exception has passed
 
     for number in signal.valid_signals():
-        handler: Any = signal.getsignal(number)
-        while isinstance(handler, functools.partial):
-            handler = handler.func
-        function = getattr(handler, "__func__", handler)
-        if not hasattr(function, "__code__") and callable(function):
-            function = type(function).__call__
-        code = getattr(function, "__code__", None)
-        if isinstance(code, CodeType):
-            yield code
+        yield from _code_of(signal.getsignal(number))
+
+
+def _called_by_collector() -> Iterator[CodeType]:
+    """The code of what the garbage collector calls, beside `__del__`."""
+    yield weakref.finalize.__call__.__code__
+    for callback in gc.callbacks:
+        yield from _code_of(callback)
+
+
+def _code_of(called: Any) -> Iterator[CodeType]:
+    """The code that runs when an object is called; nothing where that is no Python code."""
+    while isinstance(called, functools.partial):
+        called = called.func
+    function = getattr(called, "__func__", called)
+    if not hasattr(function, "__code__") and callable(function):
+        function = type(function).__call__
+    code = getattr(function, "__code__", None)
+    if isinstance(code, CodeType):
+        yield code

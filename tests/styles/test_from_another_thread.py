@@ -1,14 +1,17 @@
-"""A thread beside the one that waits in a synchronous connection: what is handed over, what is refused; and a signal
-handler that closes in the middle of a write."""
+"""A thread beside the one that waits in a synchronous connection: what is handed over, what is refused; and a close in
+the middle of a write, by a signal handler or what the garbage collector calls."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -259,42 +262,81 @@ def whole(peer: Any) -> list[bytes]:
     return [message.body for message in peer.came("basic.publish")]
 
 
-# --- a signal handler -------------------------------------------------------------------------------------------------
+# --- a signal handler, the garbage collector ------------------------------------------------------------------------
 
 
-SEND_AND_SIGNAL = """
-def send_and_signal():
+SEND_AND_INTERRUPT = """
+def send_and_interrupt():
     sent = send()
     if not closed:
-        os.kill(os.getpid(), SIGTERM)
+        interrupt()
     return sent
 """
 
 
+class Closing:
+    """Garbage that closes the connection when it is collected."""
+
+    def __init__(self, close: Callable[[], None]):
+        self.close = close
+        self.cycle = self
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def by_a_signal(close: Callable[[], None], undo: contextlib.ExitStack) -> Callable[[], object]:
+    before = signal.signal(signal.SIGTERM, lambda *_: close())
+    undo.callback(signal.signal, signal.SIGTERM, before)
+    return partial(os.kill, os.getpid(), signal.SIGTERM)  # no function of Python, which would be a callback
+
+
+def by_a_signal_that_comes_amid_a_callback_of_the_collector(
+    close: Callable[[], None], undo: contextlib.ExitStack
+) -> Callable[[], object]:
+    interrupt = by_a_signal(close, undo)
+
+    def on_collect(phase: str, _: Any) -> None:
+        if phase == "stop":
+            interrupt()
+
+    undo.callback(gc.callbacks.remove, on_collect)
+    gc.callbacks.append(on_collect)
+    return gc.collect
+
+
+def by_a_destructor(close: Callable[[], None], undo: contextlib.ExitStack) -> Callable[[], object]:
+    Closing(close)
+    return gc.collect
+
+
+def by_a_finalizer(close: Callable[[], None], undo: contextlib.ExitStack) -> Callable[[], object]:
+    weakref.finalize(Closing(lambda: None), close)
+    return gc.collect
+
+
+@pytest.mark.parametrize(
+    "interrupted",
+    [by_a_signal, by_a_signal_that_comes_amid_a_callback_of_the_collector, by_a_destructor, by_a_finalizer],
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_close_in_a_signal_handler_amid_a_write_sends_nothing_twice(kind: Any) -> None:
-    """The signal comes between the system call that sends and the note of how much it sent."""
-    with SocketBroker() as broker:
+def test_close_amid_a_write_sends_nothing_twice(kind: Any, interrupted: Any) -> None:
+    """It comes between the system call that sends and the note of how much it sent."""
+    with SocketBroker() as broker, contextlib.ExitStack() as undo:
         connection = kind(broker.url, timeout=DEADLINE)
         ch = connection.channel()
         peer = broker.peers[0]
         transport = connection.core._backlog.transport
         closed: list[Any] = []
-
-        def on_term(*_: object) -> None:
-            closed.append(connection.close())
-
-        before = signal.signal(signal.SIGTERM, on_term)
-        given = {"send": transport._send_some, "closed": closed, "os": os, "SIGTERM": signal.SIGTERM}
-        # As a function of the module that sends: the library's own code is what the signal interrupts.
-        exec(compile(SEND_AND_SIGNAL, sockets.__file__, "exec"), given)
-        transport._send_some = given["send_and_signal"]
-        try:
-            body = bytes(range(256)) * 20_000
-            with contextlib.suppress(cpspika.ConnectionClosed):  # closed before the kernel had the whole of it
-                ch.basic_publish("", "q", body)
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        gc.collect()  # so that no other garbage is collected below
+        interrupt = interrupted(lambda: closed.append(connection.close()), undo)
+        given = {"send": transport._send_some, "closed": closed, "interrupt": interrupt}
+        # As a function of the module that sends: the library's own code is what is interrupted.
+        exec(compile(SEND_AND_INTERRUPT, sockets.__file__, "exec"), given)
+        transport._send_some = given["send_and_interrupt"]
+        body = bytes(range(256)) * 20_000
+        with contextlib.suppress(cpspika.ConnectionClosed):  # closed before the kernel had the whole of it
+            ch.basic_publish("", "q", body)
         assert closed == [None]
         assert not connection.is_open
         assert whole(peer) == [body]
