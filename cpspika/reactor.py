@@ -21,11 +21,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
+from threading import get_ident
 from typing import Any, NamedTuple, Protocol
 
 from .errors import ConcurrentUse, LocalError
@@ -383,7 +383,7 @@ class PlainReactor(ABC):
             self._wake()
 
     def run_once(self, timeout: float | None = None) -> None:
-        outer, me = self.thread, threading.get_ident()
+        outer, me = self.thread, get_ident()
         if outer is not None and outer != me:
             self._enter()  # raises the error
         self.thread = me
@@ -441,7 +441,7 @@ class PlainReactor(ABC):
     def _enter(self) -> tuple[int | None, int]:
         """(the thread that is inside already, this thread). The first is None, or this thread in a nested turn.
         ConcurrentUse: another thread is inside."""
-        me = threading.get_ident()
+        me = get_ident()
         if self.thread is not None and self.thread != me:
             raise ConcurrentUse(
                 "another thread is inside this reactor; give each thread its own, or use call_soon_threadsafe"

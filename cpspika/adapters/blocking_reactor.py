@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..errors import LocalError
-from ..interrupts import wait
+from ..interrupts import is_of_signal_handler, wait
 from ..reactor import Endpoint, PlainReactor, TransportOwner
 from .poll_file import PollFile
 from .sockets import SocketTransport, Watched, resolve
@@ -67,13 +67,13 @@ class BlockingReactor(PlainReactor):
             if fd != self._fd:
                 self._waker.drain()
                 continue
+            if events == READ and self.on_error is None and transport is not None:  # mostly
+                transport.on_readable()
+                continue
             if events & FAILED:
                 events = READ * self._events[0] | WRITE * self._events[1]  # reading or writing raises the error
             if events & READ and transport is not None:
-                if self.on_error is None:
-                    transport.on_readable()
-                else:
-                    self.call(transport.on_readable)
+                self.call(transport.on_readable)
             if events & WRITE and transport is not None and transport.socket is not None:
                 self.call(transport.on_writable)
 
@@ -120,7 +120,6 @@ if hasattr(select, "poll"):
         def __init__(self, waker: int):
             self._waker = waker
             self._fd, self._events = -1, 0
-            self._polling = False
             self._poll = select.poll()
             self._poll.register(waker, READ)
 
@@ -135,18 +134,22 @@ if hasattr(select, "poll"):
 
         @wait
         def __call__(self, timeout: float | None) -> Ready:
-            """Polls. A signal handler that runs amid the wait may wait too, with a poll object of its own."""
-            poll, outer = self._poll, self._polling
-            if outer:
-                poll = select.poll()
-                poll.register(self._waker, READ)
-                if self._events:
-                    poll.register(self._fd, self._events)
-            self._polling = True
+            """Polls."""
+            milliseconds = None if timeout is None else -(-timeout * 1000 // 1)
             try:
-                return poll.poll(None if timeout is None else -(-timeout * 1000 // 1))
-            finally:
-                self._polling = outer
+                return self._poll.poll(milliseconds)
+            except RuntimeError as error:
+                if is_of_signal_handler(error):
+                    raise
+                return self._copy().poll(milliseconds)
+
+        def _copy(self) -> select.poll:
+            """A poll object of its own for a signal handler that waits amid a wait, which Python refuses."""
+            copy = select.poll()
+            copy.register(self._waker, READ)
+            if self._events:
+                copy.register(self._fd, self._events)
+            return copy
 
 else:
     READ, WRITE, FAILED = 1, 2, 0

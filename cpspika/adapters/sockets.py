@@ -413,16 +413,16 @@ class SocketTransport:
             elif new:
                 self._gather()
             while True:
-                if len(out) > 1:
-                    sent = self._send_some()
-                elif not out:
-                    break
-                else:
+                if len(out) == 1:
                     sent = self.socket.send(out[0])
                     if sent == len(out[0]):
                         self.written += sent
                         del out[0]
                         break
+                elif out:
+                    sent = self._send_some()
+                else:
+                    break
                 self._remove_sent(sent)
         except self._would_block:
             self._wait_for_room()

@@ -342,19 +342,18 @@ class Channel(Operations):
         if isinstance(event, AMQPError):
             self._fail_and_close(event)
             return
-        handler = self._by_method.get(event.name)
+        handler, pending = self._by_method.get(event.name), self._pending
         if handler is not None:
             handler(self, event)
-        elif self._pending and event.name in self._pending[0].expected:
-            answered = self._pending[0]
-            if len(self._pending) > 1 and self._pending[1].answer is not None:
+        elif pending and event.name in (answered := pending[0]).expected:
+            if len(pending) > 1 and pending[1].answer is not None:
                 answered.answer = event
                 self._settle_answered([])
             else:
-                del self._pending[0]
+                del pending[0]
                 answered.reply(event)
         elif not self._overtakes(event):
-            waited = f"; {self._pending[0].method} is waiting" if self._pending else ""
+            waited = f"; {pending[0].method} is waiting" if pending else ""
             self._unexpected(f"{event.name} on channel {self.number}, which nobody asked for{waited}")
 
     def _deliver(self, message: Message) -> None:

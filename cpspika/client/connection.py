@@ -507,7 +507,7 @@ class Connection(HintsNames):
             self._call_queue.process(self._arrived(data))
             return
         # The reply to a program that asks and waits: one frame, and nothing behind it.
-        number, event = alone
+        number, event, _ = alone
         channel = self._channels.get(number)
         if channel is not None:
             self._call_queue.make(channel._handle, event)

@@ -56,17 +56,16 @@ def call_site(depth: int = 2) -> CallSite | None:
     The line number is computed only for an error (`describe`). depth: frames between this call and the first one that
     may belong to the program. To look at a frame costs more than a call, because Python has to make an object of it."""
     global _last
-    last = _last
     try:
         frame: FrameType | None = sys._getframe(depth)
     except ValueError:
         return None
     while frame is not None:
-        code = frame.f_code
-        if code is last[0] or not is_own_file[code.co_filename]:
+        if not is_own_file[frame.f_code.co_filename]:
+            code, offset, last = frame.f_code, frame.f_lasti, _last
             # A loop asks from one place again and again: its thousands of continuations share one tuple.
-            if code is not last[0] or frame.f_lasti != last[1]:
-                _last = last = (code, frame.f_lasti)
+            if code is not last[0] or offset != last[1]:
+                _last = last = (code, offset)
             return last
         frame = frame.f_back
     return None
@@ -124,8 +123,13 @@ class Continuation:
             on_done(None, result)
 
     def reply(self, reply: Any) -> None:
-        """Settles it with the result that the reply means."""
-        self.done(self.convert(reply) if self.convert is not None else None)
+        """Settles it with the result that the reply means. The same as `done`, but for that."""
+        convert = self.convert
+        result = convert(reply) if convert is not None else None
+        on_done = self.on_done
+        if on_done is not None:
+            self.on_done = None
+            on_done(None, result)
 
     def fail(self, error: AMQPError) -> None:
         """Settles it with a copy of an error, which names the method and the call site."""

@@ -91,21 +91,18 @@ class _Spins:
 _spins: weakref.WeakKeyDictionary[Reactor, _Spins] = weakref.WeakKeyDictionary()
 
 
-class _Outcome:
-    """How the operation of a call ended. `told`: holds the error and the result, once they are known. `abandoned`:
-    nobody waits any more; then `give_back` gets the result."""
+class _Outcome(list[tuple["AMQPError | None", Any]]):
+    """How the operation of a call ended: holds the error and the result, once they are known. A list, because a wait
+    asks it after each turn, and its __len__ is no function of Python. `abandoned`: nobody waits any more; then
+    `give_back` gets the result."""
 
     # Values of the class, so that a call need not set them.
     abandoned = False
     give_back: Callable[[Any], object] | None = None
 
-    def __init__(self) -> None:
-        # A list, because a wait asks it after each turn, and its __len__ is no function of Python.
-        self.told: list[tuple[AMQPError | None, Any]] = []
-
     def settle(self, error: AMQPError | None, result: Any) -> None:
         """on_done."""
-        self.told.append((error, result))
+        self.append((error, result))
         if self.give_back is not None and error is None:
             self.give_back(result)
 
@@ -113,8 +110,8 @@ class _Outcome:
         """Nobody waits any more: give_back gets the result, now or when it comes."""
         self.abandoned = True
         self.give_back = give_back
-        if give_back is not None and self.told and self.told[0][0] is None:
-            give_back(self.told[0][1])
+        if give_back is not None and self and self[0][0] is None:
+            give_back(self[0][1])
 
 
 class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
@@ -195,14 +192,14 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
                 if spins.strays and not closes:
                     spins.raise_stray()
                 operation(core, *args, on_done=outcome.settle)
-                if not self._spin(outcome.told.__len__, limit, finish=True):
+                if not self._spin(outcome.__len__, limit, finish=True):
                     raise _late(name, limit)
             except BaseException:
                 outcome.abandon(give_back or give_back_for(operation, *self._asked(core, args)))
                 raise
             finally:
                 self._leave()
-            error, result = outcome.told[0]
+            error, result = outcome[0]
             if error is None and not (closes and spins.strays):
                 return result
         except BaseException:
@@ -309,7 +306,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         try:
             if flush:
                 self.core._flush()
-            return bool(done()) or self._turn_until(done, timeout, finish)
+            return True if done() else self._turn_until(done, timeout, finish)
         finally:
             spins.depth -= 1
             if spins.depth:

@@ -1,9 +1,10 @@
 """Compiles the rows of `spec` into encoders and decoders of one version.
 
 For each method, the source of an encoder and of a decoder is generated, as somebody would write it by hand for this one
-method; Python compiles it. Adjacent numbers and bits are read by one call of `struct`. An argument that isn't given
-is encoded in advance, as a constant. A run of bits shares octets (0-9-1 §4.2.5.2). The functions are generated when
-a method is first used, because a program uses few methods, and import stays cheap.
+method; Python compiles it. Adjacent numbers and bits are read by one call of `struct`. A run of bits shares octets
+(0-9-1 §4.2.5.2). An encoder is made for the arguments that are given, in their order; the other arguments are part of
+constants. The functions are generated when a method is first used, because a program uses few methods, and import stays
+cheap.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Codec:
         self.classes = {row.class_index: row for row in spec.load(version)}
         self.by_name = {method.name: method for row in self.classes.values() for method in row.methods}
         self.by_index = {(method.class_index, method.method_index): method for method in self.by_name.values()}
-        self._encoders: dict[str, Encoder] = {}
+        self._encoders: dict[tuple[str, ...], Encoder] = {}  # by the method's name and those of the arguments given
         self._decoders: dict[str, Decoder] = {}
         self._decoders_by_index: dict[bytes, Decoder] = {}  # by the first 4 bytes of a payload
 
@@ -108,10 +109,11 @@ class Codec:
         """The payload of a method frame. An argument that isn't given is sent empty: 0, False, "" or an empty table.
 
         InvalidArgument, InvalidArgumentType: an argument cannot be encoded. NotInThisVersion: as of `row`."""
-        encoder = self._encoders.get(name)
+        names = (name, *arguments)
+        encoder = self._encoders.get(names)
         if encoder is None:
-            encoder = self._encoders[name] = self._encoder(self.row(name))
-        return encoder(arguments)
+            encoder = self._encoders[names] = self._encoder(self.row(name), names[1:])
+        return encoder(*arguments.values())
 
     def decode(self, payload: bytes) -> Method:
         """The method in the payload of a method frame. UnknownMethodError: this version has no such method.
@@ -140,46 +142,64 @@ class Codec:
             raise UnknownMethodError(f"AMQP {self.version} has no method {index[1]} in class {index[0]}")
         return row
 
-    def _encoder(self, row: spec.Method) -> Encoder:
+    def _encoder(self, row: spec.Method, given: tuple[str, ...]) -> Encoder:
+        """Generates and compiles the encoder of a method for these arguments, in this order."""
+        known = {argument.name for argument in row.arguments}
+        if not known.issuperset(given):
+            raise InvalidArgument(
+                f"{row.name} of AMQP {self.version} has no argument {', '.join(sorted(set(given) - known))}; its "
+                f"arguments are {', '.join(argument.name for argument in row.arguments) or 'none'}"
+            )
         scope: dict[str, Any] = {
             **_ENCODE,
             "table": partial(fields.encode_table, dialect=self.version),
             "octets": _OCTETS,
         }
-        parts = [repr(_index.pack(row.class_index, row.method_index))]
+        variables = {name: f"v{index}" for index, name in enumerate(given)}
+        layout, parts = _index.pack(row.class_index, row.method_index), []  # no index has a byte "%"
         for run in _runs(row.arguments):
             if isinstance(run, list):
-                bits = (f"({1 << index} if given.get({name!r}) else 0)" for index, name in enumerate(run))
-                parts.append(f"octets[{' | '.join(bits)}]")
+                empty, value = b"\0", _bits(run, variables)
             else:
-                name = repr(run.name)
                 empty = scope[run.type](run.name, _DEFAULTS.get(run.type, 0))
-                is_given = f"given.get({name}) is not None" if run.type == "table" else f"{name} in given"
-                parts.append(f"{run.type}({name}, given[{name}]) if {is_given} else {empty!r}")
-        known = {argument.name for argument in row.arguments}
-
-        def unknown(given: dict[str, Any]) -> InvalidArgument:
-            names = ", ".join(sorted(given.keys() - known))
-            return InvalidArgument(
-                f"{row.name} of AMQP {self.version} has no argument {names}; its arguments are "
-                f"{', '.join(argument.name for argument in row.arguments) or 'none'}"
-            )
-
-        scope.update(known=known, unknown=unknown)
-        exec(_ENCODER.format(slots="%b" * len(parts), parts=", ".join(parts)), scope)
+                value = _value(run, variables, empty)
+            layout += b"%b" if value else empty
+            parts.append(value)
+        exec(_ENCODER.format(given=", ".join(variables.values()), layout=layout, parts="".join(parts)), scope)
         encode: Encoder = scope["encode"]
         return encode
 
 
-Encoder = Callable[[dict[str, Any]], bytes]
+Encoder = Callable[..., bytes]
 Decoder = Callable[[bytes, int, int], Method]
 
 _ENCODER = """
-def encode(given):
-    if not given.keys() <= known:
-        raise unknown(given)
-    return b"{slots}" % ({parts},)
+def encode({given}):
+    return {layout} % ({parts})
 """
+
+
+def _bits(run: list[str], variables: dict[str, str]) -> str:
+    """The expression of the octet that holds a run of bits; "" if none is given. Mostly none is set."""
+    masks = {variables[name]: 1 << bit for bit, name in enumerate(run) if name in variables}
+    if not masks:
+        return ""
+    octet = " | ".join(f"({mask} if {variable} else 0)" for variable, mask in masks.items())
+    return f"octets[{octet}] if {' or '.join(masks)} else octets[0], "
+
+
+def _value(argument: spec.Argument, variables: dict[str, str], empty: bytes) -> str:
+    """The expression of an encoded argument; "" if it is not given. Mostly a short string is short and ASCII, and there
+    is no table."""
+    if argument.name not in variables:
+        return ""
+    variable = variables[argument.name]
+    encoded = f"{argument.type}({argument.name!r}, {variable})"
+    if argument.type == "shortstr":
+        is_plain = f"{variable}.__class__ is str and {variable}.isascii() and len({variable}) < 256"
+        return f"octets[len({variable})] + {variable}.encode() if {is_plain} else {encoded}, "
+    return f"{encoded} if {variable} is not None else {empty!r}, " if argument.type == "table" else f"{encoded}, "
+
 
 _index = struct.Struct(">HH")
 _OCTETS = [bytes([octet]) for octet in range(256)]  # each holds a run of up to 8 bits; no method has a longer run
@@ -240,7 +260,12 @@ def _decoder(row: spec.Method) -> Decoder:
         elif isinstance(run, spec.Argument):
             add_numbers()
             decoder = "peer_properties" if run.name in peer_properties.ARGUMENTS else run.type
-            steps.append(f"{variable}, at = {decoder}(data, at)")
+            if decoder == "shortstr":  # mostly whole
+                steps.append("if at < end and (stop := at + 1 + data[at]) <= end:")
+                steps.append(f"    {variable} = data[at + 1 : stop].decode('utf-8', 'surrogateescape'); at = stop")
+                steps.append(f"else: {variable}, at = shortstr(data, at)")
+            else:
+                steps.append(f"{variable}, at = {decoder}(data, at)")
     add_numbers()
 
     def malformed(error: Exception) -> Exception:

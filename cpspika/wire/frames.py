@@ -67,35 +67,31 @@ class FrameReader:
     limit: bytes of the largest frame that the peer may send; 0: no limit.
     in_parts: the payload of a large body frame is returned in parts, as it arrives. So it is joined only once, with the
     rest of the body. The last part is returned when the frame end has arrived.
-    left: bytes of this payload that are still to come; 0: no body frame is read in parts now."""
+    left: bytes of this payload that are still to come; 0: no body frame is read in parts now.
+    parts: the bytes that were kept, as they came."""
 
-    __slots__ = ("_channel", "_have", "_in_parts", "_need", "_parts", "left", "limit")
+    __slots__ = ("_channel", "_have", "_in_parts", "_need", "left", "limit", "parts")
 
     def __init__(self, limit: int, in_parts: bool = False):
         self.limit = limit
         self._in_parts = in_parts
-        self._parts: list[bytes] = []
+        self.parts: list[bytes] = []
         self._have = 0
         self._need = 0
         self._channel = 0  # of the body frame that is read in parts
         self.left = 0
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether bytes of a frame were kept, or read in part."""
-        return bool(self._parts or self.left)
-
     def feed(self, data: bytes) -> bytes:
         """The bytes that were kept, followed by `data`; b"" as long as the frame that they begin is not complete. So a
         large frame that arrives in small pieces is joined once, not with each piece."""
-        if not self._parts:
+        if not self.parts:
             return data
-        self._parts.append(data)
+        self.parts.append(data)
         self._have += len(data)
         if self._have < self._need:
             return b""
-        joined = b"".join(self._parts)
-        self._parts.clear()
+        joined = b"".join(self.parts)
+        self.parts.clear()
         return joined
 
     def keep(self, buffer: bytes, at: int, need: int = 0) -> None:
@@ -104,7 +100,7 @@ class FrameReader:
         rest = buffer[at:]
         if not rest:
             return
-        self._parts.append(rest)
+        self.parts.append(rest)
         self._have = len(rest)
         if need or self.left:
             self._need = need
@@ -163,8 +159,8 @@ class FrameReader:
         """The bytes that were kept; and how many of the payload and end of a frame read in parts are still to come,
         those kept included."""
         if not self.left:
-            return b"".join(self._parts), 0
-        return b"", self.left + len(END) - sum(map(len, self._parts))
+            return b"".join(self.parts), 0
+        return b"", self.left + len(END) - sum(map(len, self.parts))
 
     @staticmethod
     def _check_end(kind: int, channel: int, octet: int) -> None:

@@ -45,6 +45,7 @@ from . import frames
 from .codec import Codec, Method
 from .fast_receive import FastReceiver
 from .fast_send import FastDeliverer, FastSender
+from .frames import METHOD, OVERHEAD, frame
 from .handshake import Handshake, Negotiated
 from .message import PROPERTIES_AT, Message
 from .states import CHANNEL, CONNECTION, CONTENT, follow
@@ -188,13 +189,13 @@ class Link:
             if at < len(buffer):
                 self._reader.keep(buffer, at, need)
 
-    def alone(self, data: bytes) -> tuple[int, Event | None] | None:
-        """(channel number, event), if these bytes are one whole frame: of a method that has no content and leaves its
-        channel open, or of a method of the connection in its handshake or close. An event of None: there is nothing but
-        `answers` to send. None in place of the tuple: `runs` reads the bytes."""
+    def alone(self, data: bytes) -> tuple[int, Event | None, int] | None:
+        """(channel number, event, size of the frame), if these bytes are one whole frame: of a method that has no
+        content and leaves its channel open, or of a method of the connection in its handshake or close. An event of
+        None: there is nothing but `answers` to send. None in place of the tuple: `runs` reads the bytes."""
         size = len(data)
         # The first test tells a delivery, and several frames.
-        if size != int.from_bytes(data[3:7], "big") + 8 or self._reader.has_begun or self._discards:
+        if size != int.from_bytes(data[3:7], "big") + 8 or self._reader.parts or self._reader.left or self._discards:
             return None
         if self.state != "open":
             return self._alone_unless_open(data)
@@ -203,9 +204,9 @@ class Link:
             return None
         self._heard = True
         self._last_method = data[7:11]
-        return found[:2]
+        return found
 
-    def _alone_unless_open(self, data: bytes) -> tuple[int, Event | None] | None:
+    def _alone_unless_open(self, data: bytes) -> tuple[int, Event | None, int] | None:
         """`alone`, for a method of the connection while the connection is not open."""
         if not data.startswith(_OF_CONNECTION) or data[-1] != 0xCE or self._greeting or self.state == "closed":
             return None
@@ -215,7 +216,8 @@ class Link:
         self._heard = True
         events: list[tuple[int, Event]] = []
         self._receive_frame(frames.METHOD, 0, data[7:-1], events)
-        return events[0] if events else (0, None)
+        number, event = events[0] if events else (0, None)
+        return number, event, len(data)
 
     def _receive_frame(self, kind: int, number: int, payload: bytes, events: list[tuple[int, Event]]) -> None:
         try:
@@ -473,7 +475,7 @@ class Link:
         InvalidArgument, InvalidArgumentType: an argument cannot be encoded. LocalError: the method cannot be sent now.
         After an error nothing has changed."""
         payload = self.codec.encode(name, arguments)
-        if self.frame_max and len(payload) + frames.OVERHEAD > self.frame_max:
+        if self.frame_max and len(payload) + OVERHEAD > self.frame_max:
             self._sized(name, payload)  # raises the error
         if number == 0:
             self._step_connection(">", name)
@@ -483,8 +485,9 @@ class Link:
                 if name != "channel.open":
                     raise self._out_of_order(number, "closed", ">", name)
                 channel = _Channel()
-            self._step_channel(number, channel, ">", name)
-        return frames.frame(frames.METHOD, number, payload)
+            if follow("channel", channel.state, ">", name) != channel.state or name == "channel.close":
+                self._step_channel(number, channel, ">", name)
+        return frame(METHOD, number, payload)
 
     def send_content(
         self, number: int, name: str, arguments: dict[str, Any], properties: bytes, body: bytes
