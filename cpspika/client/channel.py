@@ -522,9 +522,8 @@ class Channel(Operations):
         self.close_reason = self.close_reason or reason
         failed = self._blamed(blamed)
         others = reason if isinstance(reason, ConnectionClosed) else self._closed_error()
-        publishes = self._publisher.withdraw_all()
-        unwritten = self._sender.take_unwritten()
-        unsettled = sorted([*self._pending, *self._draining, *publishes, *unwritten])
+        waiting = [*self._publisher.unsettled(), *self._sender.unwritten()]
+        unsettled = sorted([*self._pending, *self._draining, *waiting])
         self._consumers = {}
         self._starting = None
         told = self._has_handlers("state") or any(continuation.on_done is not None for continuation in unsettled)
@@ -535,6 +534,9 @@ class Channel(Operations):
             calls += [closer.done for closer in self._closers]
         calls += [notice.done for notice in self._end_notices()]
         self._in_turn(calls)
+        # Now, since an exception of a signal handler may have this done again; to fail twice does nothing.
+        self._publisher.forget()
+        self._sender.take_unwritten()
         self._pending.clear()
         self._draining = []
         if self._ended:

@@ -75,6 +75,9 @@ class HeldBack:
     def when_written(self, number: int, waiter: Continuation) -> None:
         self._held.append((waiter, partial(self._backlog.when_written, number, waiter)))
 
+    def unwritten(self, number: int) -> list[Continuation]:
+        return self._backlog.unwritten(number)
+
     def take_unwritten(self, number: int) -> list[Continuation]:
         return self._backlog.take_unwritten(number)
 
@@ -188,6 +191,10 @@ class ChannelSender:
     def when_written(self, continuation: Continuation) -> None:
         """Settles a continuation when all that was sent up to now has gone to the kernel."""
         self._backlog.when_written(self._number, continuation)
+
+    def unwritten(self) -> list[Continuation]:
+        """This channel's continuations that wait for that."""
+        return self._backlog.unwritten(self._number)
 
     def take_unwritten(self) -> list[Continuation]:
         """Removes and returns this channel's continuations that wait for that."""

@@ -319,13 +319,15 @@ class Publisher:
         held = (continuation for continuation, _ in self._held or () if continuation is not None)
         return any(is_of(each, on_done) for each in chain(waiting, held))
 
-    def withdraw_all(self) -> list[Continuation]:
-        """Removes and returns every publish that waits. The broker will not decide any more."""
+    def unsettled(self) -> list[Continuation]:
+        """Every publish that waits."""
         waiting: list[Continuation] = [publish for _, publish in self._window or ()]
-        waiting += [continuation for continuation, _ in self._held or () if continuation is not None]
+        return waiting + [continuation for continuation, _ in self._held or () if continuation is not None]
+
+    def forget(self) -> None:
+        """Removes every publish that waits. The broker will not decide any more."""
         self._window = self._held = None
         self._mandatory = {}
-        return waiting
 
     def fate(self, continuation: Continuation, reason: AMQPError) -> AMQPError:
         """The error of a continuation whose channel has ended."""

@@ -17,6 +17,7 @@ from ..client.continuations import OnDone, Request, call_site, check_callable, o
 from ..client.operations import Consumer
 from ..client.publisher import Content, Watched
 from ..errors import AMQPError, DeliveryUnknown, OutcomeUnknown, PublishError, StaleDelivery
+from ..interrupts import repeatable
 from .buffer import OVERHEAD
 from .policies import AGAIN, DONE, POLICIES, STALE, UNKNOWN
 from .roles import Opening, Owner
@@ -85,6 +86,7 @@ class Asked(Request):
         self.state = SETTLED  # not before: an operation that is cut off in the call above is still in flight
         super().reply(reply)
 
+    @repeatable
     def fail(self, error: AMQPError) -> None:
         self.channel._fell(self, error)
 
@@ -264,7 +266,7 @@ class Deletion(Asked):
 class Sent(client_publisher.Publish):
     """A publish on its first way, which nearly every one ends on. A loss makes it a `Publish`.
 
-    `content`: as of client.publisher.Content, without the flags, which are not set."""
+    `content`: as of client.publisher.Content, without the flags, which are not set; or that `Publish`."""
 
     __slots__ = ("channel", "content", "size")
 
@@ -281,17 +283,23 @@ class Sent(client_publisher.Publish):
         self.content = content
         self.size = OVERHEAD + len(content[2]) + len(content[3])
 
+    @repeatable
     def fail(self, error: AMQPError) -> None:
-        if self.content is not None:  # it may be found in hand, and in the window too
-            self.channel._fell(self.lost(), error)
+        publish = self.lost()
+        if not publish.times:  # it has not been sent again since: it may be found in hand, and in the window too
+            self.channel._fell(publish, error)
 
     def lost(self) -> Publish:
-        """The same publish, for what may become of it now."""
-        exchange, routing_key, properties, body = self.content
-        publish = Publish(self.channel, self.on_done, Content(exchange, routing_key, False, False, properties, body))
-        publish.call_site, publish.order = self.call_site, self.order
-        publish.undecided = True
-        self.on_done = self.content = None  # the other has them: who looks for what was cut off finds one of them
+        """The same publish, for what may become of it now; the same object at each call."""
+        if not isinstance(self.content, Publish):
+            exchange, routing_key, properties, body = self.content
+            content = Content(exchange, routing_key, False, False, properties, body)
+            publish = Publish(self.channel, self.on_done, content)
+            publish.call_site, publish.order = self.call_site, self.order
+            publish.undecided = True
+            self.on_done = None  # the other has it: who looks for what was cut off finds one of them
+            self.content = publish
+        publish = self.content
         return publish
 
 
@@ -319,6 +327,7 @@ class Publish(Watched):
         self.leave()
         super().reply(reply)
 
+    @repeatable
     def fail(self, error: AMQPError) -> None:
         self.channel._fell(self, error)
 

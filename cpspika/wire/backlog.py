@@ -67,9 +67,13 @@ class Backlog(Generic[T]):
             del waiting[0]
         return taken
 
+    def unwritten(self, number: int) -> list[T]:
+        """The waiters of channel `number` whose bytes have not gone to the kernel, in order."""
+        return [waiter for _, owner, waiter in self.waiting if owner == number]
+
     def take_unwritten(self, number: int) -> list[T]:
-        """Removes and returns the waiters of channel `number` whose bytes have not gone to the kernel, in order."""
-        taken = [waiter for _, owner, waiter in self.waiting if owner == number]
+        """Removes and returns these waiters."""
+        taken = self.unwritten(number)
         if taken:
             self.waiting = deque(entry for entry in self.waiting if entry[1] != number)
         return taken

@@ -50,8 +50,8 @@ def confirm_settles_twice(patch: pytest.MonkeyPatch) -> None:
 
 
 def end_drops_an_on_done(patch: pytest.MonkeyPatch) -> None:
-    withdraw = Publisher.withdraw_all
-    patch.setattr(Publisher, "withdraw_all", lambda self: withdraw(self)[:-1])
+    withdraw = Publisher.unsettled
+    patch.setattr(Publisher, "unsettled", lambda self: withdraw(self)[:-1])
 
 
 def end_settles_in_reverse(patch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def refusal_is_told_inside_the_call(patch: pytest.MonkeyPatch) -> None:
 
 
 def what_waits_for_the_kernel_is_forgotten(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Backlog, "take_unwritten", lambda self, number: [])
+    patch.setattr(Backlog, "unwritten", lambda self, number: [])
 
 
 def heartbeat_timer_outlives_the_connection(patch: pytest.MonkeyPatch) -> None:
@@ -151,13 +151,13 @@ def requests_are_answered_newest_first(patch: pytest.MonkeyPatch) -> None:
 
 
 def held_publishes_are_forgotten_at_the_end(patch: pytest.MonkeyPatch) -> None:
-    withdraw = Publisher.withdraw_all
+    withdraw = Publisher.unsettled
 
     def without_held(self: Any) -> list[Any]:
         self._held = None
         return withdraw(self)
 
-    patch.setattr(Publisher, "withdraw_all", without_held)
+    patch.setattr(Publisher, "unsettled", without_held)
 
 
 def held_publishes_go_out_in_reverse(patch: pytest.MonkeyPatch) -> None:
