@@ -142,6 +142,11 @@ class Continuation:
         """A copy of an error that names this operation's method and call site."""
         return error.of(self.method, describe(self.call_site))
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether it is to be settled all the same, where an exception of a signal handler found it in hand."""
+        return self.on_done is not None
+
     def __lt__(self, other: Continuation) -> bool:
         return self.order < other.order
 
@@ -233,7 +238,7 @@ def in_hand(trace: TracebackType | None) -> list[Continuation]:
 
 def fail_untold(continuation: Continuation, error: AMQPError) -> None:
     """Fails a continuation that was found in hand, unless it was told meanwhile: it stood in the call queue too."""
-    if continuation.on_done is not None:
+    if continuation.is_unsettled:
         continuation.fail(error)
 
 
@@ -243,7 +248,7 @@ def _gather(value: Any, found: dict[Continuation, None], depth: int) -> None:
         value = value.func
     value = getattr(value, "__self__", value)
     if isinstance(value, Continuation):
-        if _is_whole(value) and value.on_done is not None:
+        if _is_whole(value) and value.is_unsettled:
             found[value] = None
     elif depth and isinstance(value, (list, tuple)):
         for each in value:

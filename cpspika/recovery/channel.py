@@ -705,7 +705,7 @@ class RecoveringChannel(Channel):
         left: list[Any] = [operation for operation in self._waiting if operation.state not in OVER]
         errors: dict[Any, AMQPError] = dict(self._fallen)
         left += errors
-        left += self._connection._single.take(self)
+        left += self._connection._single.of(self)
         left += self._draining
         left.sort()
         told = self._has_handlers("state") or any(each.on_done is not None for each in left)
@@ -725,6 +725,7 @@ class RecoveringChannel(Channel):
         calls += [notice.done for notice in self._end_notices()]
         self._in_turn(calls)
         self._waiting.clear()
+        self._connection._single.forget(self)
         self._fallen, self._draining, self._closers = [], [], []
         self._consumers_known, self._opened, self._log = {}, None, ChannelLog(self)
         self._connection._channel_ended(self)

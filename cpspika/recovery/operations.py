@@ -52,6 +52,10 @@ class Asked(Request):
         self.ends = 0
         self.position = UNSENT
 
+    @property
+    def is_unsettled(self) -> bool:
+        return is_unsettled(self)
+
     def go(self, opening: Opening) -> None:
         """Sends it on an opening; or, if its end is decided, has it told behind the replies that are due there."""
         if self.decided is None:
@@ -228,13 +232,20 @@ class Close(Asked):
         closed = partial(self._closed, opening)
         opening._close(self.arguments["reply_code"], self.arguments["reply_text"], closed)
 
+    @repeatable
     def _closed(self, opening: Opening, err: AMQPError | None, result: Any) -> None:
+        """The end of its opening. An exception of a signal handler may have it called again: later, when the close has
+        fallen or waits again."""
+        if self.state not in (IN_FLIGHT, SETTLED):
+            return
         link = self.channel._connection._core
         # The broker that answers a close has carried out what was sent before it, and confirms no more of it. To send
         # that again with a close behind it could go on for ever.
         answered = opening.close_reason is None and link is not None and link.is_open
-        if self.channel._fallen and not answered:
-            self.channel._fallen.append((self, self.channel._closed_error()))
+        if self.state is IN_FLIGHT and self.channel._fallen and not answered:
+            error = self.channel._closed_error()
+            self.state = FALLEN
+            self.channel._fallen.append((self, error))
         else:
             self.end(None)  # what the broker has not decided by now stays unknown, as without recovery
 
@@ -318,6 +329,10 @@ class Publish(Watched):
         self.position = UNSENT
         self.size = OVERHEAD + len(content.properties) + len(content.body)
 
+    @property
+    def is_unsettled(self) -> bool:
+        return is_unsettled(self)
+
     def go(self, opening: Opening) -> None:
         """Sends it on an opening; while its flow is stopped, it is held there."""
         opening._publisher.launch(self)
@@ -333,12 +348,13 @@ class Publish(Watched):
 
     def end(self, error: AMQPError | None, result: Any = True) -> None:
         """Settles it, without a decision of the broker."""
+        was_settled = self.state is SETTLED
         self.leave()
         if error is None:
             self.done(result)
         elif self.on_done is not None:
             super().fail(error)
-        else:
+        elif not was_settled:
             self.channel._connection._dropped(self.told(error))
 
     def leave(self) -> None:
@@ -372,6 +388,11 @@ class Publish(Watched):
 
 
 Operation = Asked | Publish
+
+
+def is_unsettled(operation: Operation) -> bool:
+    """As of `Continuation`. Nobody is told of one without an on_done, but it is not carried out."""
+    return operation.on_done is not None or operation.state is IN_FLIGHT
 
 
 def end_waiting(operation: Operation, error: AMQPError) -> None:

@@ -42,14 +42,14 @@ class SingleFile:
         for channel, count in here.items():
             channel._singles = count
 
-    def take(self, channel: Owner) -> list[Operation]:
-        """Removes and returns the operations of a channel that has ended."""
-        if not channel._singles:
-            return []
-        taken = [each for each in self._waiting if each.channel is channel and each.state not in OVER]
+    def of(self, channel: Owner) -> list[Operation]:
+        """The operations of a channel that wait here."""
+        return [each for each in self._waiting if each.channel is channel and each.state not in OVER]
+
+    def forget(self, channel: Owner) -> None:
+        """Removes the operations of a channel that has ended."""
         self._waiting = deque(each for each in self._waiting if each.channel is not channel)
         channel._singles = 0
-        return taken
 
     def settled(self, operation: Operation) -> None:
         """An operation is settled. If it was alone in flight, the next one follows."""

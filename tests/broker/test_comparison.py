@@ -970,7 +970,14 @@ def pretending() -> Iterator[Served]:
 
 
 @pytest.mark.needs(ANSWERS_OF_3_10)
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "name",
+    # RabbitMQ answers a failed login after three seconds.
+    [
+        pytest.param(name, marks=pytest.mark.long) if "logging in" in name or "logins" in name else name
+        for name in SCRIPTS
+    ],
+)
 def test_rabbitmq_gives_the_recorded_lines(node: RabbitNode, name: str) -> None:
     lines = lines_of(SCRIPTS[name], node)
     if os.environ.get("CPSPIKA_RECORD"):

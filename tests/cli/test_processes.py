@@ -10,7 +10,7 @@ import pytest
 from tests.cli.conftest import CommandLine
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_on_the_embedded_broker(on_embedded: CommandLine, name: str, tmp_path: Path) -> None:
     session(on_embedded, name, tmp_path)
 

@@ -181,6 +181,7 @@ def test_tail_without_colours(start: Run, channel: Any, exchange: str) -> None:
 BENCH = ("bench", "--seconds", "1.5", "--interval", "0.5", "--rate", "20")
 
 
+@pytest.mark.long
 def test_bench(run: Run) -> None:
     terminal = run(*BENCH)
     live = [line for line in terminal.lines if "published" in line and "/s" in line]
@@ -191,6 +192,7 @@ def test_bench(run: Run) -> None:
     assert re.search(r"│ to the consumer │( +[\d.]+ │){6}", terminal.text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rich", [True, False])
 def test_bench_on_a_narrow_terminal(rich: bool, run: Run, without_rich: dict[str, str]) -> None:
     terminal = run(*BENCH, columns=40, **({} if rich else without_rich))
@@ -199,6 +201,7 @@ def test_bench_on_a_narrow_terminal(rich: bool, run: Run, without_rich: dict[str
     assert re.search(r"  to the consumer\n    min  +\d+\.\d+\n    mean  +\d", terminal.text)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variables", ["rich hidden", "TERM=dumb"])
 def test_the_table_of_bench_in_plain_text(variables: str, run: Run, without_rich: dict[str, str]) -> None:
     terminal = run(*BENCH, **({"TERM": "dumb"} if variables == "TERM=dumb" else without_rich))
@@ -206,6 +209,7 @@ def test_the_table_of_bench_in_plain_text(variables: str, run: Run, without_rich
     assert b"\x1b" not in terminal.sent
 
 
+@pytest.mark.long
 def test_the_live_line_of_bench_when_the_window_changes(start: Run) -> None:
     terminal = start("bench", "--seconds", "60", "--interval", "0.3", "--rate", "20", columns=120)
     terminal.wait_for(" ms")
@@ -268,6 +272,7 @@ def test_typed_lines_are_published(start: Run, queue: str, channel: Any) -> None
     assert terminal.lines == ["one", "two", "2 messages published and confirmed"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rich", [True, False])
 def test_a_note_does_not_go_into_the_progress(
     rich: bool, start: Run, connected: Callable[[str], Any], without_rich: dict[str, str]
@@ -338,6 +343,7 @@ def test_a_message_does_not_command_the_terminal(run: Run, start: Run, channel: 
     channel.exchange_delete(name)
 
 
+@pytest.mark.long
 def test_a_name_does_not_command_the_terminal(run: Run, tmp_path: Path) -> None:
     name = EVIL_NAME + secrets.token_hex(4)
     for command in (

@@ -310,7 +310,7 @@ def test_a_link_that_was_lost_shows_at_the_next_call(own_client: Client) -> None
         connection.channel()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_broker_that_is_silent(own_client: Client) -> None:
     connection = own_client.connect(heartbeat=1)
     own_client.broker.stall()

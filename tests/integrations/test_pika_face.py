@@ -35,7 +35,7 @@ def run(program: str, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow  # it works for four seconds
+@pytest.mark.long  # it works for four seconds
 def test_heartbeats_go_on_while_a_callback_works(broker: Broker) -> None:
     """RabbitMQ and the embedded broker end a connection that has been silent for two heartbeats."""
     parameters = pika.ConnectionParameters(broker.host, broker.port, heartbeat=1)

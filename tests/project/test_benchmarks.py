@@ -16,7 +16,7 @@ from benchmarks.meter import Meter
 from benchmarks.styles import pace
 from tests.support import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 CONNECTING = {"cpspika", "cpspika-on-asyncio", "cpspika-asyncio", "cpspika-tasks", "cpspika-blocking"} | {
     "py-amqp",

@@ -242,6 +242,7 @@ def printed_by(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]
         pool.shutdown(cancel_futures=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("example", PRINTS)
 def test_an_example_runs_with_nothing_set_up(printed_by: Callable[[str], str], example: str) -> None:
     """On the embedded broker, which is made to stop the flow for one of them."""

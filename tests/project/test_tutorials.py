@@ -117,7 +117,9 @@ def served() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("tutorial", PLAYS)
-@pytest.mark.parametrize("written_for", STYLES)
+@pytest.mark.parametrize(
+    "written_for", [pytest.param(style, marks=pytest.mark.long) if style in EXTRAS else style for style in STYLES]
+)
 def test_a_tutorial_does_what_its_page_says(served: Any, tutorial: str, written_for: str) -> None:
     play(tutorial, written_for, served.url)
 

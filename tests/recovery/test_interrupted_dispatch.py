@@ -31,10 +31,31 @@ def closes(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
     world.connection.close(on_done=done("close"))
 
 
+def waits(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
+    """What waits for a link is sent inside the block."""
+    (channel,) = world.connection._opened_channels
+    world.down()
+    world.cut()
+    channel.basic_publish("", "q", "waited")
+    channel.basic_publish("", "q", "waited too", on_done=done("the second that waits"))
+    channel.queue_declare("s")
+    world.up()
+
+
 def loses_a_channel(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
     (channel,) = world.connection._opened_channels
     channel.queue_declare("none", passive=True, on_done=done("declare none"))
     channel.queue_purge("q", on_done=done("purge"))
+
+
+def closes_a_channel(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
+    (channel,) = world.connection._opened_channels
+    channel.close(on_done=done("close the channel"))
+
+
+def closes_a_channel_as_the_link_is_lost(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
+    closes_a_channel(world, done)
+    cut(world, done)
 
 
 def closes_without_a_link(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
@@ -47,6 +68,10 @@ def gives_up(world: RecoveryWorld, done: Callable[[str], Done]) -> None:
     world.down()
     world.cut()
     world.connection._give_up(cpspika.ConnectionLost("as a test wants"))
+
+
+KEPT = {replies: [b"untold"], cut: [b"untold"], waits: [b"untold", b"waited", b"waited too"]}
+"""Bodies that must be in the queue, where a program keeps its channel."""
 
 
 def begun(program: Any) -> tuple[RecoveryWorld, list[Done], dict[str, list[Any]]]:
@@ -78,8 +103,21 @@ def go_on(world: RecoveryWorld, seconds: float = 0) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised while a generator is closed
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 29])
-@pytest.mark.parametrize("program", [replies, cut, loses_a_channel, closes, closes_without_a_link, gives_up])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 61])
+@pytest.mark.parametrize(
+    "program",
+    [
+        replies,
+        cut,
+        waits,
+        loses_a_channel,
+        closes_a_channel,
+        closes_a_channel_as_the_link_is_lost,
+        closes,
+        closes_without_a_link,
+        gives_up,
+    ],
+)
 def test_each_on_done_is_called_once_wherever_an_interrupt_comes(program: Any, step: int) -> None:
     number, gaps = 0, []
     while True:
@@ -95,8 +133,8 @@ def test_each_on_done_is_called_once_wherever_an_interrupt_comes(program: Any, s
         go_on(world, 40)
         state = "connected" if world.connection.is_connected else "open" if world.connection.is_open else "ended"
         wrong = [f"{each.name}: not told, and {state}" for each in dones if not each.calls]
-        if state == "connected" and program is not loses_a_channel and b"untold" not in world.bodies("q"):
-            wrong.append("the publish without on_done is lost")
+        if state == "connected" and program in KEPT:
+            wrong += [f"{body!r} is lost" for body in KEPT[program] if body not in world.bodies("q")]
         with suppress(cpspika.AMQPError):
             world.connection.abort()
         go_on(world)

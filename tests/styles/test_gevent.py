@@ -104,6 +104,7 @@ def outside() -> Iterator[str]:
         process.communicate(timeout=10)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("facade", HEAVY)
 def test_a_thousand_greenlets_with_a_connection_each(outside: str, facade: str) -> None:
     count = 1000
