@@ -15,6 +15,7 @@ def test_on_the_embedded_broker(on_embedded: CommandLine, name: str, tmp_path: P
     session(on_embedded, name, tmp_path)
 
 
+@pytest.mark.long
 def test_on_rabbitmq(node: Any, capsys: pytest.CaptureFixture[str], name: str, tmp_path: Path) -> None:
     session(CommandLine(node.url, capsys), name, tmp_path)
 

@@ -298,7 +298,7 @@ def test_dramatiq(broker: Broker) -> None:
     assert run(DRAMATIQ, url, f"cpspika-{os.getpid()}-{broker.name}") == "done\n"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dramatiq_goes_on_after_its_links_were_lost() -> None:
     pytest.importorskip("dramatiq")
     program = """

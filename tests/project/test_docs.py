@@ -95,7 +95,7 @@ def test_a_program_in_the_docs_runs(sheet: str, number: int, tmp_path: Path) -> 
         assert printed == "b'Hello World!'\n"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_adapter_in_the_docs_conforms(tmp_path: Path) -> None:
     _written("docs/adapters.md", tmp_path)
     printed = run(

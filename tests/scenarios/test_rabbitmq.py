@@ -258,7 +258,12 @@ def test_heartbeats_as_negotiated(node: RabbitNode) -> None:
 
 
 @pytest.mark.parametrize(
-    "make_reactor", [SelectReactor, pytest.param(AsyncoreReactor, marks=pytest.mark.long), BlockingReactor]
+    "make_reactor",
+    [
+        SelectReactor,
+        pytest.param(AsyncoreReactor, marks=pytest.mark.long),
+        pytest.param(BlockingReactor, marks=pytest.mark.long),
+    ],
 )
 def test_heartbeats_keep_an_idle_connection(node: RabbitNode, make_reactor: Callable[[], Any]) -> None:
     """Neither side hears anything else for longer than either would bear."""

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # raised while a generator is closed
 ]
-each_place = pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 41])
+each_place = pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 83])
 
 
 def interrupt_everywhere(step: int, run: Callable[[Injector], str]) -> None:

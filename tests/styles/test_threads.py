@@ -430,6 +430,7 @@ def test_a_callback_may_close_the_connection(local: Served) -> None:
     connection.end()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
 def test_heartbeats_go_on_while_every_worker_works(broker: Any) -> None:
     """The broker hangs up on whom it hears nothing of for 2 heartbeats, RabbitMQ after 3 s at the latest."""

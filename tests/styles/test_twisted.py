@@ -98,8 +98,7 @@ CLEAN = [f"tests.support.trial_twisted.{name}" for name in ("Tcp", "Endpoint", "
 
 
 @pytest.mark.parametrize(
-    "reactor",
-    [pytest.param("select", marks=pytest.mark.long), pytest.param("poll", marks=pytest.mark.long), "asyncio", "epoll"],
+    "reactor", ["epoll", *(pytest.param(name, marks=pytest.mark.long) for name in ("select", "poll", "asyncio"))]
 )
 def test_trial_finds_nothing_left_in_the_reactor(node: Any, certificates: Any, tmp_path: Path, reactor: str) -> None:
     """In TCP, TLS, memory and endpoints; whether it went well, was refused, or was cancelled."""
