@@ -164,10 +164,9 @@ class LoopTransport:
     def interrupted(self, error: BaseException) -> None:
         """As of `Transport`."""
         self.was_interrupted = True
-        owner, lost = self._owner, interruption(error)
+        if self._owner is not None:  # first, since another exception may come before the rest is done
+            self._reactor.call_soon(partial(self._owner.transport_lost, interruption(error)))
         self.abort()
-        if owner is not None:
-            self._reactor.call_soon(partial(owner.transport_lost, lost))
 
     def detach(self) -> None:
         # A loop cannot give up a socket that is its own. The child of a fork doesn't use it.

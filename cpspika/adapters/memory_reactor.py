@@ -164,10 +164,9 @@ class MemoryTransport:
     def interrupted(self, error: BaseException) -> None:
         """As of `Transport`."""
         self.was_interrupted = True
-        owner, lost = self.owner, interruption(error)
+        if self.owner is not None:  # first, since another exception may come before the rest is done
+            self._reactor.call_soon(partial(self.owner.transport_lost, interruption(error)))
         self.abort()
-        if owner is not None:
-            self._reactor.call_soon(partial(owner.transport_lost, lost))
 
     def _hang_up(self, aborted: bool = False) -> None:
         self._release()

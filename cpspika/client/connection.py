@@ -415,12 +415,14 @@ class Connection(HintsNames):
         """Tries the targets in order; see `dialer`."""
         self._opening = Request("connect", on_done)
         self.parameters = targets[0]
-        callbacks = TransportCallbacks(
-            self._transport_ready, self._data_received, self._bytes_written, self._transport_lost
-        )
         endpoints = [(endpoint(target), target) for target in targets]
-        self._dialer = Dialer(self.reactor, endpoints, callbacks, self._attempted, self._dial_failed)
+        self._dialer = Dialer(self.reactor, endpoints, self._owner_of, self._attempted, self._dial_failed)
         self._dialer.begin(targets[0].connection_timeout)
+
+    def _owner_of(self, attempt: int) -> TransportCallbacks:
+        """The owner of the transport of the dialer's attempt with this number."""
+        lost = partial(self._transport_lost, attempt)
+        return TransportCallbacks(self._transport_ready, self._data_received, self._bytes_written, lost)
 
     def _attempted(self, target: ConnectionParameters, transport: Transport) -> None:
         """Takes the transport of the dialer's next attempt."""
@@ -731,12 +733,16 @@ class Connection(HintsNames):
             self._hang_up()
         self._end(error)
 
-    def _transport_lost(self, error: Exception | None) -> None:
+    @repeatable
+    def _transport_lost(self, attempt: int, error: Exception | None) -> None:
         # Where a callback raised, frames that arrived before are still in the call queue: they come first.
-        self._call_queue.append(partial(self._lost, error))
+        self._call_queue.append(partial(self._lost, attempt, error))
         self._call_queue.run()
 
-    def _lost(self, error: Exception | None) -> None:
+    @repeatable
+    def _lost(self, attempt: int, error: Exception | None) -> None:
+        if self._dialer is not None and self._dialer.attempt != attempt:
+            return  # this is told again, and the next attempt has begun
         self._abort()  # from here on the transport does not tell it again
         if isinstance(error, ConnectionAbortedError) and error.__cause__ is not None:
             self._in_hand += in_hand(error.__cause__.__traceback__)

@@ -20,15 +20,18 @@ from ..reactor import Endpoint, Reactor, Timer, Transport, TransportOwner
 class Dialer:
     """One search for a broker.
 
-    targets: pairs of an endpoint and the parameters that belong to it. owner: of each attempt's transport.
-    on_attempt(parameters, transport): an attempt begins. on_failed(error): no address is left, or the broker refused.
+    targets: pairs of an endpoint and the parameters that belong to it. owner(attempt): makes the owner of the transport
+    of the attempt with this number. on_attempt(parameters, transport): an attempt begins. on_failed(error): no address
+    is left, or the broker refused.
+
+    attempt: the number of the attempt that is under way, or was last.
     """
 
     def __init__(
         self,
         reactor: Reactor,
         targets: Sequence[tuple[Endpoint, Any]],
-        owner: TransportOwner,
+        owner: Callable[[int], TransportOwner],
         on_attempt: Callable[[Any, Transport], object],
         on_failed: Callable[[AMQPError], object],
     ):
@@ -44,7 +47,7 @@ class Dialer:
         self._timer: Timer | None = None  # of the attempt, if others are to have time after it
         self._last_timer: Timer | None = None  # of the whole search
         self._give_up_lookup: Callable[[], object] | None = None
-        self._attempt = 0  # its number; callbacks of earlier attempts are ignored
+        self.attempt = 0  # callbacks of earlier ones are ignored
         self._is_trying = False  # the attempt of this number is under way
         self._endpoint, self._target = self._targets[0]
         self._seconds: float | None = None
@@ -63,7 +66,7 @@ class Dialer:
 
     def done(self) -> None:
         """Ends the search: the attempt succeeded."""
-        self._attempt += 1
+        self.attempt += 1
         self._is_trying = False
         self._stop_timer()
         if self._last_timer is not None:
@@ -79,7 +82,7 @@ class Dialer:
     def failed(self, error: AMQPError) -> None:
         """Goes on to the next address: the attempt failed, and its transport is closed."""
         try:
-            self._attempt += 1
+            self.attempt += 1
             self._is_trying = False
             self._stop_timer()
             self._transport = None
@@ -97,10 +100,10 @@ class Dialer:
     def _cut_off(self, error: BaseException) -> None:
         """An exception passed. If it is a signal handler's, nobody goes on with the attempt: it has failed."""
         if is_interrupt(error):
-            self._reactor.call_soon(partial(self._fail_attempt, self._attempt))
+            self._reactor.call_soon(partial(self._fail_attempt, self.attempt))
 
     def _fail_attempt(self, attempt: int) -> None:
-        if attempt == self._attempt:
+        if attempt == self.attempt:
             if self._transport is not None:
                 self._transport.abort()
             self.failed(ConnectError(f"{self._endpoint}: a signal handler's exception cut the attempt off"))
@@ -119,7 +122,7 @@ class Dialer:
 
     @repeatable
     def _resolved(self, attempt: int, error: Exception | None, addresses: list[Any] | None) -> None:
-        if attempt != self._attempt:
+        if attempt != self.attempt:
             return
         try:
             if error is not None:
@@ -137,13 +140,13 @@ class Dialer:
         via = self._endpoint.via
         try:
             if via is None:
-                self._transport = self._reactor.open(self._endpoint, address, self._owner)
+                self._transport = self._reactor.open(self._endpoint, address, self._owner(attempt))
             else:
-                self._transport = via(self._reactor, self._owner)
+                self._transport = via(self._reactor, self._owner(attempt))
         except (LocalError, OSError) as error:
             failure = self._failure(error)
             # If the attempt times out before this call, it has failed already, and is not to fail twice.
-            self._reactor.call_soon(lambda: self.failed(failure) if attempt == self._attempt else None)
+            self._reactor.call_soon(lambda: self.failed(failure) if attempt == self.attempt else None)
             return
         self._on_attempt(self._target, self._transport)
 
@@ -153,14 +156,14 @@ class Dialer:
         return failure
 
     def _begin_attempt(self) -> int:
-        self._attempt += 1
+        self.attempt += 1
         self._is_trying = True
         self._stop_timer()
         others = len(self._addresses) + len(self._targets)  # without others it has all the time that is left
         left = self._left() if others else None
         if left is not None:
             self._timer = self._reactor.call_later(left / (1 + others), self._timed_out)
-        return self._attempt
+        return self.attempt
 
     def _fail(self, error: AMQPError) -> None:
         """Ends the search with an error. The last timer runs until the owner has been told: if a signal handler's

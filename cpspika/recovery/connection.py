@@ -462,7 +462,7 @@ class RecoveringConnection(Connection):
         if fruitless >= FRUITLESS_LINKS:
             return [*steps, partial(self._keep_fallen, fallen), partial(self._give_up, err)], fruitless
         single = blamed == "basic.publish" or fruitless >= FRUITLESS_TO_SINGLE or bool(self._single)
-        steps += [partial(self._keep_fallen, []), *sort_out(self, fallen, culprit, err, single)]
+        steps += [partial(self._forget_fallen, fallen), *sort_out(self, fallen, culprit, err, single)]
         return [*steps, self._unblock, partial(self._in_turn, [self._tell_lost])], fruitless
 
     def _make_steps(self) -> None:
@@ -483,14 +483,25 @@ class RecoveringConnection(Connection):
     def _all_fallen(self) -> Fallen:
         return in_order(each for channel in self._opened_channels for each in channel._fallen)
 
+    def _forget_fallen(self, decided: Fallen) -> None:
+        """These operations do not wait for a decision any more. Others may have fallen meanwhile, where an exception of
+        a signal handler came between."""
+        operations = {operation for operation, _ in decided}
+        for channel in self._opened_channels:
+            channel._fallen = [each for each in channel._fallen if each[0] not in operations]
+        self._forget_link()
+
     def _keep_fallen(self, kept: Fallen) -> None:
-        """Has no operations but these wait for a decision: those of a link that was lost are decided."""
+        """These operations, which are all, wait for a decision: for the end of their channels."""
+        for channel in self._opened_channels:
+            channel._fallen = [each for each in kept if each[0].channel is channel]
+        self._forget_link()
+
+    def _forget_link(self) -> None:
+        """What the lost link alone needed is decided."""
         self._unwritten.kept.clear()
-        by_channel: dict[Any, Fallen] = {channel: [] for channel in self._opened_channels}
-        for operation, error in kept:
-            by_channel[operation.channel].append((operation, error))
-        for channel, fallen in by_channel.items():
-            channel._fallen, channel._held = fallen, 0
+        for channel in self._opened_channels:
+            channel._held = 0
             channel._log.lost = []
 
     def _unblock(self) -> None:
@@ -569,7 +580,7 @@ class RecoveringConnection(Connection):
             self._fell_in_hand(err)
             late = self._all_fallen()
             if late:  # found in hand after `_link_ended`
-                self._steps = [partial(self._keep_fallen, []), *sort_out(self, late, None, err, single=False)]
+                self._steps = [partial(self._forget_fallen, late), *sort_out(self, late, None, err, single=False)]
                 self._make_steps()
             if self._untold_loss is not None:
                 self._in_turn([self._tell_lost])  # behind the operations that are told

@@ -102,9 +102,35 @@ def go_on(world: RecoveryWorld, seconds: float = 0) -> None:
             world.reactor.settle()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised while a generator is closed
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 61])
-@pytest.mark.parametrize(
+def interrupted(world: RecoveryWorld, number: int, seconds: float | None = None) -> str:
+    """Goes on until the place with a number, and an exception there; "" if there is none. Returns where that was."""
+    injector = Injector(number)
+    with injector.block(), suppress(Interrupt, cpspika.AMQPError):  # one tells of the publish without on_done
+        world.reactor.settle()
+        if seconds is not None:
+            world.reactor.advance(seconds)
+    return injector.where
+
+
+def faults(program: Any, world: RecoveryWorld, dones: list[Done], ends: dict[str, list[Any]]) -> list[str]:
+    """What is wrong after a long time, and at the end."""
+    go_on(world)
+    go_on(world, 40)
+    state = "connected" if world.connection.is_connected else "open" if world.connection.is_open else "ended"
+    wrong = [f"{each.name}: not told, and {state}" for each in dones if not each.calls]
+    if state == "connected" and program in KEPT:
+        wrong += [f"{body!r} is lost" for body in KEPT[program] if body not in world.bodies("q")]
+    with suppress(cpspika.AMQPError):
+        world.connection.abort()
+    go_on(world)
+    wrong += [f"{each.name}: {len(each.calls)} times" for each in dones if len(each.calls) != 1]
+    wrong += [f"{name}: {len(calls)} times" for name, calls in ends.items() if len(calls) != 1]
+    if state == "open":
+        wrong.append("it is open, and does not recover")
+    return wrong
+
+
+each_program = pytest.mark.parametrize(
     "program",
     [
         replies,
@@ -118,31 +144,45 @@ def go_on(world: RecoveryWorld, seconds: float = 0) -> None:
         gives_up,
     ],
 )
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised while a generator is closed
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 61])
+@each_program
 def test_each_on_done_is_called_once_wherever_an_interrupt_comes(program: Any, step: int) -> None:
     number, gaps = 0, []
     while True:
         number += step
         world, dones, ends = begun(program)
-        injector = Injector(number)
-        with injector.block(), suppress(Interrupt, cpspika.AMQPError):  # one tells of the publish without on_done
-            world.reactor.settle()
-            world.reactor.advance(1)
-        go_on(world)
-        if not injector.where:
+        where = interrupted(world, number, 1)
+        wrong = faults(program, world, dones, ends)
+        if not where:
             break
-        go_on(world, 40)
-        state = "connected" if world.connection.is_connected else "open" if world.connection.is_open else "ended"
-        wrong = [f"{each.name}: not told, and {state}" for each in dones if not each.calls]
-        if state == "connected" and program in KEPT:
-            wrong += [f"{body!r} is lost" for body in KEPT[program] if body not in world.bodies("q")]
-        with suppress(cpspika.AMQPError):
-            world.connection.abort()
-        go_on(world)
-        wrong += [f"{each.name}: {len(each.calls)} times" for each in dones if len(each.calls) != 1]
-        wrong += [f"{name}: {len(calls)} times" for name, calls in ends.items() if len(calls) != 1]
-        if state == "open":
-            wrong.append("it is open, and does not recover")
         if wrong:
-            gaps.append(f"{injector.where}: {', '.join(wrong)}")
+            gaps.append(f"{where}: {', '.join(wrong)}")
     assert number > 20, "nothing was interrupted"
     assert not gaps, f"{len(gaps)} of {number // step} places:\n" + "\n".join(gaps)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.long
+@each_program
+def test_a_second_interrupt_may_come_while_the_first_is_dealt_with(program: Any) -> None:
+    """At a choice of places."""
+    count, gaps = 0, []
+    number, where = 0, "at first"
+    while where:
+        number, again = number + 149, 0
+        while where:
+            again += 17
+            world, dones, ends = begun(program)
+            where = interrupted(world, number, 1)
+            then = interrupted(world, again) if where else ""
+            wrong = faults(program, world, dones, ends)
+            if not then:
+                break
+            count += 1
+            if wrong:
+                gaps.append(f"{where}, then {then}: {', '.join(wrong)}")
+    assert count, "nothing was interrupted twice"
+    assert not gaps, f"{len(gaps)} of {count} pairs of places:\n" + "\n".join(gaps)
