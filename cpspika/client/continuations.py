@@ -61,11 +61,12 @@ def call_site(depth: int = 2) -> CallSite | None:
     except ValueError:
         return None
     while frame is not None:
-        if not is_own_file[frame.f_code.co_filename]:
-            code, offset, last = frame.f_code, frame.f_lasti, _last
+        code = frame.f_code
+        if not is_own_file[code.co_filename]:
+            last = _last
             # A loop asks from one place again and again: its thousands of continuations share one tuple.
-            if code is not last[0] or offset != last[1]:
-                _last = last = (code, offset)
+            if code is not last[0] or frame.f_lasti != last[1]:
+                _last = last = (code, frame.f_lasti)
             return last
         frame = frame.f_back
     return None
