@@ -14,11 +14,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from typing import Any
 
 from ..errors import ConcurrentUse, LocalError
-from ..reactor import Acceptor, Call, Endpoint, Listener, Transport, TransportOwner, once
+from ..interrupts import cut_off, is_interrupt, makes_calls
+from ..reactor import Acceptor, Call, Endpoint, Listener, Transport, TransportOwner, make_calls, once
+from ..registry import Registry
 from .asyncio_transport import AsyncioListener, AsyncioTransport
 from .sockets import SocketListener, SocketTransport, Watched, WatchesSockets
 
@@ -37,20 +40,24 @@ class _Timer:
         self._handle: asyncio.TimerHandle | None = reactor.loop.call_later(seconds, self._due)
 
     def cancel(self) -> None:
-        if self._take() is not None:
-            self._reactor.timer_gone()
-
-    def _due(self) -> None:
-        call = self._take()
-        if call is not None:
-            self._reactor.timer_gone(call)
-
-    def _take(self) -> Call | None:
         call, self._call = self._call, None
         handle, self._handle = self._handle, None
         if handle is not None:
             handle.cancel()
-        return call
+        if call is not None:
+            self._reactor.timer_gone()
+
+    def _due(self) -> None:
+        self._reactor.call(self._make)
+
+    @makes_calls
+    def _make(self) -> None:
+        call = self._call
+        if call is not None:
+            # No function is called between these, so no signal handler either.
+            self._call = self._handle = None
+            self._reactor.timers -= 1
+            call()
 
 
 class AsyncioReactor(WatchesSockets):
@@ -72,8 +79,10 @@ class AsyncioReactor(WatchesSockets):
         self.leaving: set[object] = set()  # what the loop has still to close, in its next turns
         self._owns_loop = here is None
         self._watches = getattr(type(self.loop), "add_reader", None) not in (None, _NO_ADD_READER)
+        self.transports: Registry[Transport] = Registry()
+        self.timers = 0
         self._ready: deque[Call] = deque()
-        self._timers = 0
+        self._make_waiting = partial(make_calls, self._ready, None)
         self._held = 0
         self._watched: dict[int, tuple[bool, bool]] = {}  # for reading, for writing
         self._driving: Callable[[], bool] | None = None  # in `run` or `run_once`: whether that is over
@@ -87,7 +96,7 @@ class AsyncioReactor(WatchesSockets):
         return self.loop.time()
 
     def call_soon(self, call: Call) -> None:
-        self.loop.call_soon(self._call_next)
+        self.loop.call_soon(self.call)
         self._ready.append(call)
 
     def call_soon_threadsafe(self, call: Call) -> None:
@@ -95,34 +104,41 @@ class AsyncioReactor(WatchesSockets):
         the embedded broker) could do nothing about an error."""
         self._ready.append(call)  # a deque's append is atomic
         try:
-            self.loop.call_soon_threadsafe(self._call_next)
+            self.loop.call_soon_threadsafe(self.call)
         except RuntimeError:
             if not self.loop.is_closed():
                 raise
 
-    def _call_next(self) -> None:
-        self.call(self._ready.popleft())
+    @makes_calls
+    def _make_next(self) -> None:
+        call = self._ready[0]
+        del self._ready[0]  # not by a call: see CallQueue
+        call()
 
     def call_later(self, seconds: float, call: Call) -> _Timer:
         timer = _Timer(self, seconds, call)
-        self._timers += 1
+        self.timers += 1
         return timer
 
-    def timer_gone(self, call: Call | None = None) -> None:
-        """A timer is due (`call`: its call), or was cancelled (None)."""
-        self._timers -= 1
-        if call is not None:
-            self.call(call)
-        else:
-            self._stop_if_idle()
+    def timer_gone(self) -> None:
+        """A timer was cancelled."""
+        self.timers -= 1
+        self._stop_if_idle()
 
-    def call(self, call: Call) -> None:
-        """Makes a call; see the class for its exceptions."""
+    @makes_calls
+    def call(self, call: Call | None = None) -> None:
+        """Makes a call; None: those that wait. The loop does that once for each that waits, and mostly the first finds
+        all. So where an exception of a signal handler costs the loop one turn, the calls are made in the next. See the
+        class for their exceptions."""
         outer, self.thread = self.thread, get_ident()
         try:
+            if call is None:
+                call = self._make_next if len(self._ready) == 1 else self._make_waiting
             call()
-        except Exception as error:
-            if self.on_error is None and self._driving is None:
+        except BaseException as error:
+            if is_interrupt(error):
+                self._interrupted(error)
+            if not isinstance(error, Exception) or (self.on_error is None and self._driving is None):
                 raise  # to asyncio, which calls the loop's exception handler
             self.failed(error, "a callback of cpspika raised an exception")
         finally:
@@ -130,6 +146,13 @@ class AsyncioReactor(WatchesSockets):
                 self.thread = None
             if self._driving is not None and self._driving():
                 self._stop_loop()
+
+    def _interrupted(self, error: BaseException) -> None:
+        """A signal handler raised an exception in the middle of the library's own code: as `PlainReactor.run_once`."""
+        for call in cut_off(error.__traceback__):
+            self.call_soon(call)
+        for transport in self.transports:
+            transport.interrupted(error)
 
     def failed(self, error: Exception, message: str, **context: Any) -> None:
         """Handles an exception of a callback, as the class says. message, context: for the loop's exception handler."""
@@ -224,7 +247,7 @@ class AsyncioReactor(WatchesSockets):
             self.loop.close()
 
     def _has_work(self) -> bool:
-        return bool(self._ready or self._timers or self._held or self._watched or self._strays)
+        return bool(self._ready or self.timers or self._held or self._watched or self._strays)
 
     def _stop_if_idle(self) -> None:
         """Called when `run` has one thing less to wait for: ends `run` if nothing is left. In a later call, because

@@ -382,8 +382,8 @@ class RecoveringConnection(Connection):
     # --- a link begins ------------------------------------------------------------------------------------------------
 
     def _link_up(self, link: Connection) -> None:
-        self._core = link
-        self._unwritten = Unwritten(link)
+        unwritten = Unwritten(link)
+        self._core, self._unwritten = link, unwritten  # both or none: see `_link_ended`
         self._encoder = None
         for name in ("parameters", "server_properties", "heartbeat", "frame_max", "channel_max"):
             setattr(self, name, getattr(link, name))

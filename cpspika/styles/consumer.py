@@ -164,11 +164,7 @@ class Arrived:
             raise
 
     def _end(self, done: OnEnd) -> None:
-        def cancelled(err: AMQPError | None, _: Any) -> None:
-            if err is None:
-                self._give_back()
-            done(err, None)
-
+        cancelled = partial(self._ended, done)
         tag = self._running
         if tag is not None:
             try:
@@ -177,6 +173,13 @@ class Arrived:
             except UnknownConsumerTag:
                 pass  # the program has cancelled the consumer itself
         cancelled(None, None)
+
+    @repeatable
+    def _ended(self, done: OnEnd, err: AMQPError | None, _: Any) -> None:
+        """on_done of basic_cancel. The on_done of the style takes a second call too."""
+        if err is None:
+            self._give_back()
+        done(err, None)
 
     def _give_back(self) -> None:
         while (message := self.take()) is not None:

@@ -26,6 +26,7 @@ from ..client.connection import Connection, begin
 from ..client.continuations import ignore, is_abandoned
 from ..client.handlers import Waiting
 from ..errors import AMQPError, ChannelClosed
+from ..interrupts import repeatable
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..recovery import Recovering, new_connection
@@ -171,10 +172,13 @@ class PromisingConnection(_Scope, ConnectionFacade):
 
     def _perform(self, operation: Callable[..., Any], args: Sequence[Any]) -> Any:
         promise, settle = self._promises.make(give_back_for(operation))
-        self._own(operation)(
-            self.core, *args, on_done=lambda err, result: settle(err, None if err else self._outward(result))
-        )
+        self._own(operation)(self.core, *args, on_done=partial(self._hand_out, settle))
         return promise
+
+    @repeatable
+    def _hand_out(self, settle: Settle, err: AMQPError | None, result: Any) -> None:
+        """on_done of an operation."""
+        settle(err, None if err else self._outward(result))
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         def called_by_the_core(*args: Any) -> None:
@@ -267,7 +271,7 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
     def _when_writable(self) -> Any:
         """A promise that is fulfilled when the channel is writable again."""
         promise, settle = self._promises.make()
-        self.core.drain(on_done=lambda err, _: settle(err, None if err else True))
+        self.core.drain(on_done=partial(_is_writable, settle))
         return promise
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
@@ -325,6 +329,11 @@ def lift_promising(module: str, promise: str = "promise") -> tuple[type, type]:
     return lift(Connection, module, wording), lift(Channel, module, wording, _handing_over)
 
 
+@repeatable
+def _is_writable(settle: Settle, err: AMQPError | None, _: Any) -> None:
+    settle(err, None if err else True)
+
+
 class _Arrived(Arrived):
     """`waiting`: settle the promises of those who wait for a message."""
 
@@ -339,13 +348,18 @@ class _Arrived(Arrived):
         self.messages.append(message)
         if self.waiting and not self._waking:
             # Later in the turn, when the messages that came with this one are here too: so the waiting are woken once.
-            self._waking = True
             self._call_soon(self.wake)
+            self._waking = True
 
+    @repeatable
     def wake(self) -> None:
         self._waking = False
-        waiting, self.waiting = self.waiting, []
-        for settle in waiting:
+        waiting = self.waiting
+        for _ in range(len(waiting)):  # no more: one that is woken may wait again
+            if not waiting:
+                break
+            settle = waiting[0]
+            del waiting[0]  # not by a call: see CallQueue
             settle(None, False)
 
     def give_up(self, settle: Settle) -> None:
@@ -458,17 +472,22 @@ def promised_connection(
     promise, settle = promises.make(lambda facade: close_abandoned(facade.core))
     facades: list[Any] = []
 
-    def connected(err: AMQPError | None, core: Connection | None) -> None:
-        if core is not None:
-            facades.append(make(core))
-        settle(err, facades[0] if facades else None)
-
     def closed(core: Connection, err: AMQPError | None) -> None:
         if on_close is not None and facades:
             run_callback(promises, on_close, facades[0], err)
 
     core = new_connection(reactor, closed if on_close is not None else None, recovery)
-    return promise, begin(core, targets, connected)
+    return promise, begin(core, targets, partial(_connected, settle, make, facades))
+
+
+@repeatable
+def _connected(
+    settle: Settle, make: Callable[[Connection], Any], facades: list[Any], err: AMQPError | None, core: Any
+) -> None:
+    """on_done of a connection's opening."""
+    if core is not None and not facades:
+        facades.append(make(core))
+    settle(err, facades[0] if facades else None)
 
 
 def close_abandoned(core: Connection) -> None:
