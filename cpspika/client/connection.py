@@ -741,8 +741,8 @@ class Connection(HintsNames):
 
     @repeatable
     def _lost(self, attempt: int, error: Exception | None) -> None:
-        if self._dialer is not None and self._dialer.attempt != attempt:
-            return  # this is told again, and the next attempt has begun
+        if self._dialer is not None and self._dialer.tries_another(attempt):
+            return  # this is told again
         self._abort()  # from here on the transport does not tell it again
         if isinstance(error, ConnectionAbortedError) and error.__cause__ is not None:
             self._in_hand += in_hand(error.__cause__.__traceback__)

@@ -23,8 +23,6 @@ class Dialer:
     targets: pairs of an endpoint and the parameters that belong to it. owner(attempt): makes the owner of the transport
     of the attempt with this number. on_attempt(parameters, transport): an attempt begins. on_failed(error): no address
     is left, or the broker refused.
-
-    attempt: the number of the attempt that is under way, or was last.
     """
 
     def __init__(
@@ -47,7 +45,7 @@ class Dialer:
         self._timer: Timer | None = None  # of the attempt, if others are to have time after it
         self._last_timer: Timer | None = None  # of the whole search
         self._give_up_lookup: Callable[[], object] | None = None
-        self.attempt = 0  # callbacks of earlier ones are ignored
+        self._attempt = 0  # its number; callbacks of earlier attempts are ignored
         self._is_trying = False  # the attempt of this number is under way
         self._endpoint, self._target = self._targets[0]
         self._seconds: float | None = None
@@ -64,9 +62,13 @@ class Dialer:
             self.cancel()  # of a signal handler: the call that begins has failed
             raise
 
+    def tries_another(self, attempt: int) -> bool:
+        """Whether another attempt than the one with this number is under way."""
+        return self._is_trying and attempt != self._attempt
+
     def done(self) -> None:
         """Ends the search: the attempt succeeded."""
-        self.attempt += 1
+        self._attempt += 1
         self._is_trying = False
         self._stop_timer()
         if self._last_timer is not None:
@@ -82,7 +84,7 @@ class Dialer:
     def failed(self, error: AMQPError) -> None:
         """Goes on to the next address: the attempt failed, and its transport is closed."""
         try:
-            self.attempt += 1
+            self._attempt += 1
             self._is_trying = False
             self._stop_timer()
             self._transport = None
@@ -100,10 +102,10 @@ class Dialer:
     def _cut_off(self, error: BaseException) -> None:
         """An exception passed. If it is a signal handler's, nobody goes on with the attempt: it has failed."""
         if is_interrupt(error):
-            self._reactor.call_soon(partial(self._fail_attempt, self.attempt))
+            self._reactor.call_soon(partial(self._fail_attempt, self._attempt))
 
     def _fail_attempt(self, attempt: int) -> None:
-        if attempt == self.attempt:
+        if attempt == self._attempt:
             if self._transport is not None:
                 self._transport.abort()
             self.failed(ConnectError(f"{self._endpoint}: a signal handler's exception cut the attempt off"))
@@ -122,7 +124,7 @@ class Dialer:
 
     @repeatable
     def _resolved(self, attempt: int, error: Exception | None, addresses: list[Any] | None) -> None:
-        if attempt != self.attempt:
+        if attempt != self._attempt:
             return
         try:
             if error is not None:
@@ -146,7 +148,7 @@ class Dialer:
         except (LocalError, OSError) as error:
             failure = self._failure(error)
             # If the attempt times out before this call, it has failed already, and is not to fail twice.
-            self._reactor.call_soon(lambda: self.failed(failure) if attempt == self.attempt else None)
+            self._reactor.call_soon(lambda: self.failed(failure) if attempt == self._attempt else None)
             return
         self._on_attempt(self._target, self._transport)
 
@@ -156,14 +158,14 @@ class Dialer:
         return failure
 
     def _begin_attempt(self) -> int:
-        self.attempt += 1
+        self._attempt += 1
         self._is_trying = True
         self._stop_timer()
         others = len(self._addresses) + len(self._targets)  # without others it has all the time that is left
         left = self._left() if others else None
         if left is not None:
             self._timer = self._reactor.call_later(left / (1 + others), self._timed_out)
-        return self.attempt
+        return self._attempt
 
     def _fail(self, error: AMQPError) -> None:
         """Ends the search with an error. The last timer runs until the owner has been told: if a signal handler's
