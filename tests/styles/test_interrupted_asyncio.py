@@ -86,7 +86,7 @@ async def another_channel(connection: Any) -> list[str]:
     return await ended({"another channel": connection.channel()})
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.long), 7])
+@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.long), 7])
 @pytest.mark.parametrize("ask", [asks, loses_the_link, opens_channels, closes_the_channel, connects])
 def test_each_future_is_done(broker: Broker, monkeypatch: Any, ask: Any, step: int) -> None:
     queue = f"asyncio {ask.__name__} {step}"
