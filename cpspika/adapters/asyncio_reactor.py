@@ -127,9 +127,10 @@ class AsyncioReactor(WatchesSockets):
 
     @makes_calls
     def call(self, call: Call | None = None) -> None:
-        """Makes a call; None: those that wait. The loop does that once for each that waits, and mostly the first finds
-        all. So where an exception of a signal handler costs the loop one turn, the calls are made in the next. See the
-        class for their exceptions."""
+        """Makes a call; None: all calls that wait. The class says what becomes of their exceptions.
+
+        The loop has a handle for each call that waits. Mostly the first handle makes all calls, and the others find
+        none. An exception of a signal handler may cost the loop a handle: then the next handle makes the calls."""
         outer, self.thread = self.thread, get_ident()
         try:
             if call is None:

@@ -493,8 +493,11 @@ class RecoveringConnection(Connection):
 
     def _keep_fallen(self, kept: Fallen) -> None:
         """These operations, which are all, wait for a decision: for the end of their channels."""
-        for channel in self._opened_channels:
-            channel._fallen = [each for each in kept if each[0].channel is channel]
+        by_channel: dict[Any, Fallen] = {channel: [] for channel in self._opened_channels}
+        for operation, error in kept:
+            by_channel[operation.channel].append((operation, error))
+        for channel, fallen in by_channel.items():
+            channel._fallen = fallen
         self._forget_link()
 
     def _forget_link(self) -> None:

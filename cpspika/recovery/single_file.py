@@ -44,12 +44,15 @@ class SingleFile:
 
     def of(self, channel: Owner) -> list[Operation]:
         """The operations of a channel that wait here."""
+        if not channel._singles:
+            return []
         return [each for each in self._waiting if each.channel is channel and each.state not in OVER]
 
     def forget(self, channel: Owner) -> None:
         """Removes the operations of a channel that has ended."""
-        self._waiting = deque(each for each in self._waiting if each.channel is not channel)
-        channel._singles = 0
+        if channel._singles:
+            self._waiting = deque(each for each in self._waiting if each.channel is not channel)
+            channel._singles = 0
 
     def settled(self, operation: Operation) -> None:
         """An operation is settled. If it was alone in flight, the next one follows."""

@@ -485,6 +485,7 @@ class Link:
                 if name != "channel.open":
                     raise self._out_of_order(number, "closed", ">", name)
                 channel = _Channel()
+            # Mostly the state stays as it is; this test spares the call.
             if follow("channel", channel.state, ">", name) != channel.state or name == "channel.close":
                 self._step_channel(number, channel, ">", name)
         return frame(METHOD, number, payload)
