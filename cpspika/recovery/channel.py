@@ -34,6 +34,7 @@ from .channel_log import MODES, ChannelLog
 from .losses import find_culprit, in_order, sort_out
 from .opening import EPOCH_SHIFT, SETTLING, OpeningChannel, OpenPublisher, TransactionPublisher
 from .operations import (
+    DECIDED,
     FALLEN,
     IN_FLIGHT,
     OVER,
@@ -374,11 +375,10 @@ class RecoveringChannel(Channel):
 
     def _first_opened(self) -> None:
         """The channel is open, if it was not before."""
-        opened, self._opened = self._opened, None
-        if opened is not None:
+        if self._opened is not None:
             if self.is_open:
                 self._in_turn(self._handlers.calls("state", self, True))
-            opened.done(self)  # at once: the replies to what was asked for behind it follow in this turn
+            self._opened.done(self)  # at once: the replies to what was asked for behind it follow in this turn
 
     def _set_up(self, opening: OpeningChannel, err: AMQPError | None, _: Any) -> None:
         if opening is not self._opening or opening._sender.connection_error() is not None:
@@ -679,6 +679,14 @@ class RecoveringChannel(Channel):
                 self._tell_cancelled(consume, error)
 
     # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _disown(self) -> None:
+        """Ends a channel that nobody has: a signal handler's exception came out of the call that opens it. The link is
+        dropped."""
+        if self._opened is not None:
+            self._opened.state = DECIDED
+        self._opened = self._opening = None
+        self._finish(None)
 
     def _finish(self, reason: AMQPError | None) -> bool:
         """Ends the channel for good: settles what waits, in order, then the closers, then calls the state handlers.

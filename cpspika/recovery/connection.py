@@ -145,20 +145,29 @@ class RecoveringConnection(Connection):
             refuse(on_done, error, "channel.open", self.reactor.call_soon)
             return None
         channel = RecoveringChannel(self, on_ready, on_done)
-        self._opened_channels.append(channel)
+        try:
+            self._opened_channels.append(channel)
+            self._begin_channel(channel, self._core)
+        except BaseException as interrupt:
+            channel._disown()
+            if self._core is not None:
+                self._core._failed(interrupt)
+            raise
+        return channel
+
+    def _begin_channel(self, channel: RecoveringChannel, link: Connection | None) -> None:
         if are_installed():
             channel._adopt()
         restoring = self._restoring
-        if self._core is None or not self._core.is_open:
+        if link is None or not link.is_open:
             assert channel._opened is not None
             self._deadlines.start(channel._opened)
         elif restoring is None or restoring.second_phase:
-            error = channel._open_on(self._core)
+            error = channel._open_on(link)
             if error is not None:
                 self.reactor.call_soon(lambda: channel._finish(error))
-            elif on_ready is None:
+            elif channel._on_ready is None:
                 channel._restore()
-        return channel
 
     def _channel_count(self) -> int:
         return len(self._opened_channels)

@@ -130,9 +130,17 @@ class Open(Asked):
     def __init__(self, channel: Owner, on_done: OnDone[Any] | None):
         super().__init__(channel, "channel.open", on_done, {})
 
+    @property
+    def is_unsettled(self) -> bool:
+        # Where the channel still has it, the next opening settles it.
+        return self.on_done is not None and self.channel._opened is not self
+
     def done(self, result: Any = None) -> None:
-        self.state = SETTLED
-        super().done(result)
+        # No function is called between these, so no signal handler either.
+        on_done = self.on_done
+        self.state, self.channel._opened, self.on_done = SETTLED, None, None
+        if on_done is not None:
+            on_done(None, result)
 
     def fail(self, error: AMQPError) -> None:
         self.state = SETTLED

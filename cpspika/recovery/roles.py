@@ -97,6 +97,7 @@ class Owner(Protocol):
     _fallen: list[tuple[Any, AMQPError]]
     _flowing: bool
     _log: Any
+    _opened: Any
     _opening: Any
     _singles: int
     _transaction: Transaction | None

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from ..client.channel import Channel
 from ..client.hints import HintsNames
 from ..errors import AMQPError, InvalidArgumentType, ProtocolSyntaxError
+from ..interrupts import repeatable
 from ..wire.message import Message
 from . import watched
 
@@ -100,6 +101,11 @@ class ConnectionFacade(Facade):
     def _held(self, facade: Any) -> Callable[[], Any]:
         """A function that returns a channel's facade, for the core to hold."""
         return lambda: facade
+
+    @repeatable
+    def _hand_out(self, on_done: Callable[[Any, Any], object], err: AMQPError | None, result: Any) -> None:
+        """on_done of an operation: hands on its result as the style has it."""
+        on_done(err, None if err else self._outward(result))
 
     def _outward(self, value: Any) -> Any:
         """The facade of a Connection or Channel of the core; any other value as it is."""

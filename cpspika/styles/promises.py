@@ -175,11 +175,6 @@ class PromisingConnection(_Scope, ConnectionFacade):
         self._own(operation)(self.core, *args, on_done=partial(self._hand_out, settle))
         return promise
 
-    @repeatable
-    def _hand_out(self, settle: Settle, err: AMQPError | None, result: Any) -> None:
-        """on_done of an operation."""
-        settle(err, None if err else self._outward(result))
-
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
         def called_by_the_core(*args: Any) -> None:
             run_callback(self._promises, function, *[self._outward(arg) for arg in args])

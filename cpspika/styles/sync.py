@@ -37,7 +37,7 @@ from ..client.connection import Connection, begin
 from ..client.continuations import call_site, describe, ignore
 from ..client.hooks import are_installed
 from ..errors import AMQPError, ConcurrentUse, OperationTimeout
-from ..interrupts import interrupts_work, is_of_signal_handler
+from ..interrupts import interrupts_work, is_of_signal_handler, repeatable
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..recovery import Recovering, new_connection
@@ -47,7 +47,7 @@ from .consumer import Arrived, Consuming
 from .facade import ConnectionFacade, Facade, Scope, check_runs_at_once, is_stale
 from .handed_over import HandedOver, checked, may_be_handed_over
 from .pipelined import Pipelined, Pipelining
-from .promises import give_back_for
+from .promises import Claims, GiveBack, give_back_for
 from .sync_operations import ChannelOperations, ConnectionOperations
 
 GRACE = 0.5  # seconds to wait for another thread to leave, before that is an error
@@ -98,20 +98,22 @@ class _Outcome(list[tuple["AMQPError | None", Any]]):
 
     # Values of the class, so that a call need not set them.
     abandoned = False
-    give_back: Callable[[Any], object] | None = None
+    give_back: GiveBack | None = None
 
+    @repeatable
     def settle(self, error: AMQPError | None, result: Any) -> None:
         """on_done."""
         self.append((error, result))
         if self.give_back is not None and error is None:
             self.give_back(result)
 
-    def abandon(self, give_back: Callable[[Any], object] | None) -> None:
-        """Nobody waits any more: give_back gets the result, now or when it comes."""
+    def abandon(self, give_back: GiveBack | None) -> None:
+        """Nobody waits any more: give_back gets the result, once, now or when it comes."""
         self.abandoned = True
-        self.give_back = give_back
-        if give_back is not None and self and self[0][0] is None:
-            give_back(self[0][1])
+        if give_back is not None:
+            self.give_back = Claims(give_back)
+            if self and self[0][0] is None:
+                self.give_back(self[0][1])
 
 
 class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
@@ -156,7 +158,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
 
         def ask(core: Connection, *args: Any, on_done: Callable[[Any, Any], object]) -> None:
             # Made a facade here: a result that the wait has returned is in nobody's hands if an exception comes then.
-            own(core, *args, on_done=lambda err, result: on_done(err, None if err else self._outward(result)))
+            own(core, *args, on_done=partial(self._hand_out, on_done))
 
         give_back = give_back_for(operation)
         return self._wait(operation.__name__, ask, self.core, args, timeout, give_back=give_back)
@@ -169,7 +171,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         args: Sequence[Any] = (),
         timeout: float | None = None,
         hands_over: bool = False,
-        give_back: Callable[[Any], object] | None = None,
+        give_back: GiveBack | None = None,
     ) -> Any:
         """Calls `operation` of `core` with these arguments, and turns the reactor until the operation is done; returns
         the result or raises the error. `name`: the operation's name in an error. timeout: seconds; by default those of

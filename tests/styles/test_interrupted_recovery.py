@@ -175,3 +175,35 @@ def test_what_was_lost_comes_back(broker: Broker, kind: str, lose: Any, step: in
         return "" if got == [b"x"] else repr(got)
 
     interrupt_everywhere(step, run)
+
+
+@each_place
+@pytest.mark.parametrize("kind", ["BlockingConnection", "SelectConnection"])
+def test_no_channel_is_left_with_nobody(broker: Broker, kind: str, step: int) -> None:
+    options: Any = {"timeout": SECONDS, "heartbeat": 0, "recovery": RECOVERY, "channel_max": 1}
+    with CALLED[kind](broker.url, **options) as connection:
+
+        def run(injector: Injector) -> str:
+            channel: Any = None
+            with injector.block(), suppress(Alarm):
+                channel = connection.channel()
+            if channel is not None:
+                channel.close()
+
+            def may_open() -> bool:
+                try:
+                    connection.drain_events(0.001)
+                    connection.channel().close()
+                except (Alarm, cpspika.AMQPError):
+                    return False
+                return True
+
+            try:
+                until(may_open, "a channel that may be opened", 2.0)
+            except AssertionError:
+                for channel in list(connection.core._opened_channels):
+                    channel.close()
+                return "the only channel has nobody"
+            return ""
+
+        interrupt_everywhere(step, run)
