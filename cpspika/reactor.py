@@ -161,6 +161,23 @@ class Timer(Protocol):
         """Drops the call. Does nothing if the call was made or cancelled before."""
 
 
+def know(reactor: Any, transport: Transport) -> None:
+    """Enters a transport in `transports` of its reactor, if the reactor has that: see `after_interrupt`. A transport
+    calls it at the end of its __init__, since it is interrupted only when it is whole."""
+    transports = getattr(reactor, "transports", None)
+    if transports is not None:
+        transports.add(transport)
+
+
+def after_interrupt(reactor: Any, error: BaseException) -> None:
+    """An exception of a signal handler came in the middle of the library's own code (see `interrupts`), and leaves the
+    reactor's turn: the calls that it cut off are queued again, and the links are dropped."""
+    for call in cut_off(error.__traceback__):
+        reactor.call_soon(call)
+    for transport in reactor.transports:
+        transport.interrupted(error)
+
+
 class Listener(Protocol):
     """An open port. port: its number."""
 

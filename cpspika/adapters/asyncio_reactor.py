@@ -19,8 +19,18 @@ from threading import get_ident
 from typing import Any
 
 from ..errors import ConcurrentUse, LocalError
-from ..interrupts import cut_off, is_interrupt, makes_calls
-from ..reactor import Acceptor, Call, Endpoint, Listener, Transport, TransportOwner, make_calls, once
+from ..interrupts import is_interrupt, makes_calls
+from ..reactor import (
+    Acceptor,
+    Call,
+    Endpoint,
+    Listener,
+    Transport,
+    TransportOwner,
+    after_interrupt,
+    make_calls,
+    once,
+)
 from ..registry import Registry
 from .asyncio_transport import AsyncioListener, AsyncioTransport
 from .sockets import SocketListener, SocketTransport, Watched, WatchesSockets
@@ -138,7 +148,7 @@ class AsyncioReactor(WatchesSockets):
             call()
         except BaseException as error:
             if is_interrupt(error):
-                self._interrupted(error)
+                after_interrupt(self, error)
             if not isinstance(error, Exception) or (self.on_error is None and self._driving is None):
                 raise  # to asyncio, which calls the loop's exception handler
             self.failed(error, "a callback of cpspika raised an exception")
@@ -147,13 +157,6 @@ class AsyncioReactor(WatchesSockets):
                 self.thread = None
             if self._driving is not None and self._driving():
                 self._stop_loop()
-
-    def _interrupted(self, error: BaseException) -> None:
-        """A signal handler raised an exception in the middle of the library's own code: as `PlainReactor.run_once`."""
-        for call in cut_off(error.__traceback__):
-            self.call_soon(call)
-        for transport in self.transports:
-            transport.interrupted(error)
 
     def failed(self, error: Exception, message: str, **context: Any) -> None:
         """Handles an exception of a callback, as the class says. message, context: for the loop's exception handler."""
@@ -190,12 +193,13 @@ class AsyncioReactor(WatchesSockets):
             self.loop.remove_writer(fd)
 
     def unwatch(self, fd: int) -> None:
-        read, write = self._watched.pop(fd, (False, False))
+        read, write = self._watched.get(fd, (False, False))
         if not self.loop.is_closed():
             if read:
                 self.loop.remove_reader(fd)
             if write:
                 self.loop.remove_writer(fd)
+        self._watched.pop(fd, None)
         self._stop_if_idle()
 
     def unwatch_forked(self, fd: int) -> None:

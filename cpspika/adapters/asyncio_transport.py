@@ -80,7 +80,6 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
     reactor: the AsyncioReactor. endpoint: the peer."""
 
     def __init__(self, reactor: Any, endpoint: Endpoint, owner: TransportOwner | None):
-        super().__init__(reactor, owner)
         self.peer_address = endpoint.host
         self._endpoint = endpoint
         self._loop: asyncio.AbstractEventLoop = reactor.loop
@@ -94,6 +93,7 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
         self._failure: Exception | None = None  # the reason for which this end cut the link
         self._hung_up = False  # the peer has, so what it sent before is read whatever the owner says
         self._look: Timer | None = None
+        super().__init__(reactor, owner)
 
     @classmethod
     def connect(
@@ -196,7 +196,7 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._call(partial(self._received, bytes(self._buffer[:nbytes])))
+        self._call(partial(self._take, nbytes))
 
     def eof_received(self) -> None:
         self._stop()
@@ -214,21 +214,19 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
     def _call(self, call: Call) -> None:
         """Makes a call for asyncio. An exception of a callback must not reach asyncio's transport, which would close
         the link."""
-
-        def guarded() -> None:
-            try:
-                call()
-            except BaseException as error:
-                if is_interrupt(error):
-                    self.interrupted(error)
-                raise
-
         try:
-            self._reactor.call(guarded)
-        except Exception as error:
+            self._reactor.call(call)
+        except BaseException as error:
+            if is_interrupt(error):
+                self.interrupted(error)  # the call was perhaps not made, and bytes of the peer are lost
+            if not isinstance(error, Exception):
+                raise
             self._reactor.failed(error, "a callback of cpspika raised an exception")
 
     # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _take(self, count: int) -> None:
+        self._received(bytes(self._buffer[:count]))
 
     def _received(self, data: bytes) -> None:
         if self._tls is not None:
@@ -302,6 +300,9 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
                 self._transport.write(data)  # calls pause_writing, if the kernel doesn't accept all
             if not self._full:
                 self.written = self._passed
+
+    def _has_ended(self) -> bool:
+        return self._transport is not None and self._transport.is_closing()
 
     def _next_piece(self) -> bytes | memoryview:
         """Takes chunks from `_out`, as many as PIECE bytes hold, but at least one; a larger one is cut."""

@@ -129,10 +129,11 @@ class AsyncoreReactor(WatchesSockets, PlainReactor):
         self._stand_by()
 
     def unwatch(self, fd: int) -> None:
-        if self._entries.pop(fd, None) is not None:
+        if fd in self._entries:
             self._map.pop(fd, None)
             if self._poll_file is not None:
                 self._poll_file.unwatch(fd)
+            del self._entries[fd]
 
     def unwatch_forked(self, fd: int) -> None:
         self._poll_file = None  # shared with the parent, who goes on with it

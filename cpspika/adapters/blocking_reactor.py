@@ -51,10 +51,10 @@ class BlockingReactor(PlainReactor):
 
     def unwatch(self, fd: int) -> None:
         if fd == self._fd:
-            self._fd, self._transport = -1, None
             self._wait.watch(fd, False, False)
             if self._poll_file is not None:
                 self._poll_file.unwatch(fd)
+            self._fd, self._transport = -1, None
 
     unwatch_forked = unwatch
 

@@ -113,9 +113,10 @@ class GuestReactor(WatchesSockets, PlainReactor):
             self.turn(ready)
 
     def _end(self, fd: int, write: bool) -> None:
-        end = self._watched.pop((fd, write), None)
+        end = self._watched.get((fd, write))
         if end is not None:
             end()
+            del self._watched[fd, write]
 
     def unwatch(self, fd: int) -> None:
         self._end(fd, False)

@@ -20,14 +20,16 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from ..interrupts import is_interrupt
-from ..reactor import IDLE, Timer, TransportOwner, interruption
+from ..interrupts import is_interrupt, repeatable
+from ..reactor import IDLE, Timer, TransportOwner, interruption, know
 from .allocator import keep_freed_blocks
-from .sockets import EAGER, LINGER
+from .sockets import EAGER, LINGER, LOOK
 
 
 class LoopTransport:
-    """A connection of a foreign loop. Implements `reactor.Transport`. reactor: the reactor. owner: the owner."""
+    """A connection of a foreign loop. Implements `reactor.Transport`. A subclass calls __init__ at the end of its own.
+
+    reactor: the reactor. owner: the owner."""
 
     def __init__(self, reactor: Any, owner: TransportOwner | None):
         keep_freed_blocks()
@@ -47,12 +49,17 @@ class LoopTransport:
         self._paused = False
         self._linger: Timer | None = None
         self._release: Callable[[], object] = reactor.hold()
+        know(reactor, self)
 
     # --- for a subclass -----------------------------------------------------------------------------------------------
 
     def _pass_on(self) -> None:
         """Passes the queued chunks to the loop, and counts them in `_passed`, unless the loop's buffer is full. While
         the link is closing: all chunks."""
+        raise NotImplementedError
+
+    def _has_ended(self) -> bool:
+        """Whether the loop has ended the open link. Perhaps it has not told that yet."""
         raise NotImplementedError
 
     def _read(self, wanted: bool) -> None:
@@ -112,6 +119,8 @@ class LoopTransport:
         if not self._open:
             return IDLE
         try:
+            if not self._closing and self._has_ended():
+                self._expect_end()
             self._pass_on()
         except BaseException as error:
             if is_interrupt(error):
@@ -173,6 +182,13 @@ class LoopTransport:
         self._closing = True
         self._owner = None
 
+    def _expect_end(self) -> None:
+        """The loop tells soon that the link has ended, unless an exception of a signal handler came as it did."""
+        if self._linger is None:
+            hidden = ConnectionAbortedError("the link has ended; a signal handler's exception hid why")
+            self._linger = self._reactor.call_later(LOOK, partial(self._lost, hidden))
+
+    @repeatable
     def _lost(self, error: Any) -> None:
         """The link has ended: tells the owner."""
         self._open = False

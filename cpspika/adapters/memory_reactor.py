@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..errors import LocalError
-from ..reactor import Acceptor, Endpoint, PlainReactor, Reactor, TransportOwner, interruption
+from ..reactor import Acceptor, Endpoint, PlainReactor, Reactor, TransportOwner, interruption, know
 from .allocator import keep_freed_blocks
 
 
@@ -57,9 +57,7 @@ class MemoryTransport:
         self._arrived: deque[bytes] = deque()  # pieces that the owner hasn't received yet
         self.wire: Wire | None = None
         self._release = reactor.hold()
-        known = getattr(reactor, "transports", None)
-        if known is not None:  # last: it is interrupted only when it is whole
-            known.add(self)
+        know(reactor, self)
 
     @classmethod
     def connect(

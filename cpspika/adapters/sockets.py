@@ -31,7 +31,18 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..interrupts import is_interrupt
-from ..reactor import IDLE, Acceptor, Endpoint, Listener, Reactor, Timer, Transport, TransportOwner, interruption
+from ..reactor import (
+    IDLE,
+    Acceptor,
+    Endpoint,
+    Listener,
+    Reactor,
+    Timer,
+    Transport,
+    TransportOwner,
+    interruption,
+    know,
+)
 from .allocator import keep_freed_blocks
 
 RECEIVE = 65536  # bytes to ask for in one read; larger buffers come from mmap, whose page faults cost more than a read
@@ -89,7 +100,8 @@ class Watcher(Reactor, Protocol):
         ready. Replaces an earlier `watch` of the same socket."""
 
     def unwatch(self, fd: int) -> None:
-        """Stops watching a socket."""
+        """Stops watching a socket. If an exception of a signal handler cuts it off, it is called again: so it forgets
+        the socket last."""
 
     def unwatch_forked(self, fd: int) -> None:
         """In the child of a fork: forgets a socket of the parent, and changes nothing that both processes share."""
@@ -201,9 +213,7 @@ class SocketTransport:
         self._hung_up = False  # the peer has, so what it sent before is read whatever the owner says
         self._look: Timer | None = None
         self.peer_address = endpoint.host
-        known = getattr(reactor, "transports", None)
-        if known is not None:  # last: it is interrupted only when it is whole
-            known.add(self)
+        know(reactor, self)
 
     @classmethod
     def connect(

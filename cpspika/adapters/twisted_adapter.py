@@ -31,11 +31,13 @@ from ..client.connection import Connection
 from ..client.continuations import check_callable
 from ..connecting import Target, all_targets
 from ..errors import AMQPError, InvalidArgument, InvalidArgumentType
+from ..interrupts import repeatable
 from ..parameters import ConnectionOptions, ConnectionParameters
 from ..reactor import Reactor, TransportOwner
 from ..recovery import Recovering
 from ..styles import watched
 from ..styles.promises import (
+    Claims,
     GiveBack,
     PromisingChannel,
     PromisingConnection,
@@ -58,21 +60,24 @@ class _Promise(Deferred[Any]):
 
     def __init__(self, give_back: GiveBack | None):
         super().__init__()
-        self._give_back = give_back
+        self._give_back = None if give_back is None else Claims(give_back)
+        self._settled = False
 
     @property
     def abandoned(self) -> bool:
         """Whether it was cancelled, while the operation is not settled."""
         return bool(self.called)
 
+    @repeatable
     def settle(self, err: AMQPError | None, result: Any) -> None:
-        if self.called:  # it was cancelled
-            if err is None and self._give_back is not None:
-                self._give_back(result)
-        elif err is not None:
-            self.errback(err)
-        else:
-            self.callback(result)
+        if not self.called:
+            self._settled = True
+            if err is not None:
+                self.errback(err)
+            else:
+                self.callback(result)
+        elif not self._settled and err is None and self._give_back is not None:  # it was cancelled
+            self._give_back(result)
 
 
 class _Hushed(_Promise):

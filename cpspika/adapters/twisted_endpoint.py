@@ -34,9 +34,9 @@ class EndpointTransport(LoopTransport, Protocol):
     transport: Any
 
     def __init__(self, reactor: TwistedReactor, endpoint: Any, owner: TransportOwner):
-        super().__init__(reactor, owner)
         self.gone: Deferred[None] = Deferred()
         self._connecting: Deferred[Any] | None = None
+        super().__init__(reactor, owner)
         # In a later call, because an endpoint may connect or fail at once, and the owner must not be called in this
         # one.
         reactor.call_soon(partial(self._begin, endpoint))
@@ -66,8 +66,10 @@ class EndpointTransport(LoopTransport, Protocol):
             self._reactor.turn(partial(self._owner.data_received, data))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        error = None if isinstance(reason.value, ConnectionDone) else reason.value
-        self._reactor.turn(partial(self._lost, error))
+        self._reactor.turn(partial(self._ended, reason))
+
+    def _ended(self, reason: Failure) -> None:
+        self._lost(None if isinstance(reason.value, ConnectionDone) else reason.value)
 
     def pauseProducing(self) -> None:
         self._full = True
@@ -87,6 +89,9 @@ class EndpointTransport(LoopTransport, Protocol):
             self._out.clear()
             self._passed = self.queued
             self.transport.write(data)  # calls pauseProducing, if this fills the buffer
+
+    def _has_ended(self) -> bool:
+        return not getattr(self.transport, "connected", True)  # of TLS it is not known
 
     def _read(self, wanted: bool) -> None:
         (self.transport.resumeProducing if wanted else self.transport.pauseProducing)()

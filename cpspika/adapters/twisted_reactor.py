@@ -9,7 +9,8 @@ instance in a timer of the program, needs a turn of its own: `_schedule_turn` as
 calls.
 
 *Exceptions.* The program runs Twisted, so an exception of a user's callback must not leave its loop. The exception is
-logged as a failure, or goes to `on_error`.
+logged as a failure, or goes to `on_error`. Twisted goes on after an exception of a signal handler, too. So `turn` does
+what `PlainReactor.run_once` does about one.
 
 *Driving.* A program that doesn't run Twisted may drive it by `run` and `run_once`. Exceptions then leave these.
 """
@@ -31,10 +32,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer  # type: ignore[import-untyped, unused-ignore]
 
 from ..errors import ConcurrentUse, LocalError
-from ..reactor import LONGEST_WAIT, Call, Timer, make_calls, once
+from ..interrupts import is_interrupt, makes_calls
+from ..reactor import LONGEST_WAIT, Call, Timer, Transport, after_interrupt, make_calls, once
+from ..registry import Registry
 from .sockets import Watched, WatchesSockets, socket_error
 
-ROUNDS = 4  # rounds of queued calls in one turn; calls that the last round queues wait for the next turn
+ROUNDS = 5  # rounds of queued calls in one turn; calls that the last round queues wait for the next turn
 
 _log = Logger()
 
@@ -74,6 +77,13 @@ class _Descriptor:
         if write < self.writes:
             twisted.removeWriter(self)
         self.reads, self.writes = read, write
+
+    def end(self) -> None:
+        """Ends the watch, whatever an exception of a signal handler has left undone."""
+        self._reactor.twisted.removeReader(self)
+        self._reactor.twisted.removeWriter(self)
+        self.reads = self.writes = False
+        self.fd = -1  # the next socket may get the same number
 
     def doRead(self) -> None:
         self._reactor.turn(self._watched.on_readable)
@@ -132,6 +142,7 @@ class TwistedReactor(WatchesSockets):
         self.twisted: Any = reactor
         self.on_error: Callable[[BaseException], object] | None = None
         self.thread: int | None = None
+        self.transports: Registry[Transport] = Registry()
         self._ready: deque[Call] = deque()
         self._inside = False  # in a turn, which makes the calls in _ready at its end
         self._scheduled: Any = None  # the DelayedCall by which Twisted will begin a turn
@@ -174,40 +185,58 @@ class TwistedReactor(WatchesSockets):
             self.twisted.callFromThread(self._from_thread)
 
     def _from_thread(self) -> None:
-        self._called_from_thread = False  # before the turn, because a call that is added from here on needs a new one
         self.turn(_nothing)
 
     def _schedule_turn(self) -> None:
         """Makes Twisted begin a turn soon."""
-        if self._scheduled is None:
+        # Not active: an exception of a signal handler came as Twisted called `turn`.
+        if self._scheduled is None or not self._scheduled.active():
             self._scheduled = self.twisted.callLater(0, self.turn, _nothing)
 
     def turn(self, call: Call) -> None:
         """Makes one turn: a call for Twisted, then the calls that are queued. Inside a turn it makes the call alone."""
+        self._called_from_thread = False  # before the calls, because one that is added from here on needs a new turn
         if self._inside:
             self.call(call)
             return
+        self._ready.appendleft(call)  # first: an exception of a signal handler may come from here on
         self.thread = get_ident()
         self._inside = True
         scheduled, self._scheduled = self._scheduled, None
-        if scheduled is not None and scheduled.active():
-            # This turn makes the calls. And a program that closes its last connection in it must find no DelayedCall.
-            scheduled.cancel()
         try:
-            self.call(call)
+            if scheduled is not None and scheduled.active():
+                # This turn makes the calls. And a program that closes its last connection in it must find no
+                # DelayedCall.
+                scheduled.cancel()
             for _ in range(ROUNDS):
+                if not self._ready:
+                    break
                 make_calls(self._ready, self.call)
+        except BaseException as error:
+            self._raised(error)
         finally:
             self._inside = False
             if self._ready:
                 self._schedule_turn()
 
+    @makes_calls
     def call(self, call: Call) -> object:
         try:
             return call()
-        except Exception:
-            self.failed(Failure())  # type: ignore[no-untyped-call]
+        except BaseException as error:
+            self._raised(error)
             return None
+
+    def _raised(self, error: BaseException) -> None:
+        """Handles the exception that is being handled: see the class. What is no Exception goes on to Twisted."""
+        if is_interrupt(error):
+            after_interrupt(self, error)
+        if isinstance(error, Exception):
+            self.failed(Failure())  # type: ignore[no-untyped-call]
+        elif self._driven:
+            self._strays.append(error)
+        else:
+            raise
 
     def failed(self, failure: Failure) -> None:
         """Handles an exception of a callback: see the class."""
@@ -258,6 +287,10 @@ class TwistedReactor(WatchesSockets):
                 timeout = 0
             self.twisted.iterate(self._patience(timeout))
             self.twisted.iterate(0)  # the timers that came due while it waited
+        except BaseException as error:
+            if is_interrupt(error):
+                after_interrupt(self, error)
+            raise
         finally:
             self._inside, self._driven, self.thread = outer
         if self._strays:
@@ -305,10 +338,10 @@ class TwistedReactor(WatchesSockets):
         descriptor.watch(read, write)
 
     def unwatch(self, fd: int) -> None:
-        descriptor = self._watched.pop(fd, None)
+        descriptor = self._watched.get(fd)
         if descriptor is not None:
-            descriptor.watch(False, False)
-            descriptor.fd = -1  # the next socket may get the same number
+            descriptor.end()
+            del self._watched[fd]
 
     def unwatch_forked(self, fd: int) -> None:
         """As of `Watcher`. Twisted's reactor belongs to the parent, with its epoll, so nothing is unregistered."""

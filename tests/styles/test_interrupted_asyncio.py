@@ -19,9 +19,11 @@ from cpspika.broker import Broker
 from cpspika.recovery import dialling
 from tests.styles.test_interrupted_calls import broker as broker
 from tests.styles.test_interrupted_recovery import RECOVERY, interrupt_everywhere
+from tests.support.hiding import WithoutAddReader
 from tests.support.injector import Alarm, Injector
 
 SECONDS = 5.0
+OPTIONS: Any = {"recovery": RECOVERY, "heartbeat": 0, "connection_timeout": 2}
 Futures = dict[str, "asyncio.Future[Any]"]
 
 pytestmark = [
@@ -54,15 +56,15 @@ def closes_the_channel(broker: Broker, connection: Any, channel: Any, queue: str
     return {**asks(broker, connection, channel, queue), "close": channel.close()}
 
 
+def connect(broker: Broker) -> Any:
+    return asyncio_adapter.connect(broker.url, **OPTIONS)
+
+
 def connects(broker: Broker, connection: Any, channel: Any, queue: str) -> Futures:
     return {"connect": connect(broker)}
 
 
-def connect(broker: Broker) -> Any:
-    return asyncio_adapter.connect(broker.url, recovery=RECOVERY, heartbeat=0, connection_timeout=2)
-
-
-async def opened(broker: Broker, queue: str) -> Any:
+async def opened(connect: Callable[[Broker], Any], broker: Broker, queue: str) -> Any:
     connection = await connect(broker)
     channel = await connection.channel()
     await channel.confirm_select()
@@ -86,17 +88,18 @@ async def another_channel(connection: Any) -> list[str]:
     return await ended({"another channel": connection.channel()})
 
 
-@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.long), 7])
+@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.long), 29])
 @pytest.mark.parametrize("ask", [asks, loses_the_link, opens_channels, closes_the_channel, connects])
-def test_each_future_is_done(broker: Broker, monkeypatch: Any, ask: Any, step: int) -> None:
-    queue = f"asyncio {ask.__name__} {step}"
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, WithoutAddReader], ids=["add_reader", "transports"])
+def test_each_future_is_done(broker: Broker, monkeypatch: Any, new_loop: Any, ask: Any, step: int) -> None:
+    queue = f"asyncio {new_loop.__name__} {ask.__name__} {step}"
     monkeypatch.setattr(dialling, "LOOK", 0.3)
     monkeypatch.setattr(dialling, "LATE", 0.2)
 
     def run(injector: Injector) -> str:
-        loop = asyncio.new_event_loop()
+        loop = new_loop()
         loop.set_exception_handler(lambda *_: None)  # asyncio tells it of the exception
-        connection, channel = loop.run_until_complete(opened(broker, queue))
+        connection, channel = loop.run_until_complete(opened(connect, broker, queue))
         futures = loop.run_until_complete(called(ask, broker, connection, channel, queue))
         ending = loop.create_task(ended(futures))
         with injector.block(), suppress(Alarm):
