@@ -141,8 +141,15 @@ class Alone:
         return meter.result
 
     def _run(self, step: Callable[[], int], count: int) -> None:
-        while count > 0:
-            count -= step()
+        """Makes steps in turns of the reactor, as a program's callbacks are made."""
+        left = count
+
+        def turn() -> None:
+            nonlocal left
+            left -= step()
+
+        while left > 0:
+            self.reactor.call_soon(turn)
             self.reactor.run_once(0)
 
     def _publish(self, body: bytes) -> Callable[[], int]:
@@ -233,25 +240,25 @@ class _InStyle:
         sink.listening = False
         step = {"alone publish": self._publish, "alone confirm": self._confirm}[job.action]
         self._confirm_soon = partial(soon, partial(_Confirming(sink), TURN))
-        publish = partial(channel.basic_publish, "", KEY, make_body(job.size))
+        body = make_body(job.size)
         meter = Meter(job)
-        await self._run(step, publish, job.warmup)
+        await self._run(step, channel.basic_publish, body, job.warmup)
         meter.start()
-        await self._run(step, publish, job.count)
+        await self._run(step, channel.basic_publish, body, job.count)
         meter.stop()
         assert meter.result is not None
         return meter.result
 
-    async def _run(self, step: Callable[..., Any], publish: Callable[[], Any], count: int) -> None:
+    async def _run(self, step: Callable[..., Any], publish: Callable[..., Any], body: bytes, count: int) -> None:
         for _ in range(0, count, TURN):
-            await step(publish)
+            await step(publish, body)
 
-    async def _publish(self, publish: Callable[[], Any]) -> None:
+    async def _publish(self, publish: Callable[..., Any], body: bytes) -> None:
         for _ in range(TURN):
-            await publish()
+            await publish("", KEY, body)
 
-    async def _confirm(self, publish: Callable[[], Any]) -> None:
-        confirms = [publish() for _ in range(TURN)]
+    async def _confirm(self, publish: Callable[..., Any], body: bytes) -> None:
+        confirms = [publish("", KEY, body) for _ in range(TURN)]
         self._confirm_soon()
         await self._together(confirms)
 

@@ -209,10 +209,26 @@ class Promise(Block[T], Generic[T]):
     def __await__(self) -> Generator[Promise[T], Any, T]:
         if self._state == _PENDING:
             yield self
-        if self._state == _FULFILLED:  # as `result` does, without its call: each publish comes this way
+        if self._state == _FULFILLED:  # as `result` does, without its call
             result: T = self._value
             return result
         return self.result()
+
+    __iter__ = __await__
+
+
+class _Fulfilled(Promise[T]):
+    """The promise of a result that is known already. Each publish without confirms is awaited by one."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<Promise, fulfilled: {self._value!r}>"
+
+    def __await__(self) -> Generator[Promise[T], Any, T]:
+        yield from ()
+        result: T = self._value
+        return result
 
     __iter__ = __await__
 
@@ -472,8 +488,8 @@ class Promises:
         return promise, promise.settle
 
     def _fulfil(self, result: Any) -> Promise[Any]:
-        promise, settle = self.make()
-        settle(None, result)
+        promise = _Fulfilled[Any](self.reactor)
+        promise.settle(None, result)
         return promise
 
     def ignore_error(self, promise: Promise[Any]) -> None:
