@@ -145,6 +145,16 @@ def _seconds(name: str, value: Any) -> float | None:
     return number
 
 
+def check_timeout(name: str, value: Any) -> None:
+    """InvalidArgumentType: it is no number of seconds, nor None. A negative number means that no time is left."""
+    try:
+        is_number = value is None or value + 0.0 == value
+    except TypeError:
+        is_number = False
+    if not is_number:
+        raise InvalidArgumentType(f"{name} takes a number of seconds or None, not {value!r}")
+
+
 def _heartbeat(name: str, value: Any) -> int | None:
     seconds = _seconds(name, value)
     if seconds is not None and (seconds > 65535 or seconds % 1):

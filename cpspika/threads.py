@@ -36,7 +36,7 @@ from .client.connection import HIGH_WATER, Connection, begin
 from .client.continuations import call_site, check_callable, describe
 from .connecting import Target, all_targets, new_reactor
 from .errors import AMQPError, ConcurrentUse, ConnectionLost, OperationTimeout
-from .parameters import ConnectionOptions
+from .parameters import ConnectionOptions, check_timeout
 from .recovery import Recovering, new_connection
 from .registry import Registry
 from .styles import watched
@@ -155,6 +155,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         check_callable("on_close", on_close)
         check_callable("on_error", on_error)
         check_runs_at_once(on_error)
+        check_timeout("timeout", timeout)
         self._connection = self
         self.timeout = timeout
         self.on_error = on_error
@@ -218,6 +219,7 @@ class ThreadedConnection(_Shared, ConnectionFacade, ConnectionOperations):
         Errors: the error that ended the connection; none if the program closed it.
         """
         self._check_may_wait("join")
+        check_timeout("timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         self._thread.join(timeout)
         left = None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -144,7 +144,9 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
 
     async def _adopt(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await self._loop.create_connection(lambda: self, sock=sock)
+        transport, _ = await self._loop.create_connection(lambda: self, sock=sock)
+        if self._transport is None:  # an exception of a signal handler came as asyncio called this
+            self.connection_made(transport)
 
     def _shake_hands(self, tls: _Tls) -> None:
         try:
@@ -360,6 +362,7 @@ class AsyncioTransport(LoopTransport, asyncio.BufferedProtocol):
     def _stop(self) -> None:
         self._open = False
         if self._transport is not None:
+            self._expect_end()
             self._cut()
 
     def _ended(self, error: Exception | None) -> None:

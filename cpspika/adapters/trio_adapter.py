@@ -50,16 +50,25 @@ class TrioReactor(GuestReactor):
         nursery.start_soon(self._live)
 
     async def _live(self) -> None:
-        with self.scope:
-            while True:
-                self.turn()
-                with trio.move_on_after(self.patience()):
-                    await self._asleep.park()
-        # An operation that is asked for behind the block still fails in a turn. From here on trio makes it itself.
-        self._lives = False
-        self.on_error = _hook
-        if self._ready:
-            self._wake()
+        try:
+            with self.scope:
+                await self._turns()
+        finally:
+            # From here on trio makes the turns itself: of the close that follows an exception, and for an operation
+            # that is asked for behind the block.
+            self._lives = False
+            self.on_error = _hook
+            if self._ready:
+                self._wake()
+
+    async def _turns(self) -> None:
+        while True:  # see `interrupts`
+            self.turn()
+            await self._rest()
+
+    async def _rest(self) -> None:
+        with trio.move_on_after(self.patience()):
+            await self._asleep.park()
 
     async def _raise(self, error: BaseException) -> None:
         raise error

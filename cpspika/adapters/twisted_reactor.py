@@ -199,11 +199,11 @@ class TwistedReactor(WatchesSockets):
         if self._inside:
             self.call(call)
             return
-        self._ready.appendleft(call)  # first: an exception of a signal handler may come from here on
-        self.thread = get_ident()
-        self._inside = True
-        scheduled, self._scheduled = self._scheduled, None
         try:
+            self._ready.appendleft(call)  # first: an exception of a signal handler may come from here on
+            self.thread = get_ident()
+            self._inside = True
+            scheduled, self._scheduled = self._scheduled, None
             if scheduled is not None and scheduled.active():
                 # This turn makes the calls. And a program that closes its last connection in it must find no
                 # DelayedCall.

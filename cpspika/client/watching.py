@@ -79,9 +79,10 @@ _LINES = {
     "unblocked": (INFO, "%s: the broker takes publishes again"),
     "lost": (INFO, "%s: %s was lost, and is made again: %s"),
     "retrying": (INFO, "%s: try %d follows in %.1f s"),
-    "restored": (INFO, "%s: everything is as it was before the loss; %d publishes were sent again"),
+    "restored": (INFO, "%s: restored after the loss; %d publishes were sent again"),
     "entity_failed": (WARNING, "%s: %s could not be declared again: %s"),
     "consumer_failed": (WARNING, "%s: consumer %r could not be started again: %s"),
+    "channel_failed": (WARNING, "%s: channel %d could not be opened again: %s"),
     "gave_up": (WARNING, "%s: recovery has given up: %s"),
 }
 _DETAILS: dict[str, Any] = {
@@ -98,4 +99,5 @@ _DETAILS: dict[str, Any] = {
     "restored": lambda connection, event: (connection._where(), event.resent),
     "entity_failed": lambda connection, event: (connection._where(), " ".join(event.entity), event.error),
     "consumer_failed": lambda connection, event: (connection._where(), event.consumer_tag, event.error),
+    "channel_failed": lambda connection, event: (connection._where(), event.channel.number, event.error),
 }

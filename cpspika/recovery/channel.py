@@ -537,7 +537,7 @@ class RecoveringChannel(Channel):
         replay = next((each for each in replays if each.method == blamed), None) if culprit is None else None
         not_set_up = self._opened is not None and self._on_ready is not None
         if self._closures >= CLOSURES or not_set_up:
-            self._finish(reason)
+            self._give_up(reason)
             return
         steps = sort_out(connection, fallen, culprit, reason, single=blamed == "basic.publish")
         # No function is called between these, so no signal handler either.
@@ -561,7 +561,7 @@ class RecoveringChannel(Channel):
             return
         error = self._open_on(link)
         if error is not None:
-            self._finish(error)
+            self._give_up(error)
         elif self._on_ready is None:
             self._restore()
 
@@ -679,6 +679,14 @@ class RecoveringChannel(Channel):
                 self._tell_cancelled(consume, error)
 
     # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _give_up(self, reason: AMQPError) -> None:
+        """Ends the channel, which cannot be opened. If nobody else is told, the reason leaves the reactor."""
+        if self._opened is None:
+            event = RecoveryEvent("channel_failed", error=reason, channel=self._outermost())
+            self._connection._tell_recovery(event)
+        if not self._finish(reason):
+            self._connection._report(reason)
 
     def _disown(self) -> None:
         """Ends a channel that nobody has: a signal handler's exception came out of the call that opens it. The link is

@@ -165,7 +165,7 @@ class RecoveringConnection(Connection):
         elif restoring is None or restoring.second_phase:
             error = channel._open_on(link)
             if error is not None:
-                self.reactor.call_soon(lambda: channel._finish(error))
+                self.reactor.call_soon(lambda: channel._give_up(error))
             elif channel._on_ready is None:
                 channel._restore()
 

@@ -112,9 +112,9 @@ class RecoveryEvent(NamedTuple):
     """Something that recovery did or met; handlers of `add_recovery_handler` get it.
 
     kind: "lost", the link was lost, or with `channel` the channel alone; "retrying", the next try follows in `delay`
-    seconds; "restored", everything is as it was; "entity_failed", the exchange, queue or binding `entity` could not be
-    declared again; "consumer_failed", the consumer `consumer_tag` could not be started again; "gave_up", the connection
-    ends.
+    seconds; "restored", all is as it was, but for what an event before has told; "entity_failed", the exchange, queue
+    or binding `entity` could not be declared again; "consumer_failed", the consumer `consumer_tag` could not be started
+    again; "channel_failed", the channel could not be opened again, and has ended; "gave_up", the connection ends.
     error: the reason; None for "retrying" before the first error and for "restored".
     attempt: number of the try, from 1 on, since the link was lost.
     delay: seconds until the try.

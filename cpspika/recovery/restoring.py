@@ -51,7 +51,7 @@ class Restoring:
         for channel in list(self._channels):
             error = channel._open_on(self._link)
             if error is not None:
-                channel._finish(error)
+                channel._give_up(error)
 
     # --- topology -----------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from ..client.continuations import ignore
 from ..client.hints import hinting
 from ..errors import AMQPError, ConsumerCancelled, UnknownConsumerTag
 from ..interrupts import repeatable
+from ..parameters import check_timeout
 from ..wire.message import Message
 
 IteratorT = TypeVar("IteratorT")
@@ -58,6 +59,7 @@ class Consuming(Generic[IteratorT]):
         Errors, raised by the iterator: ConnectionClosed, the connection has ended; ChannelClosed, the channel alone;
         ConsumerCancelled, the broker has cancelled the consumer.
         """
+        check_timeout("inactivity_timeout", inactivity_timeout)
         return self._iterate(
             queue, {"no_ack": no_ack, "exclusive": exclusive, "arguments": arguments}, inactivity_timeout
         )

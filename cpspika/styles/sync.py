@@ -38,7 +38,7 @@ from ..client.continuations import call_site, describe, ignore
 from ..client.hooks import are_installed
 from ..errors import AMQPError, ConcurrentUse, OperationTimeout
 from ..interrupts import interrupts_work, is_of_signal_handler, repeatable
-from ..parameters import ConnectionParameters
+from ..parameters import ConnectionParameters, check_timeout
 from ..reactor import Reactor
 from ..recovery import Recovering, new_connection
 from ..wire.message import Message
@@ -132,6 +132,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         on_close: Callable[[SyncConnection, AMQPError | None], object] | None = None,
         recovery: Recovering = None,
     ):
+        check_timeout("timeout", timeout)
         self.timeout = timeout
         self.lock = RLock()
         self._spins = _Spins.of(reactor)
@@ -449,6 +450,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         for the next call; None: all. Errors: the error that ended the connection, once no callback is left. After a
         close of the program's own that is an error only if there was no callback.
         """
+        check_timeout("timeout", timeout)
         with _Inside(self):
             ran = self._run_callbacks(lambda: not self.core.is_open, timeout, limit)
             core = self.core
@@ -464,6 +466,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         another thread is inside the connection it does nothing, since that thread turns the reactor. Errors: on a
         connection that is not open, the error that closed it.
         """
+        check_timeout("timeout", timeout)
         if not self._enter(hands_over=True):
             return
         try:
@@ -612,19 +615,23 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
             raise
 
     def _next_message(self, arrived: Arrived, patience: float | None) -> Message | None:
-        """Waits for a message, `patience` seconds at most. None: none came. Errors: the one that ended the consumer."""
-        connection = self.connection
+        """Waits for a message, `patience` seconds at most, and runs the callbacks that are due. None: no message came.
+        Errors: the one that ended the consumer."""
+        connection, time = self.connection, self.connection._reactor.time
+        deadline = None if patience is None else time() + patience
+        left = patience
         while True:
             with _Inside(connection):
-                connection._spins.raise_stray()
-                happened = connection._spin(lambda: bool(arrived.messages) or arrived.is_over, patience)
+                ran = connection._run_callbacks(lambda: bool(arrived.messages) or arrived.is_over, left)
             message = arrived.take()
             if message is not None:
                 return message
             if arrived.is_over:
                 raise arrived.end_reason()
-            if not happened:
-                return None
+            if deadline is not None:
+                left = max(0.0, deadline - time())
+                if not ran and not left:
+                    return None
 
     def _messages(self, arrived: Arrived, patience: float | None) -> Generator[Any, Any, Any]:
         connection, core = self.connection, self.core

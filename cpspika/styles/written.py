@@ -21,9 +21,11 @@ from typing import Any
 
 from ..client.hints import for_arguments, takes_no_on_done
 from ..interrupts import WRITTEN
+from ..parameters import check_timeout
 
 CALLBACKS = frozenset(("on_message", "on_cancel", "handler"))
 SETUP = "on_ready"
+TIMEOUT = "timeout"
 
 Body = Callable[[Callable[..., Any]], str]
 """body(operation): the last lines of its method. In them {operation} stands for the operation's function, {arguments}
@@ -60,6 +62,7 @@ def written(
     parts = [_method(method, signature, body(operations[method])) for method, signature in shown.items()]
     scope: dict[str, Any] = {
         "MISSING": MISSING,
+        "check_timeout": check_timeout,
         "get_ident": get_ident,
         "wrong_arguments": wrong_arguments,
         **{f"of_{method}": function for method, function in of.items()},
@@ -82,6 +85,8 @@ def _method(name: str, shown: inspect.Signature, body: str) -> str:
     lines.append(f"    if {' or '.join(['others', *(f'{each} is MISSING' for each in required)])}:")
     told = "".join(f", {each}={each}" for each in required)
     lines.append(f"        raise wrong_arguments({name!r}, others{told})")
+    if any(each.name == TIMEOUT for each in parameters):
+        lines += [f"    if {TIMEOUT} is not None:", f"        check_timeout({TIMEOUT!r}, {TIMEOUT})"]
     lines += [f"    {line}" for each in own for line in _made_callable(each.name, {each.name for each in own})]
     arguments = ", ".join(each.name for each in own)
     filled = body.format(operation=f"of_{name}", arguments=arguments, together=f"({arguments}{',' if own else ''})")

@@ -111,7 +111,7 @@ def test_recovery(log: Any) -> None:
         ("INFO", "connected to cpspika 0"),
         ("INFO", "the link was lost, and"),
         ("INFO", "try 1 follows in 0.0 s"),
-        ("INFO", "everything is as it wa"),
+        ("INFO", "restored after the los"),
         ("INFO", "the connection has end"),
     ]
 

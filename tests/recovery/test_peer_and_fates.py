@@ -285,6 +285,34 @@ def test_a_link_that_is_lost_amid_the_first_on_ready_has_it_run_again() -> None:
     assert channel.is_open
 
 
+@pytest.mark.parametrize("handled", [False, True])
+def test_an_on_ready_that_raises_from_now_on_is_told(handled: bool) -> None:
+    """Also where no operation of the channel waits: a consumer would stay idle, and nobody know why."""
+    world = RecoveryWorld()
+    calls: list[bool] = []
+    told: list[bool] = []
+
+    def setup(view: Any) -> None:
+        calls.append(True)
+        if len(calls) > 1:
+            raise KeyError("the second time")
+
+    channel = world.channel(on_ready=setup)
+    if handled:
+        channel.add_state_change_handler(lambda _, is_open: told.append(is_open))
+    declared(world, channel, "q")
+    consumed(world, channel, "q")
+    world.cut()
+    world.until(lambda: not channel.is_open, "the end of the channel")
+    world.settle()
+    assert world.kinds().count("channel_failed") == 1
+    event = next(event for event in world.events if event.kind == "channel_failed")
+    assert event.channel is channel
+    assert isinstance(event.error.__cause__, KeyError)
+    assert told == ([False] if handled else [])
+    assert [type(error.__cause__) for error in world.errors] == ([] if handled else [KeyError])
+
+
 def test_an_on_ready_that_raises_later_and_then_not() -> None:
     world = RecoveryWorld()
     calls: list[Any] = []

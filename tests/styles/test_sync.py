@@ -322,3 +322,46 @@ def test_the_text_of_a_closed_channel_names_one_call_site(ch: Any) -> None:
     with pytest.raises(cpspika.ChannelClosed) as caught:
         ch.basic_ack(1)
     assert str(caught.value).count("asked for at") == 1
+
+
+def test_an_iterator_runs_the_callbacks_that_are_due() -> None:
+    """Between two messages, and while it waits for one; and they do not put off the end of its patience."""
+    with cpspika.BlockingConnection("embedded://") as connection, connection.channel() as channel:
+        beside = connection.channel()
+        for queue in ("mine", "beside"):
+            channel.queue_declare(queue, exclusive=True)
+        got: list[Any] = []
+        beside.basic_consume("beside", lambda message: got.append(bytes(message.body)), no_ack=True)
+        for number in range(3):
+            channel.basic_publish("", "mine", f"mine {number}")
+        beside.basic_publish("", "beside", "beside 0")
+        for message in channel.consume("mine", inactivity_timeout=0.2):
+            message.ack()
+            got.append(bytes(message.body))
+            if message.body == b"mine 2":
+                beside.basic_publish("", "beside", "beside 1")  # comes while the iterator waits for more
+    assert [body for body in got if body.startswith(b"mine")] == [b"mine 0", b"mine 1", b"mine 2"]
+    assert [body for body in got if body.startswith(b"beside")] == [b"beside 0", b"beside 1"]
+
+
+@pytest.mark.parametrize("facade", [cpspika.BlockingConnection, cpspika.threads.ThreadedConnection])
+def test_a_timeout_of_a_wrong_type_is_an_error_before_anything_is_sent(facade: Any) -> None:
+    wrong: Any = "5"
+    with facade("embedded://") as connection, connection.channel() as channel:
+        channel.queue_declare("q", exclusive=True)
+        channel.confirm_select()
+        calls = [
+            lambda: channel.basic_publish("", "q", "x", timeout=wrong),
+            lambda: channel.basic_get("q", timeout=wrong),
+            lambda: channel.queue_purge("q", timeout=wrong),
+            lambda: connection.channel(timeout=wrong),
+            lambda: channel.consume("q", inactivity_timeout=wrong),
+            lambda: facade("embedded://", timeout=wrong),
+        ]
+        if facade is cpspika.BlockingConnection:
+            calls += [lambda: connection.drain_events(wrong), lambda: connection.turn(wrong)]
+        for call in calls:
+            with pytest.raises(cpspika.InvalidArgumentType, match="timeout takes a number of seconds or None, not '5'"):
+                call()
+        ok = channel.queue_declare("q", passive=True, timeout=5)
+        assert (ok.message_count, ok.consumer_count) == (0, 0)
