@@ -38,18 +38,20 @@ WRITTEN = "<cpspika, written for "
 (`styles.written`)."""
 _waits: set[CodeType] = set()
 _repeatable: dict[CodeType, Callable[..., Any]] = {}
-_makers: set[CodeType] = set()
+makers: set[CodeType] = set()
+"""The functions of reactors that make calls."""
 
 
-class _OwnFiles(dict[str, bool]):
-    """File names that were met, and whether they belong to the library."""
+class _OwnFiles(dict[str, "bool | None"]):
+    """File names that were met. True: the file belongs to the library. None: to Python's standard library."""
 
-    def __missing__(self, name: str) -> bool:
-        self[name] = own = name.startswith((_PACKAGE, WRITTEN))
+    def __missing__(self, name: str) -> bool | None:
+        own = True if name.startswith((_PACKAGE, WRITTEN)) else None if _is_in_standard_library(name) else False
+        self[name] = own
         return own
 
 
-is_own_file: dict[str, bool] = _OwnFiles()
+is_own_file: dict[str, bool | None] = _OwnFiles()
 
 
 def wait(function: F) -> F:
@@ -80,7 +82,7 @@ def cut_off(trace: TracebackType | None) -> list[Callable[[], object]]:
                     function, *(values[name] for name in frame.f_code.co_varnames[: frame.f_code.co_argcount])
                 )
             )
-        elif frame.f_code in _makers and inner is not None and _has_not_begun(inner):
+        elif frame.f_code in makers and inner is not None and _has_not_begun(inner):
             calls.append(frame.f_locals["call"])
         trace = inner
     return calls
@@ -88,7 +90,7 @@ def cut_off(trace: TracebackType | None) -> list[Callable[[], object]]:
 
 def makes_calls(function: F) -> F:
     """Marks a function of a reactor that makes the call that its variable `call` refers to."""
-    _makers.add(function.__code__)
+    makers.add(function.__code__)
     return function
 
 
@@ -98,7 +100,7 @@ def _has_not_begun(trace: TracebackType) -> bool:
 
     code, offset = trace.tb_frame.f_code, trace.tb_lasti
     begin = opmap.get("RESUME")  # the instruction with which a function begins; Python 3.10 has none
-    return is_own_file[code.co_filename] and (offset < 0 or code.co_code[offset] == begin)
+    return is_own_file[code.co_filename] is True and (offset < 0 or code.co_code[offset] == begin)
 
 
 def release(lock: Any) -> None:
@@ -162,7 +164,11 @@ def interrupts_work() -> bool:
 
 
 def _is_standard(name: str) -> bool:
-    return name.startswith("<") or (name.startswith(_STDLIB) and "site-packages" not in name)
+    return name.startswith("<") or _is_in_standard_library(name)
+
+
+def _is_in_standard_library(name: str) -> bool:
+    return name.startswith(_STDLIB) and "site-packages" not in name
 
 
 def _handlers() -> Iterator[CodeType]:

@@ -21,7 +21,7 @@ from ..connecting import Target, all_targets
 from ..parameters import ConnectionOptions
 from ..recovery import Recovering
 from ..styles import tasks
-from ..styles.promises import OnClose, PromisingChannel, PromisingConnection, promised_connection
+from ..styles.promises import GRACE, OnClose, PromisingChannel, PromisingConnection, promised_connection
 from ..styles.trio_operations import ChannelOperations, ConnectionOperations
 from .guest_reactor import GuestReactor
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 T = TypeVar("T")
-GRACE = 5.0  # seconds that closing may take when an error or a cancellation ends the block
 
 
 class TrioReactor(GuestReactor):

@@ -16,7 +16,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any, TypeVar
 
 from ..errors import AMQPError, InvalidArgumentType
-from ..interrupts import cut_off, is_interrupt, is_own_file, repeatable
+from ..interrupts import cut_off, is_interrupt, is_own_file, makers, repeatable
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -66,12 +66,29 @@ def call_site(depth: int = 2) -> CallSite | None:
             last = _last
             # A loop asks from one place again and again: its thousands of continuations share one tuple.
             if code is not last[0] or frame.f_lasti != last[1]:
+                if is_own_file[code.co_filename] is None:
+                    return _beyond_standard(frame)
                 _last = last = (code, frame.f_lasti)
             return last
+        if code in makers:
+            return None  # nobody of the program asks: a call of the reactor's does, as for what recovery repeats
         frame = frame.f_back
     return None
 
 
+def _beyond_standard(frame: FrameType | None) -> CallSite | None:
+    """The place where the program called Python's standard library, which called ours. None: a loop or thread of that
+    library made the call."""
+    while frame is not None and is_own_file[frame.f_code.co_filename] is None:
+        if frame.f_code.co_filename.endswith(_HANDLES):
+            return None
+        frame = frame.f_back
+    if frame is None or is_own_file[frame.f_code.co_filename]:
+        return None
+    return frame.f_code, frame.f_lasti
+
+
+_HANDLES = os.path.join("asyncio", "events.py")  # from where a loop of asyncio makes calls
 _last: CallSite = call_site.__code__, 0  # of the program, once it has asked for something
 
 

@@ -624,10 +624,10 @@ class RecoveringConnection(Connection):
 
 
 def _counted(error: AMQPError, count: int) -> AMQPError:
-    if count == 1:
-        return error
+    """The error of publishes without on_done, as an error of the close that tells of them."""
     told = copy.copy(error)
-    told.text = f"{error.text} (and {count - 1} publishes more that nobody was told of)"
+    publishes = "1 publish was" if count == 1 else f"{count} publishes were"
+    told.text = f"{publishes} lost, and had no on_done to be told: {error.text}"
     told.args = (told.text,)
     told.__cause__ = error.__cause__
     return told

@@ -120,6 +120,15 @@ class ConnectionFacade(Facade):
         return value
 
 
+def check_can_be_run(function: Any) -> None:
+    """InvalidArgumentType: an asynchronous generator function as callback. No style could run what it returns."""
+    if inspect.isasyncgenfunction(function):
+        raise InvalidArgumentType(
+            f"the callback {function.__qualname__} is an asynchronous generator function, which nothing would run: "
+            "write a coroutine function without yield"
+        )
+
+
 def check_runs_at_once(function: Any) -> None:
     """InvalidArgumentType: a coroutine function or a generator function as callback of a facade that only calls it. The
     call would make an object that nobody runs."""

@@ -33,9 +33,11 @@ from ..recovery import Recovering, new_connection
 from ..wire.message import Message
 from . import watched
 from .consumer import Arrived, Consuming
-from .facade import ConnectionFacade, Facade
+from .facade import ConnectionFacade, Facade, check_can_be_run
 from .lifting import lift
 from .wording import promising
+
+GRACE = 5.0  # seconds that closing may take when an error or a cancellation ends the block
 
 Settle = Callable[[AMQPError | None, Any], object]
 """on_done, from a promise's side."""
@@ -150,6 +152,16 @@ class PromisingConnection(_Scope, ConnectionFacade):
         """For adapters; programs call `connect`. promises: of the style. core: the Connection below."""
         self._promises = promises
         self.core = core
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        limit = self.core.reactor.call_later(GRACE, self.core.abort) if error is not None else None
+        try:
+            await super().__aexit__(kind, error, trace)
+        finally:
+            if limit is not None:
+                limit.cancel()
 
     def _channel_facade(self, core: Channel) -> Any:
         return self.channels(self, core)
@@ -270,6 +282,7 @@ class PromisingChannel(_Scope, Facade, Consuming["AsyncConsumer"]):
         return promise
 
     def _callback(self, function: Callable[..., Any], no_ack: bool = False) -> Callable[..., Any]:
+        check_can_be_run(function)
         promises = self._promises
 
         def called_by_the_core(argument: Any) -> None:

@@ -423,7 +423,7 @@ def test_one_error_tells_of_all_publishes_that_nobody_was_told_of() -> None:
     world.advance(6)
     [error] = world.errors
     assert isinstance(error, cpspika.OperationTimeout)
-    assert "9 publishes more" in str(error)
+    assert "10 publishes were lost" in str(error)
     assert world.connection._buffer.size == 0
 
 

@@ -663,7 +663,7 @@ def test_21_close_tells_of_publishes_that_nobody_was_told_of() -> None:
     done = world.ask(world.connection.close)
     world.settle()
     assert isinstance(done.error, cpspika.ConnectionClosed)
-    assert "1 publishes more" in str(done.error)
+    assert "2 publishes were lost" in str(done.error)
 
 
 def test_22_blocked_when_lost() -> None:

@@ -125,3 +125,35 @@ def test_an_operation_that_a_thread_itself_runs_has_no_place() -> None:
     world.settle()
     assert (declared.error.asked_at, published.error.asked_at) == (None, None)
     assert isinstance(published.error, cpspika.DeliveryUnknown)
+
+
+def test_what_recovery_asks_for_has_no_place() -> None:
+    """The reactor's turn asks for it, whatever the program does at that time."""
+    with serve() as broker:
+        errors = list[AMQPError]()
+
+        def note(_: Any, event: cpspika.RecoveryEvent) -> None:
+            if event.kind == "retrying" and event.error is not None:
+                errors.append(event.error)
+
+        with BlockingConnection(broker.url, recovery=cpspika.Recovery(backoff=(0.01, 0.02))) as connection:
+            connection.add_recovery_handler(note)
+            broker.crash()
+            until(lambda: connection.drain_events(0.01) and len(errors) > 2, "errors of reconnecting")
+            broker.restart()
+    assert [error.asked_at for error in errors if isinstance(error, cpspika.ConnectError)] == [None] * (len(errors) - 1)
+
+
+def test_behind_the_standard_library() -> None:
+    async def first_of(messages: Any) -> Any:
+        return await asyncio.wait_for(anext(messages), 5)
+
+    async def main(url: str) -> Any:
+        async with asyncio_adapter.connect(url) as connection, await connection.channel() as channel:
+            with pytest.raises(NotFound) as caught:
+                await first_of(channel.consume("nothing"))
+            return caught.value.asked_at
+
+    with serve() as broker:
+        place = asyncio.run(main(broker.url))
+    assert place is None or str(place).endswith("in first_of")

@@ -36,6 +36,7 @@ from cpspika import (
 from cpspika.adapters import asyncio_adapter
 from cpspika.adapters.asyncio_adapter import AsyncioChannel, AsyncioReactor, connect
 from cpspika.broker import Served, serve
+from cpspika.styles import promises
 from tests.support import ROOT
 from tests.support.hiding import WithoutAddReader
 from tests.support.scripted import SocketBroker, deliver_three, free_port
@@ -805,3 +806,36 @@ def test_a_fork_leaves_the_connection_to_its_parent(broker: Served) -> None:
 
 def test_what_the_adapter_offers_is_documented() -> None:
     assert all(getattr(asyncio_adapter, name).__doc__ for name in asyncio_adapter.__all__)
+
+
+def test_a_cancelled_block_does_not_wait_long_for_a_broker_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promises, "GRACE", 0.05)
+
+    connections: list[Any] = []
+
+    async def work(broker: Served) -> None:
+        async with asyncio_adapter.connect(broker.url) as connection:
+            connections.append(connection)
+            channel = await connection.channel()
+            broker.stall()
+            await asyncio.wait_for(channel.queue_declare("x"), 0.05)
+
+    async def main(broker: Served) -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(work(broker), 10)  # without the limit it takes 15 s
+
+    with serve() as broker:
+        asyncio.run(main(broker))
+        assert not connections[0].is_open
+
+
+def test_an_asynchronous_generator_function_is_no_callback() -> None:
+    async def main() -> None:
+        async def on_message(message: Any) -> Any:
+            yield message
+
+        async with asyncio_adapter.connect("embedded://") as connection, await connection.channel() as channel:
+            with pytest.raises(cpspika.InvalidArgumentType, match="on_message is an asynchronous generator function"):
+                await channel.basic_consume("q", on_message)
+
+    asyncio.run(main())
