@@ -163,6 +163,16 @@ def interrupts_work() -> bool:
     return False
 
 
+def is_below_the_program() -> bool:
+    """Whether the caller, a `__del__`, interrupts nothing of the library's: nothing of it is under way below."""
+    frame = sys._getframe(1).f_back
+    while frame is not None:
+        if is_own_file[frame.f_code.co_filename]:
+            return False
+        frame = frame.f_back
+    return True
+
+
 def _is_standard(name: str) -> bool:
     return name.startswith("<") or _is_in_standard_library(name)
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -26,7 +27,7 @@ from ..client.connection import Connection, begin
 from ..client.continuations import ignore, is_abandoned
 from ..client.handlers import Waiting
 from ..errors import AMQPError, ChannelClosed
-from ..interrupts import repeatable
+from ..interrupts import is_below_the_program, repeatable
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..recovery import Recovering, new_connection
@@ -451,9 +452,16 @@ class AsyncConsumer(_Scope):
             await promise
 
     def __del__(self) -> None:
-        # The garbage collector runs in any thread, and amid anything: the reactor does the work. Nobody awaits it.
-        if self._started and not self._arrived.closed:
-            self._reactor.call_soon_threadsafe(self._arrived.close)
+        if not self._started or self._arrived.closed:
+            return
+        try:
+            # Where the program itself drops it, as by `break`, the cancel goes out before what is asked for next.
+            if self._reactor.thread == get_ident() and is_below_the_program():
+                self._arrived.close()
+        finally:
+            # The garbage collector runs in any thread, and amid anything: the reactor does the work. Nobody awaits it.
+            if not self._arrived.closed:
+                self._reactor.call_soon_threadsafe(self._arrived.close)
 
 
 def run_callback(promises: Promises, function: Callable[..., Any], *args: Any) -> None:

@@ -839,3 +839,19 @@ def test_an_asynchronous_generator_function_is_no_callback() -> None:
                 await channel.basic_consume("q", on_message)
 
     asyncio.run(main())
+
+
+def test_after_a_break_the_consumer_is_cancelled_before_what_is_asked_for_next() -> None:
+    async def main() -> None:
+        async with asyncio_adapter.connect("embedded://") as connection, await connection.channel() as channel:
+            await channel.queue_declare("q", exclusive=True)
+            for _ in range(2):
+                channel.basic_publish("", "q", "x")
+                async for message in channel.consume("q", exclusive=True):  # a second one beside it is refused
+                    await message.ack()
+                    break
+            async for message in channel.consume("q", inactivity_timeout=0.01):
+                await message.ack()
+            assert await channel.queue_delete("q", if_unused=True, if_empty=True) == 0
+
+    asyncio.run(main())
