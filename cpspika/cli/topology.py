@@ -182,11 +182,10 @@ def run_purge(arguments: argparse.Namespace) -> None:
 
 
 def run_delete_queue(arguments: argparse.Namespace) -> None:
-    """Errors as of `queue_delete`."""
-    with shared.connected(arguments) as connection:
-        dropped = connection.channel().queue_delete(
-            arguments.name, if_unused=arguments.if_unused, if_empty=arguments.if_empty
-        )
+    """Errors as of `queue_delete`, and NotFound: RabbitMQ answers the deletion of what is not there as any other."""
+    with shared.connected(arguments) as connection, connection.channel() as channel:
+        channel.queue_declare(arguments.name, passive=True)
+        dropped = channel.queue_delete(arguments.name, if_unused=arguments.if_unused, if_empty=arguments.if_empty)
     _tell(
         arguments,
         {"queue": arguments.name, "message_count": dropped},
@@ -195,9 +194,10 @@ def run_delete_queue(arguments: argparse.Namespace) -> None:
 
 
 def run_delete_exchange(arguments: argparse.Namespace) -> None:
-    """Errors as of `exchange_delete`."""
-    with shared.connected(arguments) as connection:
-        connection.channel().exchange_delete(arguments.name, if_unused=arguments.if_unused)
+    """Errors as of `exchange_delete`, and NotFound, as of `run_delete_queue`."""
+    with shared.connected(arguments) as connection, connection.channel() as channel:
+        channel.exchange_declare(arguments.name, passive=True)
+        channel.exchange_delete(arguments.name, if_unused=arguments.if_unused)
     _tell(arguments, {"exchange": arguments.name}, f"exchange {arguments.name!r} is deleted")
 
 

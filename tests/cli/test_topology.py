@@ -28,6 +28,7 @@ def test_a_queue_from_declaration_to_deletion(cli: CommandLine, name: str, conne
     assert "406" in cli("delete", "queue", name, "--if-empty", status=1).err
     assert cli("delete", "queue", name, "--json").json == {"queue": name, "message_count": 1}
     assert "404" in cli("purge", name, status=1).err
+    assert "404" in cli("delete", "queue", name, status=1).err
 
 
 def test_an_exchange_and_its_bindings(cli: CommandLine, queue: str, name: str, connected: Connect) -> None:
@@ -44,6 +45,7 @@ def test_an_exchange_and_its_bindings(cli: CommandLine, queue: str, name: str, c
     assert cli("delete", "exchange", name, "--json").json == {"exchange": name}
     with pytest.raises(cpspika.NotFound):
         channel.exchange_declare(name, passive=True)
+    assert "404" in cli("delete", "exchange", name, status=1).err
 
 
 def test_an_exchange_is_bound_to_an_exchange(cli: CommandLine, queue: str, name: str, connected: Connect) -> None:
