@@ -76,6 +76,10 @@ class _Spins:
         if self.strays:
             raise self.strays.popleft()
 
+    def are_told(self, *reasons: Exception | None) -> None:
+        """These exceptions need not be raised any more: a call tells of them."""
+        self.strays = deque(stray for stray in self.strays if stray not in reasons)
+
     def raise_in_turn(self, reactor: Reactor) -> None:
         """The same as a call of the reactor's, which the program turns itself. In a call's wait it comes too early."""
         if not self.depth and self.strays:
@@ -287,6 +291,11 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
     def _asked(self, core: Any, args: Sequence[Any]) -> tuple[Any, ...]:
         """The arguments that `give_back_for` takes for an operation of a channel."""
         return (core, args) if isinstance(core, Channel) else ()
+
+    def _error_of_end(self, core: Channel) -> AMQPError:
+        """The error of a call during which a channel has ended. It tells of the reason, so nothing else need do that."""
+        self._spins.are_told(core.close_reason, self.core.close_reason)
+        return core._closed_error()
 
     def _push(self, name: str, over: Callable[[], bool], timeout: float | None = None) -> None:
         """Gives unsent bytes to the kernel, and turns the reactor until the kernel has taken all, or over(). Mostly the
@@ -523,7 +532,7 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
             result = operation(core, *args)
             connection._push(operation.__name__, lambda: not core.is_open, timeout)
             if not core.is_open:
-                raise core._closed_error()
+                raise connection._error_of_end(core)
         finally:
             connection._leave()
         return result

@@ -15,6 +15,7 @@ import pytest
 
 import cpspika
 from cpspika import AsyncoreConnection, BlockingConnection, ConsumerCancelled, NotFound, SelectConnection
+from cpspika.broker import serve
 from tests.support.scripted import SocketBroker, deliver_three
 from tests.support.waiting import DEADLINE
 
@@ -365,3 +366,20 @@ def test_a_timeout_of_a_wrong_type_is_an_error_before_anything_is_sent(facade: A
                 call()
         ok = channel.queue_declare("q", passive=True, timeout=5)
         assert (ok.message_count, ok.consumer_count) == (0, 0)
+
+
+@pytest.mark.parametrize("publishes", range(4))
+def test_a_lost_link_is_told_once(publishes: int) -> None:
+    """By the publish that finds it out, and by those after it; the close has nothing to tell then."""
+    with serve() as broker:
+        connection = BlockingConnection(broker.url)
+        channel = connection.channel()
+        broker.drop_links()
+        lost = 0
+        for _ in range(publishes):
+            try:
+                channel.basic_publish("", "nowhere", "x")
+            except cpspika.ConnectionLost:
+                lost += 1
+        assert lost >= publishes - 1
+        connection.close()
