@@ -293,7 +293,7 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         return (core, args) if isinstance(core, Channel) else ()
 
     def _error_of_end(self, core: Channel) -> AMQPError:
-        """The error of a call during which a channel has ended. It tells of the reason, so nothing else need do that."""
+        """The error of a call during which a channel has ended. It tells the reason, so nothing else need do that."""
         self._spins.are_told(core.close_reason, self.core.close_reason)
         return core._closed_error()
 
