@@ -6,12 +6,14 @@ import logging
 import socket
 import ssl
 import threading
+from importlib import import_module
 from typing import Any
 
 import pytest
 
 import cpspika.integrations.pika as face
 from tests.integrations.conftest import Client
+from tests.support.scripted import method_frame
 
 # --- parameters -------------------------------------------------------------------------------------------------------
 
@@ -227,6 +229,79 @@ def test_a_mechanism_that_the_broker_does_not_offer(own_client: Client) -> None:
 def test_a_host_that_nobody_knows(pika: Any) -> None:
     with pytest.raises(socket.gaierror):
         pika.BlockingConnection(pika.ConnectionParameters("cpspika.invalid"))
+
+
+def listening(*answers: bytes) -> tuple[socket.socket, int]:
+    """A peer that reads once before each of these answers and once behind the last, and hangs up."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        peer, _ = listener.accept()
+        with peer:
+            for each in answers:
+                peer.recv(65536)
+                peer.sendall(each)
+            peer.recv(65536)
+
+    threading.Thread(target=answer, daemon=True).start()
+    return listener, listener.getsockname()[1]
+
+
+START = method_frame(
+    0,
+    "connection.start",
+    version_major=0,
+    version_minor=9,
+    server_properties={"product": "scripted"},
+    mechanisms=b"PLAIN",
+    locales=b"en_US",
+)
+TUNE = method_frame(0, "connection.tune", channel_max=10, frame_max=8192, heartbeat=0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ([], "IncompatibleProtocolError"),  # a broker behind a proxy that is not up yet
+        ([START], "ProbableAuthenticationError"),
+        ([START, TUNE], "ProbableAccessDeniedError"),
+    ],
+    ids=["begun", "started", "tuned"],
+)
+def test_a_peer_that_hangs_up_in_the_handshake(pika: Any, answers: list[bytes], error: str) -> None:
+    listener, port = listening(*answers)
+    with listener, pytest.raises(getattr(pika.exceptions, error)):
+        pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", port))
+
+
+def test_a_peer_that_resets_the_link_before_it_says_anything(pika: Any) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def reset() -> None:
+        peer, _ = listener.accept()
+        peer.recv(1)
+        peer.close()  # with bytes unread, which makes it a reset
+
+    threading.Thread(target=reset, daemon=True).start()
+    with listener, pytest.raises(pika.exceptions.IncompatibleProtocolError):
+        pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", listener.getsockname()[1]))
+
+
+def test_a_peer_that_says_nothing(pika: Any) -> None:
+    workflow = import_module(f"{pika.__name__}.adapters.utils.connection_workflow")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        parameters = pika.ConnectionParameters("127.0.0.1", silent.getsockname()[1], stack_timeout=0.1)
+        with pytest.raises(workflow.AMQPConnectorStackTimeout) as caught:
+            pika.BlockingConnection(parameters)
+    if pika is face:  # programs that forget pika's own class catch it too
+        assert isinstance(caught.value, face.exceptions.AMQPConnectionError)
+
+
+def test_booleans_as_numbers(client: Client) -> None:
+    parameters = client.parameters(heartbeat=False, connection_attempts=True, blocked_connection_timeout=True)
+    assert (parameters.heartbeat, parameters.connection_attempts) == (0, 1)
+    assert client.connect(parameters).is_open
+    assert client.connect(heartbeat=True).is_open
 
 
 def test_credentials_of_the_programs_own(client: Client) -> None:

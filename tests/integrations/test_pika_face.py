@@ -27,10 +27,10 @@ def served() -> Iterator[Served]:
         yield running
 
 
-def run(program: str, *arguments: str) -> str:
+def run(program: str, *arguments: str, seconds: float = SECONDS) -> str:
     """Runs a program in a process of its own, to its end; returns what it printed."""
     command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
-    done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False, text=True, env={**os.environ})
+    done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, text=True, env={**os.environ})
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 
@@ -201,7 +201,7 @@ def test_install(served: Served) -> None:
         connection.close()
         from pika.connection import Connection
         from pika.adapters.utils.connection_workflow import AMQPConnectorException
-        assert issubclass(pika.exceptions.AMQPConnectionError, AMQPConnectorException)
+        assert not issubclass(pika.exceptions.AMQPConnectionError, AMQPConnectorException)
         import pika.heartbeat
         try:
             from pika.heartbeat import HeartbeatChecker

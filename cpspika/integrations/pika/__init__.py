@@ -16,7 +16,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from . import adapters, credentials, delivery_mode, exceptions, exchange_type, frame, spec
+from . import adapters, compat, credentials, delivery_mode, exceptions, exchange_type, frame, spec, validators
 from ._absent import absent, absent_class, absent_module
 from .adapters import BaseConnection, BlockingConnection, SelectConnection
 from .connection import ConnectionParameters, SSLOptions, URLParameters
@@ -36,6 +36,7 @@ __all__ = [
     "SelectConnection",
     "URLParameters",
     "adapters",
+    "compat",
     "credentials",
     "delivery_mode",
     "exceptions",
@@ -43,6 +44,7 @@ __all__ = [
     "frame",
     "install",
     "spec",
+    "validators",
 ]
 
 __version__ = "1.4.4"  # the version of pika whose behaviour the tests compare this with
@@ -55,6 +57,7 @@ _MODULES = (
     "adapters.utils.connection_workflow",
     "amqp_object",
     "channel",
+    "compat",
     "connection",
     "credentials",
     "delivery_mode",
@@ -62,15 +65,14 @@ _MODULES = (
     "exchange_type",
     "frame",
     "spec",
+    "validators",
 )
 _ABSENT = {
     "callback": "cpspika's handlers, such as add_return_handler",
-    "compat": "the standard library",
     "data": "cpspika.wire.fields",
     "diagnostic_utils": "the standard library's logging",
     "heartbeat": "the parameter heartbeat",
     "tcp_socket_opts": "the parameter tcp_options",
-    "validators": "checks of your own",
 }
 
 for _name, _instead in _ABSENT.items():

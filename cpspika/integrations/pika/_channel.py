@@ -20,7 +20,9 @@ from ...logs import get_logger
 from ...styles.promises import give_back_for
 from ...wire.message import Message
 from . import exceptions, frame, spec
-from ._link import Link
+from ._events import Events
+from ._impl import ChannelView
+from ._link import Link, at_the_end
 from ._translation import of_local, returned, undelivered
 from .exchange_type import ExchangeType
 
@@ -37,30 +39,24 @@ class Owner(Protocol):
     """The connection, as its channels see it."""
 
     link: Link
-    dispatching: bool
+    events: Events
 
     @property
     def is_open(self) -> bool: ...
     def process_data_events(self, time_limit: float | None = 0) -> None: ...
-    def ring(self) -> None:
-        """Has the thread that waits look for events."""
-
-    def stir(self) -> None:
-        """Ends the wait for events, though there may be none."""
-
     def news(self) -> Exception | None:
         """The error that ended the connection, once; None if there is none, or the program knows it."""
 
 
 class _Consumer:
-    """events: the queue that its messages are put into. on_message: None for `consume`."""
+    """events: the queue that its messages are put into. on_message_callback: None for `consume`."""
 
-    __slots__ = ("auto_ack", "events", "on_message", "tag")
+    __slots__ = ("auto_ack", "consumer_tag", "events", "on_message_callback")
 
     def __init__(self, tag: str, auto_ack: bool, on_message: OnMessage | None, events: deque[Event]):
-        self.tag = tag
+        self.consumer_tag = tag
         self.auto_ack = auto_ack
-        self.on_message = on_message
+        self.on_message_callback = on_message
         self.events = events
 
 
@@ -84,9 +80,10 @@ class BlockingChannel:
         self._consumers: dict[str, _Consumer] = {}
         self._generator: _Generator | None = None
         self._cancel_callbacks: list[Callable[[Any], object]] = []
-        self._confirming = False
+        self._delivery_confirmation = False
         self._told = False  # the program knows why the channel is closed
-        self._link.inside(core.add_state_change_handler, lambda channel, is_open: connection.stir())
+        stir = connection.events.stir
+        self._link.inside(core.add_state_change_handler, lambda channel, is_open: stir())
 
     def __repr__(self) -> str:
         return f"<BlockingChannel of {self._core!r}>"
@@ -127,6 +124,15 @@ class BlockingChannel:
     def consumer_tags(self) -> list[str]:
         """The tags of the consumers that have not ended."""
         return list(self._consumers) if self._core.is_open else []
+
+    @property
+    def _consumer_infos(self) -> dict[str, _Consumer]:
+        """The consumers that have not ended, by tag. Programs wait in a loop until there is none."""
+        return self._consumers if self._core.is_open else {}
+
+    @property
+    def _impl(self) -> ChannelView:
+        return ChannelView(self)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -205,18 +211,18 @@ class BlockingChannel:
 
     def _delivered(self, consumer: _Consumer, message: Message) -> None:
         # A message to be acknowledged is the broker's again when the channel has closed; others nobody else has.
-        if consumer.on_message is not None and (self._core.is_open or consumer.auto_ack):
-            consumer.on_message(self, *_delivery(message))
+        if consumer.on_message_callback is not None and (self._core.is_open or consumer.auto_ack):
+            consumer.on_message_callback(self, *_delivery(message))
 
     def _delivered_with_hooks(self, consumer: _Consumer, message: Message) -> None:
         with HandedOut(message, not consumer.auto_ack):
             self._delivered(consumer, message)
 
     def _cancelled_by_broker(self, consumer: _Consumer, message: None) -> None:
-        self._consumers.pop(consumer.tag, None)
-        if consumer.on_message is not None:
+        self._consumers.pop(consumer.consumer_tag, None)
+        if consumer.on_message_callback is not None:
             for callback in list(self._cancel_callbacks):
-                callback(self._frame(spec.Basic.Cancel(consumer.tag, True)))
+                callback(self._frame(spec.Basic.Cancel(consumer.consumer_tag, True)))
 
     def _returned(self, callback: OnMessage, message: Message) -> None:
         callback(self, *returned(message))
@@ -262,7 +268,8 @@ class BlockingChannel:
             raise exceptions.DuplicateConsumerTag(tag)
         consumer = _Consumer(tag, auto_ack, on_message, events)
         # The messages of `consume` go into a queue of their own, which the connection doesn't look at.
-        append, wake = events.append, self._connection.ring if on_message is not None else self._connection.stir
+        append, all_events = events.append, self._connection.events
+        wake = all_events.ring if on_message is not None else all_events.stir
         delivered = BlockingChannel._delivered
         if on_message is not None and are_installed():
             delivered = BlockingChannel._delivered_with_hooks
@@ -306,7 +313,7 @@ class BlockingChannel:
         finally:
             self._consumers.pop(consumer_tag, None)
             waiting = self._link.inside(_take, consumer)
-            self._connection.stir()
+            self._connection.events.stir()
         if consumer.auto_ack:
             return [_delivery(message) for message in waiting]
         if waiting and self._core.is_open:
@@ -315,7 +322,7 @@ class BlockingChannel:
 
     def start_consuming(self) -> None:
         """Calls the consumers' callbacks until there is no consumer left. ReentrancyError: called in a callback."""
-        if self._connection.dispatching:
+        if self._connection.events.turn_is_mine:
             raise exceptions.ReentrancyError("start_consuming cannot be called in a callback")
         if not self._events:
             self._check_open()
@@ -448,7 +455,7 @@ class BlockingChannel:
         self._check_open()
         core, link = self._core, self._link
         try:
-            if self._confirming:
+            if self._delivery_confirmation:
                 link.ask(
                     lambda on_done: core.basic_publish(
                         exchange, routing_key, body, properties, mandatory, False, True, on_done=on_done
@@ -464,19 +471,21 @@ class BlockingChannel:
     def add_on_return_callback(self, callback: OnMessage) -> None:
         """Has callback(channel, method, properties, body) called for each message that the broker returns."""
 
+        append, ring = self._events.append, self._connection.events.ring
+
         def came_back(message: Message) -> None:
-            self._events.append((BlockingChannel._returned, callback, message))
-            self._connection.ring()
+            append((BlockingChannel._returned, callback, message))
+            ring()
 
         self._link.inside(self._core.add_return_handler, came_back)
 
     def confirm_delivery(self) -> None:
         """Has the broker confirm every message that the channel publishes from here on."""
-        if self._confirming:
+        if self._delivery_confirmation:
             LOGGER.error("confirm_delivery: channel %s confirms already", self._core.number)
             return
         self._ask(Channel.confirm_select)
-        self._confirming = True
+        self._delivery_confirmation = True
 
     def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, global_qos: bool = False) -> None:
         """Limits how many messages the broker delivers ahead of acknowledgements."""
@@ -642,6 +651,8 @@ class BlockingChannel:
     def close(self, reply_code: int = 0, reply_text: str = "Normal shutdown") -> None:
         """Ends the consumers and closes the channel. ChannelWrongStateError: it is closed."""
         self._check_open()
+        if at_the_end():
+            return  # with the connection
         try:
             self._cancel_all()
             self._ask(Channel.close, reply_code=reply_code, reply_text=reply_text)
@@ -650,7 +661,7 @@ class BlockingChannel:
             self._consumers.clear()
             self._generator = None
             self._events.clear()
-            self._connection.stir()
+            self._connection.events.stir()
 
 
 def _delivery(message: Message) -> Delivery:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from heapq import heappush
+from threading import get_ident
 from types import TracebackType
 from typing import Any
+from weakref import finalize, ref
 
 from ...client.connection import Connection
 from ...errors import AMQPError, ConnectionClosed, PublishError
@@ -20,7 +20,9 @@ from ...logs import get_logger
 from ...wire.handshake import can
 from . import exceptions, frame, spec
 from ._channel import BlockingChannel
-from ._link import Bell, Link
+from ._events import Events
+from ._impl import ConnectionView
+from ._link import Link, at_the_end
 from ._translation import of_connecting, of_connection, of_local
 from .connection import Parameters
 
@@ -42,16 +44,13 @@ class BlockingConnection:
         configs = [given] if isinstance(given, Parameters) else list(given)
         if not configs:
             raise ValueError("parameters is an empty sequence; it takes at least one ConnectionParameters")
-        self.dispatching = False
-        self._bell = Bell()
-        self.ring = self._bell.ring
-        self._stirred = False
-        self._ready: deque[tuple[Any, Callable[[], object]]] = deque()  # (timer, call)
+        self.events = events = Events()
         self._channels: dict[int, BlockingChannel] = {}
         self._told = False  # the program knows why the connection has ended
-        self.link = _connect(configs, self._stray)
-        self._ended = threading.Event()
-        self.link.inside(self.link.core.add_state_change_handler, self._changed)
+        self.link = _connect(configs)
+        self.link.inside(self.link.core.add_state_change_handler, lambda core, is_open: events.stir())
+        # The reactor's thread has the link, also when nobody has this. Not by __del__, which a copy would call too.
+        finalize(self, self.link.drop).atexit = False
 
     def __repr__(self) -> str:
         return f"<BlockingConnection of {self.link.core!r}>"
@@ -65,10 +64,9 @@ class BlockingConnection:
         if self.is_open:
             self.close()
 
-    def _changed(self, core: Connection, is_open: bool) -> None:
-        if not is_open:
-            self._ended.set()
-            self.stir()
+    @property
+    def _impl(self) -> ConnectionView:
+        return ConnectionView(self)
 
     # --- its state ----------------------------------------------------------------------------------------------------
 
@@ -142,6 +140,10 @@ class BlockingConnection:
             raise self.news() or exceptions.ConnectionWrongStateError(
                 f"BlockingConnection.close({reply_code}, {reply_text!r}) called on closed connection."
             )
+        if at_the_end():
+            self._told = True
+            self.link.close_at_the_end(reply_code, reply_text)
+            return
         for channel in list(self._channels.values()):
             if channel.is_open:
                 with suppress(exceptions.ChannelClosed, exceptions.ChannelWrongStateError):
@@ -149,44 +151,37 @@ class BlockingConnection:
         core = self.link.core
         self._ask(lambda on_done: core.close(reply_code, reply_text, on_done=on_done))
         self._told = True
-        self._ready.clear()
-        self.stir()
+        self.events.ready.clear()
+        self.events.stir()
         self.link.finish(GOODBYE)
-
-    def _stray(self, error: BaseException) -> None:
-        if not isinstance(error, PublishError):  # pika drops a returned message that nobody asked for
-            LOGGER.warning("%s: %s", type(error).__name__, error)
 
     # --- events -------------------------------------------------------------------------------------------------------
 
-    def stir(self) -> None:
-        """Ends a wait for events. From any thread."""
-        self._stirred = True
-        self._bell.ring()
-
-    def _put(self, timer: Any, call: Callable[[], object]) -> None:
-        self._ready.append((timer, call))
-        self.ring()
-
     def _has_events(self) -> bool:
-        return bool(self._ready) or any(channel.has_events for channel in list(self._channels.values()))
+        return bool(self.events.ready) or any(channel.has_events for channel in list(self._channels.values()))
 
     def process_data_events(self, time_limit: float | None = 0) -> None:
         """Calls the program for what has happened: messages, timers, callbacks of other threads. Waits for something to
-        happen, time_limit seconds at most; None: without limit. In a callback it waits, and calls nothing."""
+        happen, time_limit seconds at most; None: without limit. In a callback, and while another thread calls the
+        program, it waits, and calls nothing."""
         if time_limit is not None:
             _check_seconds("time_limit", time_limit)
         if not self._has_events():
             self._check_open()
-        outer, self.dispatching = self.dispatching, True
-        try:
-            if outer:
-                self._ended.wait(time_limit)
-            else:
-                self._wait(time_limit)
-                self._dispatch()
-        finally:
-            self.dispatching = outer
+        events = self.events
+        if time_limit == 0 and not self._has_events():
+            self.link.read_now()
+        deadline = None if time_limit is None else time.monotonic() + time_limit
+        turn, me = events.turn, get_ident()
+        if turn.get("of") == me:
+            self._wait(deadline, in_callback=True)
+        else:
+            try:
+                if turn.setdefault("of", me) == me or events.wait_for_turn(me, deadline):
+                    self._wait(deadline)
+                    self._dispatch()
+            finally:
+                events.give_turn(me)
         for channel in list(self._channels.values()):
             channel.forget_news()
         if not self.is_open:
@@ -194,19 +189,18 @@ class BlockingConnection:
             if error is not None:
                 raise error
 
-    def _wait(self, time_limit: float | None) -> None:
-        deadline = None if time_limit is None else time.monotonic() + time_limit
-        if time_limit == 0 and not self._has_events():
-            self.link.read_now()
-        while self.is_open and not (self._stirred or self._has_events()):
-            if not self._bell.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+    def _wait(self, deadline: float | None, in_callback: bool = False) -> None:
+        events = self.events
+        while self.is_open and not (events.stirred or (not in_callback and self._has_events())):
+            if not events.wait_until(deadline):
                 break
-        self._stirred = False
+        events.calm()
 
     def _dispatch(self) -> None:
-        for _ in range(len(self._ready)):
+        ready = self.events.ready
+        for _ in range(len(ready)):
             try:
-                _, call = self._ready.popleft()
+                _, call = ready.popleft()
             except IndexError:  # a callback has removed a timer
                 break
             call()
@@ -232,23 +226,23 @@ class BlockingConnection:
         if not self.is_open:
             raise exceptions.ConnectionWrongStateError("call_later: the connection is closed")
         timer: list[Any] = []
-        handle = self.link.inside(self.link.reactor.call_later, delay, lambda: self._put(timer, callback))
-        timer.append(handle)
+        timer.append(self.link.later(delay, partial(self.events.put, timer, callback)))
         return timer
 
     def remove_timeout(self, timeout_id: Any) -> None:
         """Drops a call of `call_later`."""
-        self.link.inside(timeout_id[0].cancel)
-        for entry in [entry for entry in list(self._ready) if entry[0] is timeout_id]:
+        self.link.cancel(timeout_id[0])
+        ready = self.events.ready
+        for entry in [entry for entry in list(ready) if entry[0] is timeout_id]:
             with suppress(ValueError):
-                self._ready.remove(entry)
+                ready.remove(entry)
 
     def add_callback_threadsafe(self, callback: Callable[[], object]) -> None:
         """Has callback() called in the thread that processes the connection's events. From any thread."""
         if not self.is_open:
             raise exceptions.ConnectionWrongStateError("add_callback_threadsafe: the connection is closed")
         _check_callable(callback)
-        self._put(None, callback)
+        self.events.put(None, callback)
 
     def add_on_connection_blocked_callback(self, callback: Callable[[Any, Any], object]) -> None:
         """Has callback(connection, method_frame) called when the broker blocks publishes."""
@@ -260,11 +254,12 @@ class BlockingConnection:
 
     def _on_blocked(self, wanted: bool, callback: Callable[[Any, Any], object]) -> None:
         _check_callable(callback)
+        put, me = self.events.put, ref(self)
 
         def handler(core: Any, blocked: bool, reason: str) -> None:
             if blocked == wanted:
                 method = spec.Connection.Blocked(reason) if blocked else spec.Connection.Unblocked()
-                self._put(None, partial(callback, self, frame.Method(0, method)))
+                put(None, lambda: callback(me(), frame.Method(0, method)))
 
         self.link.inside(self.link.core.add_blocked_handler, handler)
 
@@ -315,14 +310,19 @@ def _open(core: Connection, number: int | None, on_done: Any) -> None:
     core._free = sorted(others)
 
 
-def _connect(configs: list[Parameters], stray: Callable[[BaseException], object]) -> Link:
+def _stray(error: BaseException) -> None:
+    if not isinstance(error, PublishError):  # pika drops a returned message that nobody asked for
+        LOGGER.warning("%s: %s", type(error).__name__, error)
+
+
+def _connect(configs: list[Parameters]) -> Link:
     last, failure = configs[-1], None
     for attempt in range(last.connection_attempts):
         if attempt:
             time.sleep(last.retry_delay)
         for config in configs:
             try:
-                return _connect_to(config, stray)
+                return _connect_to(config)
             except AMQPError as error:
                 LOGGER.info("no connection to %s:%s: %s", config.host, config.port, error)
                 failure = error
@@ -332,8 +332,8 @@ def _connect(configs: list[Parameters], stray: Callable[[BaseException], object]
     raise cause if cause is not None and as_it_is else of_connecting(failure) from failure
 
 
-def _connect_to(config: Parameters, stray: Callable[[BaseException], object]) -> Link:
-    link = Link(config.to_core(), stray)
+def _connect_to(config: Parameters) -> Link:
+    link = Link(config, _stray)
     core: Any = link.core
     core.parameters.credentials.erase()
     milliseconds = (config.tcp_options or {}).get("TCP_USER_TIMEOUT")

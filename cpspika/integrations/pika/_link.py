@@ -7,45 +7,70 @@ into queues by that thread, and this integration calls the program in the progra
 from __future__ import annotations
 
 import atexit
+import copy
+import sys
 from collections.abc import Callable
-from threading import Lock
-from typing import Any
+from functools import partial, wraps
+from threading import get_ident
+from typing import Any, TypeVar
 
 from ...adapters.shared_reactor import SLEEP_ON
 from ...client.channel import Channel
 from ...client.continuations import Request
-from ...connecting import Target
 from ...errors import AMQPError
 from ...registry import Registry
+from ...styles.promises import close_abandoned
 from ...threads import ThreadedConnection
+from . import exceptions
+from .connection import Parameters
 
-
-class Bell:
-    """Wakes the thread that waits for something to happen. One ring is remembered."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._lock.acquire()
-
-    def ring(self) -> None:
-        if self._lock.locked():
-            try:
-                self._lock.release()
-            except RuntimeError:
-                pass  # another thread has just rung it
-
-    def wait(self, timeout: float | None) -> bool:
-        """False: it was not rung within `timeout` seconds."""
-        return self._lock.acquire(timeout=-1 if timeout is None else timeout)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Link(ThreadedConnection):
-    """stray(error): called in the reactor's thread with an error that answers no call."""
+    """config: the parameters; `params`: the same, with what was agreed upon with the broker. stray(error): called in
+    the reactor's thread with an error that answers no call."""
 
-    def __init__(self, target: Target, stray: Callable[[BaseException], object]):
+    def __init__(self, config: Parameters, stray: Callable[[BaseException], object]):
         self._stray = stray
-        super().__init__(target)
+        try:
+            super().__init__(config.to_core())
+        except AMQPError as error:
+            # How far the handshake came, for `of_connecting`: the core ends with this call.
+            link = getattr(getattr(self, "core", None), "_link", None)
+            vars(error)["state"] = getattr(link, "state", "")
+            raise
+        self.params = copy.copy(config)
+        # Past the checks of parameters: they do not concern what was agreed upon with the broker.
+        vars(self.params).update({name: getattr(self.core, name) for name in ("heartbeat", "frame_max", "channel_max")})
+        self._timers: set[Any] = set()
+        self.inside(self.core.add_state_change_handler, lambda core, is_open: self._cancel_timers())
         _links.add(self)
+
+    def later(self, seconds: float, call: Callable[[], object]) -> Any:
+        """Has call() made in the reactor's thread after some seconds, unless the connection has ended. Returns the
+        timer."""
+
+        def start() -> Any:
+            def due() -> None:
+                self._timers.discard(timer)
+                call()
+
+            timer = self._reactor.call_later(seconds, due)
+            self._timers.add(timer)
+            return timer
+
+        return self.inside(start)
+
+    def cancel(self, timer: Any) -> None:
+        """Drops the call of a timer."""
+        self._timers.discard(timer)
+        self.inside(timer.cancel)
+
+    def _cancel_timers(self) -> None:
+        # The reactor's thread ends with the connection, unless a timer is left.
+        while self._timers:
+            self._timers.pop().cancel()
 
     def _report(self, error: BaseException) -> None:
         self._stray(error)
@@ -106,6 +131,44 @@ class Link(ThreadedConnection):
         except AMQPError:
             pass  # the connection's own error, which its call raises
 
+    def drop(self) -> None:
+        """Closes a connection that the program has dropped. In any thread, also where the garbage collector interrupts
+        the core."""
+        if not self.core._is_gone:
+            self._reactor.call_soon_threadsafe(partial(close_abandoned, self.core))
+
+    def close_at_the_end(self, reply_code: int, reply_text: str) -> None:
+        """Closes the connection where the reactor's thread does not run any more: in this thread, without waiting."""
+        reactor = self._reactor
+        if not reactor._mutex.acquire(blocking=False):
+            return  # the reactor's thread has stopped with it
+        reactor.thread = get_ident()
+        try:
+            self.core.close(reply_code, reply_text)
+            self.core._flush()
+        except Exception:
+            self.core.is_open = False  # the kernel closes the socket
+        finally:
+            reactor._mutex.release()
+
+
+def at_the_end(is_finalizing: Callable[[], bool] = sys.is_finalizing) -> bool:
+    """Whether the process ends and only this thread still runs: to wait for another would be for ever. As an argument,
+    because the names of this module may be gone by then."""
+    return is_finalizing()
+
+
+def _refusing_at_the_end(method: F) -> F:
+    ends, error = at_the_end, exceptions.ConnectionWrongStateError
+
+    @wraps(method)
+    def refusing(*args: Any, **kwargs: Any) -> Any:
+        if ends():
+            raise error("the connection has ended with the process")
+        return method(*args, **kwargs)
+
+    return refusing  # type: ignore[return-value]
+
 
 def _nothing() -> None:
     pass
@@ -116,7 +179,10 @@ _links: Registry[Link] = Registry()
 
 @atexit.register
 def _at_exit() -> None:
-    """A program may end without closing its connection: what it has acknowledged before goes out."""
+    """A program may end without closing its connection: what it has acknowledged before goes out. Calls look only from
+    here on whether they are the last of all, in a `__del__`; so before it costs them nothing."""
     for link in _links:
         if link.core.is_open:
             link.send_now(_nothing)
+    for name in ("inside", "send_now", "ask"):
+        setattr(Link, name, _refusing_at_the_end(getattr(Link, name)))

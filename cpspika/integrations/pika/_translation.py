@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ... import errors
 from ...wire.message import Message
 from . import exceptions, spec
+from ._workflow import AMQPConnectorStackTimeout
 
 
 class ReturnedMessage(NamedTuple):
@@ -30,6 +31,19 @@ def undelivered(error: errors.PublishError) -> Exception | None:
     return exceptions.NackError([]) if isinstance(error, errors.MessageNacked) else None
 
 
+class StackTimeout(AMQPConnectorStackTimeout, exceptions.AMQPConnectionError):
+    """The connection did not open in time. In pika this is no AMQPConnectionError, which programs forget."""
+
+
+_HUNG_UP = {
+    "begun": exceptions.IncompatibleProtocolError,
+    "securing": exceptions.ProbableAuthenticationError,
+    "challenged": exceptions.ProbableAuthenticationError,
+    "opening": exceptions.ProbableAccessDeniedError,
+}
+"""What pika takes for the reason if the peer hangs up in this state of the handshake."""
+
+
 def of_connecting(error: errors.AMQPError) -> Exception:
     """The error of a connection that could not be opened."""
     by_broker = "code" in vars(error)  # in a close; the text has the address before it
@@ -40,6 +54,11 @@ def of_connecting(error: errors.AMQPError) -> Exception:
         return exceptions.ProbableAccessDeniedError(told)
     if isinstance(error, (errors.ProtocolVersionMismatch, errors.InvalidProtocolHeader)):
         return exceptions.IncompatibleProtocolError(told)
+    last = error.__cause__ if isinstance(error.__cause__, errors.ConnectError) else error  # of several addresses
+    if isinstance(last, errors.ConnectTimeout):
+        return StackTimeout(told)
+    if not by_broker and isinstance(last.__cause__, (type(None), ConnectionResetError, BrokenPipeError)):
+        return _HUNG_UP.get(vars(error).get("state", ""), exceptions.AMQPConnectionError)(told)
     return exceptions.AMQPConnectionError(told)
 
 

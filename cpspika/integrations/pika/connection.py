@@ -39,7 +39,7 @@ def _of(*kinds: type, low: float | None = None, high: float | None = None, above
     """Makes the check of an option: an instance of one of these types, and within limits."""
 
     def check(name: str, value: Any) -> Any:
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        if not isinstance(value, kinds):
             raise TypeError(f"{name} takes {' or '.join(kind.__name__ for kind in kinds)}, not {value!r}")
         number: Any = value
         if value is not None and (
@@ -53,7 +53,7 @@ def _of(*kinds: type, low: float | None = None, high: float | None = None, above
                 if limit is not None
             ]
             raise ValueError(f"{name}={value!r} is out of range: it takes numbers {' '.join(limits)}")
-        return value
+        return int(value) if isinstance(value, bool) else value  # the core takes no bool for a number
 
     return check
 
@@ -191,7 +191,25 @@ class Parameters:
         return [CoreParameters(self.host, self.port, **options)]
 
 
-Connection = absent_class("connection.Connection", "BlockingConnection")
+_METHODS = [
+    "add_on_close_callback",
+    "add_on_connection_blocked_callback",
+    "add_on_connection_unblocked_callback",
+    "add_on_open_callback",
+    "add_on_open_error_callback",
+    "basic_nack",
+    "channel",
+    "close",
+    "consumer_cancel_notify",
+    "exchange_exchange_bindings",
+    "is_closed",
+    "is_closing",
+    "is_open",
+    "publisher_confirms",
+    "update_secret",
+]
+
+Connection = absent_class("connection.Connection", "BlockingConnection", _METHODS)
 
 
 def _default(name: str) -> str:
@@ -206,7 +224,9 @@ _DEFAULT: Any = _Default
 
 
 class ConnectionParameters(Parameters):
-    """Parameters given one by one. Those that aren't given have the class's defaults."""
+    """Parameters given one by one. Those that aren't given, or are `_DEFAULT`, have the class's defaults."""
+
+    _DEFAULT = _DEFAULT
 
     def __init__(
         self,

@@ -140,8 +140,8 @@ class BasicProperties(CoreProperties, amqp_object.Properties):
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
-        """All properties by name, as `vars` shows those of pika."""
-        return {name: getattr(self, name) for name in property_codec(BASIC).names}
+        """All properties by name, as `vars` shows those of pika. To write there sets a property."""
+        return _Vars(self)
 
     def __repr__(self) -> str:
         shown = sorted(f"{name}={value}" for name, value in self._present().items())
@@ -151,3 +151,20 @@ class BasicProperties(CoreProperties, amqp_object.Properties):
         return isinstance(other, CoreProperties) and self._present() == other._present()
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class _Vars(dict[str, Any]):
+    """Properties by name. A write sets the property too."""
+
+    def __init__(self, properties: BasicProperties):
+        super().__init__((name, getattr(properties, name)) for name in property_codec(BASIC).names)
+        self._properties = properties
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self._properties, name, value)
+        super().__setitem__(name, value)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """As of `dict`."""
+        for name, value in dict(*args, **kwargs).items():
+            self[name] = value

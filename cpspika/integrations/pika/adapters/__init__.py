@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+from .. import _workflow
 from .._absent import absent_class, absent_module
-from ..exceptions import AMQPConnectionError
 from .blocking_connection import BlockingConnection
 
 __all__ = ["AsyncioConnection", "BaseConnection", "BlockingConnection", "IOLoop", "SelectConnection"]
@@ -29,12 +29,10 @@ for _module, (_name, _instead) in _ABSENT.items():
     setattr(_made, _name, absent_class(_name, _instead))
     globals()[_module] = sys.modules[_made.__name__] = _made
 
-# Programs catch these beside AMQPConnectionError, which is all that comes here.
 utils = absent_module("adapters.utils", "BlockingConnection")
-_workflow = absent_module("adapters.utils.connection_workflow", "BlockingConnection")
-for _name in ("AMQPConnectorException", "AMQPConnectorStackTimeout", "AMQPConnectionWorkflowFailed"):
-    setattr(_workflow, _name, AMQPConnectionError)
-vars(utils)["connection_workflow"] = _workflow
+_made = absent_module("adapters.utils.connection_workflow", "BlockingConnection")
+vars(_made).update({_name: getattr(_workflow, _name) for _name in _workflow.__all__})
+vars(utils)["connection_workflow"] = _made
 
 AsyncioConnection = globals()["asyncio_connection"].AsyncioConnection
 BaseConnection = globals()["base_connection"].BaseConnection
