@@ -226,9 +226,9 @@ class _Fulfilled(Promise[T]):
         return f"<Promise, fulfilled: {self._value!r}>"
 
     def __await__(self) -> Generator[Promise[T], Any, T]:
-        yield from ()
         result: T = self._value
         return result
+        yield self  # type: ignore[unreachable]  # makes it a generator
 
     __iter__ = __await__
 
