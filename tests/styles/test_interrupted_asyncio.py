@@ -88,7 +88,7 @@ async def another_channel(connection: Any) -> list[str]:
     return await ended({"another channel": connection.channel()})
 
 
-@pytest.mark.parametrize("step", [pytest.param(5, marks=pytest.mark.long), 29])
+@pytest.mark.parametrize("step", [pytest.param(5, marks=pytest.mark.long), 47])
 @pytest.mark.parametrize("ask", [asks, loses_the_link, opens_channels, closes_the_channel, connects])
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, WithoutAddReader], ids=["add_reader", "transports"])
 def test_each_future_is_done(broker: Broker, monkeypatch: Any, new_loop: Any, ask: Any, step: int) -> None:

@@ -36,9 +36,10 @@ def raised(error: BaseException) -> list[BaseException]:
 
 @pytest.mark.parametrize("step", [pytest.param(11, marks=pytest.mark.long), 61])
 @pytest.mark.parametrize("recovery", [None, RECOVERY], ids=["plain", "recovery"])
-def test_the_block_ends(broker: Broker, recovery: Any, step: int) -> None:
+def test_the_block_ends(broker: Broker, monkeypatch: Any, recovery: Any, step: int) -> None:
     from cpspika.adapters import trio_adapter
 
+    monkeypatch.setattr(trio_adapter, "GRACE", 0.2)
     queue = f"trio {recovery is None} {step}"
 
     def run(injector: Injector) -> str:

@@ -73,7 +73,7 @@ class Fired:
         return [name for name in self.names if name not in self.outcomes]
 
 
-@pytest.mark.parametrize("step", [pytest.param(11, marks=pytest.mark.long), 61])
+@pytest.mark.parametrize("step", [pytest.param(11, marks=pytest.mark.long), 97])
 @pytest.mark.parametrize("connect", [by_socket, by_endpoint])
 @pytest.mark.parametrize("ask", [asks, loses_the_link, opens_channels, closes_the_channel, None])
 def test_each_deferred_fires(

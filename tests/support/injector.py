@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from inspect import CO_GENERATOR
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR
 from opcode import opname
 from threading import get_ident
 from types import CodeType, FrameType
@@ -141,9 +141,9 @@ class Injector:
                 return None
             self.lines[frame] = frame.f_lineno
             frame.f_trace_opcodes = True
-            # Not where a generator goes on: for an exception that a tracer raises there, Python 3.10 runs none of the
-            # generator's handlers. For an exception of a signal it does.
-            if not frame.f_code.co_flags & CO_GENERATOR:
+            # Not where a generator or coroutine goes on: for an exception that a tracer raises there, Python 3.10 runs
+            # none of its handlers. For an exception of a signal it does.
+            if not frame.f_code.co_flags & (CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR):
                 self.count(frame.f_code, frame.f_lineno, "entering")
             return self.trace_line
 
