@@ -228,7 +228,7 @@ class _Fulfilled(Promise[T]):
     def __await__(self) -> Generator[Promise[T], Any, T]:
         result: T = self._value
         return result
-        yield self  # type: ignore[unreachable]  # makes it a generator
+        yield self  # type: ignore[unreachable, unused-ignore]  # makes it a generator
 
     __iter__ = __await__
 
