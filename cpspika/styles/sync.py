@@ -492,13 +492,14 @@ class SyncConnection(Scope, ConnectionFacade, ConnectionOperations):
         whether there were any."""
         self._spins.raise_stray()
         inbox = self._inbox
-        if not inbox:
+        if not inbox and not over():
             self._spin_for_a_loop(lambda: bool(inbox) or over(), timeout)
-        count = len(inbox)
-        for _ in range(count if limit is None else min(count, limit)):
+        if not inbox:
+            return False
+        for _ in range(len(inbox) if limit is None else min(len(inbox), limit)):
             if inbox:
                 inbox.popleft()()
-        return count > 0
+        return True
 
     @property
     def has_callbacks(self) -> bool:
@@ -626,10 +627,13 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
     def _next_message(self, arrived: Arrived, patience: float | None) -> Message | None:
         """Waits for a message, `patience` seconds at most, and runs the callbacks that are due. None: no message came.
         Errors: the one that ended the consumer."""
-        connection, time = self.connection, self.connection._reactor.time
-        deadline = None if patience is None else time() + patience
-        left = patience
+        connection, deadline = self.connection, None
         while True:
+            left = None
+            if patience is not None and not arrived.messages:  # mostly there are some, and no time is needed
+                now = connection._reactor.time()
+                deadline = now + patience if deadline is None else deadline
+                left = max(0.0, deadline - now)
             with _Inside(connection):
                 ran = connection._run_callbacks(lambda: bool(arrived.messages) or arrived.is_over, left)
             message = arrived.take()
@@ -637,10 +641,8 @@ class SyncChannel(Scope, Facade, Pipelining, Consuming[Iterator[Message]], Chann
                 return message
             if arrived.is_over:
                 raise arrived.end_reason()
-            if deadline is not None:
-                left = max(0.0, deadline - time())
-                if not ran and not left:
-                    return None
+            if deadline is not None and not ran and connection._reactor.time() >= deadline:
+                return None
 
     def _messages(self, arrived: Arrived, patience: float | None) -> Generator[Any, Any, Any]:
         connection, core = self.connection, self.core
