@@ -38,7 +38,7 @@ WRITTEN = "<cpspika, written for "
 (`styles.written`)."""
 _waits: set[CodeType] = set()
 _repeatable: dict[CodeType, Callable[..., Any]] = {}
-makers: set[CodeType] = set()
+call_makers: set[CodeType] = set()
 """The functions of reactors that make calls."""
 
 
@@ -82,7 +82,7 @@ def cut_off(trace: TracebackType | None) -> list[Callable[[], object]]:
                     function, *(values[name] for name in frame.f_code.co_varnames[: frame.f_code.co_argcount])
                 )
             )
-        elif frame.f_code in makers and inner is not None and _has_not_begun(inner):
+        elif frame.f_code in call_makers and inner is not None and _has_not_begun(inner):
             calls.append(frame.f_locals["call"])
         trace = inner
     return calls
@@ -90,7 +90,7 @@ def cut_off(trace: TracebackType | None) -> list[Callable[[], object]]:
 
 def makes_calls(function: F) -> F:
     """Marks a function of a reactor that makes the call that its variable `call` refers to."""
-    makers.add(function.__code__)
+    call_makers.add(function.__code__)
     return function
 
 
@@ -100,7 +100,7 @@ def _has_not_begun(trace: TracebackType) -> bool:
 
     code, offset = trace.tb_frame.f_code, trace.tb_lasti
     begin = opmap.get("RESUME")  # the instruction with which a function begins; Python 3.10 has none
-    return is_own_file[code.co_filename] is True and (offset < 0 or code.co_code[offset] == begin)
+    return bool(is_own_file[code.co_filename]) and (offset < 0 or code.co_code[offset] == begin)
 
 
 def release(lock: Any) -> None:
@@ -163,8 +163,8 @@ def interrupts_work() -> bool:
     return False
 
 
-def is_below_the_program() -> bool:
-    """Whether the caller, a `__del__`, interrupts nothing of the library's: nothing of it is under way below."""
+def no_work_is_below() -> bool:
+    """Whether no function of the library is under way below the caller, a `__del__`. Else it may interrupt one."""
     frame = sys._getframe(1).f_back
     while frame is not None:
         if is_own_file[frame.f_code.co_filename]:

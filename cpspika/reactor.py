@@ -161,7 +161,7 @@ class Timer(Protocol):
         """Drops the call. Does nothing if the call was made or cancelled before."""
 
 
-def know(reactor: Any, transport: Transport) -> None:
+def register_transport(reactor: Any, transport: Transport) -> None:
     """Enters a transport in `transports` of its reactor, if the reactor has that: see `after_interrupt`. A transport
     calls it at the end of its __init__, since it is interrupted only when it is whole."""
     transports = getattr(reactor, "transports", None)

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from ..interrupts import is_interrupt, repeatable
-from ..reactor import IDLE, Timer, TransportOwner, interruption, know
+from ..reactor import IDLE, Timer, TransportOwner, interruption, register_transport
 from .allocator import keep_freed_blocks
 from .sockets import EAGER, LINGER, LOOK
 
@@ -47,9 +47,9 @@ class LoopTransport:
         self._closing = False
         self._over = False  # the link has ended
         self._paused = False
-        self._linger: Timer | None = None
+        self._linger: Timer | None = None  # ends a link that the loop takes too long to end
         self._release: Callable[[], object] = reactor.hold()
-        know(reactor, self)
+        register_transport(reactor, self)
 
     # --- for a subclass -----------------------------------------------------------------------------------------------
 
@@ -158,7 +158,8 @@ class LoopTransport:
         self._owner = None
         self._leaves()
         self._reactor.call_soon(self._flush)
-        self._linger = self._reactor.call_later(LINGER, self._cut)
+        if self._linger is None:
+            self._linger = self._reactor.call_later(LINGER, self._cut)
 
     def abort(self) -> None:
         self._closing = True

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..errors import LocalError
-from ..reactor import Acceptor, Endpoint, PlainReactor, Reactor, TransportOwner, interruption, know
+from ..reactor import Acceptor, Endpoint, PlainReactor, Reactor, TransportOwner, interruption, register_transport
 from .allocator import keep_freed_blocks
 
 
@@ -57,7 +57,7 @@ class MemoryTransport:
         self._arrived: deque[bytes] = deque()  # pieces that the owner hasn't received yet
         self.wire: Wire | None = None
         self._release = reactor.hold()
-        know(reactor, self)
+        register_transport(reactor, self)
 
     @classmethod
     def connect(

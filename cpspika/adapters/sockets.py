@@ -41,7 +41,7 @@ from ..reactor import (
     Transport,
     TransportOwner,
     interruption,
-    know,
+    register_transport,
 )
 from .allocator import keep_freed_blocks
 
@@ -213,7 +213,7 @@ class SocketTransport:
         self._hung_up = False  # the peer has, so what it sent before is read whatever the owner says
         self._look: Timer | None = None
         self.peer_address = endpoint.host
-        know(reactor, self)
+        register_transport(reactor, self)
 
     @classmethod
     def connect(

@@ -16,7 +16,7 @@ from types import CodeType, FrameType, TracebackType
 from typing import Any, TypeVar
 
 from ..errors import AMQPError, InvalidArgumentType
-from ..interrupts import cut_off, is_interrupt, is_own_file, makers, repeatable
+from ..interrupts import call_makers, cut_off, is_interrupt, is_own_file, repeatable
 
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,7 +70,7 @@ def call_site(depth: int = 2) -> CallSite | None:
                     return _beyond_standard(frame)
                 _last = last = (code, frame.f_lasti)
             return last
-        if code in makers:
+        if code in call_makers:
             return None  # nobody of the program asks: a call of the reactor's does, as for what recovery repeats
         frame = frame.f_back
     return None

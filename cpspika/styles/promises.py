@@ -27,7 +27,7 @@ from ..client.connection import Connection, begin
 from ..client.continuations import ignore, is_abandoned
 from ..client.handlers import Waiting
 from ..errors import AMQPError, ChannelClosed
-from ..interrupts import is_below_the_program, repeatable
+from ..interrupts import no_work_is_below, repeatable
 from ..parameters import ConnectionParameters
 from ..reactor import Reactor
 from ..recovery import Recovering, new_connection
@@ -456,7 +456,7 @@ class AsyncConsumer(_Scope):
             return
         try:
             # Where the program itself drops it, as by `break`, the cancel goes out before what is asked for next.
-            if self._reactor.thread == get_ident() and is_below_the_program():
+            if self._reactor.thread == get_ident() and no_work_is_below():
                 self._arrived.close()
         finally:
             # The garbage collector runs in any thread, and amid anything: the reactor does the work. Nobody awaits it.
